@@ -1,0 +1,1 @@
+"""The UMONS co-attention transformer for sentiment and emotion in text, sound and video."""

@@ -1,0 +1,149 @@
+# Copyright 2026 The modeling_umons authors.
+#
+# Licensed under the MIT License (the "License"); you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     https://opensource.org/license/mit
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""UMONS model configuration"""
+
+from huggingface_hub.dataclasses import strict
+from transformers import PreTrainedConfig
+from transformers.utils import auto_docstring
+
+
+# The order in which modalities stand everywhere. The first one that a model has guides the others.
+MODALITIES = ("text", "audio", "video")
+
+EMOTIONS = ("happy", "sad", "anger", "surprise", "disgust", "fear")
+
+
+@auto_docstring(
+    custom_intro="""
+    Configuration of the UMONS joint-encoding transformer (TBJE; Delbrouck et al., Challenge-HML at ACL 2020,
+    doi 10.18653/v1/2020.challengehml-1.1). The defaults are the paper's recipe for text and audio. A modality that does
+    not exist, and sizes that do not fit each other, raise a ValueError.
+    """
+)
+@strict
+class UmonsConfig(PreTrainedConfig):
+    r"""
+    modalities (`list[str]`, *optional*, defaults to `["text", "audio"]`):
+        Any of `"text"`, `"audio"`, `"video"`. The first of them, in this order, guides the others.
+    vocab_size (`int`, *optional*, defaults to 14000):
+        Number of word ids, padding and the unknown word included.
+    word_embedding_size (`int`, *optional*, defaults to 300):
+        Size of the word vectors that the LSTM reads.
+    hidden_size (`int`, *optional*, defaults to 512):
+        Size of every sequence inside the model. A multiple of `num_attention_heads`.
+    intermediate_size (`int`, *optional*, defaults to 1024):
+        Size of the hidden layer of feed-forward networks and glimpses.
+    num_hidden_layers (`int`, *optional*, defaults to 4):
+        Number of co-attention blocks.
+    num_attention_heads (`int`, *optional*, defaults to 4):
+        Number of attention heads.
+    hidden_dropout_prob (`float`, *optional*, defaults to 0.1):
+        Dropout of residual branches, of feed-forward networks and of glimpses.
+    attention_probs_dropout_prob (`float`, *optional*, defaults to 0.1):
+        Dropout of the attention probabilities.
+    max_text_length (`int`, *optional*, defaults to 60):
+        The longest text in words, which is also its number of glimpses in each block but the last.
+    max_audio_length (`int`, *optional*, defaults to 60):
+        The same of audio, in frames.
+    max_video_length (`int`, *optional*, defaults to 60):
+        The same of video, in clips.
+    audio_feature_size (`int`, *optional*, defaults to 80):
+        Mel bins of an audio frame.
+    video_feature_size (`int`, *optional*, defaults to 512):
+        Size of the feature vector of a video clip.
+    layer_norm_eps (`float`, *optional*, defaults to 1e-6):
+        Added to the variance in layer normalisation.
+    initializer_factor (`float`, *optional*, defaults to 1.0):
+        Scales the initial weights. At 1.0 they are PyTorch's, with which the published results were obtained.
+    legacy_masking (`bool`, *optional*, defaults to `False`):
+        Mask as the published code does: in the first block only (and there, in a model of all three modalities,
+        the video glimpse with the audio mask). For converted checkpoints. By default padding never counts.
+    joint_sentiment (`bool`, *optional*, defaults to `False`):
+        Predict sentiment and emotions at once: label 0 is the sentiment in [-3, 3], the others are emotions. Sets
+        the names of seven labels unless `id2label` does.
+    pad_token_id (`int`, *optional*, defaults to 0):
+        Word id of padding.
+
+    Example:
+
+    ```python
+    >>> from modeling_umons import UmonsConfig, UmonsModel
+
+    >>> configuration = UmonsConfig(modalities=["text", "audio"], vocab_size=14000)
+    >>> model = UmonsModel(configuration)
+    ```"""
+
+    model_type = "umons"
+
+    modalities: list[str] | tuple[str, ...] = ("text", "audio")
+    vocab_size: int = 14000
+    word_embedding_size: int = 300
+    hidden_size: int = 512
+    intermediate_size: int = 1024
+    num_hidden_layers: int = 4
+    num_attention_heads: int = 4
+    hidden_dropout_prob: float | int = 0.1
+    attention_probs_dropout_prob: float | int = 0.1
+    max_text_length: int = 60
+    max_audio_length: int = 60
+    max_video_length: int = 60
+    audio_feature_size: int = 80
+    video_feature_size: int = 512
+    layer_norm_eps: float = 1e-6
+    initializer_factor: float = 1.0
+    legacy_masking: bool = False
+    joint_sentiment: bool = False
+    pad_token_id: int | None = 0
+
+    def __post_init__(self, **kwargs):
+        # Canonical order, so that `modalities[0]` is the guide. What is unknown stays, for validation to name it.
+        known = [modality for modality in MODALITIES if modality in self.modalities]
+        self.modalities = known if sorted(known) == sorted(self.modalities) else list(self.modalities)
+        if (
+            self.joint_sentiment
+            and kwargs.get("id2label") is None
+            and kwargs.get("num_labels", 7) == 1 + len(EMOTIONS)
+        ):
+            kwargs["id2label"] = dict(enumerate(("sentiment", *EMOTIONS)))
+            kwargs["label2id"] = {label: i for i, label in kwargs["id2label"].items()}
+        super().__post_init__(**kwargs)
+        # `@strict` calls this again, but wraps what it raises in an error that is no ValueError.
+        self.validate_architecture()
+
+    def validate_architecture(self):
+        """Refuses modalities that do not exist and sizes that do not fit each other."""
+        if not self.modalities or any(self.modalities.count(m) != 1 or m not in MODALITIES for m in self.modalities):
+            raise ValueError(
+                f"`modalities` is {self.modalities}: it must name at least one of {list(MODALITIES)}, each once."
+            )
+        if self.hidden_size % self.num_attention_heads != 0:
+            raise ValueError(
+                f"`hidden_size` ({self.hidden_size}) must be a multiple of `num_attention_heads` ({self.num_attention_heads})."
+            )
+        if self.joint_sentiment and self.num_labels < 2:
+            raise ValueError(
+                "`joint_sentiment=True` needs at least two labels, the sentiment and an emotion (the six emotions of "
+                f"MOSEI make `num_labels=7`), but `num_labels` is {self.num_labels}."
+            )
+        if self.legacy_masking and len(self.modalities) == 3 and self.max_video_length != self.max_audio_length:
+            raise ValueError(
+                "`legacy_masking=True` masks the video glimpse with the audio mask, so `max_video_length` "
+                f"({self.max_video_length}) and `max_audio_length` ({self.max_audio_length}) must be equal."
+            )
+
+    def length_limit(self, modality: str) -> int:
+        """The longest sequence of `modality`, in words, audio frames or video clips."""
+        return getattr(self, f"max_{modality}_length")
+
+
+__all__ = ["UmonsConfig"]

@@ -1,0 +1,650 @@
+# Copyright 2026 The modeling_umons authors.
+#
+# Licensed under the MIT License (the "License"); you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     https://opensource.org/license/mit
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""PyTorch UMONS model: a transformer that encodes text, audio and video jointly (TBJE, ACL 2020)."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+from transformers import initialization as init
+from transformers.masking_utils import create_bidirectional_mask
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.processing_utils import Unpack
+from transformers.utils import ModelOutput, TransformersKwargs, auto_docstring, can_return_tuple, logging
+from transformers.utils.generic import merge_with_config_defaults
+from transformers.utils.output_capturing import OutputRecorder, capture_outputs
+
+from .configuration_umons import UmonsConfig
+
+
+logger = logging.get_logger(__name__)
+
+
+@auto_docstring(
+    custom_intro="""
+    What `UmonsModel` gives. The joint sequence is text, audio and video, as far as the call has them, one after the
+    other along time: S = T_text + T_audio + T_video steps.
+    """
+)
+@dataclass
+class UmonsModelOutput(ModelOutput):
+    r"""
+    last_hidden_state (`torch.FloatTensor` of shape `(B, S, hidden_size)`):
+        The joint sequence after the last block.
+    pooler_output (`torch.FloatTensor` of shape `(B, 2 * hidden_size)`):
+        The normalised sum of what the final glimpses saw of each modality.
+    hidden_states (`tuple[torch.FloatTensor]`, *optional*, with `output_hidden_states=True`):
+        The joint sequence as it enters the first block and after each block: `num_hidden_layers + 1` times
+        `(B, S, hidden_size)`.
+    attentions (`tuple[torch.FloatTensor]`, *optional*, with `output_attentions=True` and eager attention):
+        Self-attention, block by block, and within a block modality by modality: `(B, heads, T_m, T_m)` each.
+    cross_attentions (`tuple[torch.FloatTensor]`, *optional*, as `attentions`):
+        How the guided modalities attend to the guide, in the same order: `(B, heads, T_m, T_guide)` each.
+    glimpse_weights (`tuple[torch.FloatTensor]`, *optional*, with `output_glimpse_weights=True`):
+        Where each glimpse looks, in the same order: `(B, T_m, T_m)` for all blocks but the last (weights over
+        axis 1, one glimpse for each position of axis 2), then the final glimpse of each modality, `(B, T_m, 1)`.
+    """
+
+    last_hidden_state: torch.FloatTensor | None = None
+    pooler_output: torch.FloatTensor | None = None
+    hidden_states: tuple[torch.FloatTensor, ...] | None = None
+    attentions: tuple[torch.FloatTensor, ...] | None = None
+    cross_attentions: tuple[torch.FloatTensor, ...] | None = None
+    glimpse_weights: tuple[torch.FloatTensor, ...] | None = None
+
+
+@auto_docstring(custom_intro="What `UmonsForSequenceClassification` gives.")
+@dataclass
+class UmonsSequenceClassifierOutput(ModelOutput):
+    r"""
+    loss (`torch.FloatTensor` of shape `()`, *optional*, with `labels`):
+        The mean over the batch of the loss that the configuration names.
+    logits (`torch.FloatTensor` of shape `(B, num_labels)`):
+        Scores before any softmax or sigmoid. With `joint_sentiment`, column 0 is the sentiment itself.
+    hidden_states (`tuple[torch.FloatTensor]`, *optional*, with `output_hidden_states=True`):
+        The joint sequence as it enters the first block and after each block: `num_hidden_layers + 1` times
+        `(B, S, hidden_size)`.
+    attentions (`tuple[torch.FloatTensor]`, *optional*, with `output_attentions=True` and eager attention):
+        Self-attention, block by block, and within a block modality by modality: `(B, heads, T_m, T_m)` each.
+    cross_attentions (`tuple[torch.FloatTensor]`, *optional*, as `attentions`):
+        How the guided modalities attend to the guide, in the same order: `(B, heads, T_m, T_guide)` each.
+    glimpse_weights (`tuple[torch.FloatTensor]`, *optional*, with `output_glimpse_weights=True`):
+        Where each glimpse looks, in the same order: `(B, T_m, T_m)` for all blocks but the last (weights over
+        axis 1, one glimpse for each position of axis 2), then the final glimpse of each modality, `(B, T_m, 1)`.
+    """
+
+    loss: torch.FloatTensor | None = None
+    logits: torch.FloatTensor | None = None
+    hidden_states: tuple[torch.FloatTensor, ...] | None = None
+    attentions: tuple[torch.FloatTensor, ...] | None = None
+    cross_attentions: tuple[torch.FloatTensor, ...] | None = None
+    glimpse_weights: tuple[torch.FloatTensor, ...] | None = None
+
+
+class UmonsStream(NamedTuple):
+    """One modality's stretch of the joint sequence, and which of its positions a block may look at."""
+
+    modality: str
+    length: int
+    padding_mask: torch.BoolTensor | None  # (B, T), True where there is something to see; None: everywhere
+    attention_mask: torch.Tensor | None  # as the attention implementation wants it: what positions of the stream see
+    guide_mask: torch.Tensor | None  # likewise, of the guide
+
+
+class UmonsLSTM(nn.Module):
+    """
+    One layer, one direction, every step kept. `nn.LSTM` would do, but `torch.compile` breaks the graph at it and takes
+    the operator underneath whole. Parameters carry the names that `nn.LSTM` gives them.
+    """
+
+    def __init__(self, input_size: int, hidden_size: int):
+        super().__init__()
+        self.hidden_size = hidden_size
+        self.weight_ih_l0 = nn.Parameter(torch.empty(4 * hidden_size, input_size))
+        self.weight_hh_l0 = nn.Parameter(torch.empty(4 * hidden_size, hidden_size))
+        self.bias_ih_l0 = nn.Parameter(torch.empty(4 * hidden_size))
+        self.bias_hh_l0 = nn.Parameter(torch.empty(4 * hidden_size))
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        state = hidden_states.new_zeros(1, hidden_states.shape[0], self.hidden_size)
+        weights = [self.weight_ih_l0, self.weight_hh_l0, self.bias_ih_l0, self.bias_hh_l0]
+        # Arguments: has biases, layers, dropout, training, bidirectional, batch first.
+        return torch.lstm(hidden_states, (state, state), weights, True, 1, 0.0, self.training, False, True)[0]
+
+
+class UmonsTextFrontEnd(nn.Module):
+    """Word ids (B, T) -> (B, T, hidden_size): word vectors, read by an LSTM."""
+
+    def __init__(self, config: UmonsConfig):
+        super().__init__()
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.word_embedding_size, config.pad_token_id)
+        self.lstm = UmonsLSTM(config.word_embedding_size, config.hidden_size)
+
+    def forward(self, input_ids: torch.LongTensor) -> torch.Tensor:
+        return self.lstm(self.embed_tokens(input_ids))
+
+
+def eager_attention_forward(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float,
+    dropout: float = 0.0,
+    **kwargs: Unpack[TransformersKwargs],
+) -> tuple[torch.Tensor, torch.Tensor]:
+    scores = query @ key.transpose(2, 3) * scaling
+    if attention_mask is not None:
+        scores = scores + attention_mask
+    weights = nn.functional.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
+    weights = nn.functional.dropout(weights, p=dropout, training=module.training)
+    return (weights @ value).transpose(1, 2).contiguous(), weights
+
+
+class UmonsAttention(nn.Module):
+    """Multi-head attention: of a sequence to itself, or to the guide when `key_value_states` is given."""
+
+    def __init__(self, config: UmonsConfig):
+        super().__init__()
+        self.config = config
+        self.head_dim = config.hidden_size // config.num_attention_heads
+        self.scaling = self.head_dim**-0.5
+        self.attention_dropout = config.attention_probs_dropout_prob
+        self.is_causal = False
+        self.q_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.k_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.v_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.o_proj = nn.Linear(config.hidden_size, config.hidden_size)
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        key_value_states: torch.Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        source = hidden_states if key_value_states is None else key_value_states
+        query = self.q_proj(hidden_states).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+        key = self.k_proj(source).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+        value = self.v_proj(source).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+
+        attention_interface: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
+            self.config._attn_implementation, eager_attention_forward
+        )
+        attended, weights = attention_interface(
+            self,
+            query,
+            key,
+            value,
+            attention_mask,
+            dropout=self.attention_dropout if self.training else 0.0,
+            scaling=self.scaling,
+            **kwargs,
+        )
+        return self.o_proj(attended.flatten(2)), weights
+
+
+class UmonsMLP(nn.Module):
+    """Linear -> ReLU -> dropout -> Linear, position by position."""
+
+    def __init__(self, config: UmonsConfig):
+        super().__init__()
+        self.fc1 = nn.Linear(config.hidden_size, config.intermediate_size)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        return self.fc2(self.dropout(nn.functional.relu(self.fc1(hidden_states))))
+
+
+class UmonsGlimpse(nn.Module):
+    """
+    Looks at a whole sequence through several learnt softmaxes over time: (B, T, hidden_size) -> the glimpses
+    (B, n, hidden_size) and their weights (B, T, n). A sequence of T steps uses the first T of the glimpses there are, so
+    that padding can be cut off a batch without any change of the answer.
+    """
+
+    def __init__(self, config: UmonsConfig, num_glimpses: int):
+        super().__init__()
+        self.fc1 = nn.Linear(config.hidden_size, config.intermediate_size)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.fc2 = nn.Linear(config.intermediate_size, num_glimpses)
+
+    def forward(
+        self, hidden_states: torch.Tensor, padding_mask: torch.BoolTensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        n = min(self.fc2.out_features, hidden_states.shape[1])
+        scores = self.dropout(nn.functional.relu(self.fc1(hidden_states)))
+        scores = nn.functional.linear(scores, self.fc2.weight[:n], self.fc2.bias[:n])
+        if padding_mask is not None:
+            scores = scores.masked_fill(~padding_mask[..., None], torch.finfo(scores.dtype).min)
+        weights = nn.functional.softmax(scores, dim=1, dtype=torch.float32).to(hidden_states.dtype)
+        # All glimpses of all rows as one batched product: (B, n, T) @ (B, T, hidden_size).
+        return weights.transpose(1, 2) @ hidden_states, weights
+
+
+class UmonsModalityLayer(nn.Module):
+    """
+    One modality's part of a block: self-attention (SA in the paper), or guided attention (SGA) when the modality has a
+    guide; a residual around all of it; and, unless the block is the last, one glimpse for each position.
+    """
+
+    def __init__(self, config: UmonsConfig, modality: str, is_last: bool):
+        super().__init__()
+        is_guided = modality != config.modalities[0]
+
+        def layer_norm() -> nn.LayerNorm:
+            return nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+
+        self.self_attn = UmonsAttention(config)
+        self.self_attn_layer_norm = layer_norm()
+        self.cross_attn = UmonsAttention(config) if is_guided else None
+        self.cross_attn_layer_norm = layer_norm() if is_guided else None
+        self.mlp = UmonsMLP(config)
+        self.mlp_layer_norm = layer_norm()
+        self.glimpse = None if is_last else UmonsGlimpse(config, config.length_limit(modality))
+        self.glimpse_layer_norm = None if is_last else layer_norm()
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        stream: UmonsStream,
+        guide: torch.Tensor | None,
+        guide_present: torch.Tensor | None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> torch.Tensor:
+        residual = hidden_states
+        attended, _ = self.self_attn(hidden_states, stream.attention_mask, **kwargs)
+        hidden_states = self.self_attn_layer_norm(hidden_states + self.dropout(attended))
+
+        if self.cross_attn is not None:
+            if guide is not None:
+                attended, _ = self.cross_attn(hidden_states, stream.guide_mask, key_value_states=guide, **kwargs)
+                # Rows whose guide is absent get nothing from it, as when the whole batch has none.
+                hidden_states = hidden_states + self.dropout(attended) * guide_present
+            hidden_states = self.cross_attn_layer_norm(hidden_states)
+
+        hidden_states = self.mlp_layer_norm(hidden_states + self.dropout(self.mlp(hidden_states)))
+        hidden_states = residual + hidden_states
+
+        if self.glimpse is not None:
+            glimpses, _ = self.glimpse(hidden_states, stream.padding_mask)
+            hidden_states = self.glimpse_layer_norm(hidden_states + self.dropout(glimpses))
+        return hidden_states
+
+
+class UmonsLayer(GradientCheckpointingLayer):
+    """A co-attention block over the joint sequence. What guides is the block's input, not its own first result."""
+
+    def __init__(self, config: UmonsConfig, is_last: bool):
+        super().__init__()
+        self.guide = config.modalities[0]
+        self.modality_layers = nn.ModuleDict(
+            {modality: UmonsModalityLayer(config, modality, is_last) for modality in config.modalities}
+        )
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        streams: list[UmonsStream],
+        guide_present: torch.Tensor | None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> torch.Tensor:
+        sequences = hidden_states.split([stream.length for stream in streams], dim=1)
+        guide = sequences[0] if streams[0].modality == self.guide else None
+        sequences = [
+            self.modality_layers[stream.modality](sequence, stream, guide, guide_present, **kwargs)
+            for sequence, stream in zip(sequences, streams, strict=True)
+        ]
+        return torch.cat(sequences, dim=1)
+
+
+class UmonsPooler(nn.Module):
+    """The final glimpse at one modality: (B, T, hidden_size) -> (B, 2 * hidden_size)."""
+
+    def __init__(self, config: UmonsConfig):
+        super().__init__()
+        self.glimpse = UmonsGlimpse(config, num_glimpses=1)
+        self.projection = nn.Linear(config.hidden_size, 2 * config.hidden_size)
+
+    def forward(self, hidden_states: torch.Tensor, padding_mask: torch.BoolTensor | None) -> torch.Tensor:
+        glimpse, _ = self.glimpse(hidden_states, padding_mask)
+        return self.projection(glimpse.squeeze(1))
+
+
+@auto_docstring
+class UmonsPreTrainedModel(PreTrainedModel):
+    config: UmonsConfig
+    base_model_prefix = "model"
+    main_input_name = "input_ids"
+    input_modalities = ("text", "audio", "video")
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["UmonsTextFrontEnd", "UmonsModalityLayer"]
+    _supports_sdpa = True
+    _supports_attention_backend = True
+    _can_compile_fullgraph = True
+    _can_record_outputs = {
+        "hidden_states": UmonsLayer,
+        "attentions": OutputRecorder(UmonsAttention, index=1, layer_name="self_attn"),
+        "cross_attentions": OutputRecorder(UmonsAttention, index=1, layer_name="cross_attn"),
+        "glimpse_weights": OutputRecorder(UmonsGlimpse, index=1),
+    }
+
+    @torch.no_grad()
+    def _init_weights(self, module):
+        """PyTorch's own start, scaled by `initializer_factor`: uniform within 1 / sqrt(inputs); word vectors normal."""
+        factor = self.config.initializer_factor
+        if isinstance(module, nn.Linear):
+            bound = factor * module.in_features**-0.5
+            init.uniform_(module.weight, -bound, bound)
+            init.uniform_(module.bias, -bound, bound)
+        elif isinstance(module, UmonsLSTM):
+            bound = factor * module.hidden_size**-0.5
+            for parameter in module.parameters():
+                init.uniform_(parameter, -bound, bound)
+        elif isinstance(module, nn.Embedding):
+            init.normal_(module.weight, std=factor)
+            if module.padding_idx is not None and not getattr(module.weight, "_is_hf_initialized", False):
+                init.zeros_(module.weight[module.padding_idx])
+        else:
+            super()._init_weights(module)
+
+
+@auto_docstring(
+    custom_intro="""
+    The UMONS model without a head on top: front ends, co-attention blocks, final glimpses.
+
+    Of its modalities a call needs at least one. One that is left out, or whose mask is zero throughout a row, contributes
+    nothing there. Without a mask, word id `pad_token_id` and all-zero frames are padding. Inputs that do not fit raise a
+    ValueError with the input's name, what is wrong with it and what would be right.
+    """
+)
+class UmonsModel(UmonsPreTrainedModel):
+    def __init__(self, config: UmonsConfig):
+        super().__init__(config)
+        # A front end turns what it is given of a modality into (B, T, hidden_size). No position is encoded anywhere: the
+        # LSTM orders the words, and nothing orders the frames.
+        front_ends = {
+            "text": lambda: UmonsTextFrontEnd(config),
+            "audio": lambda: nn.Linear(config.audio_feature_size, config.hidden_size),
+            "video": lambda: nn.Linear(config.video_feature_size, config.hidden_size),
+        }
+        self.front_ends = nn.ModuleDict({modality: front_ends[modality]() for modality in config.modalities})
+        last = config.num_hidden_layers - 1
+        self.layers = nn.ModuleList([UmonsLayer(config, is_last=i == last) for i in range(config.num_hidden_layers)])
+        self.poolers = nn.ModuleDict({modality: UmonsPooler(config) for modality in config.modalities})
+        self.layer_norm = nn.LayerNorm(2 * config.hidden_size, eps=config.layer_norm_eps)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Embedding | None:
+        return self.front_ends["text"].embed_tokens if "text" in self.front_ends else None
+
+    def set_input_embeddings(self, value: nn.Embedding):
+        self.front_ends["text"].embed_tokens = value
+
+    @merge_with_config_defaults
+    @capture_outputs
+    @auto_docstring
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        input_features: torch.FloatTensor | None = None,
+        input_features_mask: torch.Tensor | None = None,
+        video_features: torch.FloatTensor | None = None,
+        video_features_mask: torch.Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> UmonsModelOutput:
+        r"""
+        input_ids (`torch.LongTensor` of shape `(batch_size, text_length)`, *optional*):
+            Word ids.
+        attention_mask (`torch.Tensor` of shape `(batch_size, text_length)`, *optional*):
+            1 for words, 0 for padding.
+        input_features (`torch.FloatTensor` of shape `(batch_size, audio_length, audio_feature_size)`, *optional*):
+            Log-mel frames.
+        input_features_mask (`torch.Tensor` of shape `(batch_size, audio_length)`, *optional*):
+            1 for frames, 0 for padding.
+        video_features (`torch.FloatTensor` of shape `(batch_size, video_length, video_feature_size)`, *optional*):
+            Features of consecutive video clips.
+        video_features_mask (`torch.Tensor` of shape `(batch_size, video_length)`, *optional*):
+            1 for clips, 0 for padding.
+        """
+        inputs = {
+            "text": (input_ids, attention_mask),
+            "audio": (input_features, input_features_mask),
+            "video": (video_features, video_features_mask),
+        }
+        values, masks = self._prepare_inputs(inputs)
+        sequences = {modality: self.front_ends[modality](values[modality]) for modality in values}
+
+        present = {modality: mask.any(dim=1) for modality, mask in masks.items()}
+        # Rows where a modality is absent look at their padding, so that every softmax is of something. Nothing comes of
+        # it: below, their part in the sum is struck out, and in the blocks what they would say as a guide.
+        masks = {modality: mask | ~present[modality][:, None] for modality, mask in masks.items()}
+        streams = self._make_streams(sequences, masks)
+        guide = self.config.modalities[0]
+        hidden_states = torch.cat(list(sequences.values()), dim=1)
+        guide_present = present[guide][:, None, None].to(hidden_states.dtype) if guide in present else None
+
+        for layer in self.layers:
+            hidden_states = layer(hidden_states, streams, guide_present, **kwargs)
+            # CODEPATH: checkpoints of the published code, which masks in its first block only; models trained here mask always
+            if self.config.legacy_masking:
+                streams = [UmonsStream(stream.modality, stream.length, None, None, None) for stream in streams]
+
+        pooled = 0.0
+        for sequence, stream in zip(hidden_states.split([s.length for s in streams], dim=1), streams, strict=True):
+            seen = self.poolers[stream.modality](sequence, stream.padding_mask)
+            pooled = pooled + seen * present[stream.modality][:, None].to(seen.dtype)
+        return UmonsModelOutput(last_hidden_state=hidden_states, pooler_output=self.layer_norm(pooled))
+
+    def _make_streams(
+        self, sequences: dict[str, torch.Tensor], masks: dict[str, torch.BoolTensor]
+    ) -> list[UmonsStream]:
+        guide = self.config.modalities[0]
+        streams = []
+        for modality, sequence in sequences.items():
+            padding_mask, guide_mask = masks[modality], None
+            attention_mask = create_bidirectional_mask(self.config, sequence, padding_mask)
+            if modality != guide and guide in sequences:
+                guide_mask = create_bidirectional_mask(
+                    self.config, sequence, masks[guide], encoder_hidden_states=sequences[guide]
+                )
+            # CODEPATH: published three-modality checkpoints mask the video glimpse like the audio; no other model does
+            if self.config.legacy_masking and len(self.config.modalities) == 3 and modality == "video":
+                padding_mask = masks.get("audio", padding_mask)
+            streams.append(UmonsStream(modality, sequence.shape[1], padding_mask, attention_mask, guide_mask))
+        return streams
+
+    def _prepare_inputs(
+        self, inputs: dict[str, tuple[torch.Tensor | None, torch.Tensor | None]]
+    ) -> tuple[dict[str, torch.Tensor], dict[str, torch.BoolTensor]]:
+        """Checks what was given; returns values and boolean masks (B, T), by modality, in the configuration's order."""
+        values, masks = {}, {}
+        for modality, (value, mask) in inputs.items():
+            if value is None:
+                continue
+            if modality not in self.front_ends:
+                logger.warning_once(f"The {modality} given is ignored: this model has {self.config.modalities} only.")
+                continue
+            self._check_values(modality, value)
+            if mask is None:
+                mask = value != (self.config.pad_token_id or 0)
+                mask = mask if modality == "text" else mask.any(dim=-1)
+            elif mask.shape != value.shape[:2]:
+                raise ValueError(
+                    f"The mask of the {modality} has shape {tuple(mask.shape)}, but its first two axes must be those of "
+                    f"the {modality} itself, {tuple(value.shape[:2])}."
+                )
+            values[modality] = value if modality == "text" else value.to(self.dtype)
+            masks[modality] = mask.to(device=value.device, dtype=torch.bool)
+
+        if not values:
+            raise ValueError(
+                f"No input: pass at least one of `input_ids`, `input_features`, `video_features` that the model has; its "
+                f"modalities are {self.config.modalities}."
+            )
+        if len({len(value) for value in values.values()}) > 1:
+            sizes = ", ".join(f"{modality} {len(value)}" for modality, value in values.items())
+            raise ValueError(f"The modalities of a batch must have the same number of rows, but they have: {sizes}.")
+        if _may_look_at_values(*masks.values()):
+            empty = ~torch.stack([mask.any(dim=1) for mask in masks.values()]).any(dim=0)
+            if empty.any():
+                raise ValueError(
+                    f"Row(s) {empty.nonzero().flatten().tolist()} of the batch are padding in every modality "
+                    f"({', '.join(masks)}): each row needs something to look at."
+                )
+        # CODEPATH: published checkpoints see padding, so their sequences have the full length; no other model does
+        if self.config.legacy_masking:
+            for modality, value in values.items():
+                missing = self.config.length_limit(modality) - value.shape[1]
+                padding = (0, missing) if modality == "text" else (0, 0, 0, missing)
+                fill = self.config.pad_token_id or 0 if modality == "text" else 0.0
+                values[modality] = nn.functional.pad(value, padding, value=fill)
+                masks[modality] = nn.functional.pad(masks[modality], (0, missing), value=False)
+        return values, masks
+
+    def _check_values(self, modality: str, value: torch.Tensor):
+        sizes = {"audio": self.config.audio_feature_size, "video": self.config.video_feature_size}
+        name = {"text": "input_ids", "audio": "input_features", "video": "video_features"}[modality]
+        expected = ("batch", "time") if modality == "text" else ("batch", "time", sizes[modality])
+        if value.ndim != len(expected) or (modality != "text" and value.shape[-1] != sizes[modality]):
+            raise ValueError(
+                f"`{name}` has shape {tuple(value.shape)}, but this model wants ({', '.join(map(str, expected))})."
+            )
+        limit = self.config.length_limit(modality)
+        if not 1 <= value.shape[1] <= limit:
+            raise ValueError(
+                f"`{name}` has {value.shape[1]} steps, but this model takes 1 to {limit} (`max_{modality}_length`): "
+                "cut longer sequences, as the processor does, or leave the modality out."
+            )
+        if not _may_look_at_values(value):
+            return
+        if modality == "text":
+            outside = value[(value < 0) | (value >= self.config.vocab_size)]
+            if len(outside):
+                raise ValueError(
+                    f"`input_ids` holds the word id {outside[0].item()}, but ids must be 0 to {self.config.vocab_size - 1} "
+                    "(`vocab_size` - 1): was another tokenizer used?"
+                )
+        elif not torch.isfinite(value).all():
+            rows = (~torch.isfinite(value)).flatten(1).any(dim=1).nonzero().flatten().tolist()
+            raise ValueError(f"`{name}` holds NaN or infinite values in row(s) {rows}: leave them out or repair them.")
+
+
+def _may_look_at_values(*tensors: torch.Tensor) -> bool:
+    """Whether the values can decide what happens: not in a graph that is being compiled or exported."""
+    return not torch.compiler.is_compiling() and not any(tensor.is_meta for tensor in tensors)
+
+
+def joint_sentiment_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """
+    L1 on the sentiment (column 0) plus binary cross-entropy on the emotions (the other columns), each averaged over
+    what is known. `logits` and `labels` are (B, num_labels); a label that is not known is NaN.
+    """
+    if labels.shape != logits.shape:
+        raise ValueError(
+            f"`labels` has shape {tuple(labels.shape)}, but `joint_sentiment` wants {tuple(logits.shape)}: the sentiment, "
+            "then the emotions (0 or 1), NaN where unknown."
+        )
+    logits, labels = logits.float(), labels.float()
+    known = ~labels.isnan()
+    labels = labels.nan_to_num()
+    sentiment = (logits[:, :1] - labels[:, :1]).abs()
+    emotions = nn.functional.binary_cross_entropy_with_logits(logits[:, 1:], labels[:, 1:], reduction="none")
+    return sum(
+        (errors * is_known).sum() / is_known.sum().clamp(min=1)
+        for errors, is_known in ((sentiment, known[:, :1]), (emotions, known[:, 1:]))
+    )
+
+
+@auto_docstring(
+    custom_intro="""
+    The UMONS model with a linear head: emotions (multi-label), sentiment classes, sentiment as a number, or with
+    `joint_sentiment` sentiment and emotions at once. `problem_type` and `id2label` decide, as in every such model.
+    """
+)
+class UmonsForSequenceClassification(UmonsPreTrainedModel):
+    def __init__(self, config: UmonsConfig):
+        super().__init__(config)
+        self.num_labels = config.num_labels
+        self.model = UmonsModel(config)
+        self.classifier = nn.Linear(2 * config.hidden_size, config.num_labels)
+        self.post_init()
+
+    @can_return_tuple
+    @auto_docstring
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        input_features: torch.FloatTensor | None = None,
+        input_features_mask: torch.Tensor | None = None,
+        video_features: torch.FloatTensor | None = None,
+        video_features_mask: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> UmonsSequenceClassifierOutput:
+        r"""
+        input_ids (`torch.LongTensor` of shape `(batch_size, text_length)`, *optional*):
+            Word ids.
+        attention_mask (`torch.Tensor` of shape `(batch_size, text_length)`, *optional*):
+            1 for words, 0 for padding.
+        input_features (`torch.FloatTensor` of shape `(batch_size, audio_length, audio_feature_size)`, *optional*):
+            Log-mel frames.
+        input_features_mask (`torch.Tensor` of shape `(batch_size, audio_length)`, *optional*):
+            1 for frames, 0 for padding.
+        video_features (`torch.FloatTensor` of shape `(batch_size, video_length, video_feature_size)`, *optional*):
+            Features of consecutive video clips.
+        video_features_mask (`torch.Tensor` of shape `(batch_size, video_length)`, *optional*):
+            1 for clips, 0 for padding.
+        labels (`torch.Tensor`, *optional*):
+            Classes, `(batch_size,)` int64; several labels, `(batch_size, num_labels)` float of 0 and 1; a number,
+            `(batch_size,)` float; with `joint_sentiment`, `(batch_size, num_labels)` float, the sentiment and then the
+            emotions (0 or 1), NaN where unknown.
+        """
+        outputs = self.model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            input_features=input_features,
+            input_features_mask=input_features_mask,
+            video_features=video_features,
+            video_features_mask=video_features_mask,
+            **kwargs,
+        )
+        logits = self.classifier(outputs.pooler_output)
+
+        loss = None
+        # CODEPATH: models of sentiment and emotions at once, such as umons-mini; models of one task have the stock losses
+        if labels is not None and self.config.joint_sentiment:
+            loss = joint_sentiment_loss(logits, labels.to(logits.device))
+        elif labels is not None:
+            loss = self.loss_function(labels, logits, self.config)
+
+        return UmonsSequenceClassifierOutput(
+            loss=loss,
+            logits=logits,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+            cross_attentions=outputs.cross_attentions,
+            glimpse_weights=outputs.glimpse_weights,
+        )
+
+
+__all__ = ["UmonsForSequenceClassification", "UmonsModel", "UmonsPreTrainedModel"]

@@ -1,0 +1,63 @@
+"""Package metadata; the tools' settings are in pyproject.toml. `make` installs `.[train,data,dev]`."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+
+EXTRAS = {
+    # scripts/train.py and what it reports
+    "train": [
+        "accelerate>=1.15,<2",
+        "datasets>=5.2,<6",
+        "evaluate>=0.4.6,<0.5",
+        "matplotlib>=3.10,<4",
+        "scikit-learn>=1.7,<2",
+        "tensorboard>=2.20,<3",
+    ],
+    # tables and clip folders
+    "data": ["datasets>=5.2,<6"],
+    # `umons predict --plot`
+    "serve": ["matplotlib>=3.10,<4"],
+    # tests and linters; parameterized and Pillow are what transformers' common tests import
+    "dev": [
+        "parameterized>=0.9",
+        "pillow>=12",
+        "pre-commit>=4.5",
+        "pytest>=9",
+        "ruff>=0.17,<0.18",
+        "transformers-mlinter>=0.1.5,<0.2",
+    ],
+}
+
+setup(
+    name="modeling-umons",
+    version="0.1.0",
+    description="The UMONS co-attention transformer for sentiment and emotion in text, sound and video, for transformers",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    license_files=["LICENSE"],
+    python_requires=">=3.11",
+    packages=find_packages(include=["modeling_umons", "modeling_umons.*"]),
+    install_requires=[
+        "av>=18,<19",
+        "huggingface-hub>=2.4,<3",
+        "numpy>=2",
+        "safetensors>=0.8",
+        "tokenizers>=0.23",
+        "torch>=2.14.1,<2.15",
+        "torchaudio>=2.11,<2.12",
+        "torchvision>=0.29.1,<0.30",
+        "transformers>=5.23,<5.24",
+        "wrapt>=2,<3",
+    ],
+    extras_require=EXTRAS,
+    entry_points={"console_scripts": ["umons=modeling_umons.cli:main"]},
+    classifiers=[
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+)
