@@ -12,6 +12,8 @@
 # limitations under the License.
 """UMONS model configuration"""
 
+from typing import ClassVar
+
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 from transformers.utils import auto_docstring
@@ -84,6 +86,7 @@ class UmonsConfig(PreTrainedConfig):
     ```"""
 
     model_type = "umons"
+    _auto_class: ClassVar[str] = "AutoConfig"  # saving copies the code, so that the folder loads without this package
 
     modalities: list[str] | tuple[str, ...] = ("text", "audio")
     vocab_size: int = 14000
@@ -116,6 +119,15 @@ class UmonsConfig(PreTrainedConfig):
         ):
             kwargs["id2label"] = dict(enumerate(("sentiment", *EMOTIONS)))
             kwargs["label2id"] = {label: i for i, label in kwargs["id2label"].items()}
+        # What the Auto classes load with `trust_remote_code=True`.
+        kwargs.setdefault(
+            "auto_map",
+            {
+                "AutoConfig": "configuration_umons.UmonsConfig",
+                "AutoModel": "modeling_umons.UmonsModel",
+                "AutoModelForSequenceClassification": "modeling_umons.UmonsForSequenceClassification",
+            },
+        )
         super().__post_init__(**kwargs)
         # `@strict` calls this again, but wraps what it raises in an error that is no ValueError.
         self.validate_architecture()

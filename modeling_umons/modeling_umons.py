@@ -376,6 +376,8 @@ class UmonsPreTrainedModel(PreTrainedModel):
     """
 )
 class UmonsModel(UmonsPreTrainedModel):
+    _auto_class = "AutoModel"  # saving copies the code, so that the folder loads without this package
+
     def __init__(self, config: UmonsConfig):
         super().__init__(config)
         # A front end turns what it is given of a modality into (B, T, hidden_size). No position is encoded anywhere: the
@@ -581,6 +583,8 @@ def joint_sentiment_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Te
     """
 )
 class UmonsForSequenceClassification(UmonsPreTrainedModel):
+    _auto_class = "AutoModelForSequenceClassification"
+
     def __init__(self, config: UmonsConfig):
         super().__init__(config)
         self.num_labels = config.num_labels

@@ -1,0 +1,467 @@
+# Copyright 2026 The modeling_umons authors.
+# SPDX-License-Identifier: MIT
+"""Decoding of clips and sound files with PyAV: sound and frames in one pass, in memory bounded by what is asked for."""
+
+import io
+import math
+import os
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+
+# Containers that hold one clip in one file. Playlists, image sequences and text art, which FFmpeg would also open, could
+# make a file from a stranger read other files or addresses.
+CONTAINERS = (
+    "3g2,3gp,aac,ac3,aiff,amr,asf,au,avi,caf,dv,eac3,flac,flv,h264,hevc,ivf,m4a,m4v,matroska,mj2,mov,mp2,mp3,mp4,mpeg,"
+    "mpegts,mpegvideo,mxf,nut,obu,ogg,rm,w64,wav,webm,wtv,wv"
+)
+HTTP_TIMEOUT = 30.0  # seconds without an answer
+PREROLL = 1.0  # seconds decoded before a range: codecs and the resampler need a run-up
+UNINDEXED_PREROLL = 12.0  # the same where seeking lands on any frame: encoders set a key frame every 10 s or sooner
+MAX_GAP = 30.0  # seconds: a longer jump between two time stamps is a broken stamp, not a pause
+MAX_SKEW = 10.0  # seconds one stream may lag behind the other before it is taken to have ended
+MAX_JITTER = 0.1  # seconds a stamp may be off before sound is placed anew
+SAMPLING_RATES = range(1_000, 1_000_001)  # Hz: another rate is a broken header, and would blow a small file up
+RANGE_TOLERANCE = 0.5  # seconds `end` may pass the end of the clip: annotated times are rounded
+EPSILON = 1e-6  # seconds, against rounding at the edges of windows
+
+
+@dataclass
+class Clip:
+    """Decoded sound and frames of a range of a file.
+
+    Attributes:
+        audio: float32 (samples,), mono in [-1, 1] from the start of the range, or `None` where there is no sound.
+        frames: uint8 (num_frames, height, width, 3), RGB, or `None` where there is no picture.
+        frame_times: float64 (num_frames,), seconds from the start of the range, increasing.
+        duration: seconds. A stream that ends before the other is not padded.
+        sampling_rate: of `audio`, in Hz.
+        start: where the range starts in the file, in seconds.
+    """
+
+    audio: np.ndarray | None
+    frames: np.ndarray | None
+    frame_times: np.ndarray
+    duration: float
+    sampling_rate: int
+    start: float = 0.0
+
+
+def read_clip(
+    source: str | Path | bytes | BinaryIO,
+    *,
+    start: float | None = None,
+    end: float | None = None,
+    sampling_rate: int = 22050,
+    frame_rate: float | None = None,
+    size: tuple[int, int] = (112, 112),
+    audio: bool = True,
+    video: bool = True,
+) -> Clip:
+    """Decodes a clip or a sound file, or a range of it without what precedes the range.
+
+    Args:
+        source: a path, an http(s) URL, the bytes of a file, or a binary file object (read from its beginning, left open).
+        start: seconds from the beginning of the file; `None` is the beginning.
+        end: seconds from the beginning of the file; `None` is the end of the file.
+        sampling_rate: Hz of the mono sound.
+        frame_rate: frames per second to sample: at each 1 / `frame_rate` s from `start`, the frame nearest by its time
+            stamp. `None` keeps every frame at its own time.
+        size: (height, width) in pixels of the frames: the whole upright picture, aspect ratio not kept.
+        audio: whether to decode the sound.
+        video: whether to decode the frames.
+
+    Raises:
+        ValueError: an argument is wrong, or the range lies outside of the clip.
+        OSError: the source cannot be opened, is not media, or nothing of what was asked for can be decoded.
+    """
+    windows = _iter_windows(source, math.inf, start, end, sampling_rate, frame_rate, size, audio, video)
+    with closing(windows):
+        clip = next(windows)
+    if clip.audio is None and clip.frames is None:
+        wanted = " or ".join(["sound"] * audio + ["pictures"] * video)
+        raise OSError(
+            f"{_name(source)}: no {wanted} could be decoded from {clip.start:g} s to {clip.start + clip.duration:g} s. "
+            "Pass another range, or a file that is not damaged."
+        )
+    return clip
+
+
+def iter_windows(
+    source: str | Path | bytes | BinaryIO,
+    window_s: float,
+    *,
+    sampling_rate: int = 22050,
+    frame_rate: float | None = None,
+    size: tuple[int, int] = (112, 112),
+    audio: bool = True,
+    video: bool = True,
+) -> Iterator[Clip]:
+    """Decodes consecutive windows of `window_s` seconds of a file of any length, in one pass and bounded memory.
+
+    The last window is as long as what is left. A window in a hole of the file has neither sound nor frames. The source
+    is opened at the first window and stays open until the iterator is exhausted or closed. Other arguments and errors
+    are those of [`read_clip`].
+    """
+    return _iter_windows(source, window_s, None, None, sampling_rate, frame_rate, size, audio, video)
+
+
+def _iter_windows(source, window_s, start, end, sampling_rate, frame_rate, size, audio, video) -> Iterator[Clip]:
+    _check_arguments(window_s, start, end, sampling_rate, frame_rate, size, audio, video)
+    first, last = start or 0.0, math.inf if end is None else end
+
+    def generate():
+        index, left, right = 0, first, min(first + window_s, last)
+        with _open(source) as container:
+            decoder = _Decoder(container, _name(source), first, sampling_rate, frame_rate, size, audio, video)
+            for _ in decoder.run():
+                while decoder.has_passed(right):
+                    yield decoder.cut(left, right)
+                    if right >= last:
+                        return
+                    index, left, right = index + 1, right, min(first + (index + 2) * window_s, last)
+            decoder.check_range(start, end)
+            while left < min(decoder.end, last) - EPSILON:
+                yield decoder.cut(left, min(right, decoder.end))
+                index, left, right = index + 1, right, min(first + (index + 2) * window_s, last)
+
+    return generate()
+
+
+def _check_arguments(window_s, start, end, sampling_rate, frame_rate, size, audio, video):
+    for name, value in {"start": start, "end": end}.items():
+        if value is not None and not (math.isfinite(value) and value >= 0):
+            raise ValueError(f"{name}={value} is not a time in the clip: pass seconds from its beginning, 0 or more.")
+    if end is not None and end <= (start or 0.0) + EPSILON:
+        raise ValueError(f"The range from start={start or 0.0} to end={end} is empty: `end` must be after `start`.")
+    if not window_s > 0:
+        raise ValueError(f"window_s={window_s} is not the length of a window: pass seconds, more than 0.")
+    for name, value in {"sampling_rate": sampling_rate, "frame_rate": frame_rate}.items():
+        if value is not None and not 0 < value < math.inf:
+            raise ValueError(f"{name}={value} is not a rate: pass a number per second, more than 0.")
+    if len(size) != 2 or not all(isinstance(side, (int, np.integer)) and side > 0 for side in size):
+        raise ValueError(f"size={size} must be (height, width), two whole numbers of pixels.")
+    if not (audio or video):
+        raise ValueError("audio=False and video=False leave nothing to decode: set one to True.")
+
+
+def _name(source) -> str:
+    """What messages call the source."""
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return f"<{len(source)} bytes>"
+    return str(source if isinstance(source, (str, Path)) else getattr(source, "name", source))
+
+
+@contextmanager
+def _open(source):
+    """Opens the container; closes it, and the file unless it is the caller's own."""
+    import av
+
+    with _binary_file(source) as file:
+        try:
+            container = av.open(
+                file,
+                container_options={"format_whitelist": CONTAINERS},
+                metadata_errors="ignore",
+                timeout=HTTP_TIMEOUT if isinstance(file, str) else None,
+            )
+        except av.FFmpegError as error:
+            raise OSError(
+                f"{_name(source)} could not be opened as a clip or sound file ({error.strerror}): pass a complete media "
+                "file, such as mp4, mkv, webm, mpg, wav, flac, mp3 or ogg."
+            ) from error
+        with container:
+            yield container
+
+
+@contextmanager
+def _binary_file(source):
+    """Yields what PyAV opens: a URL as it is, all else as a binary file, so that FFmpeg never interprets a name."""
+    if isinstance(source, str) and source.lower().startswith(("http://", "https://")):
+        yield source
+    elif isinstance(source, (str, Path)):
+        if os.path.isdir(source):
+            raise IsADirectoryError(f"{source} is a folder: pass a clip or sound file in it.")
+        if not os.path.exists(source):
+            raise FileNotFoundError(f"{source}: there is no such file. Pass an existing file or an http(s) URL.")
+        with open(source, "rb") as file:
+            yield file
+    elif isinstance(source, (bytes, bytearray, memoryview)):
+        with io.BytesIO(source) as file:
+            yield file
+    elif hasattr(source, "read") and not isinstance(source, io.TextIOBase):
+        if hasattr(source, "seekable") and source.seekable():
+            source.seek(0)
+        yield source
+    else:
+        raise ValueError(
+            f"A {type(source).__name__} is no source of a clip: pass a path, an http(s) URL, bytes or a binary file."
+        )
+
+
+class _Clock:
+    """Turns the time stamps of a stream into seconds from the beginning of the file.
+
+    A stamp that is missing, runs backward or jumps beyond reason is replaced by the end of the frame before.
+    """
+
+    def __init__(self, origin: float, expected: float | None, max_jitter: float):
+        self.offset = -origin
+        self.expected = expected  # None right after a seek: the first stamp says where we are
+        self.last = -math.inf
+        self.max_jitter = max_jitter
+
+    def time(self, stamp: float | None, duration: float) -> float | None:
+        """Time of a frame, or `None` where it cannot be known."""
+        time = None if stamp is None else stamp + self.offset
+        if self.expected is None and time is None:
+            return None
+        if self.expected is not None:
+            if time is not None and abs(time - self.expected) > MAX_GAP:
+                self.offset += self.expected - time
+                time = self.expected
+            elif time is None or time <= self.last or abs(time - self.expected) <= self.max_jitter:
+                time = self.expected
+        self.last, self.expected = time, time + duration
+        return time
+
+
+class _Sound:
+    """Resampled mono sound on the time line of the file."""
+
+    def __init__(self, stream, clock: _Clock, sampling_rate: int):
+        self.stream, self.clock, self.sampling_rate = stream, clock, sampling_rate
+        self.resampler = self.input_format = None
+        self.chunks: list[tuple[int, np.ndarray]] = []  # (position in samples from the beginning of the file, samples)
+        self.position = 0
+        self.started = False
+
+    @property
+    def end(self) -> float:
+        return self.position / self.sampling_rate if self.started else 0.0
+
+    progress = end
+
+    def add(self, frame) -> None:
+        import av
+
+        if frame.sample_rate not in SAMPLING_RATES:
+            return
+        expected = self.clock.expected if self.started else None
+        time = self.clock.time(frame.time, frame.samples / frame.sample_rate)
+        if time is None:
+            return
+        input_format = (frame.format.name, frame.layout.name, frame.sample_rate)
+        if self.resampler is None or time != expected or input_format != self.input_format:
+            self.flush()
+            # Without the limit, swresample sums channels instead of averaging them when the output is floating point.
+            self.resampler = av.AudioResampler("flt", "mono", self.sampling_rate, options={"rematrix_maxval": "1.0"})
+            self.input_format = input_format
+            self.position = round(time * self.sampling_rate)
+            self.started = True
+        frame.pts = None  # the clock has placed it
+        resampler, self.resampler = self.resampler, None  # not to be used again if this frame breaks it
+        self._append(resampler.resample(frame))
+        self.resampler = resampler
+
+    def flush(self) -> None:
+        if self.resampler is not None:
+            self._append(self.resampler.resample(None))
+            self.resampler = None
+
+    def _append(self, frames) -> None:
+        for frame in frames:
+            if frame is not None:  # a resampler with nothing to do hands the flushing None through
+                samples = frame.to_ndarray().reshape(-1)
+                self.chunks.append((self.position, samples))
+                self.position += len(samples)
+
+    def cut(self, start: float, end: float) -> np.ndarray | None:
+        """Takes the samples of [start, end); holes are silent, what is missing at the end is left out."""
+        first, last = round(start * self.sampling_rate), round(end * self.sampling_rate)
+        inside = [(position, samples) for position, samples in self.chunks if first < position + len(samples)]
+        self.chunks = [(position, samples) for position, samples in inside if position + len(samples) > last]
+        inside = [(position, samples) for position, samples in inside if position < last]
+        if not inside:
+            return None
+        audio = np.zeros(min(last, max(position + len(samples) for position, samples in inside)) - first, np.float32)
+        for position, samples in inside:
+            samples = samples[max(0, first - position) : last - position]
+            offset = max(0, position - first)
+            audio[offset : offset + len(samples)] = samples
+        return audio
+
+
+class _Pictures:
+    """Upright RGB frames of one size, all or sampled at a rate."""
+
+    def __init__(self, stream, clock: _Clock, first: float, frame_rate: float | None, size: tuple[int, int]):
+        from av.video.reformatter import VideoReformatter
+
+        self.stream, self.clock, self.first, self.frame_rate, self.size = stream, clock, first, frame_rate, size
+        self.reformatter = VideoReformatter()
+        self.frames: list[tuple[float, np.ndarray]] = []
+        self.num_sampled = 0
+        self.previous = None  # (time, frame)
+        self.end = self.progress = 0.0
+
+    def add(self, frame) -> None:
+        duration = self._duration(frame)
+        time = self.clock.time(frame.time, duration)
+        if time is None:
+            return
+        if self.frame_rate is None:
+            self.progress = time
+            if time >= self.first - EPSILON:
+                self.frames.append((time, self._to_rgb(frame)))
+        else:
+            # A sample belongs to the frame before it or to this one: the middle between the two decides. Nothing is
+            # sampled where the picture has not begun.
+            before = time - 0.5 / self.frame_rate if self.previous is None else (self.previous[0] + time) / 2
+            self._sample_until(before)
+        self.previous = (time, frame)
+        self.end = time + duration
+
+    def flush(self) -> None:
+        if self.frame_rate is not None:
+            self._sample_until(self.end - EPSILON)
+
+    def _sample_until(self, end: float) -> None:
+        """Gives the frame before to all samples up to `end`."""
+        rgb = None
+        while (time := self.first + self.num_sampled / self.frame_rate) < end:
+            if self.previous is not None:
+                rgb = self._to_rgb(self.previous[1]) if rgb is None else rgb
+                self.frames.append((time, rgb))
+            self.num_sampled += 1
+            self.progress = time
+
+    def _duration(self, frame) -> float:
+        """Seconds a frame stands: its own word, or the stream's rate, or 25 a second where neither can be true."""
+        own = float(frame.duration * frame.time_base) if frame.duration and frame.time_base else 0.0
+        nominal = 1 / float(self.stream.average_rate) if self.stream.average_rate else 0.0
+        return next((duration for duration in (own, nominal) if 0 < duration <= MAX_GAP), 0.04)
+
+    def _to_rgb(self, frame) -> np.ndarray:
+        turns = round(frame.rotation / 90) % 4  # quarter turns counter-clockwise that set the picture upright
+        height, width = self.size if turns % 2 == 0 else self.size[::-1]
+        rgb = self.reformatter.reformat(frame, width=width, height=height, format="rgb24").to_ndarray()
+        return np.rot90(rgb, turns) if turns else rgb
+
+    def cut(self, start: float, end: float) -> tuple[np.ndarray | None, np.ndarray]:
+        """Takes the frames of [start, end) and their times from `start`."""
+        inside = [(time, rgb) for time, rgb in self.frames if start - EPSILON <= time < end - EPSILON]
+        self.frames = [(time, rgb) for time, rgb in self.frames if time >= end - EPSILON]
+        times = np.array([max(0.0, time - start) for time, _ in inside], dtype=np.float64)
+        return np.stack([rgb for _, rgb in inside]) if inside else None, times
+
+
+class _Decoder:
+    """One pass over an open container, from shortly before `first` on."""
+
+    def __init__(self, container, name, first, sampling_rate, frame_rate, size, audio, video):
+        self.container, self.name, self.sampling_rate = container, name, sampling_rate
+        origin = (container.start_time or 0) / 1e6
+        expected = None if self._seek(first, origin) else 0.0
+        self.sound = self.pictures = None
+        if audio and (stream := _sound_stream(container)):
+            self.sound = _Sound(stream, _Clock(origin, expected, MAX_JITTER), sampling_rate)
+        if video and (stream := _picture_stream(container)):
+            stream.thread_type = "AUTO"
+            self.pictures = _Pictures(stream, _Clock(origin, expected, 0.0), first, frame_rate, size)
+        self.tracks = [track for track in (self.sound, self.pictures) if track is not None]
+        if not self.tracks:
+            wanted = " or ".join(["sound"] * audio + ["pictures"] * video)
+            raise OSError(f"{name} holds no {wanted} that can be decoded: pass a file that does.")
+
+    def _seek(self, first: float, origin: float) -> bool:
+        import av
+
+        target = first - (UNINDEXED_PREROLL if self.container.format.name in ("mpeg", "mpegts") else PREROLL)
+        if target <= 0:
+            return False
+        try:
+            self.container.seek(int((target + origin) * 1e6))
+        except av.FFmpegError:  # not a file one can seek in: decode from the beginning
+            return False
+        return True
+
+    def run(self) -> Iterator[None]:
+        """Decodes, and pauses after each packet. What is broken is left out."""
+        import av
+
+        by_stream = {track.stream.index: track for track in self.tracks}
+        for packet in self._packets():
+            if packet.stream_index in by_stream:  # damage can make streams appear that nobody asked for
+                self._decode(by_stream[packet.stream_index], packet)
+            yield
+        for track in self.tracks:
+            self._decode(track, None)
+            with suppress(av.FFmpegError):
+                track.flush()
+
+    def _packets(self):
+        import av
+
+        try:
+            yield from self.container.demux(*(track.stream for track in self.tracks))
+        except (av.InvalidDataError, av.EOFError, IndexError):
+            pass  # the rest of the file is damaged or missing; PyAV answers streams that appear by an IndexError
+        except av.FFmpegError as error:
+            raise OSError(f"{self.name}: reading stopped ({error.strerror}). Check the file or connection.") from error
+
+    def _decode(self, track, packet) -> None:
+        import av
+
+        with suppress(av.FFmpegError):
+            for frame in track.stream.decode(packet):
+                with suppress(av.FFmpegError):
+                    track.add(frame)
+
+    @property
+    def end(self) -> float:
+        """Where the decoded part ends, in seconds from the beginning of the file."""
+        return max(track.end for track in self.tracks)
+
+    def has_passed(self, time: float) -> bool:
+        progress = [track.progress for track in self.tracks]
+        return min(progress) >= time or max(progress) >= time + MAX_SKEW
+
+    def check_range(self, start: float | None, end: float | None) -> None:
+        """Raises unless the file, decoded to its end, reaches into the range."""
+        start = start or 0.0
+        clip_end = max(self.end, (self.container.duration or 0) / 1e6)
+        if start > 0 and start >= clip_end - EPSILON:
+            raise ValueError(f"{self.name} ends at {clip_end:.2f} s: start={start} lies outside of it.")
+        if self.end <= start + EPSILON:
+            raise OSError(f"{self.name}: nothing could be decoded after {start:g} s. Pass a file that is not damaged.")
+        if end is not None and end > self.end + RANGE_TOLERANCE:
+            raise ValueError(f"{self.name} ends at {self.end:.2f} s: end={end} lies outside of it.")
+
+    def cut(self, start: float, end: float) -> Clip:
+        audio = self.sound.cut(start, end) if self.sound else None
+        frames, frame_times = self.pictures.cut(start, end) if self.pictures else (None, np.zeros(0))
+        return Clip(audio, frames, frame_times, end - start, self.sampling_rate, start)
+
+
+def _sound_stream(container):
+    streams = [stream for stream in container.streams.audio if stream.codec_context is not None]
+    best = container.streams.best("audio")
+    return best if best in streams else next(iter(streams), None)
+
+
+def _picture_stream(container):
+    from av.stream import Disposition
+
+    streams = [
+        stream
+        for stream in container.streams.video
+        if stream.codec_context is not None and not stream.disposition & Disposition.attached_pic  # cover art
+    ]
+    best = container.streams.best("video")
+    return best if best in streams else next(iter(streams), None)

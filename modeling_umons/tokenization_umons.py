@@ -1,0 +1,270 @@
+# Copyright 2026 The modeling_umons authors.
+# SPDX-License-Identifier: MIT
+"""Builds the word-level tokenizer of UMONS, and the embedding matrix that word vectors give for it.
+
+The result is a plain `PreTrainedTokenizerFast`: saved, it loads with `AutoTokenizer` and needs no code of ours.
+"""
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+from tokenizers import Regex, Tokenizer, decoders, normalizers, pre_tokenizers
+from tokenizers.models import WordLevel
+from transformers import PreTrainedTokenizerFast
+
+
+PAD_TOKEN, UNK_TOKEN = "[PAD]", "[UNK]"
+# The published list of deleted characters, exactly. Curly quotes, ellipses and long dashes are not on it and stay
+# inside the words ("that’s", "new…"): deleting them would move words away from the vocabularies of published
+# checkpoints.
+DELETED = Regex(r"""[.,'!?"()*#:;]""")
+SEPARATORS = Regex("[-/]")
+# Stands for a space inside one vocabulary entry of a published checkpoint; no pre-tokenizer splits on it.
+INNER_SPACE = "▁"
+# A published word list may hold a no-break space inside a word: such tokenizers split on ASCII white space alone.
+ASCII_SPACE = Regex(r"[ \t\n\v\f\r]+")
+
+
+def _normalizer(separator: str = " ") -> normalizers.Normalizer:
+    """Lower-cases, deletes punctuation, and turns hyphens and slashes into `separator`."""
+    return normalizers.Sequence(
+        [normalizers.Lowercase(), normalizers.Replace(DELETED, ""), normalizers.Replace(SEPARATORS, separator)]
+    )
+
+
+def _split_words(texts: Iterable[str]) -> Iterable[str]:
+    """The words of all texts, in order, normalised and split as the tokenizer does it."""
+    if isinstance(texts, str):
+        raise ValueError("Expected several texts or words, got one string: pass a list of strings.")
+    normalizer, pre_tokenizer = _normalizer(), pre_tokenizers.WhitespaceSplit()
+    for position, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise ValueError(
+                f"Item {position} is {type(text).__name__} {text!r:.50}: texts and words must be strings."
+            )
+        for word, _ in pre_tokenizer.pre_tokenize_str(normalizer.normalize_str(text)):
+            yield word
+
+
+def _wrap(backend: Tokenizer, max_length: int) -> PreTrainedTokenizerFast:
+    if not isinstance(max_length, int) or max_length < 1:
+        raise ValueError(f"max_length is {max_length!r}: it must be a whole number of at least 1.")
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        unk_token=UNK_TOKEN,
+        pad_token=PAD_TOKEN,
+        padding_side="right",
+        model_max_length=max_length,
+        model_input_names=["input_ids", "attention_mask"],
+    )
+
+
+def train_vocabulary(texts: Iterable[str], min_count: int = 1, max_size: int | None = None) -> list[str]:
+    """Collects the words of a training set for [`build_tokenizer`].
+
+    Args:
+        texts: the transcripts.
+        min_count: words seen less often are left out.
+        max_size: at most so many words, the most frequent ones; None for all. `[PAD]` and `[UNK]` are not counted.
+
+    Returns:
+        Normalised words by falling frequency, among equals by code point.
+
+    Raises:
+        ValueError: `texts` is a single string or holds something other than strings, or a number is below 1.
+    """
+    if min_count < 1 or (max_size is not None and max_size < 1):
+        raise ValueError(f"min_count ({min_count}) and max_size ({max_size}) must be at least 1.")
+    counts = Counter(_split_words(texts))
+    words = sorted((word for word in counts if counts[word] >= min_count), key=lambda word: (-counts[word], word))
+    return words[:max_size]
+
+
+def build_tokenizer(words: Iterable[str] | Mapping[str, int], max_length: int = 60) -> PreTrainedTokenizerFast:
+    """Builds the tokenizer of a new model: id 0 `[PAD]`, 1 `[UNK]`, words from 2 on.
+
+    A text is lower-cased, `. , ' ! ? " ( ) * # : ;` are deleted, `-` and `/` become spaces, and white space separates
+    words. A text without any word gives no ids.
+
+    Args:
+        words: the vocabulary in the order of its ids. Words are normalised like texts ("well-known" enters as two
+            words), duplicates and empty words are dropped. Or a mapping of words to ids as `get_vocab()` of such a
+            tokenizer gives it.
+        max_length: words that `truncation=True` keeps.
+
+    Raises:
+        ValueError: `words` is a single string or holds something other than strings, or a mapping's ids are not those
+            of this layout.
+    """
+    ordered = words
+    if isinstance(words, Mapping):
+        ordered = sorted(words.keys() - {PAD_TOKEN, UNK_TOKEN}, key=lambda word: words[word])
+    vocabulary = {PAD_TOKEN: 0, UNK_TOKEN: 1}
+    for word in _split_words(ordered):
+        vocabulary.setdefault(word, len(vocabulary))
+    if isinstance(words, Mapping):
+        for word, index in words.items():
+            if vocabulary.get(word) != index:
+                raise ValueError(
+                    f"The mapping gives {word!r} the id {index}, the vocabulary {vocabulary.get(word)}: words must be "
+                    "normalised and have the ids 2, 3, ... Pass a list to have ids assigned, or use "
+                    "build_original_tokenizer for a token_to_ix of the published implementation."
+                )
+    backend = Tokenizer(WordLevel(vocabulary, unk_token=UNK_TOKEN))
+    backend.normalizer = _normalizer()
+    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return _wrap(backend, max_length)
+
+
+def build_original_tokenizer(token_to_ix: Mapping[str, int], max_length: int = 60) -> PreTrainedTokenizerFast:
+    """Builds the tokenizer of a converted checkpoint: the ids that the published implementation gave.
+
+    There a hyphen or slash becomes a space inside one word ("well-known" is the entry "well known"), and `UNK` shares
+    id 1 with the first training word. That word is left out here (unknown words get 1 anyway); 0 is `[PAD]`, whose
+    embedding is the one that served padding. Word lists (`is_split_into_words=True`) and their words joined by spaces
+    give the same ids. Words that are empty once punctuation is deleted are dropped; a lone "-" stays a word.
+
+    Args:
+        token_to_ix: the published vocabulary, with `UNK` at 1 and ids up to its size.
+        max_length: words that `truncation=True` keeps.
+
+    Raises:
+        ValueError: `token_to_ix` is not such a vocabulary.
+    """
+    if token_to_ix.get("UNK") != 1:
+        raise ValueError(f"token_to_ix gives 'UNK' the id {token_to_ix.get('UNK')!r}; the published code gives it 1.")
+    normalizer = _normalizer(INNER_SPACE)
+    vocabulary = {PAD_TOKEN: 0, UNK_TOKEN: 1}
+    for word, index in token_to_ix.items():
+        if word == "UNK" or index == 1:
+            continue
+        entry = word.replace(" ", INNER_SPACE)
+        if normalizer.normalize_str(entry) != entry:
+            raise ValueError(f"token_to_ix holds {word!r}, which the published cleaning of words cannot have written.")
+        if entry in vocabulary:
+            raise ValueError(f"token_to_ix holds {word!r} and another word that are both written {entry!r} here.")
+        vocabulary[entry] = index
+    if sorted(vocabulary.values()) != list(range(len(vocabulary))):
+        raise ValueError(
+            f"token_to_ix has {len(token_to_ix)} words with ids from {min(token_to_ix.values())} to "
+            f"{max(token_to_ix.values())}; expected 1 for 'UNK' and one more word, then every id once without a gap."
+        )
+    backend = Tokenizer(WordLevel(vocabulary, unk_token=UNK_TOKEN))
+    backend.normalizer = normalizer
+    backend.pre_tokenizer = pre_tokenizers.Split(ASCII_SPACE, behavior="removed")
+    # Words joined by spaces ("#" never occurs in one), then the inner spaces restored.
+    backend.decoder = decoders.Sequence(
+        [decoders.WordPiece(prefix="##", cleanup=False), decoders.Replace(INNER_SPACE, " ")]
+    )
+    return _wrap(backend, max_length)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _parse_glove_line(line: str, size: int) -> tuple[str, np.ndarray]:
+    # From the right: the 840B file has words that hold spaces (". . .", "at name@domain.com").
+    word, *values = line.rsplit(" ", size)
+    surplus = word.split(" ")[1:]
+    if len(values) < size or (surplus and all(map(_is_number, surplus))):
+        raise ValueError(f"has {line.count(' ')} numbers, expected {size}: give `size` the dimension of the file")
+    if not all(map(_is_number, values)):
+        raise ValueError(f"has something other than {size} numbers behind the word")
+    return word, np.array(values, dtype=np.float32)
+
+
+def _read_glove(path: str | os.PathLike, wanted: set[str] | None, size: int) -> dict[str, np.ndarray]:
+    vectors = {}
+    with open(path, encoding="utf-8", newline="\n") as file:
+        try:
+            for number, line in enumerate(file, start=1):
+                line = line.rstrip(" \r\n")
+                # Most of a large file is not needed, and counting is a tenth of the work of parsing.
+                unwanted = wanted is not None and line.partition(" ")[0] not in wanted and line.count(" ") == size
+                if unwanted or not line:
+                    continue
+                try:
+                    word, vector = _parse_glove_line(line, size)
+                except ValueError as error:
+                    raise ValueError(f"{os.fspath(path)}, line {number}: {error}.") from None
+                if wanted is None or word in wanted:
+                    vectors.setdefault(word, vector)
+        except UnicodeDecodeError as error:
+            raise OSError(f"{os.fspath(path)} is no text file in UTF-8, as GloVe files are ({error}).") from None
+    return vectors
+
+
+def load_word_vectors(
+    source: str | os.PathLike | Mapping[str, np.ndarray], words: Iterable[str] | None = None, size: int = 300
+) -> dict[str, np.ndarray]:
+    """Loads pre-trained word vectors, and keeps those that a vocabulary needs.
+
+    Args:
+        source: a file in the text format of GloVe (Pennington et al., 2014): `word v1 v2 ...` on each line. Or a
+            mapping of words to vectors.
+        words: the words to keep, such as `tokenizer.get_vocab()`; None for all. "unk" is always kept.
+        size: numbers in each vector.
+
+    Returns:
+        {word: float32 (size,)}; of a word that stands twice in a file, the first vector.
+
+    Raises:
+        OSError: the file is missing or no text.
+        ValueError: a vector has another dimension than `size`; the message names the file and the line, or the word.
+    """
+    # An entry of a published vocabulary may stand for two words.
+    wanted = None if words is None else {"unk"}.union(*((word, word.replace(INNER_SPACE, " ")) for word in words))
+    if not isinstance(source, Mapping):
+        return _read_glove(source, wanted, size)
+    vectors = {}
+    for word in source if wanted is None else wanted & source.keys():
+        vector = np.asarray(source[word], dtype=np.float32)
+        if vector.shape != (size,):
+            raise ValueError(f"The vector of {word!r} has the shape {vector.shape}, expected ({size},).")
+        vectors[word] = vector
+    return vectors
+
+
+def build_embedding_matrix(
+    tokenizer: PreTrainedTokenizerFast, vectors: Mapping[str, np.ndarray], size: int = 300, seed: int = 0
+) -> tuple[np.ndarray, float]:
+    """Starts the embedding of a tokenizer's vocabulary from word vectors.
+
+    A word without a vector, and the unknown token, take the vector of "unk", or the mean of all `vectors` where there
+    is no "unk". Padding is zeros. Where `vectors` is empty every word is drawn from a standard normal distribution, as
+    `torch.nn.Embedding` starts.
+
+    Args:
+        tokenizer: from [`build_tokenizer`] or [`build_original_tokenizer`].
+        vectors: {word: (size,)} from [`load_word_vectors`].
+        size: numbers in each vector.
+        seed: of the random draws.
+
+    Returns:
+        The matrix, float32 (vocabulary size, size), and the coverage: the share of words (all but the special tokens)
+        that have a vector.
+
+    Raises:
+        ValueError: a vector has another dimension than `size`.
+    """
+    vectors = load_word_vectors(vectors, size=size)
+    vocabulary = tokenizer.get_vocab()
+    matrix = np.random.default_rng(seed).standard_normal((len(tokenizer), size), dtype=np.float32)
+    if vectors:
+        matrix[:] = vectors["unk"] if "unk" in vectors else np.mean(list(vectors.values()), axis=0)
+    matrix[tokenizer.pad_token_id] = 0
+    words = vocabulary.keys() - set(tokenizer.all_special_tokens)
+    found = 0
+    for word in words:
+        vector = vectors.get(word, vectors.get(word.replace(INNER_SPACE, " ")))
+        if vector is not None:
+            matrix[vocabulary[word]] = vector
+            found += 1
+    return matrix, found / len(words) if words else 0.0

@@ -1,0 +1,48 @@
+"""Runs transformers' own common tests on our classes: `import tests` means theirs, of the installed release."""
+
+import sys
+from importlib.abc import MetaPathFinder
+from pathlib import Path
+
+import pytest
+
+from .fetch_transformers_tests import lay_out
+
+
+HERE = Path(__file__).resolve().parent
+collect_ignore = ["hf_bar"]  # their tests are for us to inherit, not to run
+
+
+class SkipWhatImportsThem(MetaPathFinder):
+    """Stands in for the package `tests` when it is not to be had."""
+
+    def __init__(self, reason: str):
+        self.reason = reason
+
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "tests":
+            pytest.skip(self.reason, allow_module_level=True)
+
+
+try:
+    sys.path.insert(0, str(lay_out()))
+except OSError as error:
+    sys.meta_path.insert(0, SkipWhatImportsThem(str(error)))
+
+
+# Marks that their tests carry, for --strict-markers.
+MARKERS = """
+    accelerate_tests flash_attn_test flash_attn_3_test flash_attn_4_test flash_attn_kernels_test fsdp_test generate
+    is_pipeline_test is_staging_test not_device_test slow tensor_parallel_test torch_compile_test torch_export_test
+""".split()
+
+
+def pytest_configure(config):
+    for marker in MARKERS:
+        config.addinivalue_line("markers", f"{marker}: of the transformers suite")
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if item.path.is_relative_to(HERE):
+            item.add_marker("conformance")
