@@ -24,6 +24,12 @@ MODALITIES = ("text", "audio", "video")
 
 EMOTIONS = ("happy", "sad", "anger", "surprise", "disgust", "fear")
 
+# Fields that count something.
+SIZES = (
+    "vocab_size", "word_embedding_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
+    "max_text_length", "max_audio_length", "max_video_length", "audio_feature_size", "video_feature_size",
+)  # fmt: skip
+
 
 @auto_docstring(
     custom_intro="""
@@ -138,6 +144,9 @@ class UmonsConfig(PreTrainedConfig):
             raise ValueError(
                 f"`modalities` is {self.modalities}: it must name at least one of {list(MODALITIES)}, each once."
             )
+        for name in SIZES:
+            if getattr(self, name) < 1:
+                raise ValueError(f"`{name}` is {getattr(self, name)}: it must be at least 1.")
         if self.hidden_size % self.num_attention_heads != 0:
             raise ValueError(
                 f"`hidden_size` ({self.hidden_size}) must be a multiple of `num_attention_heads` ({self.num_attention_heads})."

@@ -86,6 +86,7 @@ class UmonsFeatureExtractor(SequenceFeatureExtractor):
     """
 
     model_input_names = ["input_features", "input_features_mask"]
+    _auto_class = "AutoFeatureExtractor"  # saving copies the code, so that the folder loads without this package
 
     def __init__(
         self,

@@ -151,7 +151,9 @@ def eager_attention_forward(
     scores = query @ key.transpose(2, 3) * scaling
     if attention_mask is not None:
         scores = scores + attention_mask
-    weights = nn.functional.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
+    # Half precision is too coarse for a sum of many exponentials; double precision stays what it is.
+    dtype = torch.promote_types(scores.dtype, torch.float32)
+    weights = nn.functional.softmax(scores, dim=-1, dtype=dtype).to(query.dtype)
     weights = nn.functional.dropout(weights, p=dropout, training=module.training)
     return (weights @ value).transpose(1, 2).contiguous(), weights
 
@@ -233,7 +235,8 @@ class UmonsGlimpse(nn.Module):
         scores = nn.functional.linear(scores, self.fc2.weight[:n], self.fc2.bias[:n])
         if padding_mask is not None:
             scores = scores.masked_fill(~padding_mask[..., None], torch.finfo(scores.dtype).min)
-        weights = nn.functional.softmax(scores, dim=1, dtype=torch.float32).to(hidden_states.dtype)
+        dtype = torch.promote_types(scores.dtype, torch.float32)
+        weights = nn.functional.softmax(scores, dim=1, dtype=dtype).to(hidden_states.dtype)
         # All glimpses of all rows as one batched product: (B, n, T) @ (B, T, hidden_size).
         return weights.transpose(1, 2) @ hidden_states, weights
 

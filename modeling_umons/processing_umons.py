@@ -16,7 +16,7 @@ from transformers.utils import auto_docstring
 )
 class UmonsProcessor(ProcessorMixin):
     text_kwargs = {"padding": True, "truncation": True}
-    audio_kwargs = {"padding": True}
+    _auto_class = "AutoProcessor"  # saving copies the code, so that the folder loads without this package
 
     def __init__(self, tokenizer, feature_extractor, video_processor):
         super().__init__(tokenizer, feature_extractor, video_processor)

@@ -65,6 +65,7 @@ class UmonsVideoProcessor(BaseVideoProcessor):
     frame_rate = 15.0
     valid_kwargs = UmonsVideoProcessorKwargs
     model_input_names = ["pixel_values_videos", "video_features_mask"]
+    _auto_class = "AutoVideoProcessor"  # saving copies the code, so that the folder loads without this package
 
     def __init__(self, **kwargs: Unpack[UmonsVideoProcessorKwargs]):
         super().__init__(**kwargs)

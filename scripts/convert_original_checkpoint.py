@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedTokenizerFast
 
 from modeling_umons import (
@@ -96,17 +97,17 @@ def convert_state_dict(state_dict: Mapping[str, torch.Tensor], model: str) -> di
     converted = {}
     for name, tensor in state_dict.items():
         if name.endswith("a_2"):
-            tensor = tensor * math.sqrt((len(tensor) - 1) / len(tensor))
+            tensor = tensor * math.sqrt(1 - 1 / max(tensor.numel(), 1))
         try:
             converted[rename(name, model)] = tensor.float().clone()  # nothing shares memory, as safetensors wants
         except (AttributeError, IndexError, KeyError, ValueError):
-            raise ValueError(f"The checkpoint has a parameter `{name}`, which a {model} has not.") from None
+            raise ValueError(f"The checkpoint has a parameter `{name}`, which {model} does not have.") from None
     return converted
 
 
 def convert_config(args: Mapping, vocab_size: int) -> UmonsConfig:
     """The configuration that the published training arguments `args` describe."""
-    if args.get("model") not in MODALITY_OF_UNIT:
+    if args.get("model") not in list(MODALITY_OF_UNIT):
         raise ValueError(f"The checkpoint holds a `{args.get('model')}`; known are {', '.join(MODALITY_OF_UNIT)}.")
     if missing := [name for name in ARGUMENTS if name not in args]:
         raise ValueError(f"The checkpoint's training arguments lack {', '.join(missing)}.")
@@ -116,26 +117,29 @@ def convert_config(args: Mapping, vocab_size: int) -> UmonsConfig:
         labels, problem_type = ("negative", "not negative"), "single_label_classification"
     else:
         labels, problem_type = ("-3", "-2", "-1", "0", "1", "2", "3"), "single_label_classification"
-    return UmonsConfig(
-        modalities=list(MODALITY_OF_UNIT[args["model"]].values()),
-        vocab_size=vocab_size,
-        word_embedding_size=args["word_embed_size"],
-        hidden_size=args["hidden_size"],
-        intermediate_size=args["ff_size"],
-        num_hidden_layers=args["layer"],
-        num_attention_heads=args["multi_head"],
-        hidden_dropout_prob=args["dropout_r"],
-        attention_probs_dropout_prob=args["dropout_r"],
-        max_text_length=args["lang_seq_len"],
-        max_audio_length=args["audio_seq_len"],
-        max_video_length=args["video_seq_len"],
-        audio_feature_size=args["audio_feat_size"],
-        video_feature_size=args["video_feat_size"],
-        legacy_masking=True,
-        problem_type=problem_type,
-        id2label=dict(enumerate(labels)),
-        label2id={label: i for i, label in enumerate(labels)},
-    )
+    try:
+        return UmonsConfig(
+            modalities=list(MODALITY_OF_UNIT[args["model"]].values()),
+            vocab_size=vocab_size,
+            word_embedding_size=args["word_embed_size"],
+            hidden_size=args["hidden_size"],
+            intermediate_size=args["ff_size"],
+            num_hidden_layers=args["layer"],
+            num_attention_heads=args["multi_head"],
+            hidden_dropout_prob=args["dropout_r"],
+            attention_probs_dropout_prob=args["dropout_r"],
+            max_text_length=args["lang_seq_len"],
+            max_audio_length=args["audio_seq_len"],
+            max_video_length=args["video_seq_len"],
+            audio_feature_size=args["audio_feat_size"],
+            video_feature_size=args["video_feat_size"],
+            legacy_masking=True,
+            problem_type=problem_type,
+            id2label=dict(enumerate(labels)),
+            label2id={label: i for i, label in enumerate(labels)},
+        )
+    except StrictDataclassError as error:
+        raise ValueError(f"The checkpoint's training arguments do not describe a model: {error}") from None
 
 
 def convert_model(state_dict: Mapping[str, torch.Tensor], args: Mapping) -> UmonsForSequenceClassification:
@@ -144,7 +148,11 @@ def convert_model(state_dict: Mapping[str, torch.Tensor], args: Mapping) -> Umon
     parameter, and sizes that are not those of the training arguments raise a ValueError.
     """
     embedding = state_dict.get("module.embedding.weight", state_dict.get("embedding.weight"))
-    config = convert_config(args, vocab_size=len(embedding) if embedding is not None and embedding.ndim else 0)
+    if embedding is None or embedding.ndim != 2:
+        raise ValueError(
+            "The checkpoint has no matrix `embedding.weight`: it is not one of the published implementation."
+        )
+    config = convert_config(args, vocab_size=len(embedding))
     converted = convert_state_dict(state_dict, args["model"])
     # Before anything is built: a number of layers that the file does not hold could be a very large one.
     blocks = {name.split(".")[2] for name in converted if name.startswith("model.layers.")}
@@ -169,7 +177,10 @@ def convert_model(state_dict: Mapping[str, torch.Tensor], args: Mapping) -> Umon
 def make_tokenizer(token_to_ix: Path | None, config: UmonsConfig) -> PreTrainedTokenizerFast:
     """The tokenizer of the published vocabulary. Without one, words have no ids: every word becomes the unknown one."""
     if token_to_ix is not None:
-        tokenizer = build_original_tokenizer(read_pickle(token_to_ix), max_length=config.max_text_length)
+        vocabulary = read_pickle(token_to_ix)
+        if not isinstance(vocabulary, dict) or any(type(index) is not int for index in vocabulary.values()):
+            raise ValueError(f"{token_to_ix} is no vocabulary: expected a dict of words and their ids.")
+        tokenizer = build_original_tokenizer(vocabulary, max_length=config.max_text_length)
         if len(tokenizer) != config.vocab_size:
             raise ValueError(
                 f"{token_to_ix} gives {len(tokenizer)} word ids, but the checkpoint has vectors for {config.vocab_size}: "
@@ -185,6 +196,8 @@ def make_tokenizer(token_to_ix: Path | None, config: UmonsConfig) -> PreTrainedT
 
 def convert_checkpoint(checkpoint: Path, output: Path, token_to_ix: Path | None = None):
     """Writes a folder that loads with AutoModelForSequenceClassification and AutoProcessor."""
+    if output.exists() and not output.is_dir():
+        raise OSError(f"{output} is a file, but the converted model is a folder: give the name of a new one.")
     published = read_checkpoint(checkpoint)
     model = convert_model(published["state_dict"], published["args"])
     processor = UmonsProcessor(

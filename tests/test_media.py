@@ -18,16 +18,8 @@ import pytest
 from modeling_umons.media import iter_windows, read_clip
 
 
-CLIPS = [
-    "avobjects_demo.mp4",
-    "grid_bbaf2n.mpg",
-    "grid_brbk7n.mpg",
-    "grid_lbax4n.mpg",
-    "grid_lbbc2a.mpg",
-    "grid_lrwp9a.mpg",
-    "grid_lwbsza.mpg",
-    "pyfeat_single_face.mp4",
-]
+GRID = [f"grid_{name}.mpg" for name in ("bbaf2n", "brbk7n", "lbax4n", "lbbc2a", "lrwp9a", "lwbsza")]
+CLIPS = ["avobjects_demo.mp4", "pyfeat_single_face.mp4", *GRID]
 
 
 def tone(duration: float, rate: int) -> np.ndarray:
@@ -578,11 +570,8 @@ def test_files_are_closed(small_clip, tmp_path):
     broken.write_bytes(small_clip[: len(small_clip) // 2])
 
     def is_open() -> bool:
-        targets = [os.readlink(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd") if _exists(fd)]
-        return str(path) in targets or str(broken) in targets
-
-    def _exists(fd: str) -> bool:
-        return os.path.lexists(f"/proc/self/fd/{fd}")
+        links = [f"/proc/self/fd/{fd}" for fd in os.listdir("/proc/self/fd")]
+        return not {str(path), str(broken)}.isdisjoint(os.readlink(link) for link in links if os.path.lexists(link))
 
     read_clip(path)
     assert not is_open()

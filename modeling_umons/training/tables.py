@@ -1,0 +1,173 @@
+"""From a table of utterances, or a data set of `datasets`, to what a model reads: word ids, log-mel frames, labels."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import Dataset, DatasetDict, Features, List, Value
+
+from ..media import read_clip
+from .tasks import Task
+
+
+SPLIT_NAMES = {"train": "train", "training": "train", "validation": "validation", "valid": "validation", "val": "validation",
+               "dev": "validation", "test": "test"}  # fmt: skip
+READERS = {".csv": "read_csv", ".tsv": "read_table", ".parquet": "read_parquet", ".jsonl": "read_json"}
+
+
+def read_table(path: str | Path, audio_column: str) -> Dataset:
+    """
+    A table (.csv, .tsv, .jsonl or .parquet), in which the paths of `audio_column` are made relative to nothing: they are
+    looked up beside the table. Raises OSError for a file that is not there and ValueError for one that is no table.
+    """
+    import pandas as pd
+
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: there is no such table.")
+    if path.suffix not in READERS:
+        raise ValueError(f"{path}: a table ends in {', '.join(READERS)}.")
+    # Words such as "nan" and "null" are words; only an empty cell lacks its value.
+    options = {"lines": True} if path.suffix == ".jsonl" else {}
+    if path.suffix in (".csv", ".tsv"):
+        options = {"keep_default_na": False, "na_values": [""]}
+    try:
+        frame = getattr(pd, READERS[path.suffix])(path, **options)
+    except (ValueError, pd.errors.ParserError) as error:
+        raise ValueError(f"{path} cannot be read as a table: {error}") from error
+    if audio_column in frame:
+        frame[audio_column] = frame[audio_column].map(lambda name: str(path.parent / name), na_action="ignore")
+    return Dataset.from_pandas(frame.astype(object).where(frame.notna(), None), preserve_index=False)
+
+
+def split_table(dataset: Dataset, validation_share: float, seed: int) -> DatasetDict:
+    """Splits by the column `split` where there is one; else holds out `validation_share` of the rows, drawn by `seed`."""
+    if "split" not in dataset.column_names:
+        held_out = dataset.train_test_split(validation_share, seed=seed)
+        return DatasetDict(train=held_out["train"], validation=held_out["test"])
+    rows: dict[str, list[int]] = {}
+    for i, name in enumerate(dataset["split"]):
+        if str(name).lower() not in SPLIT_NAMES:
+            raise ValueError(f"Row {i} of the table is of split {name!r}; known are {', '.join(SPLIT_NAMES)}.")
+        rows.setdefault(SPLIT_NAMES[str(name).lower()], []).append(i)
+    return DatasetDict({name: dataset.select(rows[name]) for name in ("train", "validation", "test") if name in rows})
+
+
+def undecoded(dataset: Dataset, audio_column: str) -> Dataset:
+    """Sound and video columns as `datasets` has them, but left as paths or bytes: PyAV reads them."""
+    feature = dataset.features.get(audio_column)
+    return dataset.cast_column(audio_column, type(feature)(decode=False)) if hasattr(feature, "decode") else dataset
+
+
+def _source(value: Any) -> str | bytes:
+    return value if isinstance(value, (str, bytes)) else value["bytes"] or value["path"]
+
+
+def extract(
+    dataset: Dataset,
+    processor,
+    task: Task,
+    modalities: list[str],
+    text_column: str,
+    audio_column: str,
+    num_proc: int | None,
+) -> tuple[Dataset, list[str]]:
+    """
+    Word ids and log-mel frames of each row, null where a row lacks them, and its label.
+
+    Returns:
+        the rows that have a label and something to look at, with the columns `input_ids`, `input_features` and
+        `labels`; and one line for each of the others and for each file that could not be read, which says why.
+    """
+    wanted = {"text": text_column, "audio": audio_column}
+    missing = [c for c in (*(wanted[m] for m in modalities), *task.columns) if c not in dataset.column_names]
+    if missing:
+        raise ValueError(f"The table has no column {missing}; its columns are {dataset.column_names}.")
+
+    def features_of(row: dict[str, Any], index: int) -> dict[str, Any]:
+        item = {"input_ids": None, "input_features": None, "labels": task.label(row), "problem": None}
+        name = f"row {index}"
+        if "text" in modalities and row[text_column] is not None:
+            item["input_ids"] = processor.tokenizer(row[text_column], truncation=True)["input_ids"] or None
+        if "audio" in modalities and row[audio_column] is not None:
+            source = _source(row[audio_column])
+            name = source if isinstance(source, str) else name
+            try:
+                clip = read_clip(source, video=False)
+                frames = processor.feature_extractor(clip.audio, sampling_rate=clip.sampling_rate)["input_features"][0]
+                item["input_features"] = frames
+            except (OSError, ValueError) as error:
+                item["problem"] = f"{name}: {error}"
+        if item["labels"] is None:
+            item["problem"] = f"{name}: it has no label in {', '.join(task.columns)}"
+        elif item["input_ids"] is None and item["input_features"] is None:
+            item["problem"] = item["problem"] or f"{name}: it has neither words nor sound"
+        return item
+
+    label = Value("int64" if task.problem_type == "single_label_classification" else "float32")
+    if task.problem_type == "multi_label_classification":
+        label = List(label)
+    features = Features(
+        {
+            "input_ids": List(Value("int64")),
+            "input_features": List(List(Value("float32"), length=processor.feature_extractor.feature_size)),
+            "labels": label,
+            "problem": Value("string"),
+        }
+    )
+    extracted = dataset.map(
+        features_of,
+        with_indices=True,
+        features=features,
+        remove_columns=dataset.column_names,
+        num_proc=num_proc,
+        desc="features",
+    )
+    problems = [problem for problem in extracted["problem"] if problem is not None]
+    usable = [
+        i
+        for i, (ids, frames, labels) in enumerate(
+            zip(*(extracted[name] for name in ("input_ids", "input_features", "labels")), strict=True)
+        )
+        if labels is not None and (ids is not None or frames is not None)
+    ]
+    return extracted.select(usable).remove_columns("problem"), problems
+
+
+class Collator:
+    """
+    Pads rows of [`extract`] to the longest of the batch. Every modality of the model is in every batch, as padding where
+    no row has it, so that each process of a distributed run computes with the same parameters.
+
+    Returns a dict of tensors: `input_ids` and `attention_mask` (B, T_text) int64; `input_features` (B, T_audio, mel bins)
+    float32 and `input_features_mask` (B, T_audio) int64; `labels` (B,) or (B, num_labels).
+    """
+
+    def __init__(self, modalities: list[str], feature_size: int):
+        self.modalities = modalities
+        self.feature_size = feature_size
+
+    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
+        import torch
+
+        batch = {"labels": torch.tensor([row["labels"] for row in rows])}
+        if "text" in self.modalities:
+            ids, mask = self._pad([np.asarray(row["input_ids"] or [], dtype=np.int64) for row in rows])
+            batch.update(input_ids=ids, attention_mask=mask)
+        if "audio" in self.modalities:
+            nothing = np.zeros((0, self.feature_size), dtype=np.float32)
+            frames = [nothing if row["input_features"] is None else np.asarray(row["input_features"], dtype=np.float32) for row in rows]  # fmt: skip
+            features, mask = self._pad(frames)
+            batch.update(input_features=features, input_features_mask=mask)
+        return batch
+
+    @staticmethod
+    def _pad(sequences: list[np.ndarray]):
+        import torch
+
+        length = max(1, *(len(sequence) for sequence in sequences)) if sequences else 1
+        padded = np.zeros((len(sequences), length, *sequences[0].shape[1:]), dtype=sequences[0].dtype)
+        mask = np.zeros((len(sequences), length), dtype=np.int64)
+        for i, sequence in enumerate(sequences):
+            padded[i, : len(sequence)], mask[i, : len(sequence)] = sequence, 1
+        return torch.from_numpy(padded), torch.from_numpy(mask)
