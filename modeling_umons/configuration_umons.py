@@ -118,13 +118,12 @@ class UmonsConfig(PreTrainedConfig):
         # Canonical order, so that `modalities[0]` is the guide. What is unknown stays, for validation to name it.
         known = [modality for modality in MODALITIES if modality in self.modalities]
         self.modalities = known if sorted(known) == sorted(self.modalities) else list(self.modalities)
-        if (
-            self.joint_sentiment
-            and kwargs.get("id2label") is None
-            and kwargs.get("num_labels", 7) == 1 + len(EMOTIONS)
-        ):
-            kwargs["id2label"] = dict(enumerate(("sentiment", *EMOTIONS)))
-            kwargs["label2id"] = {label: i for i, label in kwargs["id2label"].items()}
+        if self.joint_sentiment and self.id2label is None and kwargs.get("num_labels", 7) == 1 + len(EMOTIONS):
+            self.id2label = dict(enumerate(("sentiment", *EMOTIONS)))
+            self.label2id = {label: i for i, label in self.id2label.items()}
+        # With the package installed its pipeline is at hand: `pipeline` must not ask for trust in the folder's copy of it.
+        if not type(self).__module__.startswith("transformers_modules."):
+            kwargs.pop("custom_pipelines", None)
         # What the Auto classes load with `trust_remote_code=True`.
         kwargs.setdefault(
             "auto_map",

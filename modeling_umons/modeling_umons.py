@@ -33,6 +33,8 @@ from .configuration_umons import UmonsConfig
 
 logger = logging.get_logger(__name__)
 
+INPUT_NAMES = {"text": "input_ids", "audio": "input_features", "video": "video_features"}
+
 
 @auto_docstring(
     custom_intro="""
@@ -383,6 +385,7 @@ class UmonsModel(UmonsPreTrainedModel):
 
     def __init__(self, config: UmonsConfig):
         super().__init__(config)
+        self.main_input_name = INPUT_NAMES[config.modalities[0]]  # what Trainer counts; not every model has text
         # A front end turns what it is given of a modality into (B, T, hidden_size). No position is encoded anywhere: the
         # LSTM orders the words, and nothing orders the frames.
         front_ends = {
@@ -442,7 +445,7 @@ class UmonsModel(UmonsPreTrainedModel):
         # Rows where a modality is absent look at their padding, so that every softmax is of something. Nothing comes of
         # it: below, their part in the sum is struck out, and in the blocks what they would say as a guide.
         masks = {modality: mask | ~present[modality][:, None] for modality, mask in masks.items()}
-        streams = self._make_streams(sequences, masks)
+        streams = self._make_streams(sequences, masks, present)
         guide = self.config.modalities[0]
         hidden_states = torch.cat(list(sequences.values()), dim=1)
         guide_present = present[guide][:, None, None].to(hidden_states.dtype) if guide in present else None
@@ -460,7 +463,10 @@ class UmonsModel(UmonsPreTrainedModel):
         return UmonsModelOutput(last_hidden_state=hidden_states, pooler_output=self.layer_norm(pooled))
 
     def _make_streams(
-        self, sequences: dict[str, torch.Tensor], masks: dict[str, torch.BoolTensor]
+        self,
+        sequences: dict[str, torch.Tensor],
+        masks: dict[str, torch.BoolTensor],
+        present: dict[str, torch.BoolTensor],
     ) -> list[UmonsStream]:
         guide = self.config.modalities[0]
         streams = []
@@ -472,8 +478,13 @@ class UmonsModel(UmonsPreTrainedModel):
                     self.config, sequence, masks[guide], encoder_hidden_states=sequences[guide]
                 )
             # CODEPATH: published three-modality checkpoints mask the video glimpse like the audio; no other model does
-            if self.config.legacy_masking and len(self.config.modalities) == 3 and modality == "video":
-                padding_mask = masks.get("audio", padding_mask)
+            if (
+                self.config.legacy_masking
+                and len(self.config.modalities) == 3
+                and modality == "video"
+                and "audio" in masks
+            ):
+                padding_mask = torch.where(present["audio"][:, None], masks["audio"], padding_mask)
             streams.append(UmonsStream(modality, sequence.shape[1], padding_mask, attention_mask, guide_mask))
         return streams
 
@@ -527,7 +538,7 @@ class UmonsModel(UmonsPreTrainedModel):
 
     def _check_values(self, modality: str, value: torch.Tensor):
         sizes = {"audio": self.config.audio_feature_size, "video": self.config.video_feature_size}
-        name = {"text": "input_ids", "audio": "input_features", "video": "video_features"}[modality]
+        name = INPUT_NAMES[modality]
         expected = ("batch", "time") if modality == "text" else ("batch", "time", sizes[modality])
         if value.ndim != len(expected) or (modality != "text" and value.shape[-1] != sizes[modality]):
             raise ValueError(
@@ -592,6 +603,7 @@ class UmonsForSequenceClassification(UmonsPreTrainedModel):
         super().__init__(config)
         self.num_labels = config.num_labels
         self.model = UmonsModel(config)
+        self.main_input_name = self.model.main_input_name
         self.classifier = nn.Linear(2 * config.hidden_size, config.num_labels)
         self.post_init()
 

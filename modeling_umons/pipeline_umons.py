@@ -88,7 +88,9 @@ class MultimodalEmotionPipeline(ChunkPipeline):
         while segment is not None:
             following = next(segments, None)
             if segment["text"] is None and transcriber is not None and segment["audio"] is not None:
-                segment["text"] = transcriber({"raw": segment["audio"], "sampling_rate": segment["sampling_rate"]})["text"]
+                segment["text"] = transcriber({"raw": segment["audio"], "sampling_rate": segment["sampling_rate"]})[
+                    "text"
+                ]
             yield {**self._process(segment), "is_last": following is None}
             segment = following
 
@@ -125,7 +127,9 @@ class MultimodalEmotionPipeline(ChunkPipeline):
             )
         if "audio" not in self.model.config.modalities or (sound is None and inputs.get("video") is None):
             if segment_s is not None:
-                raise ValueError("There is no sound to cut into segments: leave `segment_s` and `return_timestamps` out.")
+                raise ValueError(
+                    "There is no sound to cut into segments: leave `segment_s` and `return_timestamps` out."
+                )
             yield nothing
             return
         if sound is not None and not isinstance(sound, (str, Path, bytes)):

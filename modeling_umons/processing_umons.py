@@ -1,11 +1,25 @@
 # Copyright 2026 The modeling_umons authors.
-# SPDX-License-Identifier: MIT
+#
+# Licensed under the MIT License (the "License"); you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     https://opensource.org/license/mit
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
 """Processor class for UMONS."""
 
+import numpy as np
 import torch
+from transformers.audio_utils import AudioInput
 from transformers.feature_extraction_utils import BatchFeature
-from transformers.processing_utils import ProcessorMixin
+from transformers.processing_utils import ProcessingKwargs, ProcessorMixin, Unpack
+from transformers.tokenization_utils_base import TextInput
 from transformers.utils import auto_docstring
+from transformers.video_utils import VideoInput
 
 
 @auto_docstring(
@@ -20,75 +34,100 @@ class UmonsProcessor(ProcessorMixin):
 
     def __init__(self, tokenizer, feature_extractor, video_processor):
         super().__init__(tokenizer, feature_extractor, video_processor)
+        # Saving sets it, and loading leaves it out: there from the start, a processor equals what was saved of it.
+        self.auto_map = {self._auto_class: "processing_umons.UmonsProcessor"}
 
-    def __call__(self, images=None, text=None, videos=None, audio=None, **kwargs) -> BatchFeature:
+    @auto_docstring(
+        custom_intro="""
+        A row may lack a modality: give `None` in its place, and its mask is zero. A text without a word lacks too. A
+        modality that no row has is left out.
         """
-        A row may lack a modality: give `None` in its place, and its mask is zero. A text without a word lacks too.
-
-        Args:
-            text (`str` or `list[str | None]`, *optional*):
-                What is said.
-            videos (frames or a list of them, *optional*):
-                What is seen, as [`UmonsVideoProcessor`] takes it.
-            audio (waveform or a list of them, *optional*):
-                How it is said, as [`UmonsFeatureExtractor`] takes it. Say `sampling_rate=` in Hz.
-            kwargs:
-                Options of the parts, `return_tensors="pt"` among them.
+    )
+    def __call__(
+        self,
+        text: TextInput | list[TextInput | None] | None = None,
+        audio: AudioInput | None = None,
+        videos: VideoInput | None = None,
+        **kwargs: Unpack[ProcessingKwargs],
+    ) -> BatchFeature:
+        r"""
+        text (`str` or `list[str | None]`, *optional*):
+            What is said.
+        audio (`np.ndarray`, `torch.Tensor` or a list of them and `None`, *optional*):
+            How it is said, as [`UmonsFeatureExtractor`] takes it. Pass `sampling_rate` (Hz) with it.
+        videos (`VideoInput` or a list of them and `None`, *optional*):
+            What is seen, as [`UmonsVideoProcessor`] takes it.
 
         Returns:
-            [`BatchFeature`]: of text `input_ids` (B, T_text) int64 and `attention_mask`; of audio `input_features`
-            (B, T_audio, 80) float32 and `input_features_mask`; of video `pixel_values_videos`
-            (B, clips, 16, 3, 112, 112) float32 and `video_features_mask`. A modality that no row has is left out.
+            [`BatchFeature`]: of text `input_ids` and `attention_mask`, `(B, T_text)` int64; of audio `input_features`
+            `(B, T_audio, 80)` float32 and `input_features_mask` `(B, T_audio)` int64; of videos `pixel_values_videos`
+            `(B, T_video, 16, 3, 112, 112)` float32 and `video_features_mask` `(B, T_video)` int64.
 
         Raises:
-            ValueError: a row has nothing in any modality; or a part refuses its input.
+            ValueError: there are `images`; a list is empty; modalities have different numbers of rows; a row has nothing
+                in any of them; a part refuses its input.
         """
-        if isinstance(text, (list, tuple)):
-            text = ["" if row is None else row for row in text]  # no words, as far as the tokenizer is concerned
-        present_audio, audio_rows = _leave_out_absent(audio)
-        present_videos, video_rows = _leave_out_absent(videos)
-        data = super().__call__(images=images, text=text, videos=present_videos, audio=present_audio, **kwargs)
-        _put_back_absent(data, self.feature_extractor.model_input_names, audio_rows)
-        _put_back_absent(data, self.video_processor.model_input_names, video_rows)
-        return _drop_empty_text(data, text, self.tokenizer.model_input_names)
+        if kwargs.get("images") is not None:
+            raise ValueError("UMONS takes no `images`: pass the frames of a video as `videos`.")
+        if isinstance(text, str):
+            text = [text]
+        for name, rows in {"text": text, "audio": audio, "videos": videos}.items():
+            if isinstance(rows, (list, tuple)) and not rows:
+                raise ValueError(f"`{name}` is an empty list: pass at least one row, or leave it out.")
+
+        words = text and ["" if row is None else row for row in text]
+        present_audio, has_audio = _leave_out_absent(audio)
+        present_videos, has_video = _leave_out_absent(videos)
+        data = super().__call__(text=words, audio=present_audio, videos=present_videos, **kwargs)
+        _put_back_absent(data, self.feature_extractor.model_input_names, has_audio)
+        _put_back_absent(data, self.video_processor.model_input_names, has_video)
+
+        # Which rows have what. For text, ids tell as well as the mask, which can be switched off.
+        has = {
+            "text": _find_present(data, "input_ids", self.tokenizer.pad_token_id),
+            "audio": _find_present(data, "input_features_mask") or has_audio,
+            "videos": _find_present(data, "video_features_mask") or has_video,
+        }
+        has = {name: rows for name, rows in has.items() if rows is not None}
+        _check_rows(has, text)
+        if not any(has.get("text", [True])):
+            for name in self.tokenizer.model_input_names:
+                data.pop(name, None)
+        return data
 
 
-def _leave_out_absent(values):
-    """The rows that are there, and for each row of the batch whether it is (None: nothing was absent)."""
-    if not isinstance(values, (list, tuple)) or all(row is not None for row in values):
-        return values, None
-    return [row for row in values if row is not None] or None, [row is not None for row in values]
+def _leave_out_absent(rows):
+    """The rows that are there (None if none is), and for each whether it is (None if nothing is absent)."""
+    if not isinstance(rows, (list, tuple)) or all(row is not None for row in rows):
+        return rows, None
+    return [row for row in rows if row is not None] or None, [row is not None for row in rows]
 
 
 def _put_back_absent(data: BatchFeature, names: list[str], is_present: list[bool] | None):
-    """All-zero rows, masks included, where something was absent."""
+    """Zeros, masks included, for the rows that were left out."""
     for name in names if is_present is not None else ():
         if name in data:
-            values = torch.as_tensor(data[name])
-            rows = values.new_zeros(len(is_present), *values.shape[1:])
-            rows[torch.tensor(is_present)] = values
-            data[name] = rows if isinstance(data[name], torch.Tensor) else rows.numpy()
+            # To each row its own values, to an absent one those of another, which nothing remains of.
+            rows = data[name][np.cumsum(is_present) - 1]
+            for i in np.flatnonzero(np.logical_not(is_present)):
+                rows[i] = rows[i] * 0
+            data[name] = rows
 
 
-def _drop_empty_text(data: BatchFeature, text, text_names: list[str]) -> BatchFeature:
-    """Takes text out of a batch that has no word in any row, and refuses a row that then has nothing at all."""
-    masks = {name: data[name] for name in ("attention_mask", "input_features_mask", "video_features_mask") if name in data}
-    # The tokenizer gives a single text without a batch axis when it is not asked for tensors.
-    masks = {name: mask if len(mask) and hasattr(mask[0], "__len__") else [mask] for name, mask in masks.items()}
-    if len({len(mask) for mask in masks.values()}) > 1:
-        sizes = ", ".join(f"`{name}` {len(mask)}" for name, mask in masks.items())
-        raise ValueError(f"Every modality must have the same number of rows, with None where one is absent: {sizes}.")
+def _find_present(data: BatchFeature, name: str, padding: int = 0) -> list[bool] | None:
+    """For each row whether anything in `data[name]` is no padding."""
+    return [bool((torch.as_tensor(row) != padding).any()) for row in data[name]] if name in data else None
 
-    has_any = {name: [bool(any(row)) for row in mask] for name, mask in masks.items()}
-    for i, present in enumerate(zip(*has_any.values(), strict=True)):
-        if not any(present):
-            said = [text] if isinstance(text, str) else text
-            reason = f": its text, {said[i]!r}, has no word" if said is not None else ""
+
+def _check_rows(has: dict[str, list[bool]], text: list[str | None] | None):
+    """Refuses modalities of unequal numbers of rows, and a row that has none of them."""
+    if len({len(rows) for rows in has.values()}) > 1:
+        sizes = ", ".join(f"`{name}` {len(rows)}" for name, rows in has.items())
+        raise ValueError(f"Every modality needs the same number of rows, with None where one is absent: {sizes}.")
+    for i, row in enumerate(zip(*has.values(), strict=True)):
+        if not any(row):
+            reason = f": its text, {text[i]!r}, has no word" if text and text[i] is not None else ""
             raise ValueError(f"Row {i} of the batch has nothing in any modality{reason}. Leave it out.")
-    if not any(has_any.get("attention_mask", [True])):
-        for name in text_names:
-            data.pop(name, None)
-    return data
 
 
 __all__ = ["UmonsProcessor"]

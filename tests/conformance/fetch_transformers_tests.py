@@ -75,7 +75,18 @@ def lay_out(parent: Path = HERE / "hf_bar") -> Path:
 
 
 def _download(name: str, folder: Path) -> Path:
-    options = "--quiet --retries 1 --timeout 15 --no-deps --no-build-isolation --no-binary transformers --dest".split()
+    options = [
+        "--quiet",
+        "--retries",
+        "1",
+        "--timeout",
+        "15",
+        "--no-deps",
+        "--no-build-isolation",
+        "--no-binary",
+        "transformers",
+        "--dest",
+    ]
     command = [sys.executable, "-m", "pip", "download", *options, str(folder), name.replace("-", "==")]
     result = subprocess.run(command, capture_output=True, text=True)
     archive = folder / f"{name}.tar.gz"

@@ -2,11 +2,13 @@
 
 import unittest
 
+import torch
 from tests.test_configuration_common import ConfigTester
 from tests.test_modeling_common import ModelTesterMixin, floats_tensor, ids_tensor, random_attention_mask
 from tests.test_pipeline_mixin import PipelineTesterMixin
+from transformers import pipeline
 
-from modeling_umons import UmonsConfig, UmonsForSequenceClassification, UmonsModel
+from modeling_umons import UmonsConfig, UmonsForSequenceClassification, UmonsModel, build_tokenizer
 
 
 class UmonsModelTester:
@@ -57,14 +59,102 @@ class UmonsModelTester:
         return config, inputs
 
 
-class UmonsModelTest(ModelTesterMixin, PipelineTesterMixin, unittest.TestCase):
-    modalities = ("text", "audio", "video")
+class UmonsModelTesterMixin(ModelTesterMixin):
+    modalities: tuple[str, ...]
     all_model_classes = (UmonsModel, UmonsForSequenceClassification)
-    pipeline_model_mapping = {"feature-extraction": UmonsModel}
+    additional_model_inputs = ["input_features", "input_features_mask", "video_features", "video_features_mask"]
 
     def setUp(self):
         self.model_tester = UmonsModelTester(self, self.modalities)
-        self.config_tester = ConfigTester(self, config_class=UmonsConfig, hidden_size=36)
+
+    def test_attention_outputs(self):
+        """The common test knows one sequence; ours are as many as modalities, each with its length, flat in one tuple."""
+        for model_class in self.all_model_classes:
+            config, inputs = self.model_tester.prepare_config_and_inputs_for_common()
+            model = model_class._from_config(config, attn_implementation="eager").eval()
+            with torch.no_grad():
+                self.check_attentions(model(**inputs, output_attentions=True), inputs)
+
+            # Asked for by the configuration instead, and hidden states as well.
+            config.output_attentions = True
+            model = model_class._from_config(config, attn_implementation="eager").eval()
+            with torch.no_grad():
+                outputs = model(**inputs)
+                self.check_attentions(outputs, inputs)
+                more_outputs = model(**inputs, output_hidden_states=True)
+            self.check_attentions(more_outputs, inputs)
+            assert set(more_outputs) - set(outputs) == {"hidden_states"}
+            order = ["hidden_states", "attentions", "cross_attentions"]
+            assert [name for name in more_outputs if name in order] == order
+
+    def check_attentions(self, outputs, inputs):
+        """Block by block, within a block modality by modality: shapes, sums, and nothing for what is masked."""
+        names = {"text": "attention_mask", "audio": "input_features_mask", "video": "video_features_mask"}
+        masks = [inputs[names[modality]].bool() for modality in self.modalities]
+        guide = masks[0]
+        expected = {
+            "attentions": [(mask, mask) for mask in masks],
+            "cross_attentions": [(m, guide) for m in masks[1:]],
+        }
+        for name, pairs in expected.items():
+            pairs = pairs * self.model_tester.num_hidden_layers
+            attentions = outputs.get(name, ())
+            assert len(attentions) == len(pairs)
+            for attention, (queries, keys) in zip(attentions, pairs, strict=True):
+                batch_size, length = queries.shape
+                heads = self.model_tester.num_attention_heads
+                assert attention.shape == (batch_size, heads, length, keys.shape[1])
+                torch.testing.assert_close(attention.sum(dim=-1), torch.ones(batch_size, heads, length))
+                # Rows that lack the modality look at their padding, and nothing comes of it.
+                is_masked = ~keys & keys.any(dim=1, keepdim=True)
+                assert attention.masked_select(is_masked[:, None, None]).abs().sum().item() == 0.0
+
+
+class UmonsModelTest(UmonsModelTesterMixin, PipelineTesterMixin, unittest.TestCase):
+    modalities = ("text", "audio", "video")
+    pipeline_model_mapping = {"feature-extraction": UmonsModel, "text-classification": UmonsForSequenceClassification}
 
     def test_config(self):
-        self.config_tester.run_common_tests()
+        ConfigTester(self, config_class=UmonsConfig, hidden_size=36).run_common_tests()
+
+    def run_task_tests(self, task, dtype="float32"):
+        """The common tests want tiny models on the Hub, where ours are not, and test files that are not published."""
+        if task not in self.pipeline_model_mapping:
+            super().run_task_tests(task, dtype)  # skips
+        model = self.pipeline_model_mapping[task](self.model_tester.get_config()).to(getattr(torch, dtype)).eval()
+        tokenizer = build_tokenizer(["so", "very", "glad"])
+        pipe = pipeline(task, model=model, tokenizer=tokenizer)
+        tolerance = {"float32": 1e-6, "float16": 1e-2}[dtype]
+        # Ten in batches of four: the last batch is not full.
+        texts = ["So very, very glad!", "Glad", "It is so.", "very", "so so"] * 2
+        results = list(pipe((text for text in texts), batch_size=4))
+
+        assert len(results) == len(texts)
+        for text, result in zip(texts, results, strict=True):
+            with torch.no_grad():
+                outputs = model(**tokenizer(text, return_tensors="pt"))
+            if task == "feature-extraction":
+                num_words = len(text.split())
+                found, expected = torch.tensor(result)[0, :num_words], outputs.last_hidden_state[0]
+            else:
+                scores = outputs.logits[0].softmax(dim=0)
+                assert result["label"] == model.config.id2label[scores.argmax().item()]
+                found, expected = torch.tensor(result["score"]), scores.max()
+            torch.testing.assert_close(found.to(expected.dtype), expected, atol=tolerance, rtol=0)
+
+
+class UmonsTextModelTest(UmonsModelTesterMixin, unittest.TestCase):
+    modalities = ("text",)
+
+
+class UmonsAudioVideoModelTest(UmonsModelTesterMixin, unittest.TestCase):
+    modalities = ("audio", "video")
+    test_resize_embeddings = False  # there are no word embeddings
+
+    def test_model_get_set_embeddings(self):
+        """The common test wants word embeddings; without text there are none."""
+        for model_class in self.all_model_classes:
+            assert model_class(self.model_tester.get_config()).get_input_embeddings() is None
+
+    @unittest.skip("the common test changes the size of the vocabulary, which a model without text does not use")
+    def test_load_with_mismatched_shapes(self): ...

@@ -51,11 +51,24 @@ def command(script, monkeypatch, capsys):
     return run
 
 
-def run_command(*arguments):
-    return subprocess.run(
-        [sys.executable, "-W", "error", str(SCRIPT), *map(str, arguments)],
-        capture_output=True, text=True, env={**os.environ, "HF_HUB_OFFLINE": "1"},
-    )  # fmt: skip
+def run_commands(*commands: list) -> list[tuple[int, str, str]]:
+    """Runs several commands at once, each in a process of its own: exit status, stdout and stderr."""
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-W", "error", str(SCRIPT), *map(str, command)],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "HF_HUB_OFFLINE": "1"},
+        )
+        for command in commands
+    ]  # fmt: skip
+    return [(process.returncode, *output) for process in processes for output in [process.communicate()]]
+
+
+class Hostile:
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
 
 
 def read_golden(path: Path) -> tuple[dict, dict, dict, torch.Tensor]:
@@ -139,9 +152,17 @@ def test_command_on_a_small_checkpoint(tmp_path, command, legacy):
         status, output = command(checkpoint, tmp_path / "out", "--token_to_ix", vocabulary)
         assert status == 0
     else:
-        done = run_command(checkpoint, tmp_path / "out", "--token_to_ix", vocabulary)
-        assert done.returncode == 0, done.stderr
-        output = done.stdout
+        hostile = tmp_path / "hostile.pkl"
+        torch.save({"state_dict": {}, "args": Hostile(tmp_path / "executed")}, hostile)
+        (status, output, errors), refused = run_commands(
+            [checkpoint, tmp_path / "out", "--token_to_ix", vocabulary], [hostile, tmp_path / "refused"]
+        )
+        assert status == 0, errors
+        assert refused[0] == 1
+        assert refused[2].startswith(f"error: {hostile} is refused")
+        assert "Traceback" not in refused[2]
+        assert not (tmp_path / "refused").exists()
+        assert not (tmp_path / "executed").exists()
     assert "AutoModelForSequenceClassification" in output
 
     model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "out")
@@ -165,14 +186,6 @@ def test_without_vocabulary(tmp_path, script, caplog):
     assert "Without --token_to_ix no word can be looked up" in caplog.text
     processor = AutoProcessor.from_pretrained(tmp_path / "out")
     assert processor(text="two words", return_tensors="pt")["input_ids"].tolist() == [[1, 1]]
-
-
-class Hostile:
-    def __init__(self, path: Path):
-        self.path = path
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.path),)
 
 
 def wrong_inputs(case: str, folder: Path) -> tuple[list, str]:
@@ -264,16 +277,6 @@ def test_output_that_is_a_file(tmp_path, command):
     assert (tmp_path / "out").read_text() == "precious"
 
 
-def test_exit_status_and_message_of_the_command(tmp_path):
-    torch.save({"state_dict": {}, "args": Hostile(tmp_path / "executed")}, tmp_path / "best.pkl")
-    done = run_command(tmp_path / "best.pkl", tmp_path / "out")
-    assert done.returncode == 1
-    assert done.stderr.startswith("error: ")
-    assert "mkdir" in done.stderr
-    assert "Traceback" not in done.stderr
-    assert os.listdir(tmp_path) == ["best.pkl"]
-
-
 def published_word_ids(words: list[str], token_to_ix: dict[str, int]) -> list[int]:
     """The ids by the published rule: words cleaned one by one, a hyphen or slash becoming a space inside the word."""
     cleaned = [re.sub(r"""[.,'!?"()*#:;]""", "", word.lower()) for word in words]
@@ -289,17 +292,28 @@ def is_right(task: str, logits: torch.Tensor, truth) -> torch.Tensor:
     return torch.tensor([logits.argmax().item() == bins.index(True)])
 
 
+@pytest.fixture(scope="module")
+def converted(shared, tmp_path_factory) -> Path:
+    """The folder of the two published checkpoints, converted by the command."""
+    original, folder = shared / "golden" / "original", tmp_path_factory.mktemp("converted")
+    results = run_commands(
+        *(
+            [checkpoint, folder / checkpoint.parent.name, "--token_to_ix", original / "MOSEI" / "token_to_ix.pkl"]
+            for checkpoint in (original / "ckpt").glob("*/best*.pkl")
+        )
+    )
+    assert [status for status, _, _ in results] == [0, 0], results
+    return folder
+
+
 @pytest.mark.shared
 @pytest.mark.parametrize(("name", "task"), [("Model_LA_emotion", "emotion"), ("Model_LAV_sentiment7", "sentiment")])
-def test_command_on_published_checkpoints(tmp_path, shared, name, task):
+def test_command_on_published_checkpoints(converted, shared, name, task):
     """Two checkpoints that the published training loop wrote, and what its evaluation then said of the test split."""
     original = shared / "golden" / "original"
     corpus = original / "MOSEI"
-    (checkpoint,) = (original / "ckpt" / name).glob("best*.pkl")
-    done = run_command(checkpoint, tmp_path / "out", "--token_to_ix", corpus / "token_to_ix.pkl")
-    assert done.returncode == 0, done.stderr
-    model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "out")
-    tokenizer = AutoProcessor.from_pretrained(tmp_path / "out").tokenizer
+    model = AutoModelForSequenceClassification.from_pretrained(converted / name)
+    tokenizer = AutoProcessor.from_pretrained(converted / name).tokenizer
 
     sentences, mels, truth = (read_pickle(corpus / f"test_{part}.p") for part in ("sentences", "mels", task))
     expected = json.loads((original / f"expected_{name}.json").read_text())

@@ -1,0 +1,32 @@
+# `make demo` and `make test` are all the set-up there is: each makes .venv and installs what it needs, once.
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+LAUNCH := $(BIN)/accelerate launch --config_file scripts/recipes/accelerate/one_process.yaml
+
+.PHONY: demo test lint clean
+
+demo: $(INSTALLED)
+	$(LAUNCH) scripts/train.py scripts/recipes/sample.yaml
+	$(BIN)/umons predict hub/sample/clips/097.mp4 --text "We finally fixed the boiler and I feel great." --model runs/sample --plot runs/sample/prediction.png
+	@echo
+	@echo "This clip was held out in training: its plot is runs/sample/prediction.png, all measures are in runs/sample/results.json."
+	@echo "Next: predict a clip of your own,    $(BIN)/umons predict FILE --text \"what is said\" --model runs/sample"
+	@echo "      train on your own table,       $(LAUNCH) scripts/train.py --help"
+	@echo "The sample is synthetic; README.md says what to train on for real use."
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mlinter --no-progress modeling_umons
+
+clean:
+	rm -rf .venv runs tests/conformance/hf_bar
+
+$(INSTALLED): setup.py
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -e ".[train,data,serve,dev]"
+	touch $@

@@ -1,0 +1,74 @@
+# Copyright 2026 The modeling_umons authors.
+# SPDX-License-Identifier: MIT
+import pytest
+
+from modeling_umons import EMOTIONS, UmonsConfig
+
+
+def test_defaults_are_the_recipe_of_the_paper():
+    config = UmonsConfig()
+    assert config.modalities == ["text", "audio"]
+    assert (config.num_hidden_layers, config.hidden_size, config.intermediate_size) == (4, 512, 1024)
+    assert (config.num_attention_heads, config.hidden_dropout_prob, config.word_embedding_size) == (4, 0.1, 300)
+    assert [config.length_limit(modality) for modality in ("text", "audio", "video")] == [60, 60, 60]
+    assert (config.audio_feature_size, config.video_feature_size) == (80, 512)
+    assert not config.legacy_masking
+
+
+def test_modalities_stand_in_canonical_order():
+    assert UmonsConfig(modalities=["video", "text"]).modalities == ["text", "video"]
+    assert UmonsConfig(modalities=("audio", "video", "text")).modalities == ["text", "audio", "video"]
+
+
+def test_save_and_load(tmp_path):
+    config = UmonsConfig(modalities=["video", "audio"], hidden_size=32, joint_sentiment=True, max_video_length=9)
+    config.save_pretrained(tmp_path)
+    loaded = UmonsConfig.from_pretrained(tmp_path)
+    assert loaded.to_diff_dict() == config.to_diff_dict()
+    assert loaded.modalities == ["audio", "video"]
+    assert loaded.id2label == config.id2label
+
+
+def test_joint_sentiment_names_its_labels():
+    config = UmonsConfig(joint_sentiment=True)
+    assert config.num_labels == 7
+    assert config.id2label == dict(enumerate(("sentiment", *EMOTIONS)))
+    assert config.label2id["fear"] == 6
+    assert UmonsConfig(joint_sentiment=True, num_labels=7).id2label == config.id2label
+
+    own = {0: "polarity", 1: "joy"}
+    assert UmonsConfig(joint_sentiment=True, id2label=own).id2label == own
+    assert UmonsConfig(joint_sentiment=True, num_labels=3).num_labels == 3
+
+
+@pytest.mark.parametrize("modalities", [[], ["text", "smell"], ["text", "text"], ["audio", "text", "audio"]])
+def test_modalities_must_exist_once(modalities):
+    with pytest.raises(
+        ValueError, match=r"must name at least one of \['text', 'audio', 'video'\], each once"
+    ) as error:
+        UmonsConfig(modalities=modalities)
+    assert str(modalities) in str(error.value)
+
+
+def test_heads_must_divide_the_hidden_size():
+    with pytest.raises(ValueError, match=r"`hidden_size` \(30\) must be a multiple of `num_attention_heads` \(4\)"):
+        UmonsConfig(hidden_size=30)
+
+
+@pytest.mark.parametrize("field", ["num_attention_heads", "num_hidden_layers", "vocab_size", "max_audio_length"])
+def test_sizes_must_be_positive(field):
+    with pytest.raises(ValueError, match=f"`{field}` is 0: it must be at least 1"):
+        UmonsConfig(**{field: 0})
+
+
+def test_joint_sentiment_needs_an_emotion():
+    with pytest.raises(ValueError, match="`joint_sentiment=True` needs at least two labels"):
+        UmonsConfig(joint_sentiment=True, num_labels=1)
+
+
+def test_legacy_masking_needs_equal_lengths_of_audio_and_video():
+    lengths = {"max_audio_length": 50, "max_video_length": 60, "legacy_masking": True}
+    with pytest.raises(ValueError, match=r"`max_video_length` \(60\) and `max_audio_length` \(50\) must be equal"):
+        UmonsConfig(modalities=["text", "audio", "video"], **lengths)
+    # Two modalities have no such tie.
+    assert UmonsConfig(modalities=["text", "video"], **lengths).legacy_masking

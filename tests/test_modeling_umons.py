@@ -1,0 +1,502 @@
+# Copyright 2026 The modeling_umons authors.
+# SPDX-License-Identifier: MIT
+"""The model against the paper's equations, and what must hold of it whatever its weights are."""
+
+import itertools
+import logging
+import math
+
+import pytest
+import torch
+from reference_umons import Weights, classify_row, encode_row
+from transformers.utils.logging import warning_once
+
+from modeling_umons import EMOTIONS, MODALITIES, UmonsConfig, UmonsForSequenceClassification, UmonsModel
+
+
+VALUES = {"text": "input_ids", "audio": "input_features", "video": "video_features"}
+MASKS = {"text": "attention_mask", "audio": "input_features_mask", "video": "video_features_mask"}
+SUBSETS = [list(s) for n in (1, 2, 3) for s in itertools.combinations(MODALITIES, n)]
+LENGTHS = {"text": [9, 1, 4, 6], "audio": [3, 11, 1, 8], "video": [2, 5, 7, 1]}
+
+
+def make_config(**overrides) -> UmonsConfig:
+    fields = {
+        "modalities": list(MODALITIES), "vocab_size": 30, "word_embedding_size": 6, "hidden_size": 16,
+        "intermediate_size": 20, "num_hidden_layers": 3, "num_attention_heads": 4, "max_text_length": 9,
+        "max_audio_length": 11, "max_video_length": 7, "audio_feature_size": 5, "video_feature_size": 6, "num_labels": 3,
+    }  # fmt: skip
+    return UmonsConfig(**{**fields, **overrides})
+
+
+def make_model(cls=UmonsForSequenceClassification, attn_implementation: str = "sdpa", **overrides):
+    torch.manual_seed(0)
+    model = cls._from_config(make_config(**overrides), attn_implementation=attn_implementation)
+    # Norms start as the identity, which would hide a norm in the wrong place.
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "layer_norm" in name:
+                parameter.add_(0.3 * torch.randn_like(parameter))
+    return model.eval()
+
+
+def make_batch(modalities=MODALITIES, lengths=LENGTHS, seed: int = 1) -> dict[str, torch.Tensor]:
+    """A ragged batch with masks, padded to the longest row with zeros."""
+    generator = torch.Generator().manual_seed(seed)
+    batch = {}
+    for modality in modalities:
+        shape = (len(lengths[modality]), max(lengths[modality]))
+        mask = torch.arange(shape[1]) < torch.tensor(lengths[modality])[:, None]
+        if modality == "text":
+            values = torch.randint(2, 30, shape, generator=generator) * mask
+        else:
+            size = {"audio": 5, "video": 6}[modality]
+            values = torch.randn(*shape, size, generator=generator) * mask[..., None]
+        batch |= {VALUES[modality]: values, MASKS[modality]: mask.long()}
+    return batch
+
+
+def without(batch: dict, modality: str) -> dict:
+    return {name: value for name, value in batch.items() if name not in (VALUES[modality], MASKS[modality])}
+
+
+def rows_of(batch: dict) -> list[dict[str, torch.Tensor]]:
+    """The rows as the reference takes them: true steps only."""
+    given = [modality for modality in MODALITIES if VALUES[modality] in batch]
+    rows = []
+    for i in range(len(batch[VALUES[given[0]]])):
+        row = {m: batch[VALUES[m]][i][batch[MASKS[m]][i].bool()] for m in given}
+        rows.append({m: value for m, value in row.items() if len(value)})
+    return rows
+
+
+@torch.no_grad()
+def logits_of(model, batch: dict) -> torch.Tensor:
+    return model(**batch).logits
+
+
+def assert_same(actual: torch.Tensor, expected: torch.Tensor, atol: float = 1e-5):
+    torch.testing.assert_close(actual, expected, rtol=0, atol=atol)
+
+
+# The equations
+
+
+@pytest.mark.parametrize("attn_implementation", ["sdpa", "eager"])
+@pytest.mark.parametrize(
+    ("dtype", "atol"), [(torch.float32, 1e-5), (torch.float64, 1e-10)], ids=["float32", "float64"]
+)
+@pytest.mark.parametrize("modalities", SUBSETS, ids="+".join)
+def test_the_equations_of_the_paper(modalities, dtype, atol, attn_implementation):
+    model = make_model(modalities=modalities, attn_implementation=attn_implementation).to(dtype)
+    batch = make_batch(modalities)
+    batch = {name: value.to(dtype) if value.is_floating_point() else value for name, value in batch.items()}
+    with torch.no_grad():
+        outputs = model.model(**batch)
+        logits = model(**batch).logits
+    assert logits.dtype == dtype
+    for i, row in enumerate(rows_of(batch)):
+        sequences, pooled = encode_row(Weights(model.state_dict()) / "model", model.config, row)
+        assert_same(outputs.pooler_output[i], pooled, atol)
+        assert_same(logits[i], classify_row(model.state_dict(), model.config, row), atol)
+        joint = outputs.last_hidden_state[i].split([batch[VALUES[m]].shape[1] for m in modalities])
+        for steps, modality in zip(joint, modalities, strict=True):
+            assert_same(steps[: len(row[modality])], sequences[modality], atol)
+
+
+@pytest.mark.parametrize("given", SUBSETS[:-1], ids="+".join)
+def test_the_equations_where_modalities_are_absent(given):
+    """A model of all three that is given some: the others add nothing, and nobody is guided by an absent text."""
+    model = make_model()
+    batch = make_batch(given)
+    expected = [classify_row(model.state_dict(), model.config, row) for row in rows_of(batch)]
+    assert_same(logits_of(model, batch), torch.stack(expected))
+
+
+def test_the_equations_where_rows_lack_different_modalities():
+    model = make_model()
+    batch = make_batch(lengths={"text": [9, 0, 4, 0, 2], "audio": [3, 11, 0, 8, 0], "video": [0, 5, 7, 0, 0]})
+    rows = rows_of(batch)
+    assert [len(row) for row in rows] == [2, 2, 2, 1, 1]
+    expected = torch.stack([classify_row(model.state_dict(), model.config, row) for row in rows])
+    assert_same(logits_of(model, batch), expected)
+
+
+def test_parameter_count_of_the_recipe():
+    with torch.device("meta"):
+        model = UmonsForSequenceClassification(UmonsConfig(vocab_size=14000, num_labels=6))
+    assert model.num_parameters() == 32_575_920
+    assert round((model.num_parameters() - 14000 * 300) / 1e6, 1) == 28.4  # as the paper says
+
+
+# Padding and absence
+
+
+@pytest.mark.parametrize("attn_implementation", ["sdpa", "eager"])
+@pytest.mark.parametrize("modalities", SUBSETS, ids="+".join)
+def test_padding_never_counts(modalities, attn_implementation):
+    limits = {f"max_{modality}_length": 60 for modality in MODALITIES}
+    model = make_model(modalities=modalities, attn_implementation=attn_implementation, **limits)
+    tight = make_batch(modalities)
+    expected = logits_of(model, tight)
+
+    wide = {}
+    for name, value in tight.items():
+        padding = (0, 60 - value.shape[1]) if value.ndim == 2 else (0, 0, 0, 60 - value.shape[1])
+        wide[name] = torch.nn.functional.pad(value, padding)
+    assert_same(logits_of(model, wide), expected)
+
+    # Without masks, id 0 and all-zero frames are padding.
+    assert_same(logits_of(model, {VALUES[m]: wide[VALUES[m]] for m in modalities}), expected)
+
+    # With masks, it does not matter what the padding holds.
+    noisy = dict(wide)
+    for modality in modalities:
+        values, mask = wide[VALUES[modality]], wide[MASKS[modality]].bool()
+        noise = torch.full_like(values, 7)
+        noisy[VALUES[modality]] = torch.where(mask if modality == "text" else mask[..., None], values, noise)
+    assert_same(logits_of(model, noisy), expected)
+
+    for i in range(len(expected)):
+        alone = {VALUES[m]: tight[VALUES[m]][i : i + 1, : LENGTHS[m][i]] for m in modalities}
+        assert_same(logits_of(model, alone), expected[i : i + 1])
+
+
+def test_legacy_masking_sees_padding():
+    lengths = {"max_audio_length": 11, "max_video_length": 11}
+    model, legacy = make_model(**lengths), make_model(legacy_masking=True, **lengths)
+    legacy.load_state_dict(model.state_dict())
+    batch = make_batch()
+    assert (logits_of(model, batch) - logits_of(legacy, batch)).abs().max() > 1e-2
+    # It always sees as much padding as the published code: up to the maximum.
+    cut = {name: value[:1, : max(LENGTHS[name_of(name)][0], 1)] for name, value in batch.items()}
+    assert_same(logits_of(legacy, cut), logits_of(legacy, batch)[:1])
+
+
+def name_of(argument: str) -> str:
+    return next(m for m in MODALITIES if argument in (VALUES[m], MASKS[m]))
+
+
+@pytest.mark.parametrize("legacy_masking", [False, True], ids=["", "legacy"])
+@pytest.mark.parametrize("absent", SUBSETS[:-1], ids="+".join)
+def test_absent_for_all_and_absent_row_by_row(absent, legacy_masking):
+    model = make_model(legacy_masking=legacy_masking, max_audio_length=11, max_video_length=11)
+    batch = make_batch()
+    for modality in absent:
+        batch[MASKS[modality]] = torch.zeros_like(batch[MASKS[modality]])
+    left_out = {name: value for name, value in batch.items() if name_of(name) not in absent}
+    assert_same(logits_of(model, batch), logits_of(model, left_out))
+
+
+def test_an_absent_modality_changes_the_answer():
+    model, batch = make_model(), make_batch()
+    answers = [logits_of(model, batch)] + [logits_of(model, without(batch, modality)) for modality in MODALITIES]
+    for one, other in itertools.combinations(answers, 2):
+        assert (one - other).abs().max() > 1e-3
+
+
+def test_order_of_modalities_in_the_configuration():
+    model = make_model()
+    other = make_model(modalities=["video", "audio", "text"])
+    assert list(other.state_dict()) == list(model.state_dict())
+    other.load_state_dict(model.state_dict())
+    assert_same(logits_of(other, make_batch()), logits_of(model, make_batch()), atol=0)
+
+
+# Gradients, precision, compilation
+
+
+def test_every_parameter_gets_a_gradient():
+    model = make_model().train()
+    model(**make_batch(), labels=torch.tensor([0, 1, 2, 0])).loss.backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+        # A softmax does not change when all its scores move alike: these biases cannot matter, by the equations.
+        if not name.endswith(("k_proj.bias", "glimpse.fc2.bias")):
+            assert parameter.grad.abs().max() > 0, name
+
+
+@pytest.mark.parametrize("legacy_masking", [False, True], ids=["", "legacy"])
+def test_gradient_checkpointing(legacy_masking):
+    gradients = []
+    for checkpointing in (False, True):
+        model = make_model(legacy_masking=legacy_masking, max_audio_length=7).train()
+        if checkpointing:
+            model.activation_checkpointing_enable()
+            assert all(layer.gradient_checkpointing for layer in model.model.layers)
+        torch.manual_seed(3)  # the same dropout
+        batch = make_batch(lengths={"text": [9, 3], "audio": [7, 2], "video": [0, 5]})
+        model(**batch, labels=torch.tensor([0, 2])).loss.backward()
+        gradients.append({name: parameter.grad for name, parameter in model.named_parameters()})
+    assert all(gradient is not None for gradient in gradients[0].values())
+    for name, gradient in gradients[0].items():
+        assert_same(gradients[1][name], gradient, atol=1e-7)
+
+
+@pytest.mark.parametrize("attn_implementation", ["sdpa", "eager"])
+def test_bfloat16(attn_implementation):
+    model, batch = make_model(attn_implementation=attn_implementation), make_batch()
+    expected = logits_of(model, batch)
+    logits = logits_of(model.to(torch.bfloat16), batch)  # features are cast to the model's precision
+    assert logits.dtype == torch.bfloat16
+    assert logits.isfinite().all()
+    assert_same(logits.float(), expected, atol=5e-2)
+
+
+def test_compiles_as_one_graph():
+    model, batch = make_model(num_hidden_layers=2), make_batch()
+    # What comes before the code generator, which takes a minute and is torch's business.
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    assert_same(logits_of(compiled, batch), logits_of(model, batch))
+
+
+# Outputs
+
+
+@pytest.mark.parametrize("through_the_configuration", [False, True])
+def test_attentions_and_glimpses(through_the_configuration):
+    model, batch = make_model(attn_implementation="eager"), make_batch()
+    wanted = {"output_attentions": True, "output_hidden_states": True, "output_glimpse_weights": True}
+    wanted["output_cross_attentions"] = True
+    expected = logits_of(model, batch)
+    if through_the_configuration:
+        for name, value in wanted.items():
+            setattr(model.config, name, value)
+        wanted = {}
+    with torch.no_grad():
+        outputs = model(**batch, **wanted)
+    assert_same(outputs.logits, expected, atol=1e-6)
+    lengths = {modality: batch[VALUES[modality]].shape[1] for modality in MODALITIES}
+    assert [state.shape for state in outputs.hidden_states] == [(4, sum(lengths.values()), 16)] * 4
+
+    self_shapes = [(4, 4, lengths[m], lengths[m]) for _ in range(3) for m in MODALITIES]
+    assert [attention.shape for attention in outputs.attentions] == self_shapes
+    cross_shapes = [(4, 4, lengths[m], lengths["text"]) for _ in range(3) for m in ("audio", "video")]
+    assert [attention.shape for attention in outputs.cross_attentions] == cross_shapes
+    sources = [MODALITIES[i % 3] for i in range(9)] + ["text"] * 6
+    for attention, source in zip(outputs.attentions + outputs.cross_attentions, sources, strict=True):
+        assert_same(attention.sum(-1), torch.ones(attention.shape[:-1]))
+        padding = (batch[MASKS[source]] == 0)[:, None, None, :].expand_as(attention)
+        assert attention[padding].max() < 1e-6
+
+    glimpse_shapes = [(4, lengths[m], lengths[m]) for _ in range(2) for m in MODALITIES]
+    assert [w.shape for w in outputs.glimpse_weights] == glimpse_shapes + [(4, lengths[m], 1) for m in MODALITIES]
+    for i, weights in enumerate(outputs.glimpse_weights):
+        assert_same(weights.sum(1), torch.ones(weights.shape[0], weights.shape[2]))
+        assert weights[batch[MASKS[MODALITIES[i % 3]]] == 0].max() < 1e-6
+
+
+def test_outputs_are_left_out_unless_asked_for():
+    outputs = make_model(attn_implementation="eager")(**make_batch())
+    assert set(outputs.keys()) == {"logits"}
+    assert isinstance(make_model()(**make_batch(), return_dict=False), tuple)
+
+
+def test_save_and_load(tmp_path):
+    model, batch = make_model(), make_batch()
+    model.save_pretrained(tmp_path)
+    assert_same(logits_of(UmonsForSequenceClassification.from_pretrained(tmp_path), batch), logits_of(model, batch), 0)
+    base = UmonsModel.from_pretrained(tmp_path)
+    assert_same(base(**batch).pooler_output, model.model(**batch).pooler_output, atol=0)
+
+    half = UmonsForSequenceClassification.from_pretrained(tmp_path, dtype=torch.float16)
+    assert half.dtype == torch.float16
+    assert_same(logits_of(half, batch).float(), logits_of(model, batch), atol=1e-2)
+
+
+def test_resize_token_embeddings():
+    model, batch = make_model(), make_batch()
+    expected = logits_of(model, batch)
+    model.resize_token_embeddings(35, mean_resizing=False)
+    assert model.config.vocab_size == 35
+    assert model.get_input_embeddings().weight.shape == (35, 6)
+    assert_same(logits_of(model, batch), expected, atol=0)
+    logits_of(model, {"input_ids": torch.tensor([[34]])})
+    assert make_model(modalities=["audio"]).get_input_embeddings() is None
+
+
+# Losses
+
+
+def test_losses_of_the_problem_types():
+    batch = make_batch()
+    classes = torch.tensor([0, 2, 1, 1])
+    outputs = make_model(problem_type="single_label_classification")(**batch, labels=classes)
+    assert_same(outputs.loss, torch.nn.functional.cross_entropy(outputs.logits, classes))
+
+    several = torch.tensor([[0.0, 1, 1], [0, 0, 0], [1, 1, 1], [1, 0, 0]])
+    outputs = make_model(problem_type="multi_label_classification")(**batch, labels=several)
+    assert_same(outputs.loss, torch.nn.functional.binary_cross_entropy_with_logits(outputs.logits, several))
+
+    numbers = torch.tensor([-3.0, 0.5, 0, 2])
+    outputs = make_model(problem_type="regression", num_labels=1)(**batch, labels=numbers)
+    assert outputs.logits.shape == (4, 1)
+    assert_same(outputs.loss, ((outputs.logits[:, 0] - numbers) ** 2).mean())
+
+
+def joint_loss_by_hand(logits: torch.Tensor, labels: torch.Tensor) -> float:
+    errors = [[], []]
+    for row, truth in zip(logits.tolist(), labels.tolist(), strict=True):
+        for column, (value, label) in enumerate(zip(row, truth, strict=True)):
+            if math.isnan(label):
+                continue
+            probability = 1 / (1 + math.exp(-value))
+            entropy = -label * math.log(probability) - (1 - label) * math.log(1 - probability)
+            errors[column > 0].append(entropy if column else abs(value - label))
+    return sum(sum(known) / len(known) for known in errors if known)
+
+
+NAN = math.nan
+JOINT_LABELS = {
+    "all known": [[1.5, 0, 1, 0, 0, 1, 0], [-3, 1, 1, 1, 0, 0, 0], [0, 0, 0, 0, 0, 0, 0], [2, 0, 0, 1, 1, 0, 1]],
+    "some unknown": [[1.5, NAN, 1, 0, 0, 1, 0], [NAN, 1, 1, 1, 0, 0, 0], [0, *[NAN] * 6], [2, 0, 0, NAN, 1, 0, 1]],
+    "a row unknown": [[1.5, 0, 1, 0, 0, 1, 0], [NAN] * 7, [NAN] * 7, [2, 0, 0, 1, 1, 0, 1]],
+    "sentiment unknown": [[NAN, 0, 1, 0, 0, 1, 0]] * 4,
+    "emotions unknown": [[1.5, *[NAN] * 6], [0, *[NAN] * 6], [-3, *[NAN] * 6], [3, *[NAN] * 6]],
+    "nothing known": [[NAN] * 7] * 4,
+}
+
+
+@pytest.mark.parametrize("case", JOINT_LABELS)
+def test_joint_loss(case):
+    model, batch, labels = (
+        make_model(joint_sentiment=True, num_labels=7),
+        make_batch(),
+        torch.tensor(JOINT_LABELS[case]),
+    )
+    assert list(model.config.id2label.values()) == ["sentiment", *EMOTIONS]
+    given = labels.clone()
+    outputs = model(**batch, labels=labels)
+    assert outputs.loss.item() == pytest.approx(joint_loss_by_hand(outputs.logits, labels), abs=1e-5)
+    assert (outputs.loss.item() == 0) == (case == "nothing known")
+    outputs.loss.backward()
+    assert all(p.grad.isfinite().all() for p in model.parameters())
+    torch.testing.assert_close(labels, given, equal_nan=True)  # the caller's labels stay as they are
+
+
+# Bad input
+
+
+def bad(**changes) -> dict:
+    return {**make_batch(), **changes}
+
+
+def features_with(value: float) -> torch.Tensor:
+    features = make_batch()["input_features"]
+    features[2, 0, 1] = value
+    return features
+
+
+def with_id(word_id: int) -> torch.Tensor:
+    ids = make_batch()["input_ids"]
+    ids[1, 0] = word_id
+    return ids
+
+
+def empty_rows() -> dict:
+    batch = make_batch()
+    for mask in MASKS.values():
+        batch[mask] = batch[mask].clone()
+        batch[mask][1:3] = 0
+    return batch
+
+
+BAD_INPUTS = {
+    "id too large": (lambda: bad(input_ids=with_id(30)), "`input_ids` holds the word id 30, but ids must be 0 to 29"),
+    "negative id": (lambda: bad(input_ids=with_id(-1)), "`input_ids` holds the word id -1, but ids must be 0 to 29"),
+    "NaN": (lambda: bad(input_features=features_with(NAN)), r"`input_features` holds NaN .* in row\(s\) \[2\]"),
+    "infinity": (lambda: bad(input_features=features_with(-math.inf)), r"or infinite values in row\(s\) \[2\]"),
+    "feature size": (
+        lambda: bad(video_features=torch.ones(4, 7, 5)),
+        r"`video_features` has shape \(4, 7, 5\), but this model wants \(batch, time, 6\)",
+    ),
+    "rank of the features": (
+        lambda: bad(input_features=torch.ones(11, 5)),
+        r"`input_features` has shape \(11, 5\), but this model wants \(batch, time, 5\)",
+    ),
+    "rank of the ids": (
+        lambda: bad(input_ids=torch.ones(9, dtype=torch.long)),
+        r"`input_ids` has shape \(9,\), but this model wants \(batch, time\)",
+    ),
+    "too long": (
+        lambda: {"input_ids": torch.ones(1, 10, dtype=torch.long)},
+        r"`input_ids` has 10 steps, but this model takes 1 to 9 \(`max_text_length`\): cut longer sequences",
+    ),
+    "zero length": (lambda: {"input_features": torch.ones(2, 0, 5)}, "`input_features` has 0 steps, .* 1 to 11"),
+    "nothing": (dict, r"No input: pass at least one of `input_ids`, `input_features`, `video_features`"),
+    "masks only": (lambda: {"attention_mask": torch.ones(1, 3)}, "No input: pass at least one of"),
+    "empty rows": (empty_rows, r"Row\(s\) \[1, 2\] of the batch are padding in every modality \(text, audio, video\)"),
+    "empty rows without masks": (
+        lambda: {"input_ids": torch.tensor([[3, 0], [0, 0]])},
+        r"Row\(s\) \[1\] of the batch are padding in every modality \(text\)",
+    ),
+    "mask of another shape": (
+        lambda: bad(input_features_mask=torch.ones(4, 10)),
+        r"mask of the audio has shape \(4, 10\), .* \(4, 11\)",
+    ),
+    "numbers of rows": (
+        lambda: make_batch(["text"]) | make_batch(["audio"], {"audio": [3, 4, 5]}),
+        "same number of rows, but they have: text 4, audio 3",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BAD_INPUTS)
+@pytest.mark.parametrize("legacy_masking", [False, True], ids=["", "legacy"])
+def test_bad_input_is_refused_in_words(case, legacy_masking):
+    make_inputs, words = BAD_INPUTS[case]
+    lengths = {"max_video_length": 11} if legacy_masking else {}
+    model = make_model(num_hidden_layers=1, legacy_masking=legacy_masking, **lengths)
+    with pytest.raises(ValueError, match=words):
+        model(**make_inputs())
+
+
+@pytest.mark.parametrize("shape", [(4,), (4, 6), (3, 7)])
+def test_joint_labels_of_another_shape(shape):
+    model = make_model(joint_sentiment=True, num_labels=7, num_hidden_layers=1)
+    with pytest.raises(ValueError, match=r"`labels` has shape .*, but `joint_sentiment` wants \(4, 7\)"):
+        model(**make_batch(), labels=torch.zeros(shape))
+
+
+def test_a_modality_that_the_model_lacks_is_ignored_with_one_warning(caplog):
+    warning_once.cache_clear()
+    model, batch = make_model(modalities=["text", "audio"]), make_batch()
+    logits = [logits_of(model, batch) for _ in range(2)]
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert record.message == "The video given is ignored: this model has ['text', 'audio'] only."
+    assert_same(logits[0], logits_of(model, without(batch, "video")), atol=0)
+    with pytest.raises(ValueError, match=r"No input: .* its modalities are \['text', 'audio'\]"):
+        model(video_features=batch["video_features"])
+
+
+@pytest.fixture
+def transformers_log(caplog):
+    """What transformers logs, which does not reach the root logger by itself."""
+    logger = logging.getLogger("transformers")
+    logger.addHandler(caplog.handler)
+    yield caplog
+    logger.removeHandler(caplog.handler)
+
+
+def test_a_folder_whose_head_does_not_fit(tmp_path, transformers_log):
+    make_model(num_labels=6).save_pretrained(tmp_path)
+    with pytest.raises(RuntimeError, match="mismatch"):
+        UmonsForSequenceClassification.from_pretrained(tmp_path, num_labels=7)
+    assert "classifier.weight" in transformers_log.text
+
+    transformers_log.clear()
+    model = UmonsForSequenceClassification.from_pretrained(tmp_path, num_labels=7, ignore_mismatched_sizes=True)
+    assert model.classifier.weight.shape == (7, 32)
+    assert "classifier.weight" in transformers_log.text
+
+
+def test_a_folder_without_a_head(tmp_path, transformers_log):
+    make_model(UmonsModel).save_pretrained(tmp_path)
+    assert "classifier" not in transformers_log.text
+    model = UmonsForSequenceClassification.from_pretrained(tmp_path)
+    for name in ("classifier.weight", "classifier.bias"):
+        assert name in transformers_log.text
+    assert "layers.0" not in transformers_log.text
+    assert model.classifier.weight.isfinite().all()
