@@ -56,6 +56,10 @@ def make_batch(modalities=MODALITIES, lengths=LENGTHS, seed: int = 1) -> dict[st
     return batch
 
 
+def name_of(argument: str) -> str:
+    return next(m for m in MODALITIES if argument in (VALUES[m], MASKS[m]))
+
+
 def without(batch: dict, modality: str) -> dict:
     return {name: value for name, value in batch.items() if name not in (VALUES[modality], MASKS[modality])}
 
@@ -173,8 +177,15 @@ def test_legacy_masking_sees_padding():
     assert_same(logits_of(legacy, cut), logits_of(legacy, batch)[:1])
 
 
-def name_of(argument: str) -> str:
-    return next(m for m in MODALITIES if argument in (VALUES[m], MASKS[m]))
+def test_legacy_masking_covers_the_video_glimpse_with_the_audio_mask():
+    model = make_model(legacy_masking=True, max_audio_length=11, max_video_length=11)
+    batch = make_batch(lengths={"text": [4, 4], "audio": [3, 0], "video": [6, 6]})
+    with torch.no_grad():
+        weights = model(**batch, output_glimpse_weights=True).glimpse_weights
+    seen = (weights[2] > 1e-6).all(dim=2)  # of block 0
+    # Without audio there is no such mask, and the video has its own.
+    assert seen.sum(dim=1).tolist() == [3, 6]
+    assert (weights[5] > 1e-6).all()  # of block 1: everything, padding too
 
 
 @pytest.mark.parametrize("legacy_masking", [False, True], ids=["", "legacy"])

@@ -1,5 +1,7 @@
 """What the processor makes of text, sound and video, of rows that lack some of them, and what the model makes of that."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -67,10 +69,12 @@ def test_one_row_has_a_batch_axis_without_tensors(processor):
 
 
 def test_parts_give_what_they_give_alone(processor):
-    texts, waveforms, videos = ["so glad", "very very sad"], [make_waveform(1.0), make_waveform(2.0)], [make_video(24)] * 2
-    inputs = processor(
-        text=texts, audio=waveforms, videos=videos, sampling_rate=SAMPLING_RATE, return_tensors="pt"
+    texts, waveforms, videos = (
+        ["so glad", "very very sad"],
+        [make_waveform(1.0), make_waveform(2.0)],
+        [make_video(24)] * 2,
     )
+    inputs = processor(text=texts, audio=waveforms, videos=videos, sampling_rate=SAMPLING_RATE, return_tensors="pt")
     assert sorted(inputs) == sorted([*TEXT, *AUDIO, *VIDEO]) == sorted(processor.model_input_names)
     alone = {
         **processor.tokenizer(texts, padding=True, return_tensors="pt"),
@@ -83,32 +87,152 @@ def test_parts_give_what_they_give_alone(processor):
     assert inputs["input_features_mask"].sum(dim=1).tolist() == [6, 11]
 
 
-@pytest.mark.parametrize("return_tensors", ["pt", "np", None])
-def test_absent_rows_are_zero_and_others_as_without_them(processor, return_tensors):
-    waveforms = [make_waveform(1.0), make_waveform(2.0)]
-    options = {"sampling_rate": SAMPLING_RATE, "return_tensors": return_tensors}
+@pytest.mark.parametrize("return_tensors", ["pt", "np"])
+def test_absent_rows_are_zero_and_the_others_as_without_them(processor, return_tensors):
+    waveforms, videos = [make_waveform(1.0), make_waveform(2.0)], [make_video(16), make_video(24)]
     inputs = processor(
         text=[None, "so glad", "sad", "sad"],
         audio=[None, waveforms[0], None, waveforms[1]],
-        videos=[make_video(16), make_video(24), None, None],
-        **options,
+        videos=[*videos, None, None],
+        sampling_rate=SAMPLING_RATE,
+        return_tensors=return_tensors,
     )
-    alone = processor(text=["so glad", "sad", "sad"], audio=waveforms, videos=[make_video(16), make_video(24)], **options) \
-        if False else None
-    assert alone is None
-    has_text, has_audio, has_video = [1, 2, 3], [1, 3], [0, 1]
-    for names, rows in ((TEXT, has_text), (AUDIO, has_audio), (VIDEO, has_video)):
-        for name in names:
-            values = np.asarray(inputs[name])
-            assert len(values) == 4
-            for row in set(range(4)) - set(rows):
-                assert not values[row].any(), (name, row)
-            for row in rows:
-                assert values[row].any(), (name, row)
-    features = processor.feature_extractor(waveforms, sampling_rate=SAMPLING_RATE)
-    for name in AUDIO:
-        np.testing.assert_array_equal(np.asarray(inputs[name])[has_audio], features[name])
+    alone = {
+        **processor.tokenizer(["so glad", "sad", "sad"], padding=True, return_tensors="np"),
+        **processor.feature_extractor(waveforms, sampling_rate=SAMPLING_RATE, return_tensors="np"),
+        **processor.video_processor(videos, return_tensors="np"),
+    }
+    present = {**dict.fromkeys(TEXT, (1, 2, 3)), **dict.fromkeys(AUDIO, (1, 3)), **dict.fromkeys(VIDEO, (0, 1))}
+    assert inputs.keys() == present.keys()
+    for name, rows in present.items():
         assert isinstance(inputs[name], torch.Tensor if return_tensors == "pt" else np.ndarray)
-    clips = processor.video_processor([make_video(16), make_video(24)], return_tensors="np")
-    for name in VIDEO:
-        np.testing.assert_array_equal(np.asarray(inputs[name])[has_video], clips[name])
+        values = np.asarray(inputs[name])
+        assert values.dtype == alone[name].dtype
+        np.testing.assert_array_equal(values[list(rows)], alone[name], err_msg=name)
+        assert values.shape[0] == 4
+        assert not np.delete(values, rows, axis=0).any(), name
+
+
+def test_a_modality_that_no_row_has_is_left_out(processor):
+    audio = [make_waveform(1.0)] * 2
+    inputs = processor(
+        text=[None, ""], audio=audio, videos=[None, None], sampling_rate=SAMPLING_RATE, return_tensors="pt"
+    )
+    assert sorted(inputs) == sorted(AUDIO)
+
+
+@pytest.mark.parametrize("wordless", ["", "...", "?!"])
+def test_a_text_without_a_word_is_absent(processor, wordless):
+    inputs = processor(
+        text=[wordless, "so glad"],
+        audio=[make_waveform(1.0)] * 2,
+        sampling_rate=SAMPLING_RATE,
+        return_tensors="pt",
+    )
+    assert inputs["attention_mask"].tolist() == [[0, 0], [1, 1]]
+
+    with pytest.raises(ValueError, match=rf"Row 1 .* {re.escape(repr(wordless))}, has no word"):
+        processor(text=["so glad", wordless], return_tensors="pt")
+    with pytest.raises(ValueError, match=r"Row 0 .* has no word"):
+        processor(text=wordless)
+    # Without the mask as well.
+    with pytest.raises(ValueError, match=r"Row 1 .* has no word"):
+        processor(text=["so glad", wordless], return_attention_mask=False)
+
+
+def test_a_row_without_anything_is_refused(processor):
+    with pytest.raises(ValueError, match=r"^Row 1 of the batch has nothing in any modality\. Leave it out\.$"):
+        processor(text=["glad", None], audio=[make_waveform(1.0), None], sampling_rate=SAMPLING_RATE)
+
+
+@pytest.mark.parametrize("audio", [[make_waveform(1.0)], [make_waveform(1.0), None, None], [None]])
+def test_unequal_numbers_of_rows_are_refused(processor, audio):
+    with pytest.raises(ValueError, match=rf"same number of rows.*`text` 2, `audio` {len(audio)}"):
+        processor(text=["so", "glad"], audio=audio, sampling_rate=SAMPLING_RATE)
+
+
+def test_wrong_inputs_are_refused(processor):
+    with pytest.raises(ValueError, match="takes no `images`"):
+        processor(text="glad", images=np.zeros((8, 8, 3), dtype=np.uint8))
+    with pytest.raises(ValueError, match="`audio` is an empty list"):
+        processor(text="glad", audio=[])
+    with pytest.raises(ValueError, match="at least one input"):
+        processor()
+
+
+def test_longer_inputs_are_cut_to_what_the_model_takes(processor):
+    inputs = processor(text="so " * 70, audio=make_waveform(15.0), sampling_rate=SAMPLING_RATE, return_tensors="pt")
+    assert inputs["input_ids"].shape == (1, 60)
+    assert inputs["input_features"].shape == (1, 60, 80)
+
+
+def test_options_reach_the_parts(processor):
+    waveform = make_waveform(1.0)
+    inputs = processor(text="so very glad", audio=waveform, sampling_rate=8000, return_tensors="pt")
+    expected = processor.feature_extractor(waveform, sampling_rate=8000, return_tensors="pt")
+    assert torch.equal(inputs["input_features"], expected["input_features"])
+    assert inputs["input_features"].shape[1] == 14  # 2.76 s at 8 kHz, where 1 s at 22.05 kHz has 6 frames
+
+    inputs = processor(
+        text=["so very glad", "sad"],
+        audio=[waveform, None],
+        text_kwargs={"max_length": 2},
+        audio_kwargs={"sampling_rate": SAMPLING_RATE, "padding": "max_length"},
+        return_tensors="pt",
+    )
+    assert inputs["input_ids"].tolist() == [[2, 3], [5, 0]]
+    assert inputs["input_features"].shape == (2, 60, 80)
+
+
+def test_save_and_load(processor, tmp_path):
+    processor.save_pretrained(tmp_path)
+    for loaded in (UmonsProcessor.from_pretrained(tmp_path), AutoProcessor.from_pretrained(tmp_path)):
+        assert type(loaded) is UmonsProcessor
+        assert loaded.to_dict() == processor.to_dict()
+        assert loaded.tokenizer.get_vocab() == processor.tokenizer.get_vocab()
+        inputs = {"text": ["So sad", None], "videos": [make_video(24)] * 2, "return_tensors": "pt"}
+        found, expected = loaded(**inputs), processor(**inputs)
+        assert found.keys() == expected.keys()
+        assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_each_part_loads_from_the_folder_of_the_whole(processor, tmp_path):
+    processor.save_pretrained(tmp_path)
+    assert AutoTokenizer.from_pretrained(tmp_path).get_vocab() == processor.tokenizer.get_vocab()
+    for auto_class, part in (
+        (AutoFeatureExtractor, processor.feature_extractor),
+        (AutoVideoProcessor, processor.video_processor),
+    ):
+        loaded = auto_class.from_pretrained(tmp_path)
+        assert type(loaded) is type(part)
+        assert loaded.to_dict() == part.to_dict()
+
+
+def test_a_text_less_batch_has_gradients_as_a_full_one(processor, model):
+    labels = torch.tensor([[1.0, 0.0, 0.0, 0.0, 0.0, 0.0]]).repeat(2, 1)
+    audio = [make_waveform(1.0), make_waveform(2.0)]
+    for text in (["so glad", "very sad"], ["so glad", None], None):
+        inputs = processor(text=text, audio=audio, sampling_rate=SAMPLING_RATE, return_tensors="pt")
+        model.zero_grad()
+        model(**inputs, labels=labels).loss.backward()
+        gradient = model.model.front_ends["audio"].weight.grad
+        assert gradient.isfinite().all()
+        assert gradient.abs().sum() > 0
+
+
+@torch.no_grad()
+def test_absent_row_by_row_equals_absent_for_the_whole_batch(processor, model):
+    texts, audio = ["so glad", "very very sad"], [make_waveform(1.0), make_waveform(2.0)]
+    options = {"sampling_rate": SAMPLING_RATE, "return_tensors": "pt"}
+    full = model(**processor(text=texts, audio=audio, **options)).logits
+    text_only = model(**processor(text=texts, **options)).logits
+    audio_only = model(**processor(audio=audio, **options)).logits
+    first_has_text = model(**processor(text=[texts[0], None], audio=audio, **options)).logits
+    first_has_audio = model(**processor(text=texts, audio=[audio[0], None], **options)).logits
+
+    close = {"atol": 1e-6, "rtol": 0.0}
+    torch.testing.assert_close(first_has_text, torch.stack([full[0], audio_only[1]]), **close)
+    torch.testing.assert_close(first_has_audio, torch.stack([full[0], text_only[1]]), **close)
+    # and it makes a difference
+    assert (full[1] - audio_only[1]).abs().max() > 1e-3
+    assert (full[1] - text_only[1]).abs().max() > 1e-3

@@ -152,17 +152,8 @@ def test_command_on_a_small_checkpoint(tmp_path, command, legacy):
         status, output = command(checkpoint, tmp_path / "out", "--token_to_ix", vocabulary)
         assert status == 0
     else:
-        hostile = tmp_path / "hostile.pkl"
-        torch.save({"state_dict": {}, "args": Hostile(tmp_path / "executed")}, hostile)
-        (status, output, errors), refused = run_commands(
-            [checkpoint, tmp_path / "out", "--token_to_ix", vocabulary], [hostile, tmp_path / "refused"]
-        )
+        ((status, output, errors),) = run_commands([checkpoint, tmp_path / "out", "--token_to_ix", vocabulary])
         assert status == 0, errors
-        assert refused[0] == 1
-        assert refused[2].startswith(f"error: {hostile} is refused")
-        assert "Traceback" not in refused[2]
-        assert not (tmp_path / "refused").exists()
-        assert not (tmp_path / "executed").exists()
     assert "AutoModelForSequenceClassification" in output
 
     model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "out")
