@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 
@@ -50,6 +51,8 @@ def predict(arguments: argparse.Namespace) -> int:
         raise ValueError("There is nothing to predict: name a file, or pass --text.")
     if arguments.plot is not None and len(inputs) > 1:
         raise ValueError(f"--plot draws one input, but {len(inputs)} are given: run the command for each.")
+    if arguments.plot is not None and find_spec("matplotlib") is None:
+        raise ValueError("--plot needs matplotlib: pip install 'modeling-umons[serve]'.")
 
     recognize = load_pipeline(arguments.model, arguments.trust_remote_code)
     results, failed = [], False
@@ -62,16 +65,16 @@ def predict(arguments: argparse.Namespace) -> int:
             results.append({"input": name, "error": str(error)})
             print(f"umons: {error}", file=sys.stderr)
             continue
-        if arguments.plot is not None:
-            from .plots import plot_result
-
-            plot_result(result, arguments.plot, title=name)
-            result.pop("attention")
+        attention = result.pop("attention", None)
         results.append({"input": name, **result})
         if not arguments.json:
             print(format_result(results[-1]))
     if arguments.json:
         print(json.dumps(results, indent=2))
+    if arguments.plot is not None and not failed:
+        from .plots import plot_result
+
+        plot_result({**result, "attention": attention}, arguments.plot, title=name)
     return int(failed)
 
 

@@ -29,11 +29,10 @@ from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .configuration_umons import UmonsConfig
+from .inputs_umons import INPUT_NAMES, prepare_inputs
 
 
 logger = logging.get_logger(__name__)
-
-INPUT_NAMES = {"text": "input_ids", "audio": "input_features", "video": "video_features"}
 
 
 @auto_docstring(
@@ -438,7 +437,7 @@ class UmonsModel(UmonsPreTrainedModel):
             "audio": (input_features, input_features_mask),
             "video": (video_features, video_features_mask),
         }
-        values, masks = self._prepare_inputs(inputs)
+        values, masks = prepare_inputs(self.config, inputs, self.dtype)
         sequences = {modality: self.front_ends[modality](values[modality]) for modality in values}
 
         present = {modality: mask.any(dim=1) for modality, mask in masks.items()}
@@ -487,86 +486,6 @@ class UmonsModel(UmonsPreTrainedModel):
                 padding_mask = torch.where(present["audio"][:, None], masks["audio"], padding_mask)
             streams.append(UmonsStream(modality, sequence.shape[1], padding_mask, attention_mask, guide_mask))
         return streams
-
-    def _prepare_inputs(
-        self, inputs: dict[str, tuple[torch.Tensor | None, torch.Tensor | None]]
-    ) -> tuple[dict[str, torch.Tensor], dict[str, torch.BoolTensor]]:
-        """Checks what was given; returns values and boolean masks (B, T), by modality, in the configuration's order."""
-        values, masks = {}, {}
-        for modality, (value, mask) in inputs.items():
-            if value is None:
-                continue
-            if modality not in self.front_ends:
-                logger.warning_once(f"The {modality} given is ignored: this model has {self.config.modalities} only.")
-                continue
-            self._check_values(modality, value)
-            if mask is None:
-                mask = value != (self.config.pad_token_id or 0)
-                mask = mask if modality == "text" else mask.any(dim=-1)
-            elif mask.shape != value.shape[:2]:
-                raise ValueError(
-                    f"The mask of the {modality} has shape {tuple(mask.shape)}, but its first two axes must be those of "
-                    f"the {modality} itself, {tuple(value.shape[:2])}."
-                )
-            values[modality] = value if modality == "text" else value.to(self.dtype)
-            masks[modality] = mask.to(device=value.device, dtype=torch.bool)
-
-        if not values:
-            raise ValueError(
-                f"No input: pass at least one of `input_ids`, `input_features`, `video_features` that the model has; its "
-                f"modalities are {self.config.modalities}."
-            )
-        if len({len(value) for value in values.values()}) > 1:
-            sizes = ", ".join(f"{modality} {len(value)}" for modality, value in values.items())
-            raise ValueError(f"The modalities of a batch must have the same number of rows, but they have: {sizes}.")
-        if _may_look_at_values(*masks.values()):
-            empty = ~torch.stack([mask.any(dim=1) for mask in masks.values()]).any(dim=0)
-            if empty.any():
-                raise ValueError(
-                    f"Row(s) {empty.nonzero().flatten().tolist()} of the batch are padding in every modality "
-                    f"({', '.join(masks)}): each row needs something to look at."
-                )
-        # CODEPATH: published checkpoints see padding, so their sequences have the full length; no other model does
-        if self.config.legacy_masking:
-            for modality, value in values.items():
-                missing = self.config.length_limit(modality) - value.shape[1]
-                padding = (0, missing) if modality == "text" else (0, 0, 0, missing)
-                fill = self.config.pad_token_id or 0 if modality == "text" else 0.0
-                values[modality] = nn.functional.pad(value, padding, value=fill)
-                masks[modality] = nn.functional.pad(masks[modality], (0, missing), value=False)
-        return values, masks
-
-    def _check_values(self, modality: str, value: torch.Tensor):
-        sizes = {"audio": self.config.audio_feature_size, "video": self.config.video_feature_size}
-        name = INPUT_NAMES[modality]
-        expected = ("batch", "time") if modality == "text" else ("batch", "time", sizes[modality])
-        if value.ndim != len(expected) or (modality != "text" and value.shape[-1] != sizes[modality]):
-            raise ValueError(
-                f"`{name}` has shape {tuple(value.shape)}, but this model wants ({', '.join(map(str, expected))})."
-            )
-        limit = self.config.length_limit(modality)
-        if not 1 <= value.shape[1] <= limit:
-            raise ValueError(
-                f"`{name}` has {value.shape[1]} steps, but this model takes 1 to {limit} (`max_{modality}_length`): "
-                "cut longer sequences, as the processor does, or leave the modality out."
-            )
-        if not _may_look_at_values(value):
-            return
-        if modality == "text":
-            outside = value[(value < 0) | (value >= self.config.vocab_size)]
-            if len(outside):
-                raise ValueError(
-                    f"`input_ids` holds the word id {outside[0].item()}, but ids must be 0 to {self.config.vocab_size - 1} "
-                    "(`vocab_size` - 1): was another tokenizer used?"
-                )
-        elif not torch.isfinite(value).all():
-            rows = (~torch.isfinite(value)).flatten(1).any(dim=1).nonzero().flatten().tolist()
-            raise ValueError(f"`{name}` holds NaN or infinite values in row(s) {rows}: leave them out or repair them.")
-
-
-def _may_look_at_values(*tensors: torch.Tensor) -> bool:
-    """Whether the values can decide what happens: not in a graph that is being compiled or exported."""
-    return not torch.compiler.is_compiling() and not any(tensor.is_meta for tensor in tensors)
 
 
 def joint_sentiment_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

@@ -2,15 +2,16 @@
 # SPDX-License-Identifier: MIT
 """Pipeline for UMONS: a clip, a sound or words in; sentiment and emotions out."""
 
+import os
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from transformers.pipelines.base import ChunkPipeline
 
-from .media import iter_windows, read_clip
+from .media import Clip, iter_windows, read_clip
 
 
 # What a dict of inputs may hold.
@@ -32,15 +33,16 @@ class MultimodalEmotionPipeline(ChunkPipeline):
     ```
 
     An input is a path, a URL or the bytes of a clip or sound file; or a dict with any of `text` (a string), `audio` (a
-    path, a URL, bytes, or a waveform (samples,) with `sampling_rate` in Hz beside it; also the dict of `datasets.Audio`)
-    and `video` (a path, a URL or bytes, of which the sound is used too unless `audio` is given); or a list or generator
-    of those. Raises ValueError for an input in which there is nothing that the model can use, and OSError for a file
-    that cannot be read.
+    path, a URL, bytes, or a waveform (samples,) with `sampling_rate` in Hz beside it; also what `datasets.Audio` gives)
+    and `video` (a path, a URL or bytes; its sound is used unless `audio` is given); or a list or generator of those. A
+    clip without sound is no error where there is `text` to go on with. Raises ValueError for an input in which there is
+    nothing that the model can use, and OSError for a file that cannot be read.
 
     Options, here or in the call:
         top_k (`int`, *optional*): how many emotions to give, the likeliest first. All by default.
         segment_s (`float`, *optional*): cut the clip in segments of this many seconds and give a list of results, each
-            with its `timestamp` (start, end) in seconds. Files are read window by window, however long they are.
+            with its `timestamp` (start, end) in seconds. Files are read window by window, however long they are. What
+            is left at the end joins in unless it is shorter than a frame of the model's sound.
         return_timestamps (`bool`, *optional*): the same, with segments as long as the model hears at most.
         transcriber (an `automatic-speech-recognition` pipeline, *optional*): hears the words where no `text` is given.
         return_attention (`bool`, *optional*): add `attention`, for each modality where its final glimpse looked.
@@ -83,15 +85,19 @@ class MultimodalEmotionPipeline(ChunkPipeline):
 
     def preprocess(self, inputs, segment_s: float | None = None, transcriber=None) -> Iterator[dict[str, Any]]:
         """Yields the model's inputs for each segment, batch axis of 1, every modality of the model in each."""
-        segments = self._segments(self._as_dict(inputs), segment_s)
+        segments = self._segments(self._as_dict(inputs), segment_s, transcriber is not None)
         segment = next(segments)
         while segment is not None:
             following = next(segments, None)
+            if following is not None and self._is_sliver(following, segment_s):
+                following = None
             if segment["text"] is None and transcriber is not None and segment["audio"] is not None:
-                segment["text"] = transcriber({"raw": segment["audio"], "sampling_rate": segment["sampling_rate"]})[
-                    "text"
-                ]
-            yield {**self._process(segment), "is_last": following is None}
+                sound = {"raw": segment["audio"], "sampling_rate": segment["sampling_rate"]}
+                segment["text"] = transcriber(sound)["text"]
+            item = self._process(segment)
+            if segment_s is None and not any(item[mask].any() for mask in MODALITY_OF_MASK if mask in item):
+                raise ValueError(self._nothing_in(segment["text"]))
+            yield {**item, "is_last": following is None}
             segment = following
 
     def _as_dict(self, inputs) -> dict[str, Any]:
@@ -109,14 +115,15 @@ class MultimodalEmotionPipeline(ChunkPipeline):
         if unknown:
             raise ValueError(f"An input has no {sorted(unknown)}: pass any of {', '.join(INPUT_NAMES)}.")
         inputs = {name: value for name, value in inputs.items() if value is not None}
-        if isinstance(inputs.get("audio"), dict):  # what `datasets.Audio` gives
-            sound = inputs["audio"]
-            inputs = {**inputs, "audio": sound.get("array", sound.get("raw")), "sampling_rate": sound["sampling_rate"]}
+        for name in ("audio", "video"):
+            inputs.update(_from_datasets(name, inputs.get(name)))
         if not isinstance(inputs.get("text", ""), str):
             raise ValueError(f"`text` must be a string, not {type(inputs['text']).__name__}.")
         return inputs
 
-    def _segments(self, inputs: dict[str, Any], segment_s: float | None) -> Iterator[dict[str, Any]]:
+    def _segments(
+        self, inputs: dict[str, Any], segment_s: float | None, transcribes: bool
+    ) -> Iterator[dict[str, Any]]:
         """Yields dicts of `start`, `end` (seconds; `None` without sound), `text`, `audio` (samples,), `sampling_rate`."""
         text, sound, rate = inputs.get("text"), inputs.get("audio"), inputs.get("sampling_rate")
         nothing = {"start": None, "end": None, "text": text, "audio": None, "sampling_rate": None}
@@ -125,7 +132,9 @@ class MultimodalEmotionPipeline(ChunkPipeline):
                 "`text` cannot be cut into segments, as nothing says when its words are spoken: pass `transcriber=` "
                 "instead of `text`, or leave `segment_s` and `return_timestamps` out."
             )
-        if "audio" not in self.model.config.modalities or (sound is None and inputs.get("video") is None):
+        source = sound if sound is not None else inputs.get("video")
+        listens = "audio" in self.model.config.modalities or (transcribes and text is None)
+        if source is None or not listens:
             if segment_s is not None:
                 raise ValueError(
                     "There is no sound to cut into segments: leave `segment_s` and `return_timestamps` out."
@@ -133,61 +142,73 @@ class MultimodalEmotionPipeline(ChunkPipeline):
             yield nothing
             return
         if sound is not None and not isinstance(sound, (str, Path, bytes)):
-            if rate is None:
-                raise ValueError("`audio` is a waveform: say its `sampling_rate` in Hz beside it.")
-            sound = np.asarray(sound)
-            step = max(1, round(segment_s * rate)) if segment_s else max(1, sound.shape[-1])
-            for first in range(0, max(1, sound.shape[-1]), step):
-                part = sound[..., first : first + step]
-                times = {"start": first / rate, "end": (first + part.shape[-1]) / rate}
+            if rate is None or not rate > 0:
+                raise ValueError(f"`audio` is a waveform and its `sampling_rate` is {rate}: give it in Hz beside it.")
+            sound = self.processor.feature_extractor._to_mono(sound, 0).numpy()
+            step = max(1, round(segment_s * rate)) if segment_s else len(sound)
+            for first in range(0, len(sound), step):
+                part = sound[first : first + step]
+                times = {"start": first / rate, "end": (first + len(part)) / rate}
                 yield {**nothing, **times, "audio": part, "sampling_rate": rate}
             return
 
-        source = sound if sound is not None else inputs["video"]
-        if segment_s is None:
-            clips = iter([read_clip(source, video=False)])
-        else:
-            clips = iter_windows(source, segment_s, video=False)
+        clips = [self._listen(source, text)] if segment_s is None else iter_windows(source, segment_s, video=False)
         for clip in clips:
+            if clip is None:
+                yield nothing
+                continue
             times = {"start": clip.start, "end": clip.start + clip.duration}
             yield {**nothing, **times, "audio": clip.audio, "sampling_rate": clip.sampling_rate}
+
+    def _listen(self, source: str | Path | bytes, text: str | None) -> Clip | None:
+        """The sound of a whole file; None for a clip of pictures alone, where there is text to go on with."""
+        try:
+            return read_clip(source, video=False)
+        except OSError:
+            if text is None or "text" not in self.model.config.modalities or not _has_pictures(source):
+                raise
+            return None
+
+    def _is_sliver(self, segment: dict[str, Any], segment_s: float) -> bool:
+        """Whether the last segment of a file is a rest of some milliseconds, and no segment of its own."""
+        shortest = min(segment_s, self.processor.feature_extractor.frame_duration)
+        return (
+            segment["end"] - segment["start"] < shortest - 1e-3
+        )  # segments are of whole samples: lengths differ a bit
 
     def _process(self, segment: dict[str, Any]) -> dict[str, Any]:
         """Tensors for the model, of the same names in every segment, so that segments make batches."""
         config, text, audio = self.model.config, segment["text"], segment["audio"]
-        text = text if "text" in config.modalities else None
-        if text is None and audio is None and segment["start"] is None:
-            raise ValueError(
-                f"There is nothing in this input for a model of {' and '.join(config.modalities)}: pass "
-                "{'text': ...} for words, or a file with sound."
+        item = {"start": segment["start"], "end": segment["end"], "text": text, "offset": 0.0}
+        if "text" in config.modalities:
+            tokenizer = self.processor.tokenizer
+            ids = tokenizer(text or "", truncation=True)["input_ids"]
+            item["input_ids"] = torch.tensor([ids or [tokenizer.pad_token_id]])
+            item["attention_mask"] = torch.tensor([[1] * len(ids) or [0]])
+        if "audio" in config.modalities and audio is None:
+            item["input_features"] = torch.zeros(1, 1, config.audio_feature_size)
+            item["input_features_mask"] = torch.zeros(1, 1, dtype=torch.long)
+        elif "audio" in config.modalities:
+            frames = self.processor.feature_extractor(
+                [audio], sampling_rate=segment["sampling_rate"], return_offsets=True, return_tensors="pt"
             )
-        inputs = {}
-        if text is not None or audio is not None:
-            inputs = self.processor(
-                text=None if text is None else [text],
-                audio=None if audio is None else [audio],
-                sampling_rate=segment["sampling_rate"],
-                audio_kwargs={"return_offsets": True},
-                return_tensors="pt",
-            )
-        absent = {
-            "text": {"input_ids": torch.zeros(1, 1, dtype=torch.long), "attention_mask": torch.zeros(1, 1)},
-            "audio": {
-                "input_features": torch.zeros(1, 1, config.audio_feature_size),
-                "input_features_mask": torch.zeros(1, 1),
-            },
-        }
-        item = {name: segment[name] for name in ("start", "end", "text")}
-        item["offset"] = float(inputs["offsets"][0]) if "offsets" in inputs else 0.0
-        for modality, nothing in absent.items():
-            if modality in config.modalities:
-                item.update({name: inputs.get(name, empty) for name, empty in nothing.items()})
+            item["offset"] = float(frames.pop("offsets")[0])
+            item.update(frames)
         return item
+
+    def _nothing_in(self, text: str | None) -> str:
+        modalities = self.model.config.modalities
+        remedies = {"text": "{'text': ...} with words", "audio": "a file with sound"}
+        return (
+            f"There is nothing in this input for a model of {' and '.join(modalities)}"
+            f"{'' if text is None else f', and no word in its text, {text!r:.50}'}: "
+            f"pass {' or '.join(remedies[m] for m in modalities if m in remedies)}."
+        )
 
     def _forward(self, model_inputs: dict[str, Any]) -> dict[str, Any]:
         tensors = {name: value for name, value in model_inputs.items() if isinstance(value, torch.Tensor)}
         masks = {name: tensors[name].bool() for name in MODALITY_OF_MASK if name in tensors}
-        # Stretches of a file in which there is nothing stay out of the model, and have no answer.
+        # Stretches of a file in which there is nothing stay out of the model.
         rows = torch.stack([mask.any(dim=1) for mask in masks.values()]).any(dim=0)
         logits = torch.full((len(rows), self.model.config.num_labels), torch.nan)
         weights = {name: torch.zeros(mask.shape) for name, mask in masks.items()}
@@ -197,7 +218,8 @@ class MultimodalEmotionPipeline(ChunkPipeline):
             )
             logits[rows.cpu()] = outputs.logits.float().cpu()
             for name, glimpse in zip(masks, outputs.glimpse_weights[-len(masks) :], strict=True):
-                weights[name][rows.cpu()] = glimpse.squeeze(-1).float().cpu()
+                # A model with `legacy_masking` pads to its full length.
+                weights[name][rows.cpu()] = glimpse.squeeze(-1)[:, : masks[name].shape[1]].float().cpu()
         plain = {name: value for name, value in model_inputs.items() if name not in tensors}
         glimpses = {f"{MODALITY_OF_MASK[name]}_weights": weights[name] for name in masks}
         lengths = {f"{MODALITY_OF_MASK[name]}_length": mask.sum(dim=1).cpu() for name, mask in masks.items()}
@@ -214,8 +236,9 @@ class MultimodalEmotionPipeline(ChunkPipeline):
         for outputs in model_outputs:
             # Batched or not, what arrives here is one segment; only the batch axis may still be there.
             outputs = {k: v[0] if isinstance(v, torch.Tensor) and k != "logits" else v for k, v in outputs.items()}
-            result = self._answer(outputs["logits"].flatten(), top_k)
             modalities = [m for m in self.model.config.modalities if outputs.get(f"{m}_length", 0) > 0]
+            # A stretch of a file in which there is nothing has no answer.
+            result = self._answer(outputs["logits"].flatten(), top_k) if modalities else {}
             result["modalities"] = modalities
             if segment_s is not None:
                 result["timestamp"] = (round(outputs["start"], 3), round(outputs["end"], 3))
@@ -227,10 +250,8 @@ class MultimodalEmotionPipeline(ChunkPipeline):
         return results if segment_s is not None else results[0]
 
     def _answer(self, logits: torch.Tensor, top_k: int | None) -> dict[str, Any]:
-        """What the logits (num_labels,) of one segment mean, by the kind of model; nothing for a segment with nothing."""
+        """What the logits (num_labels,) of one segment mean, by the kind of model."""
         config = self.model.config
-        if logits.isnan().any():
-            return {}
         if config.problem_type == "regression" or config.num_labels == 1:
             return {"sentiment": logits[0].item()}
         names = [config.id2label[i] for i in range(config.num_labels)]
@@ -257,7 +278,34 @@ class MultimodalEmotionPipeline(ChunkPipeline):
 
 
 def _is_file_or_url(text: str) -> bool:
-    return text.startswith(("http://", "https://")) or Path(text).exists()
+    return text.lower().startswith(("http://", "https://")) or os.path.exists(
+        text
+    )  # long sentences are no error to it
+
+
+def _from_datasets(name: str, value: Any) -> dict[str, Any]:
+    """What `datasets.Audio` and `datasets.Video` give, in this pipeline's words: decoded, or left undecoded."""
+    if not isinstance(value, dict):
+        is_decoder = hasattr(value, "get_all_samples")
+        return {"audio": value["array"], "sampling_rate": value["sampling_rate"]} if is_decoder else {}
+    for key in ("array", "raw"):
+        if value.get(key) is not None:
+            return {name: value[key], "sampling_rate": value.get("sampling_rate")}
+    for key in ("bytes", "path"):
+        if value.get(key) is not None:
+            return {name: value[key]}
+    raise ValueError(
+        f"`{name}` is a dict of {sorted(value)}: it needs `array` and `sampling_rate`, `bytes` or `path`."
+    )
+
+
+def _has_pictures(source: str | Path | bytes) -> bool:
+    with closing(iter_windows(source, 1.0, audio=False)) as windows:
+        try:
+            next(windows)
+        except OSError:
+            return False
+    return True
 
 
 def _is_number(text: str) -> bool:

@@ -18,7 +18,9 @@ class OneLinePerEpoch(TrainerCallback):
             self.loss = float(logs["loss"])
         if "eval_loss" not in logs:
             return
-        measures = [name for name in logs if name.startswith("eval_") and not name.endswith(("loss", "runtime", "_per_second"))]
+        measures = [
+            name for name in logs if name.startswith("eval_") and not name.endswith(("loss", "runtime", "_per_second"))
+        ]
         shown = [f"{name.removeprefix('eval_')} {float(logs[name]):.3f}" for name in measures[: self.num_measures]]
         loss = "" if self.loss is None else f"training loss {self.loss:.3f}  "
         line = f"epoch {float(logs['epoch']):>5.1f}  {loss}validation loss {float(logs['eval_loss']):.3f}  {'  '.join(shown)}"

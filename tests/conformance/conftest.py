@@ -36,16 +36,9 @@ MARKERS = [
     "flash_attn_test",
     "flash_attn_3_test",
     "flash_attn_4_test",
-    "flash_attn_kernels_test",
-    "fsdp_test",
-    "generate",
     "is_pipeline_test",
-    "is_staging_test",
-    "not_device_test",
     "slow",
-    "tensor_parallel_test",
     "torch_compile_test",
-    "torch_export_test",
 ]
 
 

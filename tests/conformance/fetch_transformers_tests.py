@@ -1,7 +1,7 @@
 """Lays out transformers' common tests, from the source distribution of the release that is installed.
 
-transformers publishes them with its source (Apache License 2.0) and does not install them. They are fetched when they are first needed and
-never committed. `python tests/conformance/fetch_transformers_tests.py` does it by hand.
+transformers publishes them with its source (Apache License 2.0) and does not install them. They are fetched when they
+are first needed, and never committed. `python tests/conformance/fetch_transformers_tests.py` does it by hand.
 """
 
 import os
@@ -15,7 +15,8 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 
-# The source distribution has the test mixins only. What they import besides, and expect to find around them:
+# The source distribution has the test mixins only. What they import besides, and expect to find around them (after a
+# change here, delete `hf_bar`):
 COMPLEMENT = {
     "tests/__init__.py": "",
     "tests/exporters/__init__.py": "",
@@ -29,6 +30,7 @@ COMPLEMENT = {
 config_common_kwargs = {
     "return_dict": False,
     "output_hidden_states": True,
+    "output_attentions": True,
     "dtype": "float16",
     "chunk_size_feed_forward": 3,
     "is_encoder_decoder": True,
@@ -49,7 +51,7 @@ def lay_out(parent: Path = HERE / "hf_bar") -> Path:
     """The folder whose `tests` are transformers' own, of the installed release; fetched if it is not there yet.
 
     Raises:
-        OSError: the source distribution cannot be had, or is not what it was.
+        OSError: the source distribution cannot be fetched.
     """
     name = f"transformers-{version('transformers')}"
     folder = parent / name
@@ -75,19 +77,9 @@ def lay_out(parent: Path = HERE / "hf_bar") -> Path:
 
 
 def _download(name: str, folder: Path) -> Path:
-    options = [
-        "--quiet",
-        "--retries",
-        "1",
-        "--timeout",
-        "15",
-        "--no-deps",
-        "--no-build-isolation",
-        "--no-binary",
-        "transformers",
-        "--dest",
-    ]
-    command = [sys.executable, "-m", "pip", "download", *options, str(folder), name.replace("-", "==")]
+    options = ["--quiet", "--retries=1", "--timeout=15", "--no-deps", "--no-build-isolation"]
+    options += ["--no-binary=transformers", f"--dest={folder}", name.replace("-", "==")]
+    command = [sys.executable, "-m", "pip", "download", *options]
     result = subprocess.run(command, capture_output=True, text=True)
     archive = folder / f"{name}.tar.gz"
     if result.returncode != 0 or not archive.is_file():

@@ -1,12 +1,14 @@
 """transformers' common tests for models, configurations and pipelines, on ours."""
 
+import tempfile
 import unittest
 
+import pytest
 import torch
 from tests.test_configuration_common import ConfigTester
 from tests.test_modeling_common import ModelTesterMixin, floats_tensor, ids_tensor, random_attention_mask
 from tests.test_pipeline_mixin import PipelineTesterMixin
-from transformers import pipeline
+from transformers import AutoModel, AutoModelForSequenceClassification, pipeline
 
 from modeling_umons import UmonsConfig, UmonsForSequenceClassification, UmonsModel, build_tokenizer
 
@@ -156,5 +158,16 @@ class UmonsAudioVideoModelTest(UmonsModelTesterMixin, unittest.TestCase):
         for model_class in self.all_model_classes:
             assert model_class(self.model_tester.get_config()).get_input_embeddings() is None
 
-    @unittest.skip("the common test changes the size of the vocabulary, which a model without text does not use")
-    def test_load_with_mismatched_shapes(self): ...
+    def test_load_with_mismatched_shapes(self):
+        """The common test changes the size of the vocabulary; without text, it is the size of an audio frame."""
+        config, inputs = self.model_tester.prepare_config_and_inputs_for_common()
+        with tempfile.TemporaryDirectory() as folder:
+            UmonsForSequenceClassification(config).save_pretrained(folder)
+            with pytest.raises(RuntimeError, match="size mismatch"):
+                AutoModelForSequenceClassification.from_pretrained(folder, num_labels=42)
+            with pytest.raises(RuntimeError, match="size mismatch"):
+                AutoModel.from_pretrained(folder, audio_feature_size=10)
+            options = {"num_labels": 42, "audio_feature_size": 10, "ignore_mismatched_sizes": True}
+            model = AutoModelForSequenceClassification.from_pretrained(folder, **options)
+        inputs["input_features"] = inputs["input_features"][..., :10]
+        assert model(**inputs).logits.shape == (self.model_tester.batch_size, 42)
