@@ -79,7 +79,7 @@ def predict(arguments: argparse.Namespace) -> int:
 
 
 def load_pipeline(model: str | None, trust_remote_code: bool = False):
-    """The pipeline of a model; raises ValueError where no model is given and the default one is not there."""
+    """The pipeline of a model; raises ValueError where it is not there or is no model."""
     if model is None and not DEFAULT_MODEL.is_dir():
         raise ValueError(
             "No --model is given and the default model, hub/umons-mini, is not in this checkout. `make demo` trains one "
@@ -89,11 +89,12 @@ def load_pipeline(model: str | None, trust_remote_code: bool = False):
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    return pipeline(
-        "multimodal-emotion-recognition",
-        model=str(model or DEFAULT_MODEL),
-        trust_remote_code=trust_remote_code or None,
-    )
+    model = str(model or DEFAULT_MODEL)
+    try:
+        return pipeline("multimodal-emotion-recognition", model=model, trust_remote_code=trust_remote_code or None)
+    except (OSError, ValueError) as error:
+        place = "" if Path(model).is_dir() else ", which is no folder here"
+        raise ValueError(f"--model {model}{place}: {error}") from error
 
 
 def format_result(result: dict) -> str:

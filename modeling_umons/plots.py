@@ -26,7 +26,7 @@ def plot_result(result: dict[str, Any], path: str | Path, title: str = ""):
     figure = Figure(figsize=(8, 2.6 + 1.9 * len(attention)), layout="constrained")
     axes = figure.subplots(1 + len(attention), 1, squeeze=False, height_ratios=[1.4, *[1] * len(attention)])[:, 0]
     if title:
-        figure.suptitle(title)
+        figure.suptitle(title, parse_math=False)  # a dollar is a dollar
     _draw_scores(axes[0], result)
     for axis, (modality, weights) in zip(axes[1:], attention.items(), strict=True):
         if modality == "text":
@@ -50,10 +50,8 @@ def _draw_scores(axis, result: dict[str, Any]):
 def _draw_words(axis, weights: list[dict[str, Any]]):
     positions = range(len(weights))
     axis.bar(positions, [entry["weight"] for entry in weights], color=NEUTRAL)
-    rotation = 0 if len(weights) <= 8 else 60
-    axis.set_xticks(
-        positions, [entry["word"] for entry in weights], rotation=rotation, ha="center" if rotation == 0 else "right"
-    )
+    slant = {"rotation": 60, "ha": "right"} if len(weights) > 8 else {}
+    axis.set_xticks(positions, [entry["word"] for entry in weights], parse_math=False, **slant)
     axis.set_ylabel("weight")
     axis.set_title("where it looked: words", loc="left")
 

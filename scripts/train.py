@@ -22,7 +22,8 @@ from pathlib import Path
 import numpy as np
 import torch
 import yaml
-from datasets import DatasetDict, load_dataset
+from datasets import Dataset, DatasetDict, load_dataset
+from datasets.exceptions import DatasetsError
 from transformers import HfArgumentParser, Trainer, TrainingArguments, pipeline, set_seed
 from transformers.utils.logging import disable_progress_bar
 
@@ -37,7 +38,7 @@ from modeling_umons import (
 )
 from modeling_umons.tokenization_umons import build_embedding_matrix, load_word_vectors
 from modeling_umons.training.card import write_model_card
-from modeling_umons.training.metrics import constant_logits, task_metrics
+from modeling_umons.training.metrics import constant_metrics, task_metrics
 from modeling_umons.training.progress import show_progress
 from modeling_umons.training.tables import Collator, extract, read_table, split_table, undecoded
 from modeling_umons.training.tasks import TASKS, Task, make_task
@@ -111,14 +112,29 @@ class RunArguments(TrainingArguments):
 
 def parse_arguments(arguments: list[str]) -> tuple[DataArguments, ModelArguments, RunArguments]:
     """Command-line options over a recipe's over the defaults."""
-    parser = HfArgumentParser((DataArguments, ModelArguments, RunArguments), description=__doc__.split("\n\n")[0])
+    parser = HfArgumentParser(
+        (DataArguments, ModelArguments, RunArguments),
+        description=__doc__.split("\n\n")[0],
+        usage="train.py [recipe.yaml] [--options]",
+    )
+    parser.error = _refuse
     if arguments and arguments[0].endswith((".yaml", ".yml")):
-        recipe = yaml.safe_load(Path(arguments.pop(0)).read_text(encoding="utf-8"))
+        path, *arguments = arguments
+        try:
+            recipe = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        except yaml.YAMLError as error:
+            raise ValueError(f"{path} is no YAML: {error}") from error
+        if not isinstance(recipe, dict):
+            raise ValueError(f"{path} is no recipe: it needs a line `option: value` for each option.")
         known = {action.dest for action in parser._actions}
         if unknown := sorted(set(recipe) - known):
-            raise ValueError(f"The recipe has option(s) {unknown} that nothing reads; `--help` lists what there is.")
+            raise ValueError(f"{path} has option(s) {unknown} that nothing reads; `--help` lists what there is.")
         parser.set_defaults(**recipe)
     return parser.parse_args_into_dataclasses(arguments)
+
+
+def _refuse(message: str):
+    raise ValueError(f"{message}; `--help` lists what there is.")
 
 
 def load_splits(data: DataArguments, seed: int) -> DatasetDict:
@@ -131,7 +147,7 @@ def load_splits(data: DataArguments, seed: int) -> DatasetDict:
     else:
         files = {"train": data.train_file, "validation": data.validation_file, "test": data.test_file}
         splits = DatasetDict({name: read_table(file, data.audio_column) for name, file in files.items() if file})
-    if "validation" not in splits:
+    if "validation" not in splits and "train" in splits:
         splits.update(split_table(splits["train"], data.validation_share, seed))
     for name in ("train", "validation"):
         if not len(splits.get(name, ())):
@@ -175,30 +191,59 @@ def make_model(
     return model, processor
 
 
-def main():
-    data, model_arguments, run = parse_arguments(sys.argv[1:])
-    logging.basicConfig(level=logging.INFO if run.should_log else logging.WARNING, format="%(name)s: %(message)s")
+def make_task_of(data: DataArguments, train: Dataset) -> Task:
+    """The task; classes are those of the training rows."""
+    if data.task != "classification":
+        return make_task(data.task)
+    if data.label_column not in train.column_names:
+        raise ValueError(f"The table has no column {data.label_column!r}; its columns are {train.column_names}.")
+    return make_task(data.task, data.label_column, [c for c in train[data.label_column] if c is not None])
+
+
+def extract_splits(
+    splits: DatasetDict, processor: UmonsProcessor, task: Task, modalities: list[str], data: DataArguments
+) -> dict[str, Dataset]:
+    """What the model reads of each split; says what cannot be read, and goes on without it."""
+    rows = {}
+    for name, split in splits.items():
+        rows[name], problems = extract(
+            split, processor, task, modalities, data.text_column, data.audio_column, data.preprocessing_num_proc
+        )
+        logger.info("%s: %d rows, %d with a problem", name, len(rows[name]), len(problems))
+        for problem in problems:
+            logger.warning("%s, %s", name, problem)
+        if name != "test" and not len(rows[name]):
+            raise ValueError(f"No row of the split {name!r} can be used; the first problem is: {problems[0]}")
+    return rows
+
+
+def evaluate(trainer: Trainer, task: Task, rows: dict[str, Dataset]) -> dict[str, dict]:
+    """All measures of each held-out split, beside a constant predictor's."""
+    results, train_truth = {}, np.array(rows["train"]["labels"])
+    for name in ("validation", "test"):
+        if name in rows and len(rows[name]):
+            prediction = trainer.predict(rows[name])
+            results[name] = {
+                "rows": len(rows[name]),
+                "model": task_metrics(task, prediction.label_ids, prediction.predictions),
+                "constant": constant_metrics(task, train_truth, prediction.label_ids),
+            }
+    return results
+
+
+def train(data: DataArguments, model_arguments: ModelArguments, run: RunArguments):
+    logging.basicConfig(level=logging.INFO if run.should_log else logging.WARNING, format="%(message)s")
     disable_progress_bar()  # of loading and saving; that of training stays
     set_seed(run.seed)
 
     splits = load_splits(data, run.seed)
-    classes = [c for c in splits["train"][data.label_column] if c is not None] if data.task == "classification" else ()
-    task = make_task(data.task, data.label_column, classes)
+    task = make_task_of(data, splits["train"])
     texts = []
     if "text" in model_arguments.modalities and data.text_column in splits["train"].column_names:
-        texts = [text for text in splits["train"][data.text_column] if text is not None]
+        texts = [str(text) for text in splits["train"][data.text_column] if text is not None]
     model, processor = make_model(model_arguments, task, texts)
-
     with run.main_process_first(desc="features"):
-        rows = {}
-        for name, split in splits.items():
-            rows[name], problems = extract(
-                split, processor, task, model.config.modalities, data.text_column, data.audio_column,
-                data.preprocessing_num_proc,
-            )  # fmt: skip
-            logger.info("%s: %d rows, %d with a problem", name, len(rows[name]), len(problems))
-            for problem in problems:
-                logger.warning("%s: %s", name, problem)
+        rows = extract_splits(splits, processor, task, model.config.modalities, data)
 
     trainer = Trainer(
         model=model,
@@ -212,17 +257,7 @@ def main():
     show_progress(trainer)
     trainer.train(resume_from_checkpoint=run.resume_from_checkpoint)
 
-    results = {}
-    train_truth = np.array(rows["train"]["labels"])
-    for name in ("validation", "test"):
-        if name in rows and len(rows[name]):
-            prediction = trainer.predict(rows[name])
-            constant = constant_logits(task, train_truth, len(rows[name]))
-            results[name] = {
-                "rows": len(rows[name]),
-                "model": task_metrics(task, prediction.label_ids, prediction.predictions),
-                "constant": task_metrics(task, prediction.label_ids, constant),
-            }
+    results = evaluate(trainer, task, rows)
     if trainer.is_world_process_zero():
         output = Path(run.output_dir)
         # The pipeline's code first, and the processor last: the pipeline saves parts of it in its own way.
@@ -241,6 +276,13 @@ def print_results(results: dict):
         print(f"\n{name} ({result['rows']} rows){'':<14}model   constant")
         for metric, value in result["model"].items():
             print(f"  {metric:<24}{value:>8.3f}   {result['constant'].get(metric, float('nan')):>8.3f}")
+
+
+def main():
+    try:
+        train(*parse_arguments(sys.argv[1:]))
+    except (OSError, ValueError, DatasetsError) as error:
+        raise SystemExit(f"error: {error}") from error
 
 
 if __name__ == "__main__":

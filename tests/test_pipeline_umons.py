@@ -1,6 +1,7 @@
 """The pipeline: every form of input, every option and every kind of model, on clips made here."""
 
 import io
+import itertools
 import json
 import re
 
@@ -360,7 +361,7 @@ def test_segments_are_contiguous_and_cover_the_file(recognize, form, seconds, se
     assert [time for r in results for time in r["timestamp"]] == pytest.approx(
         [time for pair in expected for time in pair], abs=2e-3
     )
-    assert all(before["timestamp"][1] == after["timestamp"][0] for before, after in zip(results, results[1:]))
+    assert all(before["timestamp"][1] == after["timestamp"][0] for before, after in itertools.pairwise(results))
     assert all(result["modalities"] == ["audio"] for result in results)
 
 
@@ -398,7 +399,7 @@ def test_a_hole_in_a_file_has_no_answer(recognize):
 
 def test_text_and_segments_exclude_each_other(recognize, clip):
     for options in ({"segment_s": 1.0}, {"return_timestamps": True}):
-        with pytest.raises(ValueError, match="`text` cannot be cut into segments.*transcriber="):
+        with pytest.raises(ValueError, match=r"`text` cannot be cut into segments.*transcriber="):
             recognize({"text": "so glad", "video": clip}, **options)
         with pytest.raises(ValueError, match="no sound to cut into segments"):
             recognize({}, **options)

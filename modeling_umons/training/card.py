@@ -12,7 +12,7 @@ RECIPE = ("learning_rate", "lr_scheduler_type", "per_device_train_batch_size", "
 
 
 def results_table(results: dict[str, dict[str, Any]]) -> str:
-    """Markdown: a row for each measure, for each split the model's figure and the constant predictor's."""
+    """Markdown: a row for each measure, in it for each split the model's figure and the constant predictor's."""
     splits = list(results)
     if not splits:
         return "Not evaluated."

@@ -17,27 +17,36 @@ READERS = {".csv": "read_csv", ".tsv": "read_table", ".parquet": "read_parquet",
 
 def read_table(path: str | Path, audio_column: str) -> Dataset:
     """
-    A table (.csv, .tsv, .jsonl or .parquet), in which the paths of `audio_column` are made relative to nothing: they are
-    looked up beside the table. Raises OSError for a file that is not there and ValueError for one that is no table.
+    A table (.csv, .tsv, .jsonl or .parquet) of which the files in `audio_column`, unless their paths are absolute, are
+    looked up beside the table. Raises OSError for a table that is not there and ValueError for one that is none.
     """
     import pandas as pd
+    import pyarrow as pa
 
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: there is no such table.")
     if path.suffix not in READERS:
         raise ValueError(f"{path}: a table ends in {', '.join(READERS)}.")
-    # Words such as "nan" and "null" are words; only an empty cell lacks its value.
-    options = {"lines": True} if path.suffix == ".jsonl" else {}
+    options = {"dtype_backend": "numpy_nullable"}  # whole numbers stay whole in a column with empty cells
     if path.suffix in (".csv", ".tsv"):
-        options = {"keep_default_na": False, "na_values": [""]}
+        # Words such as "nan" and "null" are words; only an empty cell lacks its value.
+        options |= {"keep_default_na": False, "na_values": [""], "low_memory": False}
+    if path.suffix == ".jsonl":
+        options = {
+            "lines": True,
+            "dtype": False,
+            "convert_dates": False,
+        }  # values are of the types they are written in
     try:
         frame = getattr(pd, READERS[path.suffix])(path, **options)
-    except (ValueError, pd.errors.ParserError) as error:
+        if audio_column in frame:
+            frame[audio_column] = [
+                None if pd.isna(file) else str(path.parent / str(file)) for file in frame[audio_column]
+            ]
+        return Dataset.from_pandas(frame.astype(object).where(frame.notna(), None), preserve_index=False)
+    except (ValueError, pa.ArrowException) as error:
         raise ValueError(f"{path} cannot be read as a table: {error}") from error
-    if audio_column in frame:
-        frame[audio_column] = frame[audio_column].map(lambda name: str(path.parent / name), na_action="ignore")
-    return Dataset.from_pandas(frame.astype(object).where(frame.notna(), None), preserve_index=False)
 
 
 def split_table(dataset: Dataset, validation_share: float, seed: int) -> DatasetDict:
@@ -80,28 +89,32 @@ def extract(
         `labels`; and one line for each of the others and for each file that could not be read, which says why.
     """
     wanted = {"text": text_column, "audio": audio_column}
+    if not set(modalities) <= set(wanted):
+        raise ValueError(f"Training reads {' and '.join(wanted)}, but the model's modalities are {list(modalities)}.")
     missing = [c for c in (*(wanted[m] for m in modalities), *task.columns) if c not in dataset.column_names]
     if missing:
         raise ValueError(f"The table has no column {missing}; its columns are {dataset.column_names}.")
 
     def features_of(row: dict[str, Any], index: int) -> dict[str, Any]:
-        item = {"input_ids": None, "input_features": None, "labels": task.label(row), "problem": None}
-        name = f"row {index}"
+        item = {"input_ids": None, "input_features": None, "labels": None, "problem": None}
+        try:
+            item["labels"] = task.label(row)
+        except ValueError as error:
+            raise ValueError(f"Row {index} of the table: {error}") from error
         if "text" in modalities and row[text_column] is not None:
-            item["input_ids"] = processor.tokenizer(row[text_column], truncation=True)["input_ids"] or None
+            item["input_ids"] = processor.tokenizer(str(row[text_column]), truncation=True)["input_ids"] or None
         if "audio" in modalities and row[audio_column] is not None:
-            source = _source(row[audio_column])
-            name = source if isinstance(source, str) else name
             try:
-                clip = read_clip(source, video=False)
+                clip = read_clip(_source(row[audio_column]), video=False)
                 frames = processor.feature_extractor(clip.audio, sampling_rate=clip.sampling_rate)["input_features"][0]
                 item["input_features"] = frames
             except (OSError, ValueError) as error:
-                item["problem"] = f"{name}: {error}"
+                item["problem"] = f"row {index}: {error}"
         if item["labels"] is None:
-            item["problem"] = f"{name}: it has no label in {', '.join(task.columns)}"
+            item["problem"] = f"row {index}: no label in {', '.join(task.missing(row))}"
         elif item["input_ids"] is None and item["input_features"] is None:
-            item["problem"] = item["problem"] or f"{name}: it has neither words nor sound"
+            item["problem"] = item["problem"] or f"row {index}: nothing in {', '.join(wanted[m] for m in modalities)}"
+            item["labels"] = None  # which tells below that the row is of no use
         return item
 
     label = Value("int64" if task.problem_type == "single_label_classification" else "float32")
@@ -124,13 +137,7 @@ def extract(
         desc="features",
     )
     problems = [problem for problem in extracted["problem"] if problem is not None]
-    usable = [
-        i
-        for i, (ids, frames, labels) in enumerate(
-            zip(*(extracted[name] for name in ("input_ids", "input_features", "labels")), strict=True)
-        )
-        if labels is not None and (ids is not None or frames is not None)
-    ]
+    usable = [i for i, label in enumerate(extracted["labels"]) if label is not None]
     return extracted.select(usable).remove_columns("problem"), problems
 
 

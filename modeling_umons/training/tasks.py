@@ -39,20 +39,34 @@ class Task:
             self.name, ("sentiment",)
         )
 
+    def missing(self, row: Mapping[str, Any]) -> list[str]:
+        """The columns in which the row has no label."""
+        return [column for column in self.columns if _is_missing(row[column])]
+
     def label(self, row: Mapping[str, Any]) -> list[float] | float | int | None:
-        """The label of a row, as the model's `labels` want it; None where the row has none. An unknown part is NaN."""
-        known = [None if row[column] is None or row[column] != row[column] else row[column] for column in self.columns]
-        if all(value is None for value in known):
-            return None
+        """
+        The label of a row, as the model's `labels` want it; None where the row has none. For `joint` an unknown part is
+        NaN; for `emotion` all six must be known. Raises ValueError for a cell that is no number or of an unknown class.
+        """
         if self.name == "classification":
-            return self.labels.index(str(known[0]))
+            value = row[self.label_column]
+            if not _is_missing(value) and str(value) not in self.labels:
+                raise ValueError(
+                    f"{self.label_column} is {str(value)!r}, a class that no training row has; those of the training rows "
+                    f"are {', '.join(self.labels)}."
+                )
+            return None if _is_missing(value) else self.labels.index(str(value))
+        values = [_number(row[column], column) for column in self.columns]
+        if all(map(math.isnan, values)):
+            return None
         if self.name in ("joint", "emotion"):
             # An emotion is present when its intensity is above 0.
-            emotions = [math.nan if value is None else float(value > 0) for value in known[-len(EMOTIONS) :]]
-            sentiment = [math.nan if known[0] is None else float(known[0])] if self.name == "joint" else []
-            return sentiment + emotions
+            emotions = [value if math.isnan(value) else float(value > 0) for value in values[-len(EMOTIONS) :]]
+            if self.name == "joint":
+                return [values[0], *emotions]
+            return None if any(map(math.isnan, emotions)) else emotions
         return {"sentiment": float, "sentiment-7": sentiment_class_7, "sentiment-2": sentiment_class_2}[self.name](
-            known[0]
+            values[0]
         )
 
     def config_options(self) -> dict[str, Any]:
@@ -63,6 +77,18 @@ class Task:
             "id2label": dict(enumerate(self.labels)),
             "label2id": {label: i for i, label in enumerate(self.labels)},
         }
+
+
+def _is_missing(value: Any) -> bool:
+    return value is None or value != value
+
+
+def _number(value: Any, column: str) -> float:
+    """NaN where it is missing."""
+    try:
+        return math.nan if value is None else float(value)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{column} is {value!r}, which is no number.") from error
 
 
 def make_task(name: str, label_column: str = "label", classes: Iterable[str] = ()) -> Task:
