@@ -33,6 +33,32 @@ SIZES = (
 
 @auto_docstring(
     custom_intro="""
+    Configuration of the R(2+1)D network with 18 layers, torchvision's `r2plus1d_18`, which turns clips of 16 pictures of
+    112 x 112 into features of size 512.
+    """
+)
+@strict
+class UmonsVideoTowerConfig(PreTrainedConfig):
+    r"""
+    hidden_size (`int`, *optional*, defaults to 512):
+        Size of the features. The network has no other.
+    freeze (`bool`, *optional*, defaults to `True`):
+        Whether training leaves the network as it is.
+    """
+
+    model_type = "umons_video_tower"
+
+    hidden_size: int = 512
+    freeze: bool = True
+
+    def __post_init__(self, **kwargs):
+        super().__post_init__(**kwargs)
+        if self.hidden_size != 512:
+            raise ValueError(f"`hidden_size` of the video tower is {self.hidden_size}, but r2plus1d_18 gives 512.")
+
+
+@auto_docstring(
+    custom_intro="""
     Configuration of the UMONS joint-encoding transformer (TBJE; Delbrouck et al., Challenge-HML at ACL 2020,
     doi 10.18653/v1/2020.challengehml-1.1). The defaults are the paper's recipe for text and audio. A modality that does
     not exist, and sizes that do not fit each other, raise a ValueError.
@@ -69,6 +95,8 @@ class UmonsConfig(PreTrainedConfig):
         Mel bins of an audio frame.
     video_feature_size (`int`, *optional*, defaults to 512):
         Size of the feature vector of a video clip.
+    video_tower (`UmonsVideoTowerConfig` or `dict`, *optional*):
+        With it the model has a video tower and takes pictures (`pixel_values_videos`) in place of `video_features`.
     layer_norm_eps (`float`, *optional*, defaults to 1e-6):
         Added to the variance in layer normalisation.
     initializer_factor (`float`, *optional*, defaults to 1.0):
@@ -92,6 +120,7 @@ class UmonsConfig(PreTrainedConfig):
     ```"""
 
     model_type = "umons"
+    sub_configs = {"video_tower": UmonsVideoTowerConfig}
     _auto_class: ClassVar[str] = "AutoConfig"  # saving copies the code, so that the folder loads without this package
 
     modalities: list[str] | tuple[str, ...] = ("text", "audio")
@@ -108,6 +137,7 @@ class UmonsConfig(PreTrainedConfig):
     max_video_length: int = 60
     audio_feature_size: int = 80
     video_feature_size: int = 512
+    video_tower: UmonsVideoTowerConfig | dict | None = None
     layer_norm_eps: float = 1e-6
     initializer_factor: float = 1.0
     legacy_masking: bool = False
@@ -133,6 +163,8 @@ class UmonsConfig(PreTrainedConfig):
                 "AutoModelForSequenceClassification": "modeling_umons.UmonsForSequenceClassification",
             },
         )
+        if isinstance(self.video_tower, dict):
+            self.video_tower = UmonsVideoTowerConfig(**self.video_tower)
         super().__post_init__(**kwargs)
         # `@strict` calls this again, but wraps what it raises in an error that is no ValueError.
         self.validate_architecture()
@@ -150,6 +182,13 @@ class UmonsConfig(PreTrainedConfig):
             raise ValueError(
                 f"`hidden_size` ({self.hidden_size}) must be a multiple of `num_attention_heads` ({self.num_attention_heads})."
             )
+        if self.video_tower is not None and "video" not in self.modalities:
+            raise ValueError(f"`video_tower` is given, but `modalities` is {self.modalities}: add 'video'.")
+        if self.video_tower is not None and self.video_feature_size != self.video_tower.hidden_size:
+            raise ValueError(
+                f"`video_feature_size` is {self.video_feature_size}, but the video tower gives features of "
+                f"{self.video_tower.hidden_size}."
+            )
         if self.joint_sentiment and self.num_labels < 2:
             raise ValueError(
                 "`joint_sentiment=True` needs at least two labels, the sentiment and an emotion (the six emotions of "
@@ -166,4 +205,4 @@ class UmonsConfig(PreTrainedConfig):
         return getattr(self, f"max_{modality}_length")
 
 
-__all__ = ["UmonsConfig"]
+__all__ = ["UmonsConfig", "UmonsVideoTowerConfig"]

@@ -99,6 +99,25 @@ def _check_values(config: UmonsConfig, modality: str, value: torch.Tensor):
         raise ValueError(f"`{name}` holds NaN or infinite values in row(s) {rows}: leave them out or repair them.")
 
 
+def check_clips(config: UmonsConfig, clips: torch.Tensor, mask: torch.Tensor | None):
+    """Raises ValueError for `pixel_values_videos` that the model's video tower cannot take."""
+    if config.video_tower is None:
+        raise ValueError(
+            "`pixel_values_videos` is given, but this model has no video tower: pass `video_features`, or configure one "
+            "with `UmonsConfig(video_tower={})`."
+        )
+    if clips.ndim != 6 or clips.shape[3] != 3:
+        raise ValueError(
+            f"`pixel_values_videos` has shape {tuple(clips.shape)}, but this model wants (batch, clips, 16, 3, 112, 112)."
+        )
+    if mask is not None and mask.shape != clips.shape[:2]:
+        raise ValueError(
+            f"`video_features_mask` has shape {tuple(mask.shape)}, but it must have that of the clips, {tuple(clips.shape[:2])}."
+        )
+    if _may_look_at_values(clips) and not torch.isfinite(clips).all():
+        raise ValueError("`pixel_values_videos` holds NaN or infinite values: leave such videos out or repair them.")
+
+
 def _check_rows(config: UmonsConfig, masks: dict[str, torch.BoolTensor]):
     if not masks:
         raise ValueError(

@@ -22,6 +22,7 @@ from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.masking_utils import create_bidirectional_mask
 from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.processing_utils import Unpack
 from transformers.utils import ModelOutput, TransformersKwargs, auto_docstring, can_return_tuple, logging
@@ -29,7 +30,8 @@ from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .configuration_umons import UmonsConfig
-from .inputs_umons import INPUT_NAMES, prepare_inputs
+from .inputs_umons import INPUT_NAMES, check_clips, prepare_inputs
+from .video_tower_umons import UmonsVideoTower
 
 
 logger = logging.get_logger(__name__)
@@ -369,6 +371,35 @@ class UmonsPreTrainedModel(PreTrainedModel):
         else:
             super()._init_weights(module)
 
+    @can_return_tuple
+    @auto_docstring
+    def get_video_features(
+        self, pixel_values_videos: torch.FloatTensor, video_features_mask: torch.Tensor | None = None, **kwargs
+    ) -> BaseModelOutputWithPooling:
+        r"""
+        pixel_values_videos (`torch.FloatTensor` of shape `(batch_size, video_length, 16, 3, 112, 112)`):
+            Normalised clips, as [`UmonsVideoProcessor`] gives them.
+        video_features_mask (`torch.Tensor` of shape `(batch_size, video_length)`, *optional*):
+            1 for clips, 0 for padding, of which no features are computed.
+
+        Returns:
+            [`BaseModelOutputWithPooling`], whose `pooler_output` is the model's `video_features`, `(batch_size, video_length,
+            512)`: zero where the mask is.
+        """
+        check_clips(self.config, pixel_values_videos, video_features_mask)
+        clips = pixel_values_videos.flatten(0, 1)
+        if video_features_mask is None:
+            features = self.base_model.video_tower(clips)
+        else:
+            is_clip = video_features_mask.flatten().to(device=clips.device, dtype=torch.bool)
+            features = clips.new_zeros(
+                len(clips), self.config.video_feature_size, dtype=self.base_model.video_tower.dtype
+            )
+            if is_clip.any():
+                features[is_clip] = self.base_model.video_tower(clips[is_clip])
+        features = features.unflatten(0, pixel_values_videos.shape[:2])
+        return BaseModelOutputWithPooling(last_hidden_state=features, pooler_output=features)
+
 
 @auto_docstring(
     custom_intro="""
@@ -393,6 +424,8 @@ class UmonsModel(UmonsPreTrainedModel):
             "video": lambda: nn.Linear(config.video_feature_size, config.hidden_size),
         }
         self.front_ends = nn.ModuleDict({modality: front_ends[modality]() for modality in config.modalities})
+        # CODEPATH: models of raw pictures have a tower; those of the paper are given the features of clips
+        self.video_tower = UmonsVideoTower(config.video_tower) if config.video_tower is not None else None
         last = config.num_hidden_layers - 1
         self.layers = nn.ModuleList([UmonsLayer(config, is_last=i == last) for i in range(config.num_hidden_layers)])
         self.poolers = nn.ModuleDict({modality: UmonsPooler(config) for modality in config.modalities})
@@ -416,6 +449,7 @@ class UmonsModel(UmonsPreTrainedModel):
         input_features_mask: torch.Tensor | None = None,
         video_features: torch.FloatTensor | None = None,
         video_features_mask: torch.Tensor | None = None,
+        pixel_values_videos: torch.FloatTensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> UmonsModelOutput:
         r"""
@@ -431,7 +465,12 @@ class UmonsModel(UmonsPreTrainedModel):
             Features of consecutive video clips.
         video_features_mask (`torch.Tensor` of shape `(batch_size, video_length)`, *optional*):
             1 for clips, 0 for padding.
+        pixel_values_videos (`torch.FloatTensor` of shape `(batch_size, video_length, 16, 3, 112, 112)`, *optional*):
+            Normalised clips, which the video tower turns into `video_features`.
         """
+        if pixel_values_videos is not None and video_features is None:
+            videos = self.get_video_features(pixel_values_videos, video_features_mask, return_dict=True)
+            video_features = videos.pooler_output
         inputs = {
             "text": (input_ids, attention_mask),
             "audio": (input_features, input_features_mask),
@@ -536,6 +575,7 @@ class UmonsForSequenceClassification(UmonsPreTrainedModel):
         input_features_mask: torch.Tensor | None = None,
         video_features: torch.FloatTensor | None = None,
         video_features_mask: torch.Tensor | None = None,
+        pixel_values_videos: torch.FloatTensor | None = None,
         labels: torch.Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> UmonsSequenceClassifierOutput:
@@ -552,6 +592,8 @@ class UmonsForSequenceClassification(UmonsPreTrainedModel):
             Features of consecutive video clips.
         video_features_mask (`torch.Tensor` of shape `(batch_size, video_length)`, *optional*):
             1 for clips, 0 for padding.
+        pixel_values_videos (`torch.FloatTensor` of shape `(batch_size, video_length, 16, 3, 112, 112)`, *optional*):
+            Normalised clips, which the video tower turns into `video_features`.
         labels (`torch.Tensor`, *optional*):
             Classes, `(batch_size,)` int64; several labels, `(batch_size, num_labels)` float of 0 and 1; a number,
             `(batch_size,)` float; with `joint_sentiment`, `(batch_size, num_labels)` float, the sentiment and then the
@@ -564,6 +606,7 @@ class UmonsForSequenceClassification(UmonsPreTrainedModel):
             input_features_mask=input_features_mask,
             video_features=video_features,
             video_features_mask=video_features_mask,
+            pixel_values_videos=pixel_values_videos,
             **kwargs,
         )
         logits = self.classifier(outputs.pooler_output)
