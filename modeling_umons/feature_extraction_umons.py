@@ -48,6 +48,40 @@ def _mel_basis(n_fft: int, feature_size: int, sampling_rate: int) -> torch.Tenso
     return torch.from_numpy(filters.astype(np.float32))
 
 
+def to_mono(waveform, name: str) -> torch.Tensor:
+    """Checks one waveform, called `name` in errors, and returns it as `(num_samples,)` float32 on the CPU."""
+    if isinstance(waveform, torch.Tensor):
+        waveform = waveform.detach().cpu()
+        waveform = waveform.float() if waveform.is_floating_point() else waveform  # NumPy has no bfloat16
+    try:
+        samples = np.asarray(waveform)
+    except ValueError as error:
+        raise ValueError(f"{name} has channels of unequal length; they must be equally long.") from error
+
+    if samples.ndim not in (1, 2):
+        raise ValueError(
+            f"{name} has shape {samples.shape}; give (num_samples,) or (num_channels, num_samples), and a batch"
+            " as a list of waveforms."
+        )
+    if samples.size == 0:
+        raise ValueError(f"{name} is empty; leave it out, or give at least one sample.")
+    if samples.dtype.kind != "f" and samples.dtype.name not in PCM_SCALES:
+        raise ValueError(
+            f"{name} has samples of type {samples.dtype}; give floats in [-1, 1], or integers of type"
+            f" {', '.join(PCM_SCALES)}."
+        )
+
+    zero, full_scale = PCM_SCALES.get(samples.dtype.name, (0, 1))
+    # A copy in any case: torch warns of read-only memory, and refuses negative strides.
+    mono = torch.from_numpy(samples.astype(np.float32, order="C"))
+    mono = (mono - zero) / full_scale
+    if mono.ndim == 2:
+        mono = mono.mean(dim=int(np.argmin(samples.shape)))
+    if not mono.isfinite().all():
+        raise ValueError(f"{name} has NaN or infinite samples; repair or leave out the recording.")
+    return mono
+
+
 class UmonsFeatureExtractor(SequenceFeatureExtractor):
     r"""
     Turns waveforms into the log-mel frames that UMONS reads, after the recipe of TBJE (Delbrouck et al., "A
@@ -189,7 +223,7 @@ class UmonsFeatureExtractor(SequenceFeatureExtractor):
         is_batched = isinstance(audio, (list, tuple)) and len(audio) > 0 and not isinstance(audio[0], Number)
         features, offsets = [], []
         for index, waveform in enumerate(audio if is_batched else [audio]):
-            waveform = self._resample(self._to_mono(waveform, index), sampling_rate)
+            waveform = self._resample(to_mono(waveform, f"Waveform {index} of the batch"), sampling_rate)
             start, end = self._non_silent_span(waveform)
             # One clip at a time, so that its values are the same, to the last bit, in any batch.
             features.append(self._log_mel(waveform[start:end], max_length if truncation else None).numpy())
@@ -212,40 +246,6 @@ class UmonsFeatureExtractor(SequenceFeatureExtractor):
         )
         batch["input_features_mask"] = batch.pop("attention_mask")
         return batch
-
-    def _to_mono(self, waveform, index: int) -> torch.Tensor:
-        """Checks one waveform and returns it as `(num_samples,)` float32 on the CPU."""
-        name = f"Waveform {index} of the batch"
-        if isinstance(waveform, torch.Tensor):
-            waveform = waveform.detach().cpu()
-            waveform = waveform.float() if waveform.is_floating_point() else waveform  # NumPy has no bfloat16
-        try:
-            samples = np.asarray(waveform)
-        except ValueError as error:
-            raise ValueError(f"{name} has channels of unequal length; they must be equally long.") from error
-
-        if samples.ndim not in (1, 2):
-            raise ValueError(
-                f"{name} has shape {samples.shape}; give (num_samples,) or (num_channels, num_samples), and a batch"
-                " as a list of waveforms."
-            )
-        if samples.size == 0:
-            raise ValueError(f"{name} is empty; leave it out, or give at least one sample.")
-        if samples.dtype.kind != "f" and samples.dtype.name not in PCM_SCALES:
-            raise ValueError(
-                f"{name} has samples of type {samples.dtype}; give floats in [-1, 1], or integers of type"
-                f" {', '.join(PCM_SCALES)}."
-            )
-
-        zero, full_scale = PCM_SCALES.get(samples.dtype.name, (0, 1))
-        # A copy in any case: torch warns of read-only memory, and refuses negative strides.
-        mono = torch.from_numpy(samples.astype(np.float32, order="C"))
-        mono = (mono - zero) / full_scale
-        if mono.ndim == 2:
-            mono = mono.mean(dim=int(np.argmin(samples.shape)))
-        if not mono.isfinite().all():
-            raise ValueError(f"{name} has NaN or infinite samples; repair or leave out the recording.")
-        return mono
 
     def _resample(self, waveform: torch.Tensor, sampling_rate: float) -> torch.Tensor:
         if sampling_rate == self.sampling_rate:

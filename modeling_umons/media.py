@@ -170,7 +170,7 @@ def _open(source):
                 metadata_errors="ignore",
                 timeout=HTTP_TIMEOUT if isinstance(file, str) else None,
             )
-        except av.FFmpegError as error:
+        except (av.FFmpegError, OSError) as error:  # the file object's own, where FFmpeg seeks in an empty file
             raise OSError(
                 f"{_name(source)} could not be opened as a clip or sound file ({error.strerror}): pass a complete media "
                 "file, such as mp4, mkv, webm, mpg, wav, flac, mp3 or ogg."
@@ -412,7 +412,7 @@ class _Decoder:
             yield from self.container.demux(*(track.stream for track in self.tracks))
         except (av.InvalidDataError, av.EOFError, IndexError):
             pass  # the rest of the file is damaged or missing; PyAV answers streams that appear by an IndexError
-        except av.FFmpegError as error:
+        except (av.FFmpegError, OSError) as error:
             raise OSError(f"{self.name}: reading stopped ({error.strerror}). Check the file or connection.") from error
 
     def _decode(self, track, packet) -> None:

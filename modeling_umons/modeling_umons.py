@@ -468,7 +468,9 @@ class UmonsModel(UmonsPreTrainedModel):
         pixel_values_videos (`torch.FloatTensor` of shape `(batch_size, video_length, 16, 3, 112, 112)`, *optional*):
             Normalised clips, which the video tower turns into `video_features`.
         """
-        if pixel_values_videos is not None and video_features is None:
+        if pixel_values_videos is not None:
+            if video_features is not None:
+                raise ValueError("`pixel_values_videos` and `video_features` are both given: pass one of them.")
             videos = self.get_video_features(pixel_values_videos, video_features_mask, return_dict=True)
             video_features = videos.pooler_output
         inputs = {

@@ -2,20 +2,18 @@
 # SPDX-License-Identifier: MIT
 """Pipeline for UMONS: a clip, a sound or words in; sentiment and emotions out."""
 
-import os
 from collections.abc import Iterator
-from contextlib import closing
-from pathlib import Path
 from typing import Any
 
 import torch
 from transformers.pipelines.base import ChunkPipeline
+from transformers.utils import logging
 
-from .media import Clip, iter_windows, read_clip
+from .segments_umons import Segment, as_dict, iter_segments
 
 
-# What a dict of inputs may hold.
-INPUT_NAMES = ("text", "audio", "sampling_rate", "video")
+logger = logging.get_logger(__name__)
+
 MODALITY_OF_MASK = {"attention_mask": "text", "input_features_mask": "audio", "video_features_mask": "video"}
 
 
@@ -34,8 +32,9 @@ class MultimodalEmotionPipeline(ChunkPipeline):
 
     An input is a path, a URL or the bytes of a clip or sound file; or a dict with any of `text` (a string), `audio` (a
     path, a URL, bytes, or a waveform (samples,) with `sampling_rate` in Hz beside it; also what `datasets.Audio` gives)
-    and `video` (a path, a URL or bytes; its sound is used unless `audio` is given); or a list or generator of those. A
-    clip without sound is no error where there is `text` to go on with. Raises ValueError for an input in which there is
+    and `video` (a path, a URL or bytes, whose sound is used unless `audio` is given, or frames at the rate of the video
+    processor); or a list or generator of those. Of a file of which one answer is wanted, the first two minutes are read.
+    Pictures count in a model with a video tower. A clip without sound is no error where there is `text` to go on with. Raises ValueError for an input in which there is
     nothing that the model can use, and OSError for a file that cannot be read.
 
     Options, here or in the call:
@@ -45,6 +44,7 @@ class MultimodalEmotionPipeline(ChunkPipeline):
             is left at the end joins in unless it is shorter than a frame of the model's sound.
         return_timestamps (`bool`, *optional*): the same, with segments as long as the model hears at most.
         transcriber (an `automatic-speech-recognition` pipeline, *optional*): hears the words where no `text` is given.
+            Results then have its `text` and, if it can tell, `words` with the `timestamp` of each.
         return_attention (`bool`, *optional*): add `attention`, for each modality where its final glimpse looked.
     """
 
@@ -85,120 +85,90 @@ class MultimodalEmotionPipeline(ChunkPipeline):
 
     def preprocess(self, inputs, segment_s: float | None = None, transcriber=None) -> Iterator[dict[str, Any]]:
         """Yields the model's inputs for each segment, batch axis of 1, every modality of the model in each."""
-        segments = self._segments(self._as_dict(inputs), segment_s, transcriber is not None)
+        config, video_processor = self.model.config, self.processor.video_processor
+        inputs = as_dict(inputs)
+        if "text" not in config.modalities:
+            inputs.pop("text", None)
+        transcribes = transcriber is not None and "text" in config.modalities and "text" not in inputs
+        segments = iter_segments(
+            inputs,
+            segment_s,
+            listens="audio" in config.modalities or transcribes,
+            looks=config.video_tower is not None,
+            shortest_s=self.processor.feature_extractor.frame_duration,
+            frame_rate=video_processor.frame_rate,
+            size=(video_processor.size["height"], video_processor.size["width"]),
+        )
         segment = next(segments)
         while segment is not None:
             following = next(segments, None)
-            if following is not None and self._is_sliver(following, segment_s):
-                following = None
-            if segment["text"] is None and transcriber is not None and segment["audio"] is not None:
-                sound = {"raw": segment["audio"], "sampling_rate": segment["sampling_rate"]}
-                segment["text"] = transcriber(sound)["text"]
+            if transcribes and segment.audio is not None:
+                self._transcribe(segment, transcriber)
             item = self._process(segment)
             if segment_s is None and not any(item[mask].any() for mask in MODALITY_OF_MASK if mask in item):
-                raise ValueError(self._nothing_in(segment["text"]))
+                raise ValueError(self._nothing_in(segment.text))
             yield {**item, "is_last": following is None}
             segment = following
 
-    def _as_dict(self, inputs) -> dict[str, Any]:
-        if isinstance(inputs, (str, Path, bytes)):
-            if isinstance(inputs, str) and not _is_file_or_url(inputs):
-                raise ValueError(
-                    f"{inputs!r:.200} is neither a file nor a URL. To analyse words, pass {{'text': ...}}."
-                )
-            return {"video": inputs}
-        if not isinstance(inputs, dict):
-            raise ValueError(
-                f"An input is a path, a URL, bytes, or a dict with any of {', '.join(INPUT_NAMES)}, not {type(inputs).__name__}."
-            )
-        unknown = set(inputs) - set(INPUT_NAMES)
-        if unknown:
-            raise ValueError(f"An input has no {sorted(unknown)}: pass any of {', '.join(INPUT_NAMES)}.")
-        inputs = {name: value for name, value in inputs.items() if value is not None}
-        for name in ("audio", "video"):
-            inputs.update(_from_datasets(name, inputs.get(name)))
-        if not isinstance(inputs.get("text", ""), str):
-            raise ValueError(f"`text` must be a string, not {type(inputs['text']).__name__}.")
-        return inputs
-
-    def _segments(
-        self, inputs: dict[str, Any], segment_s: float | None, transcribes: bool
-    ) -> Iterator[dict[str, Any]]:
-        """Yields dicts of `start`, `end` (seconds; `None` without sound), `text`, `audio` (samples,), `sampling_rate`."""
-        text, sound, rate = inputs.get("text"), inputs.get("audio"), inputs.get("sampling_rate")
-        nothing = {"start": None, "end": None, "text": text, "audio": None, "sampling_rate": None}
-        if segment_s is not None and text is not None:
-            raise ValueError(
-                "`text` cannot be cut into segments, as nothing says when its words are spoken: pass `transcriber=` "
-                "instead of `text`, or leave `segment_s` and `return_timestamps` out."
-            )
-        source = sound if sound is not None else inputs.get("video")
-        listens = "audio" in self.model.config.modalities or (transcribes and text is None)
-        if source is None or not listens:
-            if segment_s is not None:
-                raise ValueError(
-                    "There is no sound to cut into segments: leave `segment_s` and `return_timestamps` out."
-                )
-            yield nothing
-            return
-        if sound is not None and not isinstance(sound, (str, Path, bytes)):
-            if rate is None or not rate > 0:
-                raise ValueError(f"`audio` is a waveform and its `sampling_rate` is {rate}: give it in Hz beside it.")
-            sound = self.processor.feature_extractor._to_mono(sound, 0).numpy()
-            step = max(1, round(segment_s * rate)) if segment_s else len(sound)
-            for first in range(0, len(sound), step):
-                part = sound[first : first + step]
-                times = {"start": first / rate, "end": (first + len(part)) / rate}
-                yield {**nothing, **times, "audio": part, "sampling_rate": rate}
-            return
-
-        clips = [self._listen(source, text)] if segment_s is None else iter_windows(source, segment_s, video=False)
-        for clip in clips:
-            if clip is None:
-                yield nothing
-                continue
-            times = {"start": clip.start, "end": clip.start + clip.duration}
-            yield {**nothing, **times, "audio": clip.audio, "sampling_rate": clip.sampling_rate}
-
-    def _listen(self, source: str | Path | bytes, text: str | None) -> Clip | None:
-        """The sound of a whole file; None for a clip of pictures alone, where there is text to go on with."""
+    def _transcribe(self, segment: Segment, transcriber):
+        """Fills in the words of a segment, and when each is spoken if the transcriber can tell."""
+        sound = {"raw": segment.audio, "sampling_rate": segment.sampling_rate}
         try:
-            return read_clip(source, video=False)
-        except OSError:
-            if text is None or "text" not in self.model.config.modalities or not _has_pictures(source):
-                raise
-            return None
+            heard = transcriber(dict(sound), return_timestamps="word")  # a copy: pipelines empty what they are given
+        except ValueError as error:
+            logger.warning_once(f"The transcriber gives words without time stamps: {error}")
+            heard = transcriber(dict(sound))
+        segment.text = heard["text"]
+        segment.words = [
+            {
+                "word": chunk["text"].strip(),
+                "timestamp": tuple(
+                    None if time is None else round(segment.start + time, 3) for time in chunk["timestamp"]
+                ),
+            }
+            for chunk in heard.get("chunks", [])
+        ]
 
-    def _is_sliver(self, segment: dict[str, Any], segment_s: float) -> bool:
-        """Whether the last segment of a file is a rest of some milliseconds, and no segment of its own."""
-        shortest = min(segment_s, self.processor.feature_extractor.frame_duration)
-        return (
-            segment["end"] - segment["start"] < shortest - 1e-3
-        )  # segments are of whole samples: lengths differ a bit
-
-    def _process(self, segment: dict[str, Any]) -> dict[str, Any]:
+    def _process(self, segment: Segment) -> dict[str, Any]:
         """Tensors for the model, of the same names in every segment, so that segments make batches."""
-        config, text, audio = self.model.config, segment["text"], segment["audio"]
-        item = {"start": segment["start"], "end": segment["end"], "text": text, "offset": 0.0}
+        config = self.model.config
+        item = {
+            "start": segment.start,
+            "end": segment.end,
+            "text": segment.text,
+            "words": segment.words,
+            "offset": 0.0,
+        }
         if "text" in config.modalities:
             tokenizer = self.processor.tokenizer
-            ids = tokenizer(text or "", truncation=True)["input_ids"]
+            ids = tokenizer(segment.text or "", truncation=True)["input_ids"]
             item["input_ids"] = torch.tensor([ids or [tokenizer.pad_token_id]])
             item["attention_mask"] = torch.tensor([[1] * len(ids) or [0]])
-        if "audio" in config.modalities and audio is None:
+        if "audio" in config.modalities:
             item["input_features"] = torch.zeros(1, 1, config.audio_feature_size)
             item["input_features_mask"] = torch.zeros(1, 1, dtype=torch.long)
-        elif "audio" in config.modalities:
-            frames = self.processor.feature_extractor(
-                [audio], sampling_rate=segment["sampling_rate"], return_offsets=True, return_tensors="pt"
-            )
-            item["offset"] = float(frames.pop("offsets")[0])
-            item.update(frames)
+            if segment.audio is not None:
+                frames = self.processor.feature_extractor(
+                    [segment.audio], sampling_rate=segment.sampling_rate, return_offsets=True, return_tensors="pt"
+                )
+                item["offset"] = float(frames.pop("offsets")[0])
+                item.update(frames)
+        if config.video_tower is not None:
+            item["video_features"] = torch.zeros(1, 1, config.video_feature_size)
+            item["video_features_mask"] = torch.zeros(1, 1, dtype=torch.long)
+            if segment.frames is not None:
+                clips = self.processor.video_processor([segment.frames], return_tensors="pt")
+                with torch.no_grad():  # the tower here, so that what waits for a batch is small
+                    seen = self.model.get_video_features(clips["pixel_values_videos"].to(self.device))
+                item["video_features"] = seen.pooler_output.float().cpu()
+                item["video_features_mask"] = clips["video_features_mask"]
         return item
 
     def _nothing_in(self, text: str | None) -> str:
         modalities = self.model.config.modalities
         remedies = {"text": "{'text': ...} with words", "audio": "a file with sound"}
+        if self.model.config.video_tower is not None:
+            remedies["video"] = "a clip with pictures"
         return (
             f"There is nothing in this input for a model of {' and '.join(modalities)}"
             f"{'' if text is None else f', and no word in its text, {text!r:.50}'}: "
@@ -242,8 +212,10 @@ class MultimodalEmotionPipeline(ChunkPipeline):
             result["modalities"] = modalities
             if segment_s is not None:
                 result["timestamp"] = (round(outputs["start"], 3), round(outputs["end"], 3))
-                if outputs["text"] is not None:
-                    result["text"] = outputs["text"]
+            if outputs["words"] is not None:
+                result["text"] = outputs["text"]
+            if outputs["words"]:
+                result["words"] = outputs["words"]
             if return_attention:
                 result["attention"] = {m: self._where_it_looked(m, outputs) for m in modalities}
             results.append(result)
@@ -272,40 +244,15 @@ class MultimodalEmotionPipeline(ChunkPipeline):
             # Words as they were written, not as the vocabulary knows them.
             spans = tokenizer(outputs["text"], truncation=True, return_offsets_mapping=True)["offset_mapping"]
             return [{"word": outputs["text"][i:j], "weight": w} for (i, j), w in zip(spans, weights, strict=True)]
-        step = self.processor.feature_extractor.frame_duration
-        first = (outputs["start"] or 0.0) + outputs["offset"]
+        first = outputs["start"] or 0.0
+        if modality == "audio":
+            step = self.processor.feature_extractor.frame_duration
+            first += outputs["offset"]
+        else:  # the middle of each clip
+            cut = self.processor.video_processor
+            step = cut.clip_stride / cut.frame_rate
+            first += cut.clip_length / 2 / cut.frame_rate
         return [{"time": round(first + i * step, 3), "weight": weight} for i, weight in enumerate(weights)]
-
-
-def _is_file_or_url(text: str) -> bool:
-    return text.lower().startswith(("http://", "https://")) or os.path.exists(
-        text
-    )  # long sentences are no error to it
-
-
-def _from_datasets(name: str, value: Any) -> dict[str, Any]:
-    """What `datasets.Audio` and `datasets.Video` give, in this pipeline's words: decoded, or left undecoded."""
-    if not isinstance(value, dict):
-        is_decoder = hasattr(value, "get_all_samples")
-        return {"audio": value["array"], "sampling_rate": value["sampling_rate"]} if is_decoder else {}
-    for key in ("array", "raw"):
-        if value.get(key) is not None:
-            return {name: value[key], "sampling_rate": value.get("sampling_rate")}
-    for key in ("bytes", "path"):
-        if value.get(key) is not None:
-            return {name: value[key]}
-    raise ValueError(
-        f"`{name}` is a dict of {sorted(value)}: it needs `array` and `sampling_rate`, `bytes` or `path`."
-    )
-
-
-def _has_pictures(source: str | Path | bytes) -> bool:
-    with closing(iter_windows(source, 1.0, audio=False)) as windows:
-        try:
-            next(windows)
-        except OSError:
-            return False
-    return True
 
 
 def _is_number(text: str) -> bool:

@@ -48,8 +48,7 @@ class UmonsVideoTower(PreTrainedModel):
 
         self.network = r2plus1d_18(weights=None)
         self.network.fc = nn.Identity()
-        if config.freeze:
-            self.requires_grad_(False)
+        self.train()  # a module starts in training mode, which a frozen one must not
         self.post_init()
 
     @torch.no_grad()
@@ -73,20 +72,33 @@ class UmonsVideoTower(PreTrainedModel):
                 a local file, a state dict of `r2plus1d_18` written by `torch.save`. It is read without executing anything.
 
         Raises:
-            OSError: the file is not there or no such state dict; ValueError: torchvision has no set of this name.
+            OSError: the weights cannot be fetched or read, or are not those of `r2plus1d_18`.
+            ValueError: there is neither a file nor a set of torchvision of this name.
         """
         from torchvision.models.video import R2Plus1D_18_Weights
 
-        if Path(weights).is_file():
-            try:
+        known = R2Plus1D_18_Weights.__members__
+        is_file = Path(weights).is_file()
+        if not is_file and str(weights) not in known:
+            raise ValueError(
+                f"{str(weights)!r} is neither a file nor weights of torchvision's r2plus1d_18 ({', '.join(known)})."
+            )
+        try:
+            if is_file:
                 state_dict = torch.load(weights, map_location="cpu", weights_only=True)
-            except Exception as error:  # torch raises many kinds for a file that is not what it should be
-                raise OSError(f"{weights} is not a state dict of torchvision's r2plus1d_18: {error}") from error
-        elif str(weights) in R2Plus1D_18_Weights.__members__:
-            state_dict = R2Plus1D_18_Weights[str(weights)].get_state_dict(progress=False, check_hash=True)
-        else:
-            known = ", ".join(R2Plus1D_18_Weights.__members__)
-            raise ValueError(f"{weights!r} is neither a file nor weights of torchvision's r2plus1d_18 ({known}).")
+            else:  # what lies in torch's cache is not checked by its hash
+                state_dict = known[str(weights)].get_state_dict(
+                    progress=False, check_hash=True, map_location="cpu", weights_only=True
+                )
+        except (OSError, RuntimeError) as error:
+            raise OSError(f"{weights} could not be read: {error}") from error
+        except Exception as error:  # torch raises many kinds, whose advice is to execute what is in the file
+            raise OSError(
+                f"{weights} is not a state dict of torchvision's r2plus1d_18 that can be read without executing anything: "
+                "pass what `torch.save(network.state_dict(), path)` writes."
+            ) from error
+        if not isinstance(state_dict, dict) or not all(isinstance(name, str) for name in state_dict):
+            raise OSError(f"{weights} holds no state dict of torchvision's r2plus1d_18: pass its names and tensors.")
         state_dict = {name: tensor for name, tensor in state_dict.items() if not name.startswith("fc.")}
         try:
             self.network.load_state_dict(state_dict)

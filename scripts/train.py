@@ -16,7 +16,7 @@ says how well the model does, beside a predictor that always says the same.
 import json
 import logging
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import numpy as np
@@ -112,25 +112,31 @@ class RunArguments(TrainingArguments):
 
 def parse_arguments(arguments: list[str]) -> tuple[DataArguments, ModelArguments, RunArguments]:
     """Command-line options over a recipe's over the defaults."""
-    parser = HfArgumentParser(
-        (DataArguments, ModelArguments, RunArguments),
-        description=__doc__.split("\n\n")[0],
-        usage="train.py [recipe.yaml] [--options]",
-    )
+    parts = (DataArguments, ModelArguments, RunArguments)
+    description, usage = __doc__.split("\n\n")[0], "train.py [recipe.yaml] [--options]"
+    parser = HfArgumentParser(parts, description=description, usage=usage)
     parser.error = _refuse
     if arguments and arguments[0].endswith((".yaml", ".yml")):
         path, *arguments = arguments
-        try:
-            recipe = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        except yaml.YAMLError as error:
-            raise ValueError(f"{path} is no YAML: {error}") from error
-        if not isinstance(recipe, dict):
-            raise ValueError(f"{path} is no recipe: it needs a line `option: value` for each option.")
-        known = {action.dest for action in parser._actions}
+        recipe = read_recipe(path)
+        known = {option.name for part in parts for option in fields(part)}
         if unknown := sorted(set(recipe) - known):
             raise ValueError(f"{path} has option(s) {unknown} that nothing reads; `--help` lists what there is.")
-        parser.set_defaults(**recipe)
+        # As options of the command line, before those that are there: the same checks, and the last word counts.
+        for name, value in recipe.items():
+            words = [f"--{name}", *map(str, value)] if isinstance(value, list) else [f"--{name}={value}"]
+            arguments = [*words, *arguments] if value is not None else arguments
     return parser.parse_args_into_dataclasses(arguments)
+
+
+def read_recipe(path: str) -> dict:
+    try:
+        recipe = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is no YAML: {error}") from error
+    if not isinstance(recipe, dict):
+        raise ValueError(f"{path} is no recipe: it needs a line `option: value` for each option.")
+    return recipe
 
 
 def _refuse(message: str):

@@ -9,7 +9,13 @@ import av
 import numpy as np
 import pytest
 import torch
-from transformers import pipeline
+from transformers import (
+    Wav2Vec2Config,
+    Wav2Vec2CTCTokenizer,
+    Wav2Vec2FeatureExtractor,
+    Wav2Vec2ForCTC,
+    pipeline,
+)
 
 from modeling_umons import (
     EMOTIONS,
@@ -239,6 +245,45 @@ def test_long_inputs_are_cut(recognize):
     assert len(long["attention"]["audio"]) == 60
 
 
+# --- pictures
+
+
+@pytest.fixture(scope="module")
+def watch():
+    """A pipeline whose model has a video tower."""
+    return make_pipeline(modalities=["text", "audio", "video"], video_tower={}, joint_sentiment=True)
+
+
+def test_pictures_count_in_a_model_with_a_tower(watch, clip, silent_clip):
+    seen = watch({"text": "so glad", "video": clip}, return_attention=True)
+    assert seen["modalities"] == ["text", "audio", "video"]
+    assert sum(entry["weight"] for entry in seen["attention"]["video"]) == pytest.approx(1, abs=1e-5)
+    times = [entry["time"] for entry in seen["attention"]["video"]]
+    assert times == pytest.approx([8 / 15 * (1 + k) for k in range(len(times))], abs=1e-3)
+    assert watch(silent_clip)["modalities"] == ["video"]
+    heard = watch({"text": "so glad", "audio": clip})
+    assert heard["modalities"] == ["text", "audio"]
+    assert seen["sentiment"] != pytest.approx(heard["sentiment"], abs=1e-4)
+    json.dumps(seen)
+
+
+def test_frames_are_pictures_too(watch):
+    frames = np.random.default_rng(0).integers(0, 256, (20, 90, 120, 3), dtype=np.uint8)
+    result = watch({"video": frames})
+    assert result["modalities"] == ["video"]
+    assert close(result, watch({"video": list(frames)}))
+    assert watch({"video": frames, "audio": tone(1), "sampling_rate": RATE})["modalities"] == ["audio", "video"]
+    segments = watch({"video": frames}, segment_s=1.0, batch_size=2)
+    assert [s["timestamp"] for s in segments] == [(0.0, 1.0), (1.0, pytest.approx(1.333))]
+    with pytest.raises(ValueError, match=r"`video` has shape \(20, 90, 120\)"):
+        watch({"video": frames[..., 0]})
+
+
+def test_sound_and_pictures_from_two_files_are_cut_alike(watch, clip, silent_clip):
+    segments = watch({"audio": clip, "video": silent_clip}, segment_s=1.0, batch_size=2)
+    assert segments[0]["modalities"] == ["audio", "video"]
+
+
 # --- clips without sound
 
 
@@ -411,7 +456,7 @@ class Transcriber:
     def __init__(self, *texts: str):
         self.texts, self.heard = list(texts), []
 
-    def __call__(self, sound):
+    def __call__(self, sound, **options):
         self.heard.append(sound)
         return {"text": self.texts[len(self.heard) - 1]}
 
@@ -419,10 +464,49 @@ class Transcriber:
 def test_a_transcriber_fills_in_the_text(recognize, clip, sound):
     transcriber = Transcriber("so very glad")
     result = recognize(clip, transcriber=transcriber)
+    assert result.pop("text") == "so very glad"
     assert close(result, recognize({"text": "so very glad", "video": clip}))
     (heard,) = transcriber.heard
     assert heard["sampling_rate"] == RATE
     assert heard["raw"] == pytest.approx(sound, abs=1e-4)
+
+
+def test_a_speech_recogniser_tells_when_the_words_are_spoken(recognize, clip, tmp_path):
+    """A real pipeline of a tiny random model, which hears letters where there are none."""
+    (tmp_path / "vocab.json").write_text(json.dumps({"<pad>": 0, "|": 1, "s": 2, "o": 3, "<unk>": 4}))
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    convolutions = {"conv_dim": (8, 8), "conv_kernel": (10, 8), "conv_stride": (20, 16), "num_feat_extract_layers": 2}
+    config = Wav2Vec2Config(
+        vocab_size=5, num_conv_pos_embeddings=4, num_conv_pos_embedding_groups=2, **sizes, **convolutions
+    )
+    transcriber = pipeline(
+        "automatic-speech-recognition",
+        model=Wav2Vec2ForCTC(config).eval(),
+        tokenizer=Wav2Vec2CTCTokenizer(str(tmp_path / "vocab.json")),
+        feature_extractor=Wav2Vec2FeatureExtractor(),
+    )
+    result = recognize(clip, transcriber=transcriber)
+    assert result["text"] == " ".join(word["word"] for word in result["words"])
+    for word in result["words"]:
+        start, end = word["timestamp"]
+        assert 0 <= start <= end <= 4
+    for segment in recognize(clip, transcriber=transcriber, segment_s=1.0):
+        for word in segment["words"]:
+            assert segment["timestamp"][0] <= word["timestamp"][0] <= segment["timestamp"][1]
+    json.dumps(result)
+
+
+def test_a_transcriber_without_time_stamps_is_heard_too(recognize, clip):
+    class Plain(Transcriber):
+        def __call__(self, sound, return_timestamps=None):
+            if return_timestamps is not None:
+                raise ValueError("no time stamps here")
+            return super().__call__(sound)
+
+    result = recognize(clip, transcriber=Plain("so very glad"))
+    assert result["text"] == "so very glad"
+    assert "words" not in result
 
 
 def test_a_transcriber_is_not_asked_where_text_is_given(recognize, clip):
@@ -439,7 +523,9 @@ def test_a_transcriber_hears_segments(recognize, clip):
 
 def test_a_transcriber_gives_a_model_of_text_its_words(clip):
     recognize = make_pipeline(modalities=["text"], joint_sentiment=True)
-    assert close(recognize(clip, transcriber=Transcriber("so glad")), recognize({"text": "so glad"}))
+    assert close(
+        recognize(clip, transcriber=Transcriber("so glad")), recognize({"text": "so glad"}) | {"text": "so glad"}
+    )
     results = recognize(clip, transcriber=Transcriber("so glad", " . ", "well"), segment_s=1.0)
     assert [r["modalities"] for r in results] == [["text"], [], ["text"]]
     assert "sentiment" not in results[1]

@@ -33,17 +33,12 @@ def read_table(path: str | Path, audio_column: str) -> Dataset:
         # Words such as "nan" and "null" are words; only an empty cell lacks its value.
         options |= {"keep_default_na": False, "na_values": [""], "low_memory": False}
     if path.suffix == ".jsonl":
-        options = {
-            "lines": True,
-            "dtype": False,
-            "convert_dates": False,
-        }  # values are of the types they are written in
+        options |= {"lines": True, "dtype": False}  # no guessing: values are of the types they are written in
     try:
         frame = getattr(pd, READERS[path.suffix])(path, **options)
         if audio_column in frame:
-            frame[audio_column] = [
-                None if pd.isna(file) else str(path.parent / str(file)) for file in frame[audio_column]
-            ]
+            files = frame[audio_column]
+            frame[audio_column] = [None if pd.isna(file) else str(path.parent / str(file)) for file in files]
         return Dataset.from_pandas(frame.astype(object).where(frame.notna(), None), preserve_index=False)
     except (ValueError, pa.ArrowException) as error:
         raise ValueError(f"{path} cannot be read as a table: {error}") from error

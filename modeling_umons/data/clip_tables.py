@@ -1,0 +1,309 @@
+# Copyright 2026 The modeling_umons authors.
+# SPDX-License-Identifier: MIT
+"""Clips that people hold: a folder of files, a table beside them, or a data set of `datasets`, as one kind of table."""
+
+import csv
+import hashlib
+import json
+import math
+import os
+import re
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from datasets import (
+    Audio,
+    Dataset,
+    DatasetDict,
+    Features,
+    List,
+    Value,
+    Video,
+    concatenate_datasets,
+    load_dataset,
+    load_from_disk,
+)
+from datasets.exceptions import DatasetsError
+
+from ..configuration_umons import EMOTIONS
+
+
+MEDIA_SUFFIXES = frozenset(
+    [
+        ".3gp",
+        ".aac",
+        ".aif",
+        ".aiff",
+        ".au",
+        ".avi",
+        ".flac",
+        ".flv",
+        ".m4a",
+        ".m4v",
+        ".mkv",
+        ".mov",
+        ".mp2",
+        ".mp3",
+        ".mp4",
+        ".mpeg",
+        ".mpg",
+        ".mts",
+        ".mxf",
+        ".oga",
+        ".ogg",
+        ".ogv",
+        ".opus",
+        ".ts",
+        ".wav",
+        ".webm",
+        ".wma",
+        ".wmv",
+    ]
+)
+TABLE_NAMES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
+TEXT_COLUMNS = ("text", "words")
+COLUMNS = ("segment_id", "video_id", "segment", "start", "end", *TEXT_COLUMNS, "sentiment", "emotions", *EMOTIONS)
+
+# `datasets` finds shards of these names in a folder without being told, and which split they are of.
+SHARD_NAME = "data/{split}-{index:05d}-of-{count:05d}.parquet"
+
+FEATURES = Features(
+    {
+        "segment_id": Value("string"),
+        "video_id": Value("string"),
+        "segment": Value("int64"),
+        "start": Value("float64"),
+        "end": Value("float64"),
+        "text": Value("string"),
+        "words": List({"word": Value("string"), "start": Value("float64"), "end": Value("float64")}),
+        "audio_features": List(List(Value("float32"), length=80)),
+        "video_features": List(List(Value("float32"), length=512)),
+        **dict.fromkeys(("sentiment", *EMOTIONS), Value("float32")),
+    }
+)
+
+
+@dataclass
+class ClipTable:
+    """
+    Rows of an input, in its order.
+
+    Attributes:
+        rows: for each clip `file` (its name for people), `size` (bytes, `None` where there is no such file), `path` (of
+            a file on disk), `split` and what the input has of `COLUMNS`, as it has it.
+        media: the data set that holds the sound or the video where that is not a file on disk.
+        media_column: its column in `media`.
+    """
+
+    rows: list[dict[str, Any]]
+    media: Dataset | None = None
+    media_column: str | None = None
+
+    def source(self, index: int) -> str | bytes:
+        """What [`read_clip`] opens for a row. Raises ValueError where the row names nothing."""
+        if self.media is not None:
+            value = self.media[index][self.media_column]
+            source = value and (value["bytes"] or value["path"])
+        else:
+            source = self.rows[index]["path"]
+        if not source:
+            raise ValueError("the row names no file")
+        return source
+
+    def fingerprint(self) -> str:
+        """A hash of everything in the rows, names and sizes of the files included."""
+        digest = hashlib.sha256()
+        for row in self.rows:
+            # Not where the files are: a folder may be moved, and is another one for another machine.
+            digest.update(json.dumps({**row, "path": None}, sort_keys=True, default=str).encode())
+        return digest.hexdigest()
+
+
+def read_clip_table(source: str | Path) -> ClipTable:
+    """
+    Reads a folder of clips, a table or a folder that `datasets` has written or can load.
+
+    A table (.csv, .jsonl or .parquet, or a folder with one of the name `metadata`) has a column `file_name`, relative to
+    the table, and perhaps some of `split` and `COLUMNS`; other columns are left out. Clips that the input does not name
+    are called by their file: `video_id` is its name without the suffix, `segment` counts the rows of a `video_id`.
+
+    Raises:
+        OSError: there is nothing, or nothing of these kinds; ValueError: the table cannot be read, or lacks its column.
+    """
+    source = Path(source)
+    table = next((source / name for name in TABLE_NAMES if (source / name).is_file()), None)
+    if not source.exists():
+        raise FileNotFoundError(f"{source}: there is no such file or folder.")
+    if source.is_file() or table is not None:
+        clips = _of_table(table or source)
+    elif files := _media_files(source):
+        clips = ClipTable([_row_of_file({}, source, file) for file in files])
+    else:
+        clips = _of_dataset(source)
+    if not clips.rows:
+        raise OSError(f"{source} has no rows: there is nothing to do.")
+    _name_segments(clips.rows)
+    return clips
+
+
+def _media_files(folder: Path) -> list[str]:
+    """Names below the folder, in an order that is the same everywhere."""
+    files = (path.relative_to(folder) for path in folder.rglob("*") if path.suffix.lower() in MEDIA_SUFFIXES)
+    visible = (file for file in files if not any(part.startswith(".") for part in file.parts))
+    return sorted(file.as_posix() for file in visible if (folder / file).is_file())
+
+
+def _row_of_file(row: dict[str, Any], folder: Path, file: str | None) -> dict[str, Any]:
+    path = str((folder / file).absolute()) if file else None
+    size = os.path.getsize(path) if path and os.path.isfile(path) else None
+    known = {name: row[name] for name in ("split", *COLUMNS) if name in row}
+    return {**known, "file": str(file or ""), "size": size, "path": path}
+
+
+def _of_table(path: Path) -> ClipTable:
+    try:
+        if path.suffix == ".csv":
+            with open(path, encoding="utf-8-sig", newline="") as file:
+                rows = [{key: value or None for key, value in row.items() if key} for row in csv.DictReader(file)]
+        elif path.suffix == ".jsonl":
+            with open(path, encoding="utf-8") as file:
+                rows = [dict(json.loads(line)) for line in file if line.strip()]
+        elif path.suffix == ".parquet":
+            import pyarrow.parquet as pq
+
+            rows = pq.read_table(path).to_pylist()
+        else:
+            raise ValueError("a table ends in .csv, .jsonl or .parquet")
+    except (ValueError, TypeError, csv.Error) as error:  # what pyarrow and json raise is a ValueError
+        raise ValueError(f"{path} cannot be read as a table: {error}.") from error
+    if rows and not any("file_name" in row for row in rows):
+        raise ValueError(f"{path} has no column `file_name`; its columns are {', '.join(rows[0])}.")
+    return ClipTable([_row_of_file(row, path.parent, row.get("file_name")) for row in rows])
+
+
+def _of_dataset(folder: Path) -> ClipTable:
+    """Sound and video stay encoded: PyAV decodes them row by row."""
+    try:
+        saved = (folder / "state.json").is_file() or (folder / "dataset_dict.json").is_file()
+        dataset = load_from_disk(folder) if saved else load_dataset(str(folder))
+    except (OSError, ValueError, DatasetsError) as error:
+        raise OSError(f"{folder} holds no clips, no table metadata.csv and no data set of `datasets`.") from error
+    if isinstance(dataset, DatasetDict):
+        for name, part in dataset.items():
+            if "split" not in part.column_names:
+                dataset[name] = part.add_column("split", [name] * len(part))
+        dataset = concatenate_datasets([part.with_format(None) for part in dataset.values()])
+    dataset = dataset.with_format(None)
+    media_column = next((n for n, feature in dataset.features.items() if isinstance(feature, (Audio, Video))), None)
+    kept = [name for name in ("split", "file_name", *COLUMNS) if name in dataset.column_names]
+    rows = dataset.select_columns(kept).to_list()
+    if media_column is None:
+        if "file_name" not in kept:
+            raise ValueError(
+                f"The data set {folder} has no column of sound or video and no `file_name`; its columns are "
+                f"{', '.join(dataset.column_names)}."
+            )
+        return ClipTable([_row_of_file(row, folder, row["file_name"]) for row in rows])
+
+    media = dataset.select_columns(media_column)
+    media = media.cast_column(media_column, type(dataset.features[media_column])(decode=False))
+    for index, (row, value) in enumerate(zip(rows, media[media_column], strict=True)):
+        file = row.pop("file_name", None) or (value and value["path"]) or f"row {index}"
+        content = value and (value["bytes"] or value["path"])
+        on_disk = isinstance(content, str) and os.path.isfile(content)
+        size = len(content) if isinstance(content, bytes) else os.path.getsize(content) if on_disk else None
+        row |= {"file": os.path.basename(file), "size": size, "path": None}
+    return ClipTable(rows, media, media_column)
+
+
+def _name_segments(rows: list[dict[str, Any]]) -> None:
+    """Fills in `video_id`, `segment` and `segment_id` where the input leaves them out, as MOSEI has them: `video[3]`."""
+    counts = Counter()
+    for row in rows:
+        if row.get("video_id") is None:
+            row["video_id"] = os.path.splitext(row["file"])[0]
+        if row.get("segment") is None:
+            row["segment"] = counts[row["video_id"]]
+        counts[row["video_id"]] += 1
+        if row.get("segment_id") is None:
+            row["segment_id"] = f"{row['video_id']}[{row['segment']}]"
+
+
+def typed_columns(row: dict[str, Any], with_text: bool) -> dict[str, Any]:
+    """
+    A row's values for the columns that are not extracted, in their types, `None` where the row has none.
+
+    Raises:
+        ValueError: a value is not of its type.
+    """
+    emotions = _parsed(row, "emotions")
+    if emotions is not None and not isinstance(emotions, dict):
+        if not isinstance(emotions, (list, tuple)) or len(emotions) != len(EMOTIONS):
+            raise ValueError(f"emotions={emotions!r} must be {len(EMOTIONS)} numbers: {', '.join(EMOTIONS)}")
+        emotions = dict(zip(EMOTIONS, emotions, strict=True))
+    emotions = emotions or {}
+    columns = {name: None if row.get(name) is None else str(row[name]) for name in ("segment_id", "video_id")}
+    segment = _number(row, "segment")
+    columns["segment"] = None if segment is None else int(segment)
+    columns |= {name: _number(row, name) for name in ("start", "end", "sentiment")}
+    columns |= {name: _number(row if row.get(name) is not None else emotions, name) for name in EMOTIONS}
+    columns |= {"text": None, "words": None}
+    if with_text:
+        columns["text"] = None if row.get("text") is None else str(row["text"])
+        words = _parsed(row, "words")
+        if words is not None:
+            try:
+                columns["words"] = [
+                    {"word": str(word["word"]), "start": _number(word, "start"), "end": _number(word, "end")}
+                    for word in words
+                ]
+            except (TypeError, KeyError, AttributeError):
+                raise ValueError("words must be a list of {word, start, end}") from None
+    return columns
+
+
+def _parsed(row: dict[str, Any], name: str) -> Any:
+    """A list or dict, which a .csv has as JSON."""
+    value = row.get(name)
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError:
+        raise ValueError(f"{name}={value!r} is not JSON") from None
+
+
+def _number(row: dict[str, Any], name: str) -> float | None:
+    value = row.get(name)
+    try:
+        number = None if value is None else float(value)
+    except (TypeError, ValueError):
+        raise ValueError(f"{name}={value!r} is not a number") from None
+    return None if number is None or math.isnan(number) else number
+
+
+@dataclass
+class Shard:
+    """A file to write, by its name below the output folder, and the rows of the input it is for."""
+
+    name: str
+    rows: list[int]
+
+
+def plan_shards(clips: ClipTable, shard_size: int) -> list[Shard]:
+    """Shards of `shard_size` rows, split by split ("train" where a row names none), in the order of the input."""
+    rows_of: dict[str, list[int]] = {}
+    for index, row in enumerate(clips.rows):
+        split = str(row.get("split") or "train")
+        if not re.fullmatch(r"\w+(\.\w+)*", split):
+            raise ValueError(f"Row {index} is of the split {split!r}: use letters, digits and _ for names of splits.")
+        rows_of.setdefault(split, []).append(index)
+    shards = []
+    for split, rows in rows_of.items():
+        parts = [rows[first : first + shard_size] for first in range(0, len(rows), shard_size)]
+        shards += [
+            Shard(SHARD_NAME.format(split=split, index=i, count=len(parts)), part) for i, part in enumerate(parts)
+        ]
+    return shards
