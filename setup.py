@@ -1,4 +1,4 @@
-"""Package metadata; the tools' settings are in pyproject.toml. `make` installs `.[train,data,dev]`."""
+"""Package metadata; the tools' settings are in pyproject.toml. `make` installs all extras."""
 
 from pathlib import Path
 
@@ -19,13 +19,17 @@ EXTRAS = {
     "data": ["datasets>=5.2,<6"],
     # `umons predict --plot`
     "serve": ["matplotlib>=3.10,<4"],
-    # tests and linters; parameterized and Pillow are what transformers' common tests import
+    # extract_features.py --engine ray
+    "ray": ["ray[data]>=2.60,<3"],
+    # tests, benchmarks and linters; parameterized and Pillow are what transformers' common tests import
     "dev": [
+        "librosa>=0.11,<0.12",
         "parameterized>=0.9",
         "pillow>=12",
         "pre-commit>=4.5",
         "pytest>=9",
         "ruff>=0.17,<0.18",
+        "soundfile>=0.13",
         "transformers-mlinter>=0.1.5,<0.2",
     ],
 }
