@@ -30,38 +30,10 @@ from datasets.exceptions import DatasetsError
 from ..configuration_umons import EMOTIONS
 
 
-MEDIA_SUFFIXES = frozenset(
-    [
-        ".3gp",
-        ".aac",
-        ".aif",
-        ".aiff",
-        ".au",
-        ".avi",
-        ".flac",
-        ".flv",
-        ".m4a",
-        ".m4v",
-        ".mkv",
-        ".mov",
-        ".mp2",
-        ".mp3",
-        ".mp4",
-        ".mpeg",
-        ".mpg",
-        ".mts",
-        ".mxf",
-        ".oga",
-        ".ogg",
-        ".ogv",
-        ".opus",
-        ".ts",
-        ".wav",
-        ".webm",
-        ".wma",
-        ".wmv",
-    ]
-)
+MEDIA_SUFFIXES = (
+    ".3gp", ".aac", ".aif", ".aiff", ".au", ".avi", ".flac", ".flv", ".m4a", ".m4v", ".mkv", ".mov", ".mp2", ".mp3", ".mp4",
+    ".mpeg", ".mpg", ".mts", ".mxf", ".oga", ".ogg", ".ogv", ".opus", ".ts", ".wav", ".webm", ".wma", ".wmv",
+)  # fmt: skip
 TABLE_NAMES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 TEXT_COLUMNS = ("text", "words")
 COLUMNS = ("segment_id", "video_id", "segment", "start", "end", *TEXT_COLUMNS, "sentiment", "emotions", *EMOTIONS)

@@ -102,8 +102,9 @@ class ExtractionSettings:
             tower = UmonsForSequenceClassification.from_pretrained(self.model).base_model.video_tower
             if tower is None:
                 raise ValueError(f"The model {self.model} has no video tower: give --tower_weights too.")
-        # The order of axes in memory that CPUs and GPUs convolve in; in bfloat16 it matters most.
-        return tower.eval().to(dtype=getattr(torch, self.dtype), memory_format=torch.channels_last_3d)
+        # In bfloat16 convolutions are fastest with channels last, in float32 (on CPUs) with channels first.
+        memory_format = torch.channels_last_3d if self.dtype == "bfloat16" else torch.contiguous_format
+        return tower.eval().to(dtype=getattr(torch, self.dtype), memory_format=memory_format)
 
     def record(self, clips: ClipTable) -> dict[str, Any]:
         """What the files of a run depend on, as JSON has it."""
@@ -182,8 +183,14 @@ class ShardExtractor:
             failures += [(index, self.clips.rows[index]["file"], problem) for problem in problems]
             self.on_row()
         table = pa.Table.from_pylist(rows, schema=FEATURES.arrow_schema)
-        table = table.replace_schema_metadata({**table.schema.metadata, FAILURES_KEY: json.dumps(failures)})
-        _write_whole(self.output / shard.name, lambda path: pq.write_table(table, path))
+        schema = table.schema.with_metadata({**table.schema.metadata, FAILURES_KEY: json.dumps(failures)})
+
+        def write(path: str) -> None:
+            with pq.ParquetWriter(path, schema) as writer:
+                if rows:  # `datasets` cannot read a row group without rows, but a file without a row group
+                    writer.write_table(table.cast(schema))
+
+        _write_whole(self.output / shard.name, write)
 
     def extract(self, index: int) -> tuple[dict[str, Any], list[str]]:
         """
@@ -425,6 +432,7 @@ def _run_ray(clips, settings, output, pending: list[int], num_proc: int | None, 
     if not ray.is_initialized():
         alone = {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
         ray.init(**({} if "RAY_ADDRESS" in os.environ else alone))
+    ray.data.DataContext.get_current().enable_progress_bars = False  # `bar` counts clips
     num_gpus = int(ray.cluster_resources().get("GPU", 0)) if "video" in settings.modalities else 0
     num_actors = min(num_proc or max(1, num_gpus), len(pending))
     answers = ray.data.from_items(

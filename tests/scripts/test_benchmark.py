@@ -1,0 +1,127 @@
+# Copyright 2026 The modeling_umons authors.
+# SPDX-License-Identifier: MIT
+"""scripts/benchmark.py as a user runs it, on little. How long things take is not tested."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+
+LITTLE = ("--repeats", "1", "--num_files", "3", "--num_videos", "1", "--num_clips", "2")
+
+
+def run(root: Path, *arguments) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-W", "error", "scripts/benchmark.py"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [*command, *map(str, arguments)], cwd=root, env=environment, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.fixture(scope="module")
+def clips(root, tmp_path_factory) -> Path:
+    """A handful of the sample's."""
+    folder = tmp_path_factory.mktemp("clips")
+    for name in ("000.mp4", "001.mp4", "002.mp4"):
+        shutil.copy(root / "hub" / "sample" / "clips" / name, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def result(root, clips, tmp_path_factory) -> tuple[subprocess.CompletedProcess, Path]:
+    output = tmp_path_factory.mktemp("benchmarks") / "new" / "folder"
+    return run(root, "media", "--audio_dir", clips, "--clip_dir", clips, *LITTLE, "--output", output), output
+
+
+def test_media_runs(result):
+    process, output = result
+    assert process.returncode == 0, process.stderr
+    assert process.stderr == ""
+    assert {path.name for path in output.iterdir()} == {"media.md", "media.json", "media.png"}
+
+
+def test_media_markdown(result, root):
+    process, output = result
+    markdown = (output / "media.md").read_text()
+    assert markdown.startswith(process.stdout.rstrip())
+    assert "![Where the time goes](media.png)" in markdown
+    assert str(root) not in markdown
+    rows = [line.split(" | ") for line in markdown.splitlines() if line.startswith("| ")]
+    assert [row[0].strip("| ") for row in rows] == [
+        "What", "log-mel, one by one", "log-mel, as one list", "video tower",
+        "Stage", "decode", "log-mel", "cut clips", "video tower", "model",
+    ]  # fmt: skip
+    assert {len(row) for row in rows[:4]} == {5}
+    assert {len(row) for row in rows[4:]} == {3}
+
+
+def test_media_json(result):
+    contents = json.loads((result[1] / "media.json").read_text())
+    assert contents["benchmark"] == "media"
+    assert contents["machine"].keys() == {
+        "cpu", "cores", "threads", "load", "system", "python", "torch", "transformers",
+    }  # fmt: skip
+    tower = contents["comparisons"][-1]
+    assert tower["name"] == "video tower"
+    assert tower["count"] == 2
+    assert tower["ratio"] == pytest.approx(tower["reference"][0] / tower["ours"][0])
+    assert [len(times) for times in contents["stages"].values()] == [1] * 5
+    assert all(seconds > 0 for times in contents["stages"].values() for seconds in times)
+    figures = contents["figures"]
+    assert figures["video tower: smallest cosine of a clip to itself in float32 (aim 0.999)"] >= 0.999
+    assert 0 < figures["whole clip: share of decoding (aim 0.25 or less)"] < 1
+
+
+def test_media_is_compared_with_librosa_or_says_why_not(result):
+    contents = json.loads((result[1] / "media.json").read_text())
+    try:
+        import librosa  # noqa: F401
+    except ImportError:
+        assert "librosa is not installed" in " ".join(contents["remarks"])
+        assert contents["comparisons"][0]["ratio"] is None
+    else:
+        assert contents["figures"]["log-mel: largest difference from librosa"] < 1e-4
+        assert contents["comparisons"][0]["ratio"] > 0
+
+
+def test_media_plot(result):
+    with Image.open(result[1] / "media.png") as image:
+        image.load()
+        assert image.size == (500, 200)
+        assert len(image.getcolors(100_000)) > 10
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["media", "--audio_dir", "none"], "error: none holds no clips or sound files"),
+        (["media", "--repeats", "0"], "--repeats is 0: it must be at least 1"),
+    ],
+)
+def test_wrong_arguments(root, arguments, message):
+    process = run(root, *arguments)
+    assert process.returncode != 0
+    assert message in process.stderr
+    assert "Traceback" not in process.stderr
+
+
+def test_without_librosa(root, clips, tmp_path):
+    """A module that is None in `sys.modules` cannot be imported."""
+    code = (
+        "import runpy, sys; sys.modules['librosa'] = None; sys.argv = ['benchmark.py', *sys.argv[1:]];"
+        "runpy.run_path('scripts/benchmark.py', run_name='__main__')"
+    )
+    arguments = ["media", "--audio_dir", clips, "--clip_dir", clips, *LITTLE, "--num_clips", "1"]
+    process = subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)], cwd=root, capture_output=True, text=True, check=False
+    )
+    assert process.returncode == 0, process.stderr
+    assert "librosa is not installed, so log-mel features were compared with nothing." in process.stdout
+    assert "| log-mel, one by one |" in process.stdout
+    assert "| not there | - |" in process.stdout
