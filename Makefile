@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
-LAUNCH := $(BIN)/accelerate launch --config_file scripts/recipes/accelerate/one_process.yaml
+LAUNCH := $(BIN)/accelerate launch --quiet --config_file scripts/recipes/accelerate/one_process.yaml
 
 .PHONY: demo test lint clean
 

@@ -27,6 +27,7 @@ EXTRAS = {
         "parameterized>=0.9",
         "pillow>=12",
         "pre-commit>=4.5",
+        "psutil>=6",
         "pytest>=9",
         "ruff>=0.17,<0.18",
         "soundfile>=0.13",

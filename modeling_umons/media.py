@@ -28,6 +28,9 @@ MAX_SKEW = 10.0  # seconds one stream may lag behind the other before it is take
 MAX_JITTER = 0.1  # seconds a stamp may be off before sound is placed anew
 SAMPLING_RATES = range(1_000, 1_000_001)  # Hz: another rate is a broken header, and would blow a small file up
 RANGE_TOLERANCE = 0.5  # seconds `end` may pass the end of the clip: annotated times are rounded
+# Seconds that are read of a file when one set of features is wanted of all of it: models take less, and no file may fill
+# the memory.
+WHOLE_S = 120.0
 EPSILON = 1e-6  # seconds, against rounding at the edges of windows
 
 
@@ -62,6 +65,7 @@ def read_clip(
     size: tuple[int, int] = (112, 112),
     audio: bool = True,
     video: bool = True,
+    max_duration: float | None = None,
 ) -> Clip:
     """Decodes a clip or a sound file, or a range of it without what precedes the range.
 
@@ -75,12 +79,14 @@ def read_clip(
         size: (height, width) in pixels of the frames: the whole upright picture, aspect ratio not kept.
         audio: whether to decode the sound.
         video: whether to decode the frames.
+        max_duration: seconds after which reading stops, however long the file or range is; `None` is no limit.
 
     Raises:
         ValueError: an argument is wrong, or the range lies outside of the clip.
         OSError: the source cannot be opened, is not media, or nothing of what was asked for can be decoded.
     """
-    windows = _iter_windows(source, math.inf, start, end, sampling_rate, frame_rate, size, audio, video)
+    window_s = math.inf if max_duration is None else max_duration
+    windows = _iter_windows(source, window_s, start, end, sampling_rate, frame_rate, size, audio, video)
     with closing(windows):
         clip = next(windows)
     if clip.audio is None and clip.frames is None:

@@ -23,13 +23,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from .media import Clip, iter_windows
+from .media import WHOLE_S, Clip, iter_windows
 
 
 # What a dict of inputs may hold.
 INPUT_NAMES = ("text", "audio", "sampling_rate", "video")
-# Seconds that are read of a file of which one answer is wanted: the models take less, and no file may fill the memory.
-WHOLE_S = 120.0
 
 
 @dataclass

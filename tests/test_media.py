@@ -336,6 +336,15 @@ def test_what_precedes_a_range_is_not_read(long_clip):
     assert part.num_read < 0.6 * whole.num_read
 
 
+def test_reading_stops_where_it_is_told_to(long_clip):
+    clip, whole = read_clip(long_clip, max_duration=2.0), read_clip(long_clip)
+    assert clip.duration == pytest.approx(2.0)
+    assert np.array_equal(clip.audio, whole.audio[: len(clip.audio)])
+    assert len(clip.audio) == pytest.approx(2.0 * clip.sampling_rate, abs=1)
+    assert np.array_equal(clip.frames, whole.frames[: len(clip.frames)])
+    assert read_clip(long_clip, max_duration=1e6).duration == whole.duration
+
+
 def test_windows_are_the_ranges(long_clip):
     windows = list(iter_windows(long_clip, 4.0, frame_rate=15.0))
     assert [window.start for window in windows] == [0.0, 4.0, 8.0, 12.0, 16.0, 20.0, 24.0, 28.0]

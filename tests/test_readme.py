@@ -16,7 +16,9 @@ from safetensors import safe_open
 
 
 ROOT = Path(__file__).resolve().parent.parent
-BLOCKS = re.findall(r"^```(bash|python)\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.M | re.S)
+BLOCKS = re.findall(
+    r"^```(bash|python)\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.M | re.S
+)
 
 
 def run(command: list[str], folder: Path) -> str:

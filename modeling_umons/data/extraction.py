@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from ..configuration_umons import UmonsVideoTowerConfig
 from ..feature_extraction_umons import UmonsFeatureExtractor
-from ..media import read_clip
+from ..media import WHOLE_S, read_clip
 from ..modeling_umons import UmonsForSequenceClassification
 from ..video_processing_umons import UmonsVideoProcessor
 from ..video_tower_umons import UmonsVideoTower
@@ -157,10 +157,14 @@ class ShardExtractor:
         self.shards = plan_shards(clips, settings.shard_size)
         self.wants_audio, self.wants_video = "audio" in settings.modalities, "video" in settings.modalities
         self.feature_extractor = settings.feature_extractor()
+        # Twice what the features span, for silence at the beginning is trimmed: no file may fill the memory.
+        self.max_duration = max(WHOLE_S, 2 * self.feature_extractor.max_length * self.feature_extractor.frame_duration)
         if self.wants_video:
             num_gpus = torch.cuda.device_count()
             self.device = f"cuda:{worker % num_gpus}" if num_gpus else "cpu"
-            self.video_processor = settings.video_processor()
+            cut = self.video_processor = settings.video_processor()
+            span = ((cut.max_clips - 1) * cut.clip_stride + cut.clip_length) / cut.frame_rate
+            self.max_duration = max(self.max_duration, span)
             self.tower = settings.tower().to(self.device)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
@@ -229,6 +233,7 @@ class ShardExtractor:
             sampling_rate=self.feature_extractor.sampling_rate,
             audio=self.wants_audio,
             video=self.wants_video,
+            max_duration=self.max_duration,
             **options,
         )
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from datasets import Dataset, DatasetDict, Features, List, Value
 
-from ..media import read_clip
+from ..media import WHOLE_S, read_clip
 from .tasks import Task
 
 
@@ -100,7 +100,7 @@ def extract(
             item["input_ids"] = processor.tokenizer(str(row[text_column]), truncation=True)["input_ids"] or None
         if "audio" in modalities and row[audio_column] is not None:
             try:
-                clip = read_clip(_source(row[audio_column]), video=False)
+                clip = read_clip(_source(row[audio_column]), video=False, max_duration=WHOLE_S)
                 frames = processor.feature_extractor(clip.audio, sampling_rate=clip.sampling_rate)["input_features"][0]
                 item["input_features"] = frames
             except (OSError, ValueError) as error:
