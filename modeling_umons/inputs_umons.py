@@ -110,6 +110,11 @@ def check_clips(config: UmonsConfig, clips: torch.Tensor, mask: torch.Tensor | N
         raise ValueError(
             f"`pixel_values_videos` has shape {tuple(clips.shape)}, but this model wants (batch, clips, 16, 3, 112, 112)."
         )
+    if not 1 <= clips.shape[1] <= config.max_video_length:
+        raise ValueError(
+            f"`pixel_values_videos` has {clips.shape[1]} clips, but this model takes 1 to {config.max_video_length} "
+            "(`max_video_length`): cut longer videos, as the processor does."
+        )
     if mask is not None and mask.shape != clips.shape[:2]:
         raise ValueError(
             f"`video_features_mask` has shape {tuple(mask.shape)}, but it must have that of the clips, {tuple(clips.shape[:2])}."
