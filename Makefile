@@ -8,7 +8,7 @@ LAUNCH := $(BIN)/accelerate launch --quiet --config_file scripts/recipes/acceler
 
 demo: $(INSTALLED)
 	$(LAUNCH) scripts/train.py scripts/recipes/sample.yaml
-	$(BIN)/umons predict hub/sample/clips/097.mp4 --text "We finally fixed the boiler and I feel great." --model runs/sample --plot runs/sample/prediction.png
+	$(BIN)/umons predict hub/sample/clips/023.mp4 --text "The carpet in that hostel was filthy and disgusting." --model runs/sample --plot runs/sample/prediction.png
 	@echo
 	@echo "This clip was held out in training: its plot is runs/sample/prediction.png, all measures are in runs/sample/results.json."
 	@echo "Next: predict a clip of your own,    $(BIN)/umons predict FILE --text \"what is said\" --model runs/sample"
