@@ -323,7 +323,10 @@ WRONG = {
         r"`video_features_mask` has shape \(2, 2\), but it must have that of the clips, \(2, 3\)",
     ),
     "nan": ({"pixel_values_videos": make_clips(1, 2) * float("nan")}, "`pixel_values_videos` holds NaN or infinite"),
-    "length": ({"pixel_values_videos": make_clips(1, 5)}, r"`pixel_values_videos` has 5 clips, but this model takes 1 to 4"),
+    "length": (
+        {"pixel_values_videos": make_clips(1, 5)},
+        r"`pixel_values_videos` has 5 clips, but this model takes 1 to 4",
+    ),
     "both": ({"pixel_values_videos": make_clips(1, 2), "video_features": torch.ones(1, 2, 512)}, "are both given"),
 }
 
