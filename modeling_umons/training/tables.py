@@ -6,12 +6,11 @@ from typing import Any
 import numpy as np
 from datasets import Dataset, DatasetDict, Features, List, Value
 
+from ..data.columns import SPLIT_NAMES
 from ..media import WHOLE_S, read_clip
 from .tasks import Task
 
 
-SPLIT_NAMES = {"train": "train", "training": "train", "validation": "validation", "valid": "validation", "val": "validation",
-               "dev": "validation", "test": "test"}  # fmt: skip
 READERS = {".csv": "read_csv", ".tsv": "read_table", ".parquet": "read_parquet", ".jsonl": "read_json"}
 
 

@@ -6,21 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..configuration_umons import EMOTIONS
+from ..data.columns import SENTIMENT_2, SENTIMENT_7, sentiment_class_2, sentiment_class_7
 
 
 TASKS = ("joint", "emotion", "sentiment", "sentiment-7", "sentiment-2", "classification")
-
-
-def sentiment_class_7(sentiment: float) -> int:
-    """Class 0 to 6 of a sentiment in [-3, 3], as UMONS and the CMU SDK cut it: -1.5 is of class -2, and only 0 of class 0."""
-    if sentiment == 0:
-        return 3
-    return max(0, 3 + math.floor(sentiment)) if sentiment < 0 else min(6, 3 + math.ceil(sentiment))
-
-
-def sentiment_class_2(sentiment: float) -> int:
-    """0 for a negative sentiment, 1 for any other (UMONS' sentiment-2)."""
-    return int(sentiment >= 0)
 
 
 @dataclass(frozen=True)
@@ -97,8 +86,8 @@ def make_task(name: str, label_column: str = "label", classes: Iterable[str] = (
         "joint": (("sentiment", *EMOTIONS), "multi_label_classification"),
         "emotion": (EMOTIONS, "multi_label_classification"),
         "sentiment": (("sentiment",), "regression"),
-        "sentiment-7": (("-3", "-2", "-1", "0", "1", "2", "3"), "single_label_classification"),
-        "sentiment-2": (("negative", "not negative"), "single_label_classification"),
+        "sentiment-7": (SENTIMENT_7, "single_label_classification"),
+        "sentiment-2": (SENTIMENT_2, "single_label_classification"),
         "classification": (tuple(sorted({str(c) for c in classes})), "single_label_classification"),
     }.get(name, (None, None))
     if labels is None:
