@@ -1,0 +1,198 @@
+"""The options of scripts/train.py: data, model, augmentation and run, from a recipe in YAML and the command line."""
+
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from transformers import HfArgumentParser, TrainingArguments
+
+from .tasks import TASKS, Task
+
+
+# What tells the best epoch of a task apart. UMONS takes the accuracy on validation.
+BEST_METRICS = {
+    "emotion": "emotion_acc",
+    "sentiment": "mae",
+    "sentiment-7": "accuracy",
+    "sentiment-2": "accuracy",
+    "classification": "accuracy",
+    "joint": "loss",
+}
+LOWER_IS_BETTER = ("mae", "loss")
+
+
+@dataclass
+class DataArguments:
+    """What to train on."""
+
+    train_file: str | None = field(default=None, metadata={"help": "A table with training rows, or with all splits."})
+    validation_file: str | None = field(default=None, metadata={"help": "A table with validation rows."})
+    test_file: str | None = field(default=None, metadata={"help": "A table with test rows."})
+    dataset_name: str | None = field(
+        default=None, metadata={"help": "Instead of tables: a folder or Hub repository that `load_dataset` takes."}
+    )
+    dataset_config_name: str | None = field(default=None, metadata={"help": "Its configuration."})
+    task: str = field(default="joint", metadata={"help": f"What to predict: {', '.join(TASKS)}."})
+    text_column: str = field(default="text", metadata={"help": "The column of texts."})
+    audio_column: str = field(
+        default="file_name",
+        metadata={"help": "The column of sound or video files; not read where there is a column `audio_features`."},
+    )
+    label_column: str = field(default="label", metadata={"help": "The column of classes, for --task classification."})
+    validation_share: float = field(default=0.1, metadata={"help": "What to hold out where nothing else says."})
+    preprocessing_num_proc: int | None = field(default=None, metadata={"help": "Processes that read the files."})
+
+
+@dataclass
+class ModelArguments:
+    """What to train. The sizes are those of a new model; the defaults are the paper's."""
+
+    model_name_or_path: str | None = field(
+        default=None, metadata={"help": "A model to go on from, instead of a new one."}
+    )
+    modalities: list[str] = field(
+        default_factory=lambda: ["text", "audio"], metadata={"help": "Any of text, audio and video."}
+    )
+    word_vectors: str | None = field(
+        default=None,
+        metadata={
+            "help": "Word vectors to start from: a file of GloVe, word2vec, gensim or spaCy, or the word glove."
+        },
+    )
+    extra_words: int = field(
+        default=0,
+        metadata={"help": "So many of the first words of --word_vectors are known besides those of training."},
+    )
+    freeze_word_vectors: bool = field(default=False, metadata={"help": "Leave the word vectors as they are."})
+    min_word_count: int = field(default=1, metadata={"help": "Words seen less often in training are unknown."})
+    word_embedding_size: int = field(default=300, metadata={"help": "Size of word vectors."})
+    hidden_size: int = field(default=512, metadata={"help": "Size of every sequence inside the model."})
+    intermediate_size: int = field(default=1024, metadata={"help": "Size inside feed-forward networks and glimpses."})
+    num_hidden_layers: int = field(default=4, metadata={"help": "Number of co-attention blocks."})
+    num_attention_heads: int = field(default=4, metadata={"help": "Number of attention heads."})
+    hidden_dropout_prob: float = field(default=0.1, metadata={"help": "Dropout, of attention probabilities too."})
+
+
+@dataclass
+class AugmentationArguments:
+    """What is taken from a batch of training, and how its loss is weighed. All off by default, as in the paper."""
+
+    modality_dropout: float = field(default=0.0, metadata={"help": "Probability that a row loses a modality."})
+    word_dropout: float = field(default=0.0, metadata={"help": "Probability that a word becomes unknown."})
+    time_mask: float = field(default=0.0, metadata={"help": "Largest share of frames that a masked stripe takes."})
+    bin_mask: float = field(default=0.0, metadata={"help": "Largest share of mel bins that a masked stripe takes."})
+    class_weights: str = field(
+        default="none", metadata={"help": "none, or balanced: rare classes and emotions count as much as common ones."}
+    )
+    focal_gamma: float = field(default=0.0, metadata={"help": "Focal loss: how much less rows count that are right."})
+
+
+@dataclass
+class RunArguments(TrainingArguments):
+    """transformers' TrainingArguments. The defaults are the paper's: Adam at 1e-4, batches of 32, no clipping."""
+
+    output_dir: str = field(default="runs/umons", metadata={"help": "The folder to write."})
+    learning_rate: float = field(default=1e-4, metadata={"help": "The learning rate of Adam."})
+    lr_scheduler_type: str = field(default="constant", metadata={"help": "The schedule of the learning rate."})
+    max_halvings: int = field(
+        default=0,
+        metadata={"help": "How often an epoch without gain goes back to the best one at half the learning rate."},
+    )
+    patience: int = field(
+        default=0, metadata={"help": "Stop after so many epochs without gain, halvings not counted; 0 never does."}
+    )
+    max_grad_norm: float = field(default=0.0, metadata={"help": "Where to clip gradients; 0 does not."})
+    per_device_train_batch_size: int = field(default=32, metadata={"help": "Batch size, per process."})
+    per_device_eval_batch_size: int = field(default=32, metadata={"help": "Batch size in evaluation, per process."})
+    num_train_epochs: float = field(default=10, metadata={"help": "Passes over the training rows."})
+    eval_strategy: str = field(default="epoch", metadata={"help": "When to evaluate."})
+    save_strategy: str = field(default="epoch", metadata={"help": "When to save; as often as evaluation."})
+    save_total_limit: int | None = field(
+        default=2, metadata={"help": "Checkpoints to keep, the best one among them; 2 or more, so that one is whole."}
+    )
+    load_best_model_at_end: bool = field(default=True, metadata={"help": "Keep the best epoch by validation."})
+    metric_for_best_model: str = field(
+        default="task", metadata={"help": "By which metric of validation; `task` is what each task is judged by."}
+    )
+    logging_strategy: str = field(default="epoch", metadata={"help": "When to log."})
+    remove_unused_columns: bool = field(default=False, metadata={"help": "The collator wants all columns."})
+    restore_callback_states_from_checkpoint: bool = field(
+        default=True, metadata={"help": "A run that goes on knows how often it halved."}
+    )
+    resume_from_checkpoint: str | None = field(
+        default=None,
+        metadata={
+            "help": "A checkpoint to go on from; `last` is the last whole one of --output_dir, if there is one."
+        },
+    )
+    seeds: int = field(default=1, metadata={"help": "Train so many models, from --seed on, and report their spread."})
+    tune_thresholds: bool = field(
+        default=False, metadata={"help": "Report emotions also at thresholds that are chosen on validation."}
+    )
+    dataloader_pin_memory: bool = field(
+        default_factory=torch.accelerator.is_available, metadata={"help": "Only of use with an accelerator."}
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name in ("max_halvings", "patience"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"--{name} is {getattr(self, name)}; it must be 0 or more.")
+        if self.seeds < 1:
+            raise ValueError(f"--seeds is {self.seeds}; it must be 1 or more.")
+        if self.save_total_limit is not None and self.save_total_limit < 2:
+            raise ValueError(
+                "--save_total_limit must be 2 or more: with 1, a run that is killed while saving loses all."
+            )
+        if (self.max_halvings or self.patience) and self.eval_strategy.value != self.save_strategy.value:
+            raise ValueError("--max_halvings and --patience want --save_strategy to be the --eval_strategy.")
+        if self.max_halvings and self.lr_scheduler_type != "constant":
+            raise ValueError("--max_halvings is a schedule of its own: leave --lr_scheduler_type constant.")
+        if self.max_halvings and (self.fsdp or self.deepspeed):
+            raise ValueError("--max_halvings goes back to whole checkpoints, which FSDP and DeepSpeed do not write.")
+
+    def choose_best_by(self, task: Task) -> None:
+        """Fills in by which metric of validation the best epoch is chosen."""
+        if self.metric_for_best_model == "task":
+            self.metric_for_best_model = BEST_METRICS[task.name]
+        self.greater_is_better = self.metric_for_best_model.removeprefix("eval_") not in LOWER_IS_BETTER
+
+
+PARTS = (DataArguments, ModelArguments, AugmentationArguments, RunArguments)
+
+
+def parse_arguments(words: list[str], description: str, parts: tuple[type, ...] = PARTS) -> tuple[Any, ...]:
+    """
+    Options of the command line over those of a recipe, `words[0]` where it ends in .yaml, over the defaults. Raises
+    ValueError for what nothing reads and for values that do not fit.
+    """
+    parser = HfArgumentParser(parts, description=description, usage="train.py [recipe.yaml] [--options]")
+    parser.error = _refuse
+    if words and words[0].endswith((".yaml", ".yml")):
+        path, *words = words
+        recipe = read_recipe(path)
+        known = {option.name for part in parts for option in fields(part)}
+        if unknown := sorted(set(recipe) - known):
+            raise ValueError(f"{path} has option(s) {unknown} that nothing reads; `--help` lists what there is.")
+        # As options of the command line, before those that are there: the same checks, and the last word counts.
+        for name, value in recipe.items():
+            option = [f"--{name}", *map(str, value)] if isinstance(value, list) else [f"--{name}={value}"]
+            words = [*option, *words] if value is not None else words
+    return parser.parse_args_into_dataclasses(words)
+
+
+def read_recipe(path: str) -> dict[str, Any]:
+    """The options of a recipe. Raises OSError where there is none, ValueError where it is no table of options."""
+    try:
+        recipe = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is no YAML: {error}") from error
+    if not isinstance(recipe, dict):
+        raise ValueError(f"{path} is no recipe: it needs a line `option: value` for each option.")
+    return recipe
+
+
+def _refuse(message: str):
+    raise ValueError(f"{message}; `--help` lists what there is.")

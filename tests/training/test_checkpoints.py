@@ -1,0 +1,52 @@
+"""Whole checkpoints, parts of them, and folders that cannot hold any."""
+
+import os
+import shutil
+from collections import namedtuple
+
+import pytest
+from torch import nn
+
+from modeling_umons.training.checkpoints import MARK, check_room, find_checkpoint, list_checkpoints, remove_checkpoints
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Checkpoints of the steps 9, 90 and 100, of which the last is a part."""
+    for step in (90, 9, 100):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        (tmp_path / f"checkpoint-{step}" / "model.safetensors").write_bytes(b"weights")
+    for step in (9, 90):
+        (tmp_path / f"checkpoint-{step}" / MARK).touch()
+    (tmp_path / "checkpoint-best").mkdir()
+    return tmp_path
+
+
+def test_only_whole_ones_are_found(run):
+    assert [path.name for path in list_checkpoints(run)] == ["checkpoint-9", "checkpoint-90", "checkpoint-100"]
+    assert find_checkpoint(run) == run / "checkpoint-90"
+    assert find_checkpoint(run / "checkpoint-9") is None
+    remove_checkpoints(run, after=run / "checkpoint-90")
+    assert [path.name for path in list_checkpoints(run)] == ["checkpoint-9", "checkpoint-90"]
+    remove_checkpoints(run)
+    assert [path.name for path in run.iterdir()] == ["checkpoint-best"]
+
+
+def test_room(tmp_path, monkeypatch):
+    model = nn.Linear(1000, 1000)  # 4 MB
+    check_room(tmp_path / "new", model, 2)
+    assert list((tmp_path / "new").iterdir()) == []
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**9, 0, 30 * 10**6))
+    with pytest.raises(OSError, match=r"30 MB left, but 2 checkpoints and one in the making take 36 MB: make room"):
+        check_room(tmp_path / "new", model, 2)
+
+
+def test_a_folder_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match=r"file.* cannot be written .*choose another --output_dir"):
+        check_room(tmp_path / "file", nn.Linear(1, 1), 2)
+    if os.geteuid():  # the superuser may write anywhere
+        (tmp_path / "closed").mkdir(mode=0o500)
+        with pytest.raises(OSError, match="cannot be written"):
+            check_room(tmp_path / "closed", nn.Linear(1, 1), 2)
