@@ -28,5 +28,5 @@ clean:
 
 $(INSTALLED): setup.py
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install -e ".[train,data,serve,ray,dev]"
+	$(BIN)/python -m pip install -e ".[train,data,glove,serve,ray,dev]"
 	touch $@

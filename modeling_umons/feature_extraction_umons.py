@@ -114,9 +114,13 @@ class UmonsFeatureExtractor(SequenceFeatureExtractor):
             One frame of this many is kept.
         max_length (`int`, *optional*, defaults to 60):
             Number of kept frames after which a clip is cut.
+        delta_lags (`list[int]`, *optional*):
+            Not in TBJE, whose audio frames know nothing of what comes between them. With it a kept frame is the mean of
+            the `frame_stride` frames that begin with it, followed, for each lag `l`, by the mean of `|x[t + l] - x[t]|`
+            over the same frames: how much the sound changes within `l` hops. A frame then has `frame_size` values.
 
     Raises:
-        ValueError: a size that is not positive, or a window longer than the Fourier transform.
+        ValueError: a size or lag that is not positive, or a window longer than the Fourier transform.
     """
 
     model_input_names = ["input_features", "input_features_mask"]
@@ -134,6 +138,7 @@ class UmonsFeatureExtractor(SequenceFeatureExtractor):
         trim_db: float = 60.0,
         frame_stride: int = 16,
         max_length: int = 60,
+        delta_lags: list[int] | None = None,
         **kwargs,
     ):
         super().__init__(feature_size=feature_size, sampling_rate=sampling_rate, padding_value=padding_value, **kwargs)
@@ -144,11 +149,14 @@ class UmonsFeatureExtractor(SequenceFeatureExtractor):
         self.trim_db = trim_db
         self.frame_stride = frame_stride
         self.max_length = max_length
+        self.delta_lags = delta_lags
 
         positive = ("sampling_rate", "n_fft", "hop_length", "win_length", "trim_db", "frame_stride", "max_length")
         for name in positive:
             if not getattr(self, name) > 0:
                 raise ValueError(f"`{name}` is {getattr(self, name)}; it must be positive.")
+        if any(lag < 1 for lag in delta_lags or ()):
+            raise ValueError(f"`delta_lags` is {delta_lags}; lags are 1 frame at least.")
         if feature_size < 2:
             raise ValueError(f"`feature_size` is {feature_size}; give at least 2 mel bands.")
         if win_length > n_fft:
@@ -158,6 +166,11 @@ class UmonsFeatureExtractor(SequenceFeatureExtractor):
     def frame_duration(self) -> float:
         """Seconds from one kept frame to the next. Frame `i` is centred on `offset + i * frame_duration`."""
         return self.frame_stride * self.hop_length / self.sampling_rate
+
+    @property
+    def frame_size(self) -> int:
+        """Values in a frame, which the model calls `audio_feature_size`."""
+        return self.feature_size * (1 + len(self.delta_lags or ()))
 
     def __call__(
         self,
@@ -197,7 +210,8 @@ class UmonsFeatureExtractor(SequenceFeatureExtractor):
 
         Returns:
             [`BatchFeature`] with
-            - **input_features** -- `(batch_size, num_frames, feature_size)` float32, in [1e-8, 1] where not padded.
+            - **input_features** -- `(batch_size, num_frames, frame_size)` float32, in [1e-8, 1] (changes in [0, 1]) where
+              not padded.
             - **input_features_mask** -- `(batch_size, num_frames)` int64, 1 for a frame, 0 for padding.
             - **offsets** -- `(batch_size,)` float32, seconds trimmed from the start; with `return_offsets=True`.
 
@@ -274,14 +288,26 @@ class UmonsFeatureExtractor(SequenceFeatureExtractor):
         return int(loud[0]) * TRIM_HOP_LENGTH, min(num_samples, (int(loud[-1]) + 1) * TRIM_HOP_LENGTH)
 
     def _log_mel(self, waveform: torch.Tensor, max_frames: int | None) -> torch.Tensor:
-        """Features of a trimmed waveform `(num_samples,)`: `(num_frames, feature_size)` float32."""
+        """Features of a trimmed waveform `(num_samples,)`: `(num_frames, frame_size)` float32."""
+        if not self.delta_lags:
+            return self._mel_frames(waveform, self.frame_stride, max_frames)
+        end = None if max_frames is None else max_frames * self.frame_stride
+        frames = self._mel_frames(waveform, 1, end and end + max(self.delta_lags))
+        later = (torch.arange(len(frames)) + lag for lag in self.delta_lags)  # at the end, what there is
+        changes = [(frames[at.clamp(max=len(frames) - 1)] - frames).abs() for at in later]
+        values = torch.cat([frames, *changes], dim=1)[:end]
+        # The last window has fewer frames, and `ceil_mode` divides by as many.
+        return nn.functional.avg_pool1d(values.T[None], self.frame_stride, ceil_mode=True)[0].T.contiguous()
+
+    def _mel_frames(self, waveform: torch.Tensor, stride: int, max_frames: int | None) -> torch.Tensor:
+        """One log-mel frame in `stride`: `(num_frames, feature_size)`."""
         waveform = torch.cat([waveform[:1], waveform[1:] - self.preemphasis * waveform[:-1]])
 
         # A window shorter than the transform stands in the middle of it, between zeros. Magnitudes do not depend on
         # where the zeros are, so cut out what the window covers and let `rfft` append them.
         left = self.n_fft // 2 - (self.n_fft - self.win_length) // 2
         padded = nn.functional.pad(waveform, (left, self.win_length - left))
-        frames = padded.unfold(0, self.win_length, self.hop_length * self.frame_stride)[:max_frames]
+        frames = padded.unfold(0, self.win_length, self.hop_length * stride)[:max_frames]
         magnitudes = torch.fft.rfft(frames * _hann_window(self.win_length), n=self.n_fft).abs()
 
         mel = magnitudes @ _mel_basis(self.n_fft, self.feature_size, self.sampling_rate)

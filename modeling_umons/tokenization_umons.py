@@ -5,7 +5,6 @@
 The result is a plain `PreTrainedTokenizerFast`: saved, it loads with `AutoTokenizer` and needs no code of ours.
 """
 
-import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
@@ -161,77 +160,6 @@ def build_original_tokenizer(token_to_ix: Mapping[str, int], max_length: int = 6
     return _wrap(backend, max_length)
 
 
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
-def _parse_glove_line(line: str, size: int) -> tuple[str, np.ndarray]:
-    # From the right: the 840B file has words that hold spaces (". . .", "at name@domain.com").
-    word, *values = line.rsplit(" ", size)
-    surplus = word.split(" ")[1:]
-    if len(values) < size or (surplus and all(map(_is_number, surplus))):
-        raise ValueError(f"has {line.count(' ')} numbers, expected {size}: give `size` the dimension of the file")
-    if not all(map(_is_number, values)):
-        raise ValueError(f"has something other than {size} numbers behind the word")
-    return word, np.array(values, dtype=np.float32)
-
-
-def _read_glove(path: str | os.PathLike, wanted: set[str] | None, size: int) -> dict[str, np.ndarray]:
-    vectors = {}
-    with open(path, encoding="utf-8", newline="\n") as file:
-        try:
-            for number, line in enumerate(file, start=1):
-                line = line.rstrip(" \r\n")
-                # Most of a large file is not needed, and counting is a tenth of the work of parsing.
-                unwanted = wanted is not None and line.partition(" ")[0] not in wanted and line.count(" ") == size
-                if unwanted or not line:
-                    continue
-                try:
-                    word, vector = _parse_glove_line(line, size)
-                except ValueError as error:
-                    raise ValueError(f"{os.fspath(path)}, line {number}: {error}.") from None
-                if wanted is None or word in wanted:
-                    vectors.setdefault(word, vector)
-        except UnicodeDecodeError as error:
-            raise OSError(f"{os.fspath(path)} is no text file in UTF-8, as GloVe files are ({error}).") from None
-    return vectors
-
-
-def load_word_vectors(
-    source: str | os.PathLike | Mapping[str, np.ndarray], words: Iterable[str] | None = None, size: int = 300
-) -> dict[str, np.ndarray]:
-    """Loads pre-trained word vectors, and keeps those that a vocabulary needs.
-
-    Args:
-        source: a file in the text format of GloVe (Pennington et al., 2014): `word v1 v2 ...` on each line. Or a
-            mapping of words to vectors.
-        words: the words to keep, such as `tokenizer.get_vocab()`; None for all. "unk" is always kept.
-        size: numbers in each vector.
-
-    Returns:
-        {word: float32 (size,)}; of a word that stands twice in a file, the first vector.
-
-    Raises:
-        OSError: the file is missing or no text.
-        ValueError: a vector has another dimension than `size`; the message names the file and the line, or the word.
-    """
-    # An entry of a published vocabulary may stand for two words.
-    wanted = None if words is None else {"unk"}.union(*((word, word.replace(INNER_SPACE, " ")) for word in words))
-    if not isinstance(source, Mapping):
-        return _read_glove(source, wanted, size)
-    vectors = {}
-    for word in source if wanted is None else wanted & source.keys():
-        vector = np.asarray(source[word], dtype=np.float32)
-        if vector.shape != (size,):
-            raise ValueError(f"The vector of {word!r} has the shape {vector.shape}, expected ({size},).")
-        vectors[word] = vector
-    return vectors
-
-
 def build_embedding_matrix(
     tokenizer: PreTrainedTokenizerFast, vectors: Mapping[str, np.ndarray], size: int = 300, seed: int = 0
 ) -> tuple[np.ndarray, float]:
@@ -243,7 +171,7 @@ def build_embedding_matrix(
 
     Args:
         tokenizer: from [`build_tokenizer`] or [`build_original_tokenizer`].
-        vectors: {word: (size,)} from [`load_word_vectors`].
+        vectors: {word: (size,)}, such as `modeling_umons.data.word_vectors.load_word_vectors` gives.
         size: numbers in each vector.
         seed: of the random draws.
 
@@ -254,7 +182,10 @@ def build_embedding_matrix(
     Raises:
         ValueError: a vector has another dimension than `size`.
     """
-    vectors = load_word_vectors(vectors, size=size)
+    vectors = {word: np.asarray(vector, dtype=np.float32) for word, vector in vectors.items()}
+    for word, vector in vectors.items():
+        if vector.shape != (size,):
+            raise ValueError(f"The vector of {word!r} has the shape {vector.shape}, expected ({size},).")
     vocabulary = tokenizer.get_vocab()
     matrix = np.random.default_rng(seed).standard_normal((len(tokenizer), size), dtype=np.float32)
     if vectors:

@@ -14,7 +14,6 @@ from modeling_umons.tokenization_umons import (
     build_embedding_matrix,
     build_original_tokenizer,
     build_tokenizer,
-    load_word_vectors,
     train_vocabulary,
 )
 
@@ -154,42 +153,6 @@ def test_original_tokenizer_gives_the_published_ids(shared):
     assert unknown > 100
 
 
-def write_vectors(path, lines):
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return path
-
-
-def test_word_vectors_from_glove_text(tmp_path):
-    lines = ["hello 1 2 3", "café 4 5 6", ". . . 7 8 9", "at a@b.c -1 0 1e-1", "unk 0.5 0.5 0.5", "hello 9 9 9"]
-    path = write_vectors(tmp_path / "glove.txt", lines)
-    vectors = load_word_vectors(path, size=3)
-    assert list(vectors) == ["hello", "café", ". . .", "at a@b.c", "unk"]
-    assert vectors["hello"].tolist() == [1, 2, 3]
-    assert vectors[". . ."].dtype == np.float32
-    kept = load_word_vectors(path, words=["café", "absent", ". . ."], size=3)
-    assert list(kept) == ["café", ". . .", "unk"]
-    assert load_word_vectors(vectors, words=["hello"], size=3).keys() == {"hello", "unk"}
-
-
-@pytest.mark.parametrize("line", ["b 1 2", "b 1 2 3 4", "unk 1 2 x", "b"])
-def test_word_vectors_of_another_dimension(tmp_path, line):
-    path = write_vectors(tmp_path / "glove.txt", ["a 1 2 3", line])
-    count = line.count(" ")
-    message = "other than 3" if "x" in line else f"has {count} numbers, expected 3"
-    with pytest.raises(ValueError, match=rf"glove\.txt, line 2: .*{message}"):
-        load_word_vectors(path, words=["a"], size=3)
-
-
-def test_word_vectors_files_that_cannot_be_read(tmp_path):
-    with pytest.raises(FileNotFoundError, match="absent"):
-        load_word_vectors(tmp_path / "absent.txt")
-    (tmp_path / "binary.txt").write_bytes(b"a \xff\xfe 1")
-    with pytest.raises(OSError, match=r"binary\.txt is no text"):
-        load_word_vectors(tmp_path / "binary.txt")
-    with pytest.raises(ValueError, match=r"'a' has the shape \(2,\)"):
-        load_word_vectors({"a": [1, 2]}, size=3)
-
-
 def test_embedding_matrix(tokenizer):
     vectors = {"hello": [1.0, 2.0], "its": [3.0, 4.0], "cat": [8.0, 9.0]}
     matrix, coverage = build_embedding_matrix(tokenizer, vectors, size=2)
@@ -204,6 +167,11 @@ def test_embedding_matrix_of_an_original_vocabulary():
     matrix, coverage = build_embedding_matrix(build_original_tokenizer(ORIGINAL), {"well known": [1, 2]}, size=2)
     assert matrix[3].tolist() == [1, 2]
     assert coverage == 1 / 3
+
+
+def test_embedding_matrix_of_another_size(tokenizer):
+    with pytest.raises(ValueError, match=r"'cat' has the shape \(3,\), expected \(2,\)"):
+        build_embedding_matrix(tokenizer, {"hello": [1, 2], "cat": [1, 2, 3]}, size=2)
 
 
 def test_embedding_matrix_without_vectors(tokenizer):

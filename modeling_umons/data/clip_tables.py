@@ -13,18 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from datasets import (
-    Audio,
-    Dataset,
-    DatasetDict,
-    Features,
-    List,
-    Value,
-    Video,
-    concatenate_datasets,
-    load_dataset,
-    load_from_disk,
-)
+from datasets import Audio, Dataset, DatasetDict, Video, concatenate_datasets, load_dataset, load_from_disk
 from datasets.exceptions import DatasetsError
 
 from ..configuration_umons import EMOTIONS
@@ -40,21 +29,6 @@ COLUMNS = ("segment_id", "video_id", "segment", "start", "end", *TEXT_COLUMNS, "
 
 # `datasets` finds shards of these names in a folder without being told, and which split they are of.
 SHARD_NAME = "data/{split}-{index:05d}-of-{count:05d}.parquet"
-
-FEATURES = Features(
-    {
-        "segment_id": Value("string"),
-        "video_id": Value("string"),
-        "segment": Value("int64"),
-        "start": Value("float64"),
-        "end": Value("float64"),
-        "text": Value("string"),
-        "words": List({"word": Value("string"), "start": Value("float64"), "end": Value("float64")}),
-        "audio_features": List(List(Value("float32"), length=80)),
-        "video_features": List(List(Value("float32"), length=512)),
-        **dict.fromkeys(("sentiment", *EMOTIONS), Value("float32")),
-    }
-)
 
 
 @dataclass

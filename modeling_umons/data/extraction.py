@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from tqdm import tqdm
@@ -29,7 +28,8 @@ from ..media import WHOLE_S, read_clip
 from ..modeling_umons import UmonsForSequenceClassification
 from ..video_processing_umons import UmonsVideoProcessor
 from ..video_tower_umons import UmonsVideoTower
-from .clip_tables import FEATURES, ClipTable, Shard, plan_shards, read_clip_table, typed_columns
+from .clip_tables import ClipTable, Shard, plan_shards, read_clip_table, typed_columns
+from .columns import make_features, to_table
 
 
 SETTINGS_NAME = "extraction.json"
@@ -78,11 +78,6 @@ class ExtractionSettings:
 
     def feature_extractor(self) -> UmonsFeatureExtractor:
         extractor = UmonsFeatureExtractor.from_pretrained(self.model) if self.model else UmonsFeatureExtractor()
-        num_bins = FEATURES["audio_features"].feature.length
-        if extractor.feature_size != num_bins:
-            raise ValueError(
-                f"The model {self.model} listens to {extractor.feature_size} mel bins, but data sets have {num_bins}."
-            )
         extractor.max_length = self.max_length or extractor.max_length
         return extractor
 
@@ -129,34 +124,20 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-class ShardExtractor:
+class RowExtractor:
     """
-    Extracts and writes whole shards. It is an actor for `ray.data.Dataset.map_batches`, and what local processes run.
+    From a row of a [`ClipTable`] to the columns of `make_features(audio_size)`.
 
     Args:
-        clips: the input.
         settings: what to extract.
-        output: the folder of the shards.
         worker: number of this worker on its machine, which chooses among the GPUs.
-        num_threads: CPU threads; `None` is as many as torch takes.
-        on_row: called after each row.
     """
 
-    def __init__(
-        self,
-        clips: ClipTable,
-        settings: ExtractionSettings,
-        output: str,
-        worker: int = 0,
-        num_threads: int | None = None,
-        on_row: Callable[[], Any] = lambda: None,
-    ):
-        if num_threads is not None:
-            torch.set_num_threads(num_threads)
-        self.clips, self.settings, self.output, self.on_row = clips, settings, Path(output), on_row
-        self.shards = plan_shards(clips, settings.shard_size)
+    def __init__(self, settings: ExtractionSettings, worker: int = 0):
+        self.with_text = "text" in settings.modalities
         self.wants_audio, self.wants_video = "audio" in settings.modalities, "video" in settings.modalities
         self.feature_extractor = settings.feature_extractor()
+        self.audio_size = self.feature_extractor.frame_size
         # Twice what the features span, for silence at the beginning is trimmed: no file may fill the memory.
         self.max_duration = max(WHOLE_S, 2 * self.feature_extractor.max_length * self.feature_extractor.frame_duration)
         if self.wants_video:
@@ -167,44 +148,18 @@ class ShardExtractor:
             self.max_duration = max(self.max_duration, span)
             self.tower = settings.tower().to(self.device)
 
-    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Writes the shards whose numbers are `batch["shard"]`, unless they are there; `rows` tells their sizes."""
-        shards = [self.shards[i] for i in batch["shard"]]
-        for shard in shards:
-            if not (self.output / shard.name).exists():  # else a retry, of which all but the answer was done
-                self._write(shard)
-        return {"shard": batch["shard"], "rows": np.array([len(shard.rows) for shard in shards])}
-
-    def _write(self, shard: Shard) -> None:
-        rows, failures = [], []
-        for index in shard.rows:
-            try:
-                row, problems = self.extract(index)
-                rows.append(row)
-            except Exception as error:  # whatever a file does to its decoder, the others are still wanted
-                is_known = isinstance(error, (OSError, ValueError))
-                problems = [str(error) if is_known else f"{type(error).__name__}: {error}"]
-            failures += [(index, self.clips.rows[index]["file"], problem) for problem in problems]
-            self.on_row()
-        table = pa.Table.from_pylist(rows, schema=FEATURES.arrow_schema)
-        schema = table.schema.with_metadata({**table.schema.metadata, FAILURES_KEY: json.dumps(failures)})
-
-        def write(path: str) -> None:
-            with pq.ParquetWriter(path, schema) as writer:
-                if rows:  # `datasets` cannot read a row group without rows, but a file without a row group
-                    writer.write_table(table.cast(schema))
-
-        _write_whole(self.output / shard.name, write)
-
-    def extract(self, index: int) -> tuple[dict[str, Any], list[str]]:
+    def __call__(self, clips: ClipTable, index: int) -> tuple[dict[str, Any], list[str]]:
         """
-        The columns of one row, and a line for each feature that is null because its part of the clip is missing.
+        The columns of one row, features as float32 arrays (T, D), and a line for each feature that is null because its
+        part of the clip is missing.
 
         Raises:
             OSError, ValueError: the row has none of the features, or a value that is not of its type.
         """
-        row = typed_columns(self.clips.rows[index], with_text="text" in self.settings.modalities)
-        clip = self._decode(self.clips.source(index), row["start"], row["end"])
+        row = typed_columns(clips.rows[index], with_text=self.with_text)
+        # The official table of MOSEI has 223 segments that begin up to half a second before their video.
+        start = 0.0 if row["start"] is not None and -0.5 < row["start"] < 0 else row["start"]
+        clip = self._decode(clips.source(index), start, row["end"])
         features, problems = {"audio_features": None, "video_features": None}, []
         for name, is_wanted, what, extract in (
             ("audio_features", self.wants_audio, clip.audio, self._listen),
@@ -214,7 +169,7 @@ class ShardExtractor:
                 try:
                     if what is None:
                         raise ValueError("the clip lacks this stream")
-                    features[name] = list(extract(what))
+                    features[name] = extract(what)
                 except ValueError as error:
                     problems.append(f"{name} is null: {error}")
         if all(value is None for value in features.values()):
@@ -247,6 +202,64 @@ class ShardExtractor:
         """(frames, height, width, 3) uint8 to (clips, 512) float32."""
         clips = self.video_processor([frames], return_tensors="pt")["pixel_values_videos"][0]
         return self.tower(clips.to(self.device)).float().cpu().numpy()
+
+
+class ShardExtractor:
+    """
+    Extracts and writes whole shards. It is an actor for `ray.data.Dataset.map_batches`, and what local processes run.
+
+    Args:
+        clips: the input.
+        settings: what to extract.
+        output: the folder of the shards.
+        worker: number of this worker on its machine, which chooses among the GPUs.
+        num_threads: CPU threads; `None` is as many as torch takes.
+        on_row: called after each row.
+    """
+
+    def __init__(
+        self,
+        clips: ClipTable,
+        settings: ExtractionSettings,
+        output: str,
+        worker: int = 0,
+        num_threads: int | None = None,
+        on_row: Callable[[], Any] = lambda: None,
+    ):
+        if num_threads is not None:
+            torch.set_num_threads(num_threads)
+        self.clips, self.output, self.on_row = clips, Path(output), on_row
+        self.shards = plan_shards(clips, settings.shard_size)
+        self.extract = RowExtractor(settings, worker)
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Writes the shards whose numbers are `batch["shard"]`, unless they are there; `rows` tells their sizes."""
+        shards = [self.shards[i] for i in batch["shard"]]
+        for shard in shards:
+            if not (self.output / shard.name).exists():  # else a retry, of which all but the answer was done
+                self._write(shard)
+        return {"shard": batch["shard"], "rows": np.array([len(shard.rows) for shard in shards])}
+
+    def _write(self, shard: Shard) -> None:
+        rows, failures = [], []
+        for index in shard.rows:
+            try:
+                row, problems = self.extract(self.clips, index)
+                rows.append(row)
+            except Exception as error:  # whatever a file does to its decoder, the others are still wanted
+                is_known = isinstance(error, (OSError, ValueError))
+                problems = [str(error) if is_known else f"{type(error).__name__}: {error}"]
+            failures += [(index, self.clips.rows[index]["file"], problem) for problem in problems]
+            self.on_row()
+        table = to_table(rows, make_features(self.extract.audio_size))
+        schema = table.schema.with_metadata({**table.schema.metadata, FAILURES_KEY: json.dumps(failures)})
+
+        def write(path: str) -> None:
+            with pq.ParquetWriter(path, schema) as writer:
+                if rows:  # `datasets` cannot read a row group without rows, but a file without a row group
+                    writer.write_table(table.cast(schema))
+
+        _write_whole(self.output / shard.name, write)
 
 
 def _write_whole(path: Path, write: Callable[[str], None]) -> None:

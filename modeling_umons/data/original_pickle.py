@@ -24,7 +24,6 @@ import warnings
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -45,6 +44,8 @@ STORAGES = {
     "torch.HalfStorage": torch.float16,
     "torch.LongStorage": torch.int64,
 }
+# How numpy writes the dtype of Python objects.
+OBJECT_STATE = (3, "|", None, None, None, -1, -1, 63)
 LOSSES = ("torch.nn.modules.loss.BCEWithLogitsLoss", "torch.nn.modules.loss.CrossEntropyLoss")
 
 
@@ -99,14 +100,20 @@ def _build_bytes(*args) -> bytes:
 
 def _build_dtype(*args) -> np.dtype:
     code = args[0] if args else None
-    ok = type(code) is str and re.fullmatch(r"b1|[iu][1248]|f[248]|[SU][1-9][0-9]{0,6}", code)
-    _expect(bool(ok) and all(arg in (0, 1) for arg in args[1:]), f"the numpy dtype {code!r}; only numbers and text")
+    ok = type(code) is str and re.fullmatch(r"b1|O8|[iu][1248]|f[248]|[SU][1-9][0-9]{0,6}", code)
+    _expect(
+        bool(ok) and all(arg in (0, 1) for arg in args[1:]),
+        f"the numpy dtype {code!r}; only numbers, text and scalars",
+    )
     return np.dtype(code, False, True)  # a copy of its own: the byte order is set later, in place
 
 
 def _set_dtype_state(dtype: np.dtype, state: Any) -> None:
     # (version, byte order, subdtype, names, fields, item size, alignment, flags[, metadata])
     ok = type(state) is tuple and len(state) == 8 and state[0] == 3 and state[1] in ("<", ">", "|", "=")
+    if dtype.hasobject:  # its flags are what keeps numpy from taking bytes for pointers: never set from a file
+        _expect(ok and state == OBJECT_STATE, "the numpy dtype of Python objects with a state of its own")
+        return
     ok = ok and state[2:5] == (None, None, None) and state[5] in (-1, dtype.itemsize) and state[7] in (0, 8)
     _expect(bool(ok), "a numpy dtype with fields, objects or another state than plain numbers have")
     size = (dtype.itemsize, dtype.alignment) if dtype.kind in "SU" else (-1, -1)
@@ -120,19 +127,39 @@ def _build_array(*args) -> np.ndarray:
 
 
 def _set_array_state(array: np.ndarray, state: Any) -> None:
-    # (version, shape, dtype, Fortran order, raw bytes)
+    # (version, shape, dtype, Fortran order, raw bytes; of Python objects: a list of them)
+    _expect(array.dtype == np.int8 and array.size == 0, "a numpy array that is filled twice")
     ok = type(state) is tuple and len(state) == 5 and state[0] == 1 and type(state[1]) is tuple
     ok = ok and all(map(_is_count, state[1])) and type(state[3]) is bool
     _expect(ok and len(state[1]) <= 32 and isinstance(state[2], np.dtype), "a numpy array with an unknown state")
-    _expect(type(state[4]) is bytes, "a numpy array of Python objects (dtype object)")
-    needed = math.prod(state[1]) * state[2].itemsize
-    if len(state[4]) != needed:
-        raise _Damaged(f"a numpy array of shape {state[1]} needs {needed} bytes, the file gives it {len(state[4])}")
+    if state[2].hasobject:
+        ok = type(state[4]) is list and all(type(item) in SCALARS or isinstance(item, np.generic) for item in state[4])
+        _expect(ok, "a numpy array of Python objects (dtype object) other than text, bytes, numbers and None")
+    else:
+        _expect(type(state[4]) is bytes, "a numpy array of numbers or text that is not made of bytes")
+    _check_size(state[1], state[2], state[4])
     array.__setstate__(state)
 
 
+def _check_size(shape: tuple[int, ...], dtype: np.dtype, data: bytes | bytearray | list) -> None:
+    needed, unit = math.prod(shape), "items"
+    if type(data) is not list:
+        needed, unit = needed * dtype.itemsize, "bytes"
+    if len(data) != needed:
+        raise _Damaged(f"a numpy array of shape {shape} needs {needed} {unit}, the file gives it {len(data)}")
+
+
+def _build_array_of_buffer(*args) -> np.ndarray:
+    # What protocol 5 has instead of an array's state: (raw bytes, dtype, shape, order)
+    ok = len(args) == 4 and type(args[0]) in (bytes, bytearray) and isinstance(args[1], np.dtype)
+    ok = ok and not args[1].hasobject and type(args[2]) is tuple and all(map(_is_count, args[2]))
+    _expect(ok and len(args[2]) <= 32 and args[3] in ("C", "F"), "a numpy array of a buffer of an unknown kind")
+    _check_size(args[2], args[1], args[0])
+    return np.ndarray(args[2], args[1], args[0] or None, order=args[3])
+
+
 def _build_numpy_scalar(*args) -> np.generic:
-    ok = len(args) == 2 and isinstance(args[0], np.dtype) and type(args[1]) is bytes
+    ok = len(args) == 2 and isinstance(args[0], np.dtype) and not args[0].hasobject and type(args[1]) is bytes
     _expect(ok, "a numpy scalar that is not made of a dtype and bytes (dtype object)")
     if len(args[1]) != args[0].itemsize:
         raise _Damaged(f"a numpy scalar of {args[0].itemsize} bytes, the file gives it {len(args[1])}")
@@ -163,6 +190,8 @@ PLAIN_BUILDERS: dict[str, Callable | None] = {
     "numpy._core.multiarray._reconstruct": _build_array,
     "numpy.core.multiarray.scalar": _build_numpy_scalar,
     "numpy._core.multiarray.scalar": _build_numpy_scalar,
+    "numpy.core.numeric._frombuffer": _build_array_of_buffer,
+    "numpy._core.numeric._frombuffer": _build_array_of_buffer,
     "numpy.dtype": _build_dtype,
     "numpy.ndarray": None,  # may be named, is never called
 }
@@ -172,13 +201,18 @@ CHECKPOINT_BUILDERS = {
     "argparse.Namespace": None,
     **dict.fromkeys((*LOSSES, *STORAGES)),
 }
+# gensim 4 and 3; its version 3 has a Vocab for each word.
+KEYED_VECTORS = tuple(
+    f"gensim.models.keyedvectors.{name}" for name in ("KeyedVectors", "Word2VecKeyedVectors", "Vocab")
+)
+KEYED_VECTORS_BUILDERS = {**PLAIN_BUILDERS, **dict.fromkeys(KEYED_VECTORS)}
 # The objects that are made by class and then filled: what the dictionary in their place starts with.
-HOLDERS = {"argparse.Namespace": {}} | {name: {"__class__": name} for name in LOSSES}
+HOLDERS = {"argparse.Namespace": {}} | {name: {"__class__": name} for name in (*LOSSES, *KEYED_VECTORS)}
 
 IGNORED = {"PROTO", "FRAME"}
 LITERALS = {
     "BININT", "BININT1", "BININT2", "INT", "LONG", "LONG1", "LONG4", "BINFLOAT", "FLOAT",
-    "BINUNICODE", "BINUNICODE8", "SHORT_BINUNICODE", "UNICODE", "BINBYTES", "BINBYTES8", "SHORT_BINBYTES",
+    "BINUNICODE", "BINUNICODE8", "SHORT_BINUNICODE", "UNICODE", "BINBYTES", "BINBYTES8", "SHORT_BINBYTES", "BYTEARRAY8",
 }  # fmt: skip
 CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
 CONTAINERS = {"EMPTY_LIST": list, "EMPTY_DICT": dict, "EMPTY_SET": set}
@@ -204,7 +238,7 @@ class _DataPickle:
         self.held: set[int] = set()
         self.alive: list[Any] = []
 
-    def load(self, stream: io.BytesIO) -> Any:
+    def load(self, stream: "io.BytesIO | _Bounded") -> Any:
         """Reads one pickle and leaves the stream behind its end."""
         instructions = pickletools.genops(stream)
         # genops decodes names with a function that warns about the stray backslashes of damaged files
@@ -270,6 +304,10 @@ class _DataPickle:
             ok = type(cls) is _Global and cls.name in HOLDERS and arguments == ()
             _expect(ok, f"an object of {_describe(cls)}")
             self.stack.append(self.track(_Holder(HOLDERS[cls.name])))
+        elif name == "FROZENSET":
+            items = self.pop_to_mark()
+            _expect(all(type(item) in SCALARS for item in items), "a set of something other than scalars")
+            self.stack.append(frozenset(items))
         elif name == "BUILD":
             (state,) = self.pop(1)
             self.set_state(self.stack[-1], state)
@@ -460,27 +498,46 @@ def _read_legacy_checkpoint(data: bytes) -> Any:
     return result
 
 
-def _read(path: str | os.PathLike, reader: Callable[[bytes], Any], allowed: dict) -> Any:
-    """Runs `reader` on the file's bytes and puts what it finds into words."""
-    data = Path(path).read_bytes()
-    try:
-        return reader(data)
-    except _Damaged as damage:
-        raise OSError(f"cannot read {path} ({len(data)} bytes): {damage}") from None
-    except _Refused as refusal:
-        raise ValueError(
-            f"{path} is refused: it holds {refusal}. Nothing of it was executed. "
-            f"Allowed are plain containers, text, numbers, and these globals: {', '.join(sorted(allowed))}."
-        ) from None
+class _Bounded:
+    """A file as `pickletools.genops` takes it, which gives no room to lengths that the file itself does not have."""
+
+    def __init__(self, file: io.BufferedReader, size: int):
+        self.file, self.size, self.readline = file, size, file.readline
+
+    def read(self, count: int) -> bytes:
+        return self.file.read(min(count, self.size))
 
 
-def _read_plain(data: bytes) -> Any:
-    if data[:4] == b"PK\x03\x04":
+def _read(path: str | os.PathLike, reader: Callable[[io.BufferedReader, int], Any], allowed: dict) -> Any:
+    """Runs `reader` on the open file and its size, and puts what it finds into words."""
+    with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        try:
+            return reader(file, size)
+        except _Damaged as damage:
+            raise OSError(f"cannot read {path} ({size} bytes): {damage}") from None
+        except _Refused as refusal:
+            raise ValueError(
+                f"{path} is refused: it holds {refusal}. Nothing of it was executed. "
+                f"Allowed are plain containers, text, numbers, and these globals: {', '.join(sorted(allowed))}."
+            ) from None
+
+
+def _read_plain(file: io.BufferedReader, size: int) -> Any:
+    if file.peek(4)[:4] == b"PK\x03\x04":
         raise _Damaged("it is a zip archive, no plain pickle; `read_checkpoint` reads torch checkpoints")
-    return _DataPickle(PLAIN_BUILDERS).load(io.BytesIO(data))
+    # Straight from the file: of arrays of gigabytes, its bytes would be a second copy.
+    return _DataPickle(PLAIN_BUILDERS).load(_Bounded(file, size))
 
 
-def _read_torch(data: bytes) -> dict[str, Any]:
+def _read_keyed_vectors(file: io.BufferedReader, size: int) -> dict[str, Any]:
+    result = _DataPickle(KEYED_VECTORS_BUILDERS).load(_Bounded(file, size))
+    _expect(type(result) is _Holder, f"{_describe(result)} where gensim's KeyedVectors belong")
+    return dict(result)
+
+
+def _read_torch(file: io.BufferedReader, size: int) -> dict[str, Any]:
+    data = file.read()
     result = (_read_zip_checkpoint if data[:4] == b"PK\x03\x04" else _read_legacy_checkpoint)(data)
     _expect(isinstance(result, dict) and {"state_dict", "args"} <= result.keys(), "no dict of state_dict and args")
     state_dict, args = result["state_dict"], result["args"]
@@ -494,17 +551,31 @@ def _read_torch(data: bytes) -> dict[str, Any]:
 def read_pickle(path: str | os.PathLike) -> Any:
     """Reads a data file of the published implementation (`*_sentences.p`, `*_mels.p`, `token_to_ix.pkl`, ...).
 
-    Protocols 0 to 4.
+    Protocols 0 to 5.
 
     Returns:
-        What was pickled: containers, text, bytes, numbers, and numpy arrays and scalars of numbers or text. Keys of
-        dicts and members of sets are scalars; containers are at most 100 deep and none holds itself.
+        What was pickled: containers, text, bytes, numbers, and numpy arrays and scalars of numbers or text; an array of
+        Python objects holds text, bytes, numbers and None only. Keys of dicts and members of sets are scalars; containers are at most 100 deep and none holds itself.
 
     Raises:
         OSError: the file is missing, cut off, or no pickle.
         ValueError: the file names a global outside of the allow list, or holds what these data files never hold.
     """
     return _read(path, _read_plain, PLAIN_BUILDERS)
+
+
+def read_keyed_vectors(path: str | os.PathLike) -> dict[str, Any]:
+    """Reads word vectors that gensim saved (`KeyedVectors.save`); gensim is neither imported nor needed.
+
+    Returns:
+        The attributes: `index_to_key` (gensim 3: `index2word`) lists the words, and `vectors` is their array, unless
+        gensim put it into a `.vectors.npy` beside. `__class__` is the name of the class, which is not instantiated.
+
+    Raises:
+        OSError: the file is missing, cut off, or no pickle.
+        ValueError: the file names a global outside of the allow list, or is not built as such vectors.
+    """
+    return _read(path, _read_keyed_vectors, KEYED_VECTORS_BUILDERS)
 
 
 def read_checkpoint(path: str | os.PathLike) -> dict[str, Any]:

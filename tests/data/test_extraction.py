@@ -23,8 +23,9 @@ from modeling_umons import (
     UmonsProcessor,
     build_tokenizer,
 )
-from modeling_umons.data.clip_tables import COLUMNS, FEATURES, ClipTable, plan_shards, read_clip_table, typed_columns
-from modeling_umons.data.extraction import ExtractionSettings, ShardExtractor, extract_features
+from modeling_umons.data.clip_tables import COLUMNS, ClipTable, plan_shards, read_clip_table, typed_columns
+from modeling_umons.data.columns import make_features
+from modeling_umons.data.extraction import ExtractionSettings, RowExtractor, extract_features
 from modeling_umons.media import read_clip
 from modeling_umons.video_processing_umons import UmonsVideoProcessor
 from modeling_umons.video_tower_umons import UmonsVideoTower, UmonsVideoTowerConfig
@@ -269,7 +270,7 @@ def test_load_dataset_streams_the_splits_in_order(sounds, tmp_path):
     assert (report.num_rows, report.num_left_out, report.failures) == (4, 0, [])
     for split, expected in {"train": ["f", "a", "e"], "valid": ["b"]}.items():
         stream = load_dataset(str(tmp_path / "out"), split=split, streaming=True)
-        assert stream.features == FEATURES
+        assert stream.features == make_features()
         assert [row["video_id"] for row in stream] == expected  # to its end: a stream given up can hang at exit
 
 
@@ -392,7 +393,7 @@ def test_an_error_that_nobody_foresaw_is_told_with_its_kind(sounds, tmp_path, mo
     def break_down(self, audio):
         raise RuntimeError("of all things")
 
-    monkeypatch.setattr(ShardExtractor, "_listen", break_down)
+    monkeypatch.setattr(RowExtractor, "_listen", break_down)
     report = extract_features(sounds, tmp_path / "out", AUDIO)
     assert report.num_rows == 0
     assert report.failures[0] == (0, "a.wav", "RuntimeError: of all things")

@@ -10,6 +10,7 @@ import resource
 import struct
 import subprocess
 import sys
+import tracemalloc
 import zipfile
 from collections import OrderedDict
 from pathlib import Path
@@ -53,7 +54,7 @@ def example_checkpoint() -> dict:
     return {"state_dict": state_dict, "args": argparse.Namespace(model="Model_LA", layer=4, lr=1e-4, **losses)}
 
 
-@pytest.mark.parametrize("protocol", [0, 2, 3, 4])
+@pytest.mark.parametrize("protocol", [0, 2, 3, 4, 5])
 def test_plain_pickles(tmp_path, protocol):
     data = {
         "words": {"a[0]": ["That's", "é"], "a[1]": []},
@@ -63,6 +64,9 @@ def test_plain_pickles(tmp_path, protocol):
         "empty": np.zeros((0, 80), dtype=np.float32),
         "fortran": np.asfortranarray(np.eye(3)),
         "text": np.array(["yes", "no"]),
+        "objects": np.array(
+            [["a$_$0", None, 1.5], [b"\xff" if protocol > 0 else "", True, np.str_("é")]], dtype=object
+        ),
         "scalar": np.float64(0.5),
     }
     program = pickle.dumps(data, protocol=protocol)
@@ -75,11 +79,28 @@ def test_plain_pickles(tmp_path, protocol):
     assert read["empty"].shape == (0, 80)
     assert np.array_equal(read["fortran"], np.eye(3))
     assert read["text"].tolist() == ["yes", "no"]
+    assert read["objects"].dtype == object
+    assert read["objects"].tolist() == data["objects"].tolist()
 
 
-def test_pickles_of_numpy_1(tmp_path):
-    data = pickle.dumps(np.arange(3.0), protocol=3).replace(b"numpy._core.", b"numpy.core.")
-    assert b"numpy.core.multiarray" in data
+def test_a_large_pickle_is_in_memory_once(tmp_path):
+    array = np.arange(10**7, dtype=np.float32)
+    path = write(tmp_path / "a.p", pickle.dumps(array, protocol=4))
+    tracemalloc.start()
+    try:
+        read = read_pickle(path)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert np.array_equal(read, array)
+    assert array.nbytes < peak < 1.1 * array.nbytes
+
+
+@pytest.mark.parametrize("protocol", [3, 5])
+def test_pickles_of_numpy_1(tmp_path, protocol):
+    data = pickle.dumps(np.arange(3.0), protocol=protocol).replace(b"\x8c\x13numpy._core.", b"\x8c\x12numpy.core.")
+    data = data.replace(b"cnumpy._core.", b"cnumpy.core.")  # the names of protocol 3 have no length
+    assert b"numpy.core." in data
     assert read_pickle(write(tmp_path / "a.p", data)).tolist() == [0, 1, 2]
 
 
@@ -187,19 +208,51 @@ def test_hostile_globals_are_refused_by_name(tmp_path, monkeypatch, case, kind):
     assert os.listdir(tmp_path) == ["hostile.pkl"]
 
 
-def array_program(shape: bytes, code: bytes, raw: bytes) -> bytes:
-    """A numpy array with a shape of its own, pickled by hand."""
+NUMBERS = b"<", 0
+OBJECTS = b"|", 63  # as numpy writes the dtype of Python objects: byte order, flags
+
+
+def dtype_program(code: bytes, state: tuple[bytes, int] = NUMBERS) -> bytes:
+    order, flags = state
     dtype = b"cnumpy\ndtype\nX" + struct.pack("<I", len(code)) + code + b"\x89\x88\x87R"
-    dtype += b"(K\x03X\x01\0\0\0<NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\0tb"
+    return dtype + b"(K\x03X\x01\0\0\0" + order + b"NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK" + bytes([flags]) + b"tb"
+
+
+def array_program(shape: bytes, code: bytes, raw: bytes, state: tuple[bytes, int] = NUMBERS) -> bytes:
+    """A numpy array with a shape of its own, pickled by hand."""
     array = b"cnumpy._core.multiarray\n_reconstruct\n(cnumpy\nndarray\nK\0\x85C\x01btR"
-    return b"\x80\x04" + array + b"(K\x01" + shape + dtype + b"\x89" + raw + b"tb."
+    return b"\x80\x04" + array + b"(K\x01" + shape + dtype_program(code, state) + b"\x89" + raw + b"tb."
+
+
+def buffer_program(raw: bytes, shape: bytes, code: bytes = b"f8", state: tuple[bytes, int] = NUMBERS) -> bytes:
+    """The same as protocol 5 has it."""
+    start = b"\x80\x05cnumpy._core.numeric\n_frombuffer\n("
+    return start + raw + dtype_program(code, state) + shape + b"X\x01\0\0\0CtR."
 
 
 HUGE = b"\x8a\x05" + (2**33).to_bytes(5, "little")
 BOMBS = {
-    "object array": (pickle.dumps(np.array([{}, None], dtype=object), protocol=4), ValueError, "dtype 'O8'"),
-    "object scalar": (array_program(b"K\x01\x85", b"O8", b"]N\x61"), ValueError, "dtype 'O8'"),
-    "list for bytes": (array_program(b"K\x01\x85", b"f8", b"]Na"), ValueError, "dtype object"),
+    "object array": (pickle.dumps(np.array([{}, None], dtype=object), protocol=4), ValueError, "dtype object"),
+    "array of arrays": (pickle.dumps(np.array([np.zeros(1), None], dtype=object), protocol=4), ValueError, "dtype object"),
+    "array of globals": (array_program(b"K\x01\x85", b"O8", b"]cnumpy\ndtype\na", OBJECTS), ValueError, "dtype object"),
+    "objects of another state": (array_program(b"K\x01\x85", b"O8", b"]Na"), ValueError, "a state of its own"),
+    "pointers": (array_program(b"K\x01\x85", b"O8", b"C\x08" + b"\x41" * 8, OBJECTS), ValueError, "dtype object"),
+    "scalar of a pointer": (
+        b"cnumpy.core.multiarray\nscalar\n(" + dtype_program(b"O8", OBJECTS) + b"C\x08" + b"\x41" * 8 + b"tR.",
+        ValueError, "dtype object",
+    ),
+    "fewer objects": (array_program(b"K\x02\x85", b"O8", b"]Na", OBJECTS), OSError, "needs 2 items, the file gives it 1"),
+    "huge shape of objects": (array_program(HUGE + b"\x85", b"O8", b"]Na", OBJECTS), OSError, "needs 8589934592 items"),
+    "filled twice": (
+        array_program(b"K\x01\x85", b"O8", b"]Na", OBJECTS)[:-1]
+        + b"(K\x01K\x01\x85" + dtype_program(b"i1") + b"\x89C\x01atb.", ValueError, "filled twice",
+    ),
+    "list for bytes": (array_program(b"K\x01\x85", b"f8", b"]Na"), ValueError, "not made of bytes"),
+    "buffer of pointers": (buffer_program(b"C\x08" + b"\x41" * 8, b"K\x01\x85", b"O8", OBJECTS), ValueError, "unknown kind"),
+    "buffer of text": (buffer_program(b"X\x08\0\0\0AAAAAAAA", b"K\x01\x85"), ValueError, "unknown kind"),
+    "buffer of a huge shape": (buffer_program(b"C\x08AAAAAAAA", HUGE + b"\x85"), OSError, "needs 68719476736 bytes"),
+    "buffer of no bytes": (buffer_program(b"C\0", b"K\0" + HUGE * 2 + b"\x87"), OSError, "REDUCE lacks|do not fit"),
+    "buffer out of band": (b"\x80\x05\x97.", ValueError, "NEXT_BUFFER"),
     "fields": (pickle.dumps(np.zeros(2, dtype=[("a", "f4")]), protocol=4), ValueError, "dtype 'V4'"),
     "huge shape": (array_program(HUGE + b"\x85", b"f8", b"C\x01a"), OSError, "needs 68719476736 bytes"),
     "no bytes": (array_program(b"K\0" + HUGE * 2 + b"\x87", b"f8", b"C\x01a"), OSError, "needs 0 bytes"),

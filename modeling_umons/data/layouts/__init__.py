@@ -68,12 +68,18 @@ _SOURCES = {
     "mosi": "MosiTable",
     "meld": "MeldTables",
     "ravdess": "RavdessFolder",
+    "mini": "MiniMixture",
 }
 LAYOUTS = tuple(_SOURCES)
 
 
-def open_source(layout: str, folder: str | Path, **options: Any) -> Source:
-    """The source of a layout; `options` are those of its class. Raises ValueError for a layout that there is not."""
+def source_class(layout: str) -> type[Source]:
+    """The class of a layout's source. Raises ValueError for a layout that there is not."""
     if layout not in _SOURCES:
         raise ValueError(f"There is no layout {layout!r}; there are {', '.join(LAYOUTS)}.")
-    return getattr(importlib.import_module(f"{__name__}.{layout}"), _SOURCES[layout])(folder, **options)
+    return getattr(importlib.import_module(f"{__name__}.{layout}"), _SOURCES[layout])
+
+
+def open_source(layout: str, folder: str | Path, **options: Any) -> Source:
+    """The source of a layout; `options` are those of its class. Raises ValueError for a layout that there is not."""
+    return source_class(layout)(folder, **options)

@@ -1,0 +1,151 @@
+# Copyright 2026 The modeling_umons authors.
+# SPDX-License-Identifier: MIT
+"""A folder of clips, with or without a table beside them, whose features are extracted as they are read."""
+
+import logging
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from datasets import Features
+
+from ..clip_tables import ClipTable, read_clip_table, typed_columns
+from ..columns import SPLIT_NAMES, SPLITS, make_features
+from ..official_splits import official_split
+from . import Source
+
+
+logger = logging.getLogger(__name__)
+
+MODALITIES = ("text", "audio", "video")
+
+
+class ClipFolder(Source):
+    """
+    What [`read_clip_table`] reads: clips with a `metadata.csv`, `.jsonl` or `.parquet`, without one, or a data set that
+    `datasets` has saved.
+
+    The splits are those of the table's column `split`; without one they are the official ones of CMU-MOSEI, where any
+    video is of it; else all is "train". Features are those of `scripts/extract_features.py`.
+
+    Args:
+        modalities: any of text, audio and video; with text alone no clip is opened.
+        model: a saved model, whose extractors and, without `tower_weights`, video tower serve.
+        tower_weights: a state dict of torchvision's `r2plus1d_18`, or the name of weights of torchvision.
+        max_length: frames of audio and clips of video kept of a segment; `None` is what the extractors keep, 60.
+
+    Raises:
+        ValueError: the options do not go together.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        modalities: Sequence[str] = ("text", "audio"),
+        model: str | None = None,
+        tower_weights: str | None = None,
+        max_length: int | None = None,
+    ):
+        super().__init__(folder)
+        self.modalities = tuple(modalities)
+        if not self.modalities or not set(self.modalities) <= set(MODALITIES):
+            raise ValueError(
+                f"The modalities are {', '.join(self.modalities)!r}; pass any of {', '.join(MODALITIES)}."
+            )
+        self.settings = None
+        if set(self.modalities) != {"text"}:
+            from ..extraction import ExtractionSettings
+
+            self.settings = ExtractionSettings(self.modalities, max_length, tower_weights, model)
+        elif any(option is not None for option in (model, tower_weights, max_length)):
+            raise ValueError("Text alone is copied: model, tower_weights and max_length are of no use to it.")
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the extractor, which each process builds for itself."""
+        return {name: value for name, value in self.__dict__.items() if name != "_extract"}
+
+    @cached_property
+    def features(self) -> Features:
+        return make_features(**self._sizes())
+
+    def _sizes(self) -> dict[str, int]:
+        """What `make_features` has to know of the extractor."""
+        has_audio = self.settings is not None and "audio" in self.modalities
+        return {"audio_size": self.settings.feature_extractor().frame_size} if has_audio else {}
+
+    @cached_property
+    def _extract(self):
+        from ..extraction import RowExtractor
+
+        return RowExtractor(self.settings)
+
+    @cached_property
+    def _clips(self) -> ClipTable:
+        return read_clip_table(self.folder)
+
+    @cached_property
+    def _index(self) -> dict[str, int]:
+        """Row of a segment in the table."""
+        index: dict[str, int] = {}
+        for number, row in enumerate(self._clips.rows):
+            segment_id = str(row["segment_id"])
+            if segment_id in index:
+                first = self._clips.rows[index[segment_id]]["file"]
+                raise ValueError(
+                    f"{self.folder}: {first!r} and {row['file']!r} are both the segment {segment_id!r}; give each row of "
+                    "the table its own segment_id."
+                )
+            index[segment_id] = number
+        return index
+
+    @cached_property
+    def segments(self) -> dict[str, list[str]]:
+        if self.settings is not None:  # what is wrong with a model or a tower is told here, and not for each segment
+            self.settings.feature_extractor()
+            if "video" in self.modalities:
+                self.settings.tower()
+        segments: dict[str, list[str]] = {split: [] for split in SPLITS}
+        for (segment_id, index), split in zip(self._index.items(), self._splits(), strict=True):
+            if split in SPLITS:
+                segments[split].append(segment_id)
+            else:
+                self.left_out[segment_id] = f"{self._clips.rows[index]['file']}: {split}"
+        return {split: names for split, names in segments.items() if names}
+
+    def _splits(self) -> list[str]:
+        """Of each row its split, or why it is of none."""
+        rows = self._clips.rows
+        named = [row.get("split") for row in rows]
+        if any(named):
+            for name, row in zip(named, rows, strict=True):
+                if name and str(name).lower() not in SPLIT_NAMES:
+                    raise ValueError(
+                        f"{self.folder}, {row['segment_id']}: its split is {name!r}; known are {', '.join(SPLIT_NAMES)}."
+                    )
+            return [SPLIT_NAMES[str(name).lower()] if name else "the table names no split for it" for name in named]
+        official = [official_split(str(row["video_id"])) for row in rows]
+        if any(official):
+            return [split or "its video is in no official split of CMU-MOSEI" for split in official]
+        return ["train"] * len(rows)
+
+    def read(self, split: str, segment_id: str) -> dict[str, Any]:
+        index = self._index[segment_id]
+        file = self._clips.rows[index]["file"]
+        extract = self._copy_text if self.settings is None else self._extract
+        try:
+            row, problems = extract(self._clips, index)
+        except OSError as error:
+            raise OSError(f"{self.folder}, {segment_id} ({file}): {error}") from error
+        except ValueError as error:
+            raise ValueError(f"{self.folder}, {segment_id} ({file}): {error}") from error
+        for problem in problems:
+            logger.warning("%s, %s (%s): %s", self.folder, segment_id, file, problem)
+        return row
+
+    @staticmethod
+    def _copy_text(clips: ClipTable, index: int) -> tuple[dict[str, Any], list[str]]:
+        row = typed_columns(clips.rows[index], with_text=True)
+        if row["text"] is None and row["words"] is None:
+            raise ValueError("the row has neither text nor words")
+        return row, []

@@ -1,0 +1,130 @@
+# Copyright 2026 The modeling_umons authors.
+# SPDX-License-Identifier: MIT
+import csv
+import pickle
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from modeling_umons import EMOTIONS
+from modeling_umons.data.columns import SENTIMENT_7, class_columns
+from modeling_umons.data.layouts.labels import LABEL_COLUMNS, LabelTables
+from modeling_umons.data.official_splits import OFFICIAL_COUNTS, official_split
+
+
+ROW = {
+    "segment_id": "v[0]", "video_id": "v", "segment": 0, "split": "valid", "start": 0.5, "end": 2, "sentiment": -1.5,
+    "happy": 0, "sad": 0.66, "anger": 3, "surprise": 0, "disgust": 0, "fear": "",
+}  # fmt: skip
+OTHER = {**ROW, "segment_id": "v[1]", "segment": 1}
+
+
+def write(folder: Path, *rows: dict) -> LabelTables:
+    write_csv(folder / "labels.csv", LABEL_COLUMNS, rows)
+    return LabelTables(folder)
+
+
+def write_csv(path: Path, columns, rows) -> None:
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def write_texts(path: Path, **texts: str) -> None:
+    rows = [{"segment_id": f"v[{name[1:]}]", "text": text, "asr": "x"} for name, text in texts.items()]
+    write_csv(path, ("segment_id", "text", "asr"), rows)
+
+
+@pytest.mark.shared
+def test_all_of_mosei(shared, caplog):
+    source = LabelTables(shared / "data" / "mosei")
+    rows = {split: [source.read(split, name) for name in names] for split, names in source.segments.items()}
+    assert list(rows) == ["train", "validation", "test"]
+    for split, counts in OFFICIAL_COUNTS.items():
+        videos = {row["video_id"] for row in rows[split]}
+        assert (len(rows[split]), len(videos)) == (counts["segments"], counts["videos"])
+        assert {official_split(video) for video in videos} == {split}
+    assert all(row["text"] for row in rows["validation"])
+    assert not any(row["text"] for row in (*rows["train"], *rows["test"]))
+    assert caplog.text == ""
+
+    classes = [class_columns(row) for row in rows["test"]]
+    assert Counter(SENTIMENT_7[row["sentiment_7"]] for row in classes) == counts["sentiment_7"]
+    assert Counter(EMOTIONS[i] for row in classes for i in row["emotions"]) == counts["emotions"]
+    rows = [row for part in rows.values() for row in part]
+    assert all(row["segment_id"] == f"{row['video_id']}[{row['segment']}]" for row in rows)
+    assert all(-0.5 < row["start"] < row["end"] for row in rows)
+    assert sum(row["start"] < 0 for row in rows) == 223  # in the tables as CMU publishes them
+
+
+def test_a_row(tmp_path):
+    source = write(tmp_path, ROW, OTHER)
+    write_texts(tmp_path / "transcripts_a.csv", v0='so, "so"')
+    write_texts(tmp_path / "transcripts.csv", v1="")
+    assert source.segments == {"validation": ["v[0]", "v[1]"]}
+    assert source.read("validation", "v[0]") == {
+        "segment_id": "v[0]", "video_id": "v", "segment": 0, "start": 0.5, "end": 2.0, "text": 'so, "so"',
+        "sentiment": -1.5, "happy": 0.0, "sad": 0.66, "anger": 3.0, "surprise": 0.0, "disgust": 0.0, "fear": None,
+    }  # fmt: skip
+    assert source.read("validation", "v[1]")["text"] is None
+    again = pickle.loads(pickle.dumps(source))
+    assert again.segments == source.segments
+    assert again.read("validation", "v[0]") == source.read("validation", "v[0]")
+
+
+def test_a_transcript_without_a_segment_is_told(tmp_path, caplog):
+    source = write(tmp_path, ROW)
+    write_texts(tmp_path / "transcripts_x.csv", v0="so", v7="and", v8="on")
+    assert source.segments == {"validation": ["v[0]"]}
+    assert source.read("validation", "v[0]")["text"] == "so"
+    (record,) = caplog.records
+    assert "transcripts_x.csv: 2 segments, such as v[7], are not in labels.csv" in record.getMessage()
+
+
+def test_two_transcripts_of_a_segment(tmp_path):
+    source = write(tmp_path, ROW)
+    write_texts(tmp_path / "transcripts_a.csv", v0="so")
+    write_texts(tmp_path / "transcripts_b.csv", v0="and so")
+    with pytest.raises(ValueError, match=r"transcripts_b.csv, v\[0\]: another table of transcripts has"):
+        _ = source.segments
+
+
+@pytest.mark.parametrize("column", LABEL_COLUMNS)
+def test_labels_that_lack_a_column(tmp_path, column):
+    columns = [name for name in LABEL_COLUMNS if name != column]
+    write_csv(tmp_path / "labels.csv", columns, [{name: ROW[name] for name in columns}])
+    with pytest.raises(ValueError, match=rf"labels.csv lacks the column\(s\) \['{column}'\]"):
+        _ = LabelTables(tmp_path).segments
+
+
+def test_transcripts_that_lack_a_column(tmp_path):
+    source = write(tmp_path, ROW)
+    (tmp_path / "transcripts.csv").write_text("segment_id,words\n")
+    with pytest.raises(ValueError, match=r"transcripts.csv lacks the column\(s\) \['text'\]"):
+        _ = source.segments
+
+
+def test_a_segment_that_stands_there_twice(tmp_path):
+    with pytest.raises(ValueError, match=r"labels.csv, line 3: segment_id 'v\[0\]' stands there twice"):
+        _ = write(tmp_path, ROW, ROW).segments
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "message"),
+    [
+        ("sentiment", "3.1", r"sentiment is 3.1, outside of \[-3, 3\]"),
+        ("sentiment", "inf", "sentiment is 'inf', which is no number"),
+        ("fear", "-1", r"fear is -1, outside of \[0, 3\]"),
+        ("start", "soon", "start is 'soon', which is no number"),
+        ("segment", "1.5", "segment is '1.5', which is no whole number"),
+        ("segment", "", "segment is '', which is no whole number"),
+    ],
+)
+def test_a_broken_segment_costs_itself_alone(tmp_path, column, value, message):
+    source = write(tmp_path, {**ROW, column: value}, OTHER)
+    assert source.segments == {"validation": ["v[0]", "v[1]"]}
+    assert source.read("validation", "v[1]")["anger"] == 3
+    with pytest.raises(ValueError, match=r"labels.csv, v\[0\]: " + message):
+        source.read("validation", "v[0]")
