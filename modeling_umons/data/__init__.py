@@ -1,0 +1,37 @@
+# Copyright 2026 The modeling_umons authors.
+# SPDX-License-Identifier: MIT
+"""Data sets of utterances: the layouts they are held in, builders of `datasets` over them, and the making of Parquet.
+
+Everything loads when it is first used.
+"""
+
+import importlib
+
+
+_MODULE_OF = {
+    "UtteranceBuilder": "builders",
+    "UtteranceConfig": "builders",
+    "MoseiBuilder": "builders",
+    "MosiBuilder": "builders",
+    "MeldBuilder": "builders",
+    "RavdessBuilder": "builders",
+    "prepare_dataset": "prepare",
+    "content_hash": "prepare",
+    "Source": "layouts",
+    "open_source": "layouts",
+    "make_features": "columns",
+}
+
+__all__ = list(_MODULE_OF)
+
+
+def __getattr__(name: str):
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,284 @@
+# Copyright 2026 The modeling_umons authors.
+# SPDX-License-Identifier: MIT
+"""Builders of `datasets` over the layouts of utterances: streamed, or prepared in its cache.
+
+builder = MoseiBuilder(config_name="emotion", layout="umons", data_dir="MOSEI")
+builder.as_streaming_dataset(split="validation")
+builder.download_and_prepare(num_proc=2)
+builder.as_dataset(split="train")
+"""
+
+import inspect
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal
+
+import datasets
+import multiprocess
+import pyarrow as pa
+from datasets.builder import Key
+
+from .. import __version__
+from .columns import CONFIGURATIONS, class_columns, to_table
+from .layouts import Source, open_source, source_class
+from .official_splits import OFFICIAL_COUNTS
+
+
+logger = logging.getLogger(__name__)
+
+ROWS_PER_TABLE = 32  # what is read before the first row of a stream is there
+SHOWN_SEGMENTS = 5
+
+
+@dataclass
+class UtteranceConfig(datasets.BuilderConfig):
+    """
+    A configuration of an [`UtteranceBuilder`].
+
+    Attributes:
+        layout: one of those that the builder reads.
+        data_dir: the folder that holds the files.
+        on_bad_rows: what a segment that cannot be read does: "error" ends the reading, "warn" logs it and goes on
+            without it, "skip" goes on.
+        options: further arguments of the layout's `Source`.
+        shard_size: segments that one process reads in a row.
+    """
+
+    layout: str | None = None
+    on_bad_rows: Literal["error", "warn", "skip"] = "error"
+    options: dict[str, Any] = field(default_factory=dict)
+    shard_size: int = 256
+
+    def create_config_id(self, config_kwargs: dict, custom_features: datasets.Features | None = None) -> str:
+        """The name of the cache: another one when a file of the source has changed, or the code that reads it."""
+        if self.data_dir is not None:
+            folder = os.path.abspath(self.data_dir)
+            files = [state for path in (folder, *self._option_paths()) for state in _file_states(path)]
+            config_kwargs = {**config_kwargs, "data_dir": folder, "files": files, "code": __version__}
+        return super().create_config_id(config_kwargs, custom_features)
+
+    def _option_paths(self) -> list[str]:
+        paths = [os.fspath(value) for value in self.options.values() if isinstance(value, (str, os.PathLike))]
+        return [path for path in paths if os.path.exists(path)]
+
+
+def _file_states(path: str) -> list[tuple[str, int, int]]:
+    """(path, bytes, time of the last change in ns) of a file, or of all files of a folder."""
+    paths = [os.path.join(folder, name) for folder, _, names in os.walk(path) for name in names] or [path]
+    states = []
+    for name in sorted(paths):
+        if os.path.exists(name):  # not so for a link that leads nowhere
+            state = os.stat(name)
+            states.append((name, state.st_size, state.st_mtime_ns))
+    return states
+
+
+def check_options(layout: str, options: dict[str, Any]) -> None:
+    """Raises ValueError for options that the source of a layout does not take."""
+    parameters = inspect.signature(source_class(layout)).parameters.values()
+    if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters):
+        return
+    known = [parameter.name for parameter in parameters if parameter.name != "folder"]
+    if unknown := [name for name in options if name not in known]:
+        has = f"it takes {', '.join(known)}" if known else "it takes none"
+        raise ValueError(f"The layout {layout} does not take the option(s) {', '.join(unknown)}; {has}.")
+
+
+def read_rows(
+    source: Source,
+    split: str,
+    segment_ids: Sequence[str],
+    features: datasets.Features,
+    on_bad_row: Callable[[str, Exception], None],
+) -> pa.Table:
+    """
+    Segments of a source with their class columns, as a table of `features`.
+
+    A segment that cannot be read, or does not fit the columns, is left out, after `on_bad_row(segment_id, error)`.
+    """
+    rows = {}
+    for segment_id in segment_ids:
+        try:
+            row = dict.fromkeys(features) | source.read(split, segment_id)
+            rows[segment_id] = row | class_columns(row)
+        except Exception as error:  # whatever a damaged file does to its decoder, the others are still wanted
+            on_bad_row(segment_id, error)
+    try:
+        return to_table(list(rows.values()), features)
+    except (ValueError, TypeError):
+        tables = [to_table([], features)]
+        for segment_id, row in rows.items():
+            try:
+                tables.append(to_table([row], features))
+            except (ValueError, TypeError) as error:
+                on_bad_row(segment_id, error)
+        return pa.concat_tables(tables)
+
+
+def describe_error(error: Exception) -> str:
+    """The message of an error that a source foresees; any other with its class, which its message may need."""
+    return str(error) if isinstance(error, (OSError, ValueError)) else f"{type(error).__name__}: {error}"
+
+
+class UtteranceBuilder(datasets.ArrowBasedBuilder):
+    """
+    Utterances in one of the layouts, with the columns of [`make_features`] and the class column of the configuration.
+
+    Takes the arguments of `datasets.DatasetBuilder`, and as keywords the attributes of [`UtteranceConfig`].
+
+    Raises:
+        ValueError: the layout, `on_bad_rows` or an option is unknown, `data_dir` is not given, or its files are not of
+        the layout; OSError: a file is missing or damaged.
+    """
+
+    BUILDER_CONFIG_CLASS = UtteranceConfig
+    DEFAULT_CONFIG_NAME = "all"
+    DATASET_NAME = "utterances"
+    PRETTY_NAME = "Utterances"
+    LICENSE = "other"
+    LAYOUTS: tuple[str, ...] = ()
+    # {split: what is published of it}, under the names that the report of [`prepare_dataset`] has.
+    OFFICIAL_COUNTS: dict[str, dict[str, Any]] = {}
+
+    def __init__(self, cache_dir: str | None = None, dataset_name: str | None = None, **kwargs: Any):
+        self._has_told_left_out = False
+        super().__init__(cache_dir, dataset_name or self.DATASET_NAME, **kwargs)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A source may hold all that it has read: each process opens its own.
+        return {name: value for name, value in super().__getstate__().items() if name != "source"}
+
+    @cached_property
+    def source(self) -> Source:
+        """What the segments are read from."""
+        return open_source(self.config.layout, self.config.data_dir, **self.config.options)
+
+    def _info(self) -> datasets.DatasetInfo:
+        self._check_config()
+        description = inspect.getdoc(type(self)).splitlines()[0]
+        return datasets.DatasetInfo(description, features=self.features_of(self.config.name), license=self.LICENSE)
+
+    def features_of(self, *config_names: str) -> datasets.Features:
+        """The columns of one configuration, or of several together."""
+        classes = {name: feature for config in config_names for name, feature in CONFIGURATIONS[config].items()}
+        return datasets.Features({**self.source.features, **classes})
+
+    def _check_config(self) -> None:
+        config = self.config
+        if config.layout not in self.LAYOUTS:
+            raise ValueError(
+                f"{type(self).__name__} has no layout {config.layout!r}: choose layout= from {', '.join(self.LAYOUTS)}."
+            )
+        if config.data_dir is None:
+            raise ValueError(f"{type(self).__name__} needs data_dir=, the folder that holds the files.")
+        if config.on_bad_rows not in ("error", "warn", "skip"):
+            raise ValueError(f"on_bad_rows is {config.on_bad_rows!r}; it must be 'error', 'warn' or 'skip'.")
+        if config.shard_size < 1:
+            raise ValueError(f"shard_size is {config.shard_size}; it must be at least 1.")
+        check_options(config.layout, config.options)
+
+    def _split_generators(self, dl_manager) -> list[datasets.SplitGenerator]:
+        segments, size = self.source.segments, self.config.shard_size
+        if not any(segments.values()):
+            raise ValueError(f"{self.config.data_dir}: there is no segment in it (layout {self.config.layout}).")
+        if self.source.left_out and not self._has_told_left_out:
+            self._has_told_left_out = True
+            shown = [f"{name} ({reason})" for name, reason in list(self.source.left_out.items())[:SHOWN_SEGMENTS]]
+            more = "" if len(shown) == len(self.source.left_out) else ", ..."
+            logger.warning(
+                "%s: %d segments are in no split: %s%s",
+                self.config.data_dir,
+                len(self.source.left_out),
+                ", ".join(shown),
+                more,
+            )
+        return [
+            datasets.SplitGenerator(
+                name=split,
+                gen_kwargs={"split": split, "shards": [ids[i : i + size] for i in range(0, len(ids), size)]},
+            )
+            for split, ids in segments.items()
+            if ids
+        ]
+
+    def _generate_shards(self, split: str, shards: list[list[str]]) -> Iterator[dict[str, Any]]:
+        for segment_ids in shards:
+            yield {"split": split, "segment_ids": segment_ids}
+
+    def _generate_tables(self, split: str, shards: list[list[str]]) -> Iterator[tuple[Key, pa.Table]]:
+        def on_bad_row(segment_id: str, error: Exception) -> None:
+            message = f"{split}, {segment_id}: {describe_error(error)}"
+            if self.config.on_bad_rows == "error":
+                kind = OSError if isinstance(error, OSError) else ValueError
+                raise kind(f'{message} (on_bad_rows="warn" goes on without such rows)') from error
+            if self.config.on_bad_rows == "warn":
+                logger.warning("Left out: %s", message)
+
+        if multiprocess.parent_process() is not None and "torch" in sys.modules:
+            # A worker of `datasets` is a fork, and would wait for ever for the threads that torch had before it.
+            sys.modules["torch"].set_num_threads(1)
+        for shard, segment_ids in enumerate(shards):
+            for start in range(0, len(segment_ids), ROWS_PER_TABLE):
+                some = segment_ids[start : start + ROWS_PER_TABLE]
+                table = read_rows(self.source, split, some, self.info.features, on_bad_row)
+                if table.num_rows:
+                    yield Key(shard, start // ROWS_PER_TABLE), table
+
+
+def _configs(*names: str, layout: str | None = None) -> list[UtteranceConfig]:
+    return [UtteranceConfig(name=name, layout=layout) for name in names]
+
+
+class MoseiBuilder(UtteranceBuilder):
+    """CMU-MOSEI (Zadeh et al., 2018): sentiment in [-3, 3] and six emotions in [0, 3]."""
+
+    DATASET_NAME = "mosei"
+    PRETTY_NAME = "CMU-MOSEI"
+    LAYOUTS = ("umons", "csd", "mmsa", "folder", "labels")
+    OFFICIAL_COUNTS = OFFICIAL_COUNTS
+    BUILDER_CONFIGS = _configs("all", "emotion", "sentiment-7", "sentiment-2", "sentiment")
+
+
+class MosiBuilder(UtteranceBuilder):
+    """CMU-MOSI (Zadeh et al., 2016): sentiment in [-3, 3]."""
+
+    DATASET_NAME = "mosi"
+    PRETTY_NAME = "CMU-MOSI"
+    LAYOUTS = ("mosi",)
+    BUILDER_CONFIGS = _configs("all", "sentiment-7", "sentiment-2", "sentiment", layout="mosi")
+
+
+class MeldBuilder(UtteranceBuilder):
+    """MELD (Poria et al., 2019): utterances of a television series, each with one of seven emotions."""
+
+    DATASET_NAME = "meld"
+    PRETTY_NAME = "MELD"
+    LICENSE = "gpl-3.0"
+    LAYOUTS = ("meld",)
+    BUILDER_CONFIGS = _configs("all", "emotion", layout="meld")
+
+
+class RavdessBuilder(UtteranceBuilder):
+    """RAVDESS (Livingstone and Russo, 2018): two sentences spoken by actors, each with one of eight emotions."""
+
+    DATASET_NAME = "ravdess"
+    PRETTY_NAME = "RAVDESS"
+    LICENSE = "cc-by-nc-sa-4.0"
+    LAYOUTS = ("ravdess",)
+    BUILDER_CONFIGS = _configs("all", "emotion", layout="ravdess")
+
+
+BUILDERS = (MoseiBuilder, MosiBuilder, MeldBuilder, RavdessBuilder)
+
+
+def builder_class(layout: str) -> type[UtteranceBuilder]:
+    """The builder that reads a layout. Raises ValueError for a layout that there is not."""
+    for builder in BUILDERS:
+        if layout in builder.LAYOUTS:
+            return builder
+    known = [name for builder in BUILDERS for name in builder.LAYOUTS]
+    raise ValueError(f"There is no layout {layout!r}; there are {', '.join(known)}.")

@@ -1,0 +1,216 @@
+# Copyright 2026 The modeling_umons authors.
+# SPDX-License-Identifier: MIT
+"""From rows of an Arrow table to a model's padded inputs, by way of views of what Arrow holds: no list in between."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedTokenizerBase
+
+    from ..training.tasks import Task
+
+
+MODEL_INPUTS = {
+    "text": ("input_ids", "attention_mask"),
+    "audio": ("input_features", "input_features_mask"),
+    "video": ("video_features", "video_features_mask"),
+}
+
+
+class ArrowRows(torch.utils.data.Dataset):
+    """
+    A data set of `datasets` whose rows are `pa.Table`s: `DataLoader(ArrowRows(dataset), batch_size=32, shuffle=True,
+    collate_fn=UtteranceCollator(...))`, and `Trainer` with the same two and `remove_unused_columns=False`. Rows are
+    looked up in the memory-mapped table, so worker processes get indices and not data.
+    """
+
+    def __init__(self, dataset: Dataset):
+        self.dataset = dataset.with_format("arrow")
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int | slice | Sequence[int]) -> pa.Table:
+        """The table of one row, or of several."""
+        return self.dataset[[index] if isinstance(index, int) else index]
+
+    # What a DataLoader asks for a batch; it hands the answer to its `collate_fn`.
+    __getitems__ = __getitem__
+
+
+class UtteranceCollator:
+    """
+    Pads the rows of a `pa.Table` to the longest of them. Every modality of the model is in every batch, as padding of
+    length 1 where no row has it, so that each process of a distributed run computes with the same parameters.
+
+    Args:
+        modalities: any of text, audio and video.
+        tokenizer: reads the column `text`; without one, text is the column `input_ids`, a list of int64.
+        task: reads the labels from its columns where the table has no column `labels`; without one, there are none then.
+        max_lengths: by modality, where longer sequences are cut: words, frames, clips (`config.length_limit`). What is
+            not named is not cut, except text by the tokenizer's own `model_max_length`.
+        audio_size, video_size: the size of the model's `input_features` and `video_features`.
+    """
+
+    def __init__(
+        self,
+        modalities: Sequence[str],
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        task: Task | None = None,
+        max_lengths: Mapping[str, int] | None = None,
+        audio_size: int = 80,
+        video_size: int = 512,
+    ):
+        if not modalities or not set(modalities) <= {"text", "audio", "video"}:
+            raise ValueError(f"The modalities are {list(modalities)}, expected any of text, audio, video.")
+        text = "text" if tokenizer is not None else "input_ids"
+        names = {"text": text, "audio": "audio_features", "video": "video_features"}
+        self.modality_columns = {
+            modality: names[modality] for modality in ("text", "audio", "video") if modality in modalities
+        }
+        self.tokenizer = tokenizer
+        self.task = task
+        self.max_lengths = dict(max_lengths or {})
+        self.sizes = {"audio": audio_size, "video": video_size}
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns that are read (or `labels`, where a table has it, for those of the task): no other need be decoded."""
+        return [*self.modality_columns.values(), *(self.task.columns if self.task else ())]
+
+    def usable_rows(self, read: Callable[[list[str]], pa.Table]) -> np.ndarray:
+        """
+        Which rows have a label of `task` and something in one modality at least: the others have no place in a batch.
+
+        Args:
+            read: gives the columns it is asked for, of all rows. Features are only asked for where rows lack everything
+                before them, text first.
+
+        Returns:
+            (num_rows,) bool.
+        """
+        usable = None
+        for name in self.modality_columns.values():
+            table = read([name])
+            ids = self._tokenize(table) if name == "text" else _column(table, name)
+            has_steps = pc.fill_null(pc.greater(pc.list_value_length(ids), 0), False).to_numpy()
+            usable = has_steps if usable is None else usable | has_steps
+            if usable.all():
+                break
+        return usable & self.task.label_array(read(list(self.task.columns)))[1] if self.task else usable
+
+    def __call__(self, table: pa.Table) -> dict[str, torch.Tensor]:
+        """
+        Returns:
+            `input_ids` (B, T_text) and `attention_mask` int64; `input_features` (B, T_audio, audio_size) float32 and
+            `input_features_mask` int64; `video_features` (B, T_video, video_size) float32 and `video_features_mask`
+            int64; `labels` (B,) or (B, num_labels), int64 for classes and else float32. A row without a modality has a
+            mask of zeros there.
+
+        Raises:
+            ValueError: a column is missing or of another type or feature size, or a row has no label.
+        """
+        batch = {}
+        for modality, name in self.modality_columns.items():
+            column = self._tokenize(table) if name == "text" else _column(table, name)
+            values, mask = MODEL_INPUTS[modality]
+            batch[values], batch[mask] = self._pad(modality, name, column)
+        if "labels" in table.column_names:
+            batch["labels"] = _labels(table["labels"])
+        elif self.task is not None:
+            labels, is_known = self.task.label_array(table)
+            _check_all_known(is_known, ", ".join(self.task.columns))
+            batch["labels"] = torch.from_numpy(labels)
+        return batch
+
+    def _tokenize(self, table: pa.Table) -> pa.ChunkedArray:
+        column = _column(table, "text")
+        if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
+            raise ValueError(f"The column text is of the type {column.type}, expected string.")
+        texts = column.to_pylist()
+        # An empty batch has no encoding, and a text that is missing none either: not even of special tokens.
+        encoded = iter(self._encode([text for text in texts if text is not None]))
+        ids = [None if text is None else next(encoded) for text in texts]
+        return pa.chunked_array([pa.array(ids, pa.list_(pa.int64()))])
+
+    def _encode(self, texts: list[str]) -> list[list[int]]:
+        options: dict[str, Any] = {"truncation": True, "max_length": self.max_lengths.get("text")}
+        return self.tokenizer(texts, return_attention_mask=False, **options)["input_ids"] if texts else []
+
+    def _pad(self, modality: str, name: str, column: pa.ChunkedArray) -> tuple[torch.Tensor, torch.Tensor]:
+        """Values (B, T) or (B, T, size), and their mask (B, T); T is 1 at least."""
+        size = self.sizes.get(modality)
+        _check_type(column.type, name, size)
+        pieces = [piece for chunk in column.chunks for piece in _pieces(chunk, name)]
+        limit = self.max_lengths.get(modality)
+        lengths = np.array([len(piece) for piece in pieces], dtype=np.int64).clip(max=limit)
+        length = max(1, lengths.max(initial=1))
+        # A copy of each row is as fast as one scatter by a mask, and needs no index as large as the batch.
+        if size is None:
+            values = torch.full((len(pieces), length), getattr(self.tokenizer, "pad_token_id", None) or 0)
+        else:
+            values = torch.zeros(len(pieces), length, size)
+        for row, piece in zip(values.numpy(), pieces, strict=True):
+            row[: len(piece)] = piece[:length]
+        return values, torch.from_numpy((np.arange(length) < lengths[:, None]).astype(np.int64))
+
+
+def _column(table: pa.Table, name: str) -> pa.ChunkedArray:
+    if name not in table.column_names:
+        raise ValueError(f"The table has no column {name!r}; its columns are {', '.join(table.column_names)}.")
+    return table[name]
+
+
+def _check_type(type: pa.DataType, name: str, size: int | None):
+    step = type.value_type if pa.types.is_list(type) or pa.types.is_large_list(type) else pa.null()
+    if size is None:
+        if not pa.types.is_integer(step):
+            raise ValueError(f"The column {name} is of the type {type}, expected a list of int64.")
+    elif not pa.types.is_fixed_size_list(step) or not pa.types.is_floating(step.value_type):
+        raise ValueError(f"The column {name} is of the type {type}, expected a list of lists of {size} float32.")
+    elif step.list_size != size:
+        raise ValueError(f"Features in the column {name} have the size {step.list_size}, but the model's have {size}.")
+
+
+def _pieces(chunk: pa.ListArray, name: str) -> list[np.ndarray]:
+    """The sequence of each row, (T,) or (T, size), as views; empty where the row is null."""
+    if len(chunk) == 0:
+        return []
+    offsets = chunk.offsets.to_numpy()
+    steps = chunk.values.slice(offsets[0], offsets[-1] - offsets[0])
+    is_flat = not pa.types.is_fixed_size_list(steps.type)
+    values = steps if is_flat else steps.flatten()
+    if steps.null_count or values.null_count:
+        raise ValueError(f"The column {name} holds null inside a sequence: only a whole row may be null.")
+    values = values.to_numpy().reshape(len(steps) if is_flat else (len(steps), steps.type.list_size))
+    starts, stops = offsets[:-1] - offsets[0], offsets[1:] - offsets[0]
+    if chunk.null_count:  # a null row may have values nonetheless, which do not count
+        stops = np.where(chunk.is_null(), starts, stops)
+    return [values[start:stop] for start, stop in zip(starts, stops, strict=True)]
+
+
+def _labels(column: pa.ChunkedArray) -> torch.Tensor:
+    """(B,) or (B, num_labels); int64 of whole numbers, float32 of others, NaN for a part that is null."""
+    _check_all_known(column.is_valid().to_numpy(), "labels")
+    labels = column.combine_chunks()
+    is_list = pa.types.is_nested(labels.type)
+    values = labels.flatten() if is_list else labels
+    dtype = np.int64 if pa.types.is_integer(values.type) else np.float32
+    values = torch.from_numpy(values.to_numpy(zero_copy_only=False).astype(dtype))
+    return values.reshape(len(labels), -1) if is_list else values
+
+
+def _check_all_known(is_known: np.ndarray, columns: str):
+    if not is_known.all():
+        rows = np.flatnonzero(~is_known).tolist()
+        raise ValueError(f"Row(s) {rows} of the batch have no label in {columns}: leave them out before batching.")
