@@ -14,6 +14,7 @@ The layouts of CMU-MOSEI, and what the source folder holds:
 and of other data sets, with the same columns:
   mosi     CMU-MOSI: mosi.csv          meld   MELD: {train,dev,test}_sent_emo.csv
   ravdess  RAVDESS: folders of actors (speech; features are extracted)
+  mini     what umons-mini is trained on: folders mosi, mosei (labels.csv, transcripts*.csv), meld and ravdess
 
 Afterwards
     load_dataset(OUTPUT, split="train", streaming=True)            all columns but those of classes
@@ -67,10 +68,10 @@ def parse_arguments() -> tuple[argparse.ArgumentParser, argparse.Namespace, dict
         help="folder: a state dict of torchvision's r2plus1d_18 (a file), or KINETICS400_V1, which is fetched",
     )
     options.add_argument(
-        "--model", help="folder, ravdess: a saved model, to extract with its settings and its video tower"
+        "--model", help="folder, ravdess, mini: a saved model, to extract with its settings and its video tower"
     )
     options.add_argument(
-        "--max_length", type=int, help="folder, ravdess: audio frames and video clips kept of a segment (default: 60)"
+        "--max_length", type=int, help="folder, ravdess, mini: audio frames and video clips kept of a segment (default: 60)"
     )
     args = parser.parse_args()
     given = {action.dest: getattr(args, action.dest) for action in options._group_actions}

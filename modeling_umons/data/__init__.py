@@ -15,6 +15,7 @@ _MODULE_OF = {
     "MosiBuilder": "builders",
     "MeldBuilder": "builders",
     "RavdessBuilder": "builders",
+    "MiniBuilder": "builders",
     "prepare_dataset": "prepare",
     "content_hash": "prepare",
     "Source": "layouts",

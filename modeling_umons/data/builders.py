@@ -272,7 +272,17 @@ class RavdessBuilder(UtteranceBuilder):
     BUILDER_CONFIGS = _configs("all", "emotion", layout="ravdess")
 
 
-BUILDERS = (MoseiBuilder, MosiBuilder, MeldBuilder, RavdessBuilder)
+class MiniBuilder(UtteranceBuilder):
+    """What umons-mini is trained on: MOSI, MOSEI's validation split, MELD and RAVDESS, as `layouts/mini.py` has it."""
+
+    DATASET_NAME = "mini"
+    PRETTY_NAME = "The training data of umons-mini"
+    LICENSE = "cc-by-nc-sa-4.0"
+    LAYOUTS = ("mini",)
+    BUILDER_CONFIGS = _configs("all", "emotion", "sentiment", layout="mini")
+
+
+BUILDERS = (MoseiBuilder, MosiBuilder, MeldBuilder, RavdessBuilder, MiniBuilder)
 
 
 def builder_class(layout: str) -> type[UtteranceBuilder]:

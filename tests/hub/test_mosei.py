@@ -55,13 +55,13 @@ def tables(tmp_path):
 
 @pytest.fixture
 def script(root, monkeypatch, tmp_path):
-    """hub/mosei/mosei.py in this process: what it defines, and `run` for its command line."""
-    spec = importlib.util.spec_from_file_location("mosei", root / "hub" / "mosei" / "mosei.py")
+    """hub/mosei/load_mosei.py in this process: what it defines, and `run` for its command line."""
+    spec = importlib.util.spec_from_file_location("mosei", root / "hub" / "mosei" / "load_mosei.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
 
     def run(*arguments) -> int:
-        monkeypatch.setattr(sys, "argv", ["mosei.py", *map(str, arguments)])
+        monkeypatch.setattr(sys, "argv", ["load_mosei.py", *map(str, arguments)])
         return module.main()
 
     module.run = run

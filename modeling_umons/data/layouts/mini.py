@@ -9,7 +9,7 @@ from typing import Any
 
 from datasets import Features, Value
 
-from ..columns import make_features
+from ..columns import SPLITS, make_features
 from . import Source, open_source
 
 
@@ -43,17 +43,22 @@ class MiniMixture(Source):
         return make_features(size, source=Value("string"))
 
     @cached_property
-    def segments(self) -> dict[str, list[str]]:
-        segments: dict[str, list[str]] = {"train": [], "validation": [], "test": []}
-        self._origin: dict[str, tuple[str, str, str]] = {}
+    def _origin(self) -> dict[str, tuple[str, str, str, str]]:
+        """{segment id: its split here, its source, its split there, its id there}."""
+        origin = {}
         for name, source in self.sources.items():
             for split, ids in source.segments.items():
                 for segment_id in ids:
-                    mine = self._split(name, split, segment_id)
-                    if mine is not None:
-                        segments[mine].append(f"{name}/{segment_id}")
-                        self._origin[f"{name}/{segment_id}"] = (name, split, segment_id)
+                    if (mine := self._split(name, split, segment_id)) is not None:
+                        origin[f"{name}/{segment_id}"] = (mine, name, split, segment_id)
             self.left_out.update({f"{name}/{key}": reason for key, reason in source.left_out.items()})
+        return origin
+
+    @cached_property
+    def segments(self) -> dict[str, list[str]]:
+        segments: dict[str, list[str]] = {split: [] for split in SPLITS}
+        for segment_id, (split, *_) in self._origin.items():
+            segments[split].append(segment_id)
         return segments
 
     @staticmethod
@@ -67,7 +72,7 @@ class MiniMixture(Source):
         return {3: "validation", 4: "test"}.get(fifth, "train")
 
     def read(self, split: str, segment_id: str) -> dict[str, Any]:
-        name, original_split, original_id = self._origin[segment_id]
+        _, name, original_split, original_id = self._origin[segment_id]
         row = self.sources[name].read(original_split, original_id)
         row = {column: value for column, value in row.items() if column in self.features}
         if name == "ravdess":

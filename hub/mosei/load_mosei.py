@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: MIT
 """Load CMU-MOSEI from the files you hold, and show some rows.
 
-python hub/mosei/mosei.py MOSEI --layout umons --config_name emotion --split validation
+python hub/mosei/load_mosei.py MOSEI --layout umons --config_name emotion --split validation
 """
 
 import argparse
