@@ -3,6 +3,7 @@
 
     python scripts/benchmark.py media
     python scripts/benchmark.py media --clip_dir my_clips --audio_dir my_clips --num_threads 4 --output docs/benchmarks
+    python scripts/benchmark.py data --num_rows 20000 --batch_size 64
 
 What is compared runs in turns within one process, each side warmed up; times are medians over the rounds, ratios the
 medians of each round's own. A Markdown table goes to the screen, and with --output a folder gets it as <benchmark>.md,
@@ -11,6 +12,7 @@ the numbers of every round as <benchmark>.json, and a plot of where the time goe
 benchmarks:
   media   log-mel features against librosa, the video tower in bfloat16 against torchvision's network in float32, and
           how long a whole clip takes from file to prediction (networks have random weights; the time is the same)
+  data    batches for training from Parquet files, streamed and by index, against `datasets` with tensors for rows
 """
 
 import argparse
@@ -18,17 +20,30 @@ import copy
 import json
 import os
 import platform
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import torch
 import transformers
+from torch.utils.data import DataLoader
 
-from modeling_umons import UmonsConfig, UmonsFeatureExtractor, UmonsForSequenceClassification, UmonsVideoProcessor
+from modeling_umons import (
+    UmonsConfig,
+    UmonsFeatureExtractor,
+    UmonsForSequenceClassification,
+    UmonsVideoProcessor,
+    build_tokenizer,
+)
+from modeling_umons.data.collator import ArrowRows, UtteranceCollator
+from modeling_umons.data.columns import make_features, to_table
+from modeling_umons.data.stream import ParquetStream
 from modeling_umons.media import read_clip
+from modeling_umons.training.tasks import make_task
 
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -60,6 +75,7 @@ class Report:
     """What a benchmark found: comparisons, the seconds of each stage in each round, and remarks in words."""
 
     title: str
+    whole: str  # what the stages are of
     comparisons: list[Comparison] = field(default_factory=list)
     stages: dict[str, list[float]] = field(default_factory=dict)
     figures: dict[str, float] = field(default_factory=dict)  # accuracies, shares and the like, by name
@@ -221,7 +237,7 @@ def media(arguments: argparse.Namespace) -> Report:
     audio_dir = arguments.audio_dir or (RAVDESS if RAVDESS.is_dir() else SAMPLE)
     clip_dir = arguments.clip_dir or (CLIPS if CLIPS.is_dir() else SAMPLE)
     sounds, files = find_files(audio_dir, arguments.num_files), find_files(clip_dir, arguments.num_videos)
-    report = Report("From file to features and prediction")
+    report = Report("From file to features and prediction", "a whole clip")
     names = " and ".join(
         f"{len(found)} files of `{where.name}`" for found, where in ((sounds, audio_dir), (files, clip_dir))
     )
@@ -255,8 +271,118 @@ def add_media_arguments(parser: argparse.ArgumentParser):
     )
 
 
+# ---- data ----
+
+VOCABULARY = [f"w{i}" for i in range(1000)]
+GROUP_ROWS = 100  # rows of a row group
+
+
+def write_utterances(folder: Path, num_rows: int, num_frames: int, num_words: int):
+    """A Parquet file of random features, as long in each row."""
+    rng, features = np.random.default_rng(0), make_features()
+    # Features hardly repeat: a dictionary of them would be larger than they are.
+    with pq.ParquetWriter(folder / "train.parquet", features.arrow_schema, use_dictionary=["text"]) as writer:
+        for begin in range(0, num_rows, GROUP_ROWS):
+            rows = [
+                {
+                    "segment_id": f"{i}",
+                    "text": " ".join(rng.choice(VOCABULARY, num_words)),
+                    "audio_features": rng.random((num_frames, 80), dtype=np.float32),
+                    "video_features": rng.random((num_frames, 512), dtype=np.float32),
+                    "sentiment": rng.uniform(-3, 3),
+                }
+                for i in range(begin, min(begin + GROUP_ROWS, num_rows))
+            ]
+            writer.write_table(to_table(rows, features))
+
+
+def collate_tensors(tokenizer, rows: list[dict]) -> dict[str, torch.Tensor]:
+    """The batch of `UtteranceCollator`, from rows of tensors."""
+    pad_sequence = torch.nn.utils.rnn.pad_sequence
+    batch = dict(tokenizer([row["text"] for row in rows], truncation=True, padding=True, return_tensors="pt"))
+    for name, key in (("audio_features", "input_features"), ("video_features", "video_features")):
+        sequences = [row[name] for row in rows]
+        batch[key] = pad_sequence(sequences, batch_first=True)
+        masks = [torch.ones(len(sequence), dtype=torch.int64) for sequence in sequences]
+        batch[f"{key}_mask"] = pad_sequence(masks, batch_first=True)
+    return batch | {"labels": torch.stack([row["sentiment"] for row in rows])}
+
+
+def time_stages(stream: ParquetStream, collators: dict[str, UtteranceCollator]) -> list[float]:
+    """Seconds of reading, and of what each collator does."""
+    seconds, began = np.zeros(1 + len(collators)), time.perf_counter()
+    for table in stream:
+        marks = [began, time.perf_counter()]
+        for collator in collators.values():
+            collator(table)
+            marks.append(time.perf_counter())
+        seconds += np.diff(marks)
+        began = marks[-1]
+    return seconds.tolist()
+
+
+def data(arguments: argparse.Namespace) -> Report:
+    import datasets
+
+    datasets.disable_progress_bars()
+    # Where a pass over Parquet ends, `datasets` sleeps for some seconds, which say nothing of how fast it reads.
+    datasets.config.SLEEP_TIME_ON_THREADS_SHUTDOWN = 0
+    with tempfile.TemporaryDirectory() as folder:
+        write_utterances(Path(folder), arguments.num_rows, arguments.num_frames, arguments.num_words)
+        return compare_readers(Path(folder), arguments)
+
+
+def compare_readers(folder: Path, arguments: argparse.Namespace) -> Report:
+    from datasets import load_dataset
+
+    file, batch_size = str(folder / "train.parquet"), arguments.batch_size
+    tokenizer, task = build_tokenizer(VOCABULARY), make_task("sentiment")
+    collator = UtteranceCollator(["text", "audio", "video"], tokenizer, task)
+    options = {"data_files": file, "columns": collator.columns, "split": "train", "cache_dir": str(folder / "cache")}
+    tensors = load_dataset("parquet", streaming=True, **options).with_format("torch")
+    reference = DataLoader(tensors, batch_size, collate_fn=lambda rows: collate_tensors(tokenizer, rows))
+    stream = ParquetStream([file], batch_size, columns=collator.columns)
+    streamed = DataLoader(stream, batch_size=None, collate_fn=collator)
+    by_index = DataLoader(ArrowRows(load_dataset("parquet", **options)), batch_size, shuffle=True, collate_fn=collator)
+
+    def count(loader: DataLoader) -> Callable[[], None]:
+        def run():
+            if (found := sum(len(batch["labels"]) for batch in loader)) != arguments.num_rows:
+                raise ValueError(f"{found} rows of {arguments.num_rows} were read.")
+
+        return run
+
+    report = Report("From Parquet to batches", "a pass")
+    times = measure_in_turns(arguments.repeats, *map(count, (streamed, by_index, reference)))
+    for name, seconds in zip(("ParquetStream, shuffled", "ArrowRows, shuffled"), times, strict=False):
+        report.comparisons.append(Comparison(name, "row", arguments.num_rows, seconds, times[-1], aim=3.0))
+    for name, seconds in zip(("ParquetStream", "ArrowRows", "datasets with tensors"), times, strict=True):
+        report.figures[f"{name}: rows per second"] = arguments.num_rows / float(np.median(seconds))
+    collators = {
+        "words to ids": UtteranceCollator(["text"], tokenizer),
+        "pad features": UtteranceCollator(["audio", "video"], task=task),
+    }
+    rounds = np.array([time_stages(stream, collators) for _ in range(arguments.repeats)])
+    report.stages = dict(zip(("read and shuffle", *collators), rounds.T.tolist(), strict=True))
+    report.remarks += [
+        f"{arguments.num_rows} rows of {arguments.num_frames} x 80 and {arguments.num_frames} x 512 float32 and "
+        f"{arguments.num_words} words, in row groups of {GROUP_ROWS}; batches of {batch_size}, in the process itself.",
+        "The reference is `load_dataset(..., streaming=True).with_format('torch')`, in the order of the file, and a collator "
+        "that pads with `pad_sequence`. It reads the same columns, and its sleep of some seconds at the end of a pass is off.",
+        "ArrowRows reads what `load_dataset` has made of the file before: memory-mapped Arrow, which need not be decoded.",
+    ]
+    return report
+
+
+def add_data_arguments(parser: argparse.ArgumentParser):
+    parser.add_argument("--num_rows", type=int, default=5000, help="rows of the file (default: %(default)s)")
+    parser.add_argument("--num_frames", type=int, default=60, help="audio frames, and clips (default: %(default)s)")
+    parser.add_argument("--num_words", type=int, default=20, help="words of a text (default: %(default)s)")
+    parser.add_argument("--batch_size", type=int, default=32, help="rows of a batch (default: %(default)s)")
+
+
 # By name: what it runs, and the arguments that are its own.
-BENCHMARKS = {"media": (media, add_media_arguments)}
+BENCHMARKS = {"media": (media, add_media_arguments), "data": (data, add_data_arguments)}
 
 
 # ---- reports ----
@@ -303,7 +429,7 @@ def to_markdown(report: Report, machine: dict, repeats: int) -> str:
     return "\n".join([*lines, "", *(f"- {remark}" for remark in report.remarks), ""])
 
 
-def plot_stages(stages: dict[str, list[float]], path: Path):
+def plot_stages(stages: dict[str, list[float]], whole: str, path: Path):
     from matplotlib.figure import Figure
 
     medians = {name: float(np.median(times)) for name, times in stages.items()}
@@ -313,7 +439,7 @@ def plot_stages(stages: dict[str, list[float]], path: Path):
     bars = axes.barh(list(shares), list(shares.values()))
     axes.bar_label(bars, fmt="%.1f %%", padding=3)
     axes.invert_yaxis()
-    axes.set(xlim=(0, 115), xlabel="share of the time of a whole clip, %")
+    axes.set(xlim=(0, 115), xlabel=f"share of the time of {whole}, %")
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=100)
 
@@ -327,7 +453,7 @@ def write_report(report: Report, machine: dict, arguments: argparse.Namespace):
     (folder / f"{name}.json").write_text(json.dumps(contents, indent=1) + "\n")
     markdown = to_markdown(report, machine, arguments.repeats)
     if report.stages:
-        plot_stages(report.stages, folder / f"{name}.png")
+        plot_stages(report.stages, report.whole, folder / f"{name}.png")
         markdown += f"\n![Where the time goes]({name}.png)\n"
     (folder / f"{name}.md").write_text(markdown)
 

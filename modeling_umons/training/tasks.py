@@ -5,6 +5,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from ..configuration_umons import EMOTIONS
 from ..data.columns import SENTIMENT_2, SENTIMENT_7, sentiment_class_2, sentiment_class_7
 
@@ -58,6 +62,41 @@ class Task:
             values[0]
         )
 
+    def label_array(self, table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
+        """
+        The labels of all rows at once, for training: what [`Task.label`] says of each.
+
+        Returns:
+            the labels, (B,) int64 of classes, (B,) float32 of `sentiment` or (B, num_labels) float32, NaN for an unknown
+            part of `joint`; and the rows that have one, (B,) bool. The others hold -100 or NaN and are to be left out.
+
+        Raises:
+            ValueError: as `label`.
+        """
+        if self.name == "classification":
+            return self._class_array(table[self.label_column])
+        values = np.stack([_numbers(table[column], column) for column in self.columns], axis=-1)
+        is_unknown = np.isnan(values)
+        is_known = ~(is_unknown.any(axis=1) if self.name == "emotion" else is_unknown.all(axis=1))
+        if self.name in ("joint", "emotion"):
+            emotions = values[:, -len(EMOTIONS) :]
+            emotions[:] = np.where(np.isnan(emotions), np.nan, emotions > 0)
+        elif self.name != "sentiment":
+            sentiment_class = {"sentiment-7": sentiment_class_7, "sentiment-2": sentiment_class_2}[self.name]
+            classes, inverse = np.unique(values[is_known, 0], return_inverse=True)
+            labels = np.full(len(values), -100)
+            labels[is_known] = np.array([sentiment_class(value) for value in classes], dtype=np.int64)[inverse]
+            return labels, is_known
+        return (values[:, 0] if self.name == "sentiment" else values).astype(np.float32), is_known
+
+    def _class_array(self, column: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
+        encoded = column.combine_chunks().dictionary_encode()
+        # One more at the end, for rows of null.
+        labels = [self.label({self.label_column: value}) for value in [*encoded.dictionary.to_pylist(), None]]
+        labels = np.array([-100 if label is None else label for label in labels])
+        labels = labels[encoded.indices.fill_null(len(labels) - 1).to_numpy()]
+        return labels, labels != -100
+
     def config_options(self) -> dict[str, Any]:
         """What `UmonsConfig` has to know of the task."""
         return {
@@ -78,6 +117,14 @@ def _number(value: Any, column: str) -> float:
         return math.nan if value is None else float(value)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{column} is {value!r}, which is no number.") from error
+
+
+def _numbers(column: pa.ChunkedArray, name: str) -> np.ndarray:
+    """float64, NaN where it is missing."""
+    try:
+        return pc.cast(column, pa.float64()).to_numpy()
+    except pa.ArrowException:  # what Arrow cannot read, Python may
+        return np.array([_number(value, name) for value in column.to_pylist()])
 
 
 def make_task(name: str, label_column: str = "label", classes: Iterable[str] = ()) -> Task:

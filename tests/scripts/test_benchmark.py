@@ -4,13 +4,21 @@
 
 import json
 import os
+import runpy
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
+import torch
+from datasets import Dataset
 from PIL import Image
+
+from modeling_umons import build_tokenizer
+from modeling_umons.data.collator import ArrowRows, UtteranceCollator
+from modeling_umons.training.tasks import make_task
 
 
 LITTLE = ("--repeats", "1", "--num_files", "3", "--num_videos", "1", "--num_clips", "2")
@@ -95,6 +103,43 @@ def test_media_plot(result):
         image.load()
         assert image.size == (500, 200)
         assert len(image.getcolors(100_000)) > 10
+
+
+def test_data(root, tmp_path):
+    little = ("--repeats", "1", "--num_rows", "70", "--num_frames", "3", "--num_words", "2", "--batch_size", "32")
+    process = run(root, "data", *little, "--output", tmp_path)
+    assert process.returncode == 0, process.stderr
+    assert process.stderr == ""
+    markdown = (tmp_path / "data.md").read_text()
+    assert markdown.startswith(process.stdout.rstrip())
+    assert "70 rows of 3 x 80 and 3 x 512 float32 and 2 words" in markdown
+    contents = json.loads((tmp_path / "data.json").read_text())
+    assert [comparison["name"] for comparison in contents["comparisons"]] == [
+        "ParquetStream, shuffled", "ArrowRows, shuffled",
+    ]  # fmt: skip
+    for comparison in contents["comparisons"]:
+        assert comparison["count"] == 70
+        assert comparison["ratio"] == pytest.approx(comparison["reference"][0] / comparison["ours"][0])
+    assert list(contents["stages"]) == ["read and shuffle", "words to ids", "pad features"]
+    assert min(contents["figures"].values()) > 0
+    assert len(contents["figures"]) == 3
+    with Image.open(tmp_path / "data.png") as image:
+        image.load()
+        assert image.size == (500, 200)
+
+
+def test_the_reference_of_data_makes_the_same_batches(root, tmp_path):
+    """Else the comparison were of nothing."""
+    benchmark = runpy.run_path(str(root / "scripts" / "benchmark.py"))
+    benchmark["write_utterances"](tmp_path, 5, 3, 4)
+    tokenizer = build_tokenizer(benchmark["VOCABULARY"])
+    collator = UtteranceCollator(["text", "audio", "video"], tokenizer, make_task("sentiment"))
+    dataset = Dataset(pq.read_table(tmp_path / "train.parquet"))
+    ours = collator(ArrowRows(dataset)[:])
+    reference = benchmark["collate_tensors"](tokenizer, list(dataset.with_format("torch")))
+    assert ours.keys() == reference.keys()
+    for name, value in ours.items():
+        torch.testing.assert_close(value, reference[name], rtol=0, atol=0)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 import math
 
+import numpy as np
+import pyarrow as pa
 import pytest
 
 from modeling_umons import EMOTIONS, UmonsConfig
@@ -99,3 +101,57 @@ def test_unknown_tasks():
     for classes in ([], ["calm"]):
         with pytest.raises(ValueError, match=rf"'mood' holds {len(classes)} class"):
             make_task("classification", "mood", classes)
+
+
+def assert_label_array(task, rows: dict[str, list]):
+    """What `label` says of each row, in one chunk and in several."""
+    table = pa.table(rows)
+    expected = [task.label(row) for row in table.to_pylist()]
+    for some in (table, pa.concat_tables([table.slice(0, 2), table.slice(2)])):
+        labels, is_known = task.label_array(some)
+        assert is_known.tolist() == [label is not None for label in expected]
+        assert labels.dtype == (np.int64 if task.problem_type == "single_label_classification" else np.float32)
+        wanted = np.array([label for label in expected if label is not None], dtype=labels.dtype)
+        np.testing.assert_array_equal(labels[is_known], wanted.reshape(-1, *labels.shape[1:]))
+        missing = labels[~is_known]
+        assert (missing == -100).all() if labels.dtype == np.int64 else np.isnan(missing).any(axis=-1).all()
+
+
+@pytest.mark.parametrize("kind", [pa.float32(), pa.float64(), pa.string()])
+@pytest.mark.parametrize("name", [name for name in TASKS if name != "classification"])
+def test_label_arrays(name, kind):
+    sentiment = [-3, -2.5, -2, -1e-3, 0, -0.0, 1e-3, 1, 1.5, 3, 3.2, -7, None, math.nan, None, 0.66]
+    emotions = {emotion: [(i + j) % 4 * 0.33 for i in range(16)] for j, emotion in enumerate(EMOTIONS)}
+    emotions["fear"][3], emotions["fear"][4] = None, math.nan
+    for values in emotions.values():
+        values[14] = None  # nothing is known of this row
+    columns = {"sentiment": sentiment, **emotions}
+    if pa.types.is_string(kind):
+        columns = {key: [None if v is None else str(v) for v in values] for key, values in columns.items()}
+    columns = {key: pa.array(values, kind) for key, values in columns.items()}
+    assert_label_array(make_task(name), columns)
+    nothing = {key: pa.nulls(2, kind) for key in columns}
+    assert_label_array(make_task(name), nothing)
+
+
+def test_label_arrays_of_numbers_that_only_python_reads():
+    columns = {"sentiment": [" 1.5 ", "-2", None]}
+    assert_label_array(make_task("sentiment-7"), columns)
+    assert_label_array(make_task("sentiment"), {"sentiment": pa.nulls(2)})
+    assert_label_array(make_task("sentiment-2"), {"sentiment": [1, 0, -1, None]})
+    with pytest.raises(ValueError, match="sentiment is 'very', which is no number"):
+        make_task("sentiment").label_array(pa.table({"sentiment": ["1", "very"]}))
+    with pytest.raises(ValueError, match=r"sentiment is \[1.0\], which is no number"):
+        make_task("sentiment").label_array(pa.table({"sentiment": [[1.0]]}))
+
+
+@pytest.mark.parametrize(
+    "values", [["calm", None, "angry", "calm"], [2, 10, None, 2], [1.0, 2.5, math.nan, None], [True, False, None]]
+)
+def test_label_arrays_of_classes(values):
+    classes = {str(value) for value in values if value is not None and value == value}
+    task = make_task("classification", "mood", classes)
+    assert_label_array(task, {"mood": values})
+    assert_label_array(task, {"mood": pa.array(values).dictionary_encode()})
+    with pytest.raises(ValueError, match=r"mood is 'sad', a class that no training row has"):
+        task.label_array(pa.table({"mood": ["sad"]}))
