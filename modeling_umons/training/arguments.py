@@ -41,6 +41,10 @@ class DataArguments:
         metadata={"help": "The column of sound or video files; not read where there is a column `audio_features`."},
     )
     label_column: str = field(default="label", metadata={"help": "The column of classes, for --task classification."})
+    repeat: list[str] = field(
+        default_factory=list,
+        metadata={"help": "Sources (the column `source`) that an epoch goes through several times, as ravdess=4."},
+    )
     validation_share: float = field(default=0.1, metadata={"help": "What to hold out where nothing else says."})
     preprocessing_num_proc: int | None = field(default=None, metadata={"help": "Processes that read the files."})
 
@@ -54,6 +58,12 @@ class ModelArguments:
     )
     modalities: list[str] = field(
         default_factory=lambda: ["text", "audio"], metadata={"help": "Any of text, audio and video."}
+    )
+    feature_extractor: str | None = field(
+        default=None,
+        metadata={
+            "help": "A folder with the preprocessor_config.json that sound is heard by; else as the paper has it."
+        },
     )
     word_vectors: str | None = field(
         default=None,

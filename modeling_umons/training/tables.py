@@ -1,17 +1,43 @@
-"""From a table of utterances, or a data set of `datasets`, to what a model reads: word ids, log-mel frames, labels."""
+"""From a table of utterances, or a data set of `datasets`, to the rows that a model is trained and tested on."""
 
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from datasets import Dataset, DatasetDict, Features, List, Value
+import pyarrow as pa
+from datasets import ClassLabel, Dataset, DatasetDict, List, Value, concatenate_datasets, load_dataset
 
+from ..data.collator import UtteranceCollator
 from ..data.columns import SPLIT_NAMES
 from ..media import WHOLE_S, read_clip
+from .arguments import DataArguments
 from .tasks import Task
 
 
 READERS = {".csv": "read_csv", ".tsv": "read_table", ".parquet": "read_parquet", ".jsonl": "read_json"}
+# What reports tell rows apart by, where a table has it.
+IDENTITY_COLUMNS = ("segment_id", "video_id", "source", "speaker")
+
+
+def load_splits(data: DataArguments, seed: int) -> DatasetDict:
+    """
+    The raw rows of train, validation and (where there is one) test. Raises OSError and ValueError for what cannot be
+    read, and where a split to train with has no rows.
+    """
+    if (data.train_file is None) == (data.dataset_name is None):
+        raise ValueError("Say what to train on: either --train_file or --dataset_name.")
+    if data.dataset_name is not None:
+        splits = load_dataset(data.dataset_name, data.dataset_config_name)
+        splits = DatasetDict({name: undecoded(split, data.audio_column) for name, split in splits.items()})
+    else:
+        files = {"train": data.train_file, "validation": data.validation_file, "test": data.test_file}
+        splits = DatasetDict({name: read_table(file, data.audio_column) for name, file in files.items() if file})
+    if "validation" not in splits and "train" in splits:
+        splits.update(split_table(splits["train"], data.validation_share, seed))
+    for name in ("train", "validation"):
+        if not len(splits.get(name, ())):
+            raise ValueError(f"There is no row of the split {name!r}: { {k: len(v) for k, v in splits.items()} }.")
+    return DatasetDict({name: _name_classes(split, data.label_column) for name, split in splits.items()})
 
 
 def read_table(path: str | Path, audio_column: str) -> Dataset:
@@ -20,7 +46,6 @@ def read_table(path: str | Path, audio_column: str) -> Dataset:
     looked up beside the table. Raises OSError for a table that is not there and ValueError for one that is none.
     """
     import pandas as pd
-    import pyarrow as pa
 
     path = Path(path)
     if not path.is_file():
@@ -62,113 +87,136 @@ def undecoded(dataset: Dataset, audio_column: str) -> Dataset:
     return dataset.cast_column(audio_column, type(feature)(decode=False)) if hasattr(feature, "decode") else dataset
 
 
-def _source(value: Any) -> str | bytes:
-    return value if isinstance(value, (str, bytes)) else value["bytes"] or value["path"]
-
-
-def extract(
-    dataset: Dataset,
-    processor,
-    task: Task,
-    modalities: list[str],
-    text_column: str,
-    audio_column: str,
-    num_proc: int | None,
+def usable_rows(
+    dataset: Dataset, collator: UtteranceCollator, feature_extractor, data: DataArguments
 ) -> tuple[Dataset, list[str]]:
     """
-    Word ids and log-mel frames of each row, null where a row lacks them, and its label.
+    The rows that have a label and something to look at. Sound files are heard here, once; features that the table has
+    already stay where they are.
 
     Returns:
-        the rows that have a label and something to look at, with the columns `input_ids`, `input_features` and
-        `labels`; and one line for each of the others and for each file that could not be read, which says why.
+        the rows, with the columns that `collator` reads and those of `IDENTITY_COLUMNS`; and one line for each of the
+        others and for each file that could not be read, which says why.
+
+    Raises:
+        ValueError: a column is missing, or a label is none of its kind.
     """
-    wanted = {"text": text_column, "audio": audio_column}
-    if not set(modalities) <= set(wanted):
-        raise ValueError(f"Training reads {' and '.join(wanted)}, but the model's modalities are {list(modalities)}.")
-    missing = [c for c in (*(wanted[m] for m in modalities), *task.columns) if c not in dataset.column_names]
-    if missing:
+    dataset, problems = _rename_text(dataset, data.text_column), {}
+    names = {**collator.modality_columns, "text": data.text_column}
+    if "audio" in collator.modality_columns and "audio_features" not in dataset.column_names:
+        _check_columns(dataset, [data.audio_column])
+        names["audio"] = data.audio_column
+        dataset, problems = _listen(dataset, feature_extractor, data)
+    _check_columns(dataset, collator.columns)
+    kept = [name for name in (*IDENTITY_COLUMNS, *collator.columns) if name in dataset.column_names]
+    dataset = dataset.select_columns(list(dict.fromkeys(kept)))
+
+    def read(columns: list[str]) -> pa.Table:
+        return dataset.select_columns(columns).with_format("arrow")[:]
+
+    has_label = _labels_of(collator.task, read(list(collator.task.columns)))
+    is_usable = collator.usable_rows(read)
+    inputs = ", ".join(names[modality] for modality in collator.modality_columns)
+    for row in np.flatnonzero(~is_usable).tolist():
+        if not has_label[row]:
+            problems[row] = f"row {row}: no label in {', '.join(collator.task.columns)}"
+        else:
+            problems.setdefault(row, f"row {row}: nothing in {inputs}")
+    return dataset.select(np.flatnonzero(is_usable)), [problems[row] for row in sorted(problems)]
+
+
+def _labels_of(task: Task, table: pa.Table) -> np.ndarray:
+    """Which rows have a label; an error names the row."""
+    try:
+        return task.label_array(table)[1]
+    except ValueError:
+        for index, row in enumerate(table.to_pylist()):
+            try:
+                task.label(row)
+            except ValueError as error:
+                raise ValueError(f"Row {index} of the table: {error}") from error
+        raise
+
+
+def repeat_sources(rows: Dataset, repeat: list[str]) -> Dataset:
+    """
+    The rows, those of some sources several times: `["ravdess=4"]`. Raises ValueError for a source that no row is of.
+    """
+    if not repeat:
+        return rows
+    if "source" not in rows.column_names:
+        raise ValueError(f"--repeat wants a column `source`; the columns are {rows.column_names}.")
+    sources, times = np.array(rows["source"]), np.ones(len(rows), dtype=int)
+    for item in repeat:
+        name, _, count = item.partition("=")
+        if not count.isdigit() or int(count) < 1:
+            raise ValueError(f"--repeat {item}: expected the name of a source and how often, such as ravdess=4.")
+        if not (sources == name).any():
+            raise ValueError(
+                f"--repeat {item}: no row is of this source; there are {', '.join(sorted(set(sources)))}."
+            )
+        times[sources == name] = int(count)
+    return rows.select(np.repeat(np.arange(len(rows)), times))
+
+
+def make_collator(processor, config, task: Task | None) -> UtteranceCollator:
+    """What makes batches of [`usable_rows`] for a model of this configuration."""
+    return UtteranceCollator(
+        config.modalities,
+        processor.tokenizer,
+        task,
+        {modality: config.length_limit(modality) for modality in config.modalities},
+        config.audio_feature_size,
+        config.video_feature_size,
+    )
+
+
+def _name_classes(dataset: Dataset, column: str) -> Dataset:
+    """Classes that `datasets` keeps as numbers by their names, as tables have them."""
+    feature = dataset.features.get(column)
+    if not isinstance(feature, ClassLabel):
+        return dataset
+    names = [None if value is None else feature.int2str(value) for value in dataset[column]]
+    return dataset.remove_columns(column).add_column(column, names)
+
+
+def _check_columns(dataset: Dataset, names: list[str]) -> None:
+    if missing := [name for name in names if name not in dataset.column_names]:
         raise ValueError(f"The table has no column {missing}; its columns are {dataset.column_names}.")
 
-    def features_of(row: dict[str, Any], index: int) -> dict[str, Any]:
-        item = {"input_ids": None, "input_features": None, "labels": None, "problem": None}
-        try:
-            item["labels"] = task.label(row)
-        except ValueError as error:
-            raise ValueError(f"Row {index} of the table: {error}") from error
-        if "text" in modalities and row[text_column] is not None:
-            item["input_ids"] = processor.tokenizer(str(row[text_column]), truncation=True)["input_ids"] or None
-        if "audio" in modalities and row[audio_column] is not None:
+
+def _rename_text(dataset: Dataset, column: str) -> Dataset:
+    """The texts as a column `text` of strings."""
+    if column not in dataset.column_names:
+        return dataset.remove_columns("text") if "text" in dataset.column_names else dataset
+    if column != "text":
+        dataset = dataset.remove_columns("text") if "text" in dataset.column_names else dataset
+        dataset = dataset.rename_column(column, "text")
+    return dataset if dataset.features["text"] == Value("string") else dataset.cast_column("text", Value("string"))
+
+
+def _listen(dataset: Dataset, feature_extractor, data: DataArguments) -> tuple[Dataset, dict[int, str]]:
+    """Adds `audio_features`, null where there is no sound; says of which rows the file cannot be read."""
+
+    def hear(row: dict[str, Any], index: int) -> dict[str, Any]:
+        value, heard = row[data.audio_column], {"audio_features": None, "problem": None}
+        if value is not None:
+            source = value if isinstance(value, (str, bytes)) else value["bytes"] or value["path"]
             try:
-                clip = read_clip(_source(row[audio_column]), video=False, max_duration=WHOLE_S)
-                frames = processor.feature_extractor(clip.audio, sampling_rate=clip.sampling_rate)["input_features"][0]
-                item["input_features"] = frames
+                clip = read_clip(source, video=False, max_duration=WHOLE_S)
+                frames = feature_extractor(clip.audio, sampling_rate=clip.sampling_rate)["input_features"][0]
+                heard["audio_features"] = frames
             except (OSError, ValueError) as error:
-                item["problem"] = f"row {index}: {error}"
-        if item["labels"] is None:
-            item["problem"] = f"row {index}: no label in {', '.join(task.missing(row))}"
-        elif item["input_ids"] is None and item["input_features"] is None:
-            item["problem"] = item["problem"] or f"row {index}: nothing in {', '.join(wanted[m] for m in modalities)}"
-            item["labels"] = None  # which tells below that the row is of no use
-        return item
+                heard["problem"] = f"row {index}: {error}"
+        return heard
 
-    label = Value("int64" if task.problem_type == "single_label_classification" else "float32")
-    if task.problem_type == "multi_label_classification":
-        label = List(label)
-    features = Features(
-        {
-            "input_ids": List(Value("int64")),
-            "input_features": List(List(Value("float32"), length=processor.feature_extractor.feature_size)),
-            "labels": label,
-            "problem": Value("string"),
-        }
+    frames = List(List(Value("float32"), length=feature_extractor.frame_size))
+    files = dataset.select_columns(data.audio_column)
+    features = files.features.copy()
+    features.update(audio_features=frames, problem=Value("string"))
+    heard = files.map(
+        hear, with_indices=True, features=features, num_proc=data.preprocessing_num_proc, desc="features"
     )
-    extracted = dataset.map(
-        features_of,
-        with_indices=True,
-        features=features,
-        remove_columns=dataset.column_names,
-        num_proc=num_proc,
-        desc="features",
-    )
-    problems = [problem for problem in extracted["problem"] if problem is not None]
-    usable = [i for i, label in enumerate(extracted["labels"]) if label is not None]
-    return extracted.select(usable).remove_columns("problem"), problems
-
-
-class Collator:
-    """
-    Pads rows of [`extract`] to the longest of the batch. Every modality of the model is in every batch, as padding where
-    no row has it, so that each process of a distributed run computes with the same parameters.
-
-    Returns a dict of tensors: `input_ids` and `attention_mask` (B, T_text) int64; `input_features` (B, T_audio, mel bins)
-    float32 and `input_features_mask` (B, T_audio) int64; `labels` (B,) or (B, num_labels).
-    """
-
-    def __init__(self, modalities: list[str], feature_size: int):
-        self.modalities = modalities
-        self.feature_size = feature_size
-
-    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
-        import torch
-
-        batch = {"labels": torch.tensor([row["labels"] for row in rows])}
-        if "text" in self.modalities:
-            ids, mask = self._pad([np.asarray(row["input_ids"] or [], dtype=np.int64) for row in rows])
-            batch.update(input_ids=ids, attention_mask=mask)
-        if "audio" in self.modalities:
-            nothing = np.zeros((0, self.feature_size), dtype=np.float32)
-            frames = [nothing if row["input_features"] is None else np.asarray(row["input_features"], dtype=np.float32) for row in rows]  # fmt: skip
-            features, mask = self._pad(frames)
-            batch.update(input_features=features, input_features_mask=mask)
-        return batch
-
-    @staticmethod
-    def _pad(sequences: list[np.ndarray]):
-        import torch
-
-        length = max(1, *(len(sequence) for sequence in sequences)) if sequences else 1
-        padded = np.zeros((len(sequences), length, *sequences[0].shape[1:]), dtype=sequences[0].dtype)
-        mask = np.zeros((len(sequences), length), dtype=np.int64)
-        for i, sequence in enumerate(sequences):
-            padded[i, : len(sequence)], mask[i, : len(sequence)] = sequence, 1
-        return torch.from_numpy(padded), torch.from_numpy(mask)
+    problems = {row: problem for row, problem in enumerate(heard["problem"]) if problem is not None}
+    others = dataset.remove_columns(data.audio_column).flatten_indices()
+    return concatenate_datasets([others, heard.select_columns("audio_features")], axis=1), problems

@@ -1,53 +1,99 @@
 """The model card."""
 
-from types import SimpleNamespace
-
 import pytest
 from huggingface_hub import ModelCard
 
 from modeling_umons import UmonsConfig
-from modeling_umons.training.card import results_table, write_model_card
+from modeling_umons.training.card import write_model_card
 from modeling_umons.training.tasks import make_task
 
 
+def figures(rows: int, **more):
+    return {
+        "rows": rows, "groups": None, "model": {"mae": 0.75, "corr": 0.25, "acc2_has0": 0.5, "anger_f1": 0.125},
+        "intervals": {"mae": [0.5, 1.0]}, "constant": {"mae": 1.25}, "rivals": {"tfidf": {"mae": 0.875}},
+        "notes": ["Drawn by lot."], **more,
+    }  # fmt: skip
+
+
 RESULTS = {
-    "validation": {"rows": 8, "model": {"mae": 0.5, "corr": 0.25}, "constant": {"mae": 1.0}},
-    "test": {"rows": 9, "model": {"mae": 0.75}, "constant": {"mae": 1.25, "corr": 0.0}},
+    "validation": figures(8),
+    "test": figures(
+        9, thresholds={"anger": -0.5}, model_tuned={"anger_f1": 0.5}, intervals_tuned={}, sources={"MOSI": figures(4)}
+    ),
 }
+ROWS = {"train": 30, "validation": 8, "test": 9}
 
 
-def test_table_of_results():
-    assert results_table(RESULTS).splitlines() == [
-        "| | validation (8 rows) | constant | test (9 rows) | constant |",
-        "|---|---|---|---|---|",
-        "| mae | 0.500 | 1.000 | 0.750 | 1.250 |",
-        "| corr | 0.250 |  |  | 0.000 |",  # what a split has not is left empty
-    ]
-    assert results_table({}) == "Not evaluated."
+@pytest.fixture
+def write(root, tmp_path):
+    """Writes a card and reads it as the Hub does."""
+
+    def call(source="clips/metadata.csv", results=RESULTS, modalities=("text", "audio"), recipe=None, **more):
+        options = make_task("classification", classes=["calm", "angry"]).config_options()
+        config = UmonsConfig(modalities=list(modalities), **options)
+        write_model_card(tmp_path, root / "model_card.md", config, source, ROWS, recipe or {}, results, **more)
+        return ModelCard.load(tmp_path / "README.md")
+
+    return call
 
 
 @pytest.mark.parametrize(
     ("modalities", "example"), [(["text", "audio"], '{"text": "what a wonderful day"}'), (["audio"], '"clip.wav"')]
 )
-def test_card_loads(root, tmp_path, modalities, example):
-    config = UmonsConfig(
-        modalities=modalities, **make_task("classification", classes=["calm", "angry"]).config_options()
-    )
-    run = SimpleNamespace(
-        learning_rate=0.001, lr_scheduler_type=SimpleNamespace(value="constant"), per_device_train_batch_size=4,
-        num_train_epochs=2, seed=1,
-    )  # fmt: skip
-    rows = {"train": 30, "validation": 8, "test": 9}
-    write_model_card(tmp_path, root / "model_card.md", config, "clips/metadata.csv", rows, run, RESULTS)
+def test_card_loads(write, tmp_path, modalities, example):
+    card = write(modalities=modalities, recipe={"learning_rate": 0.001, "modalities": ["text", "audio"]})
     text = (tmp_path / "README.md").read_text(encoding="utf-8")
     assert text.startswith("---\nlanguage: en\n")
     assert "{{" not in text
-    card = ModelCard.load(tmp_path / "README.md")
     assert card.data.tags == ["emotion", "sentiment", "multimodal", "umons"]
     assert f"# {tmp_path.name}\n" in card.text
     assert f"recognize({example})" in card.text
     assert f"from {' and '.join(modalities)}, by" in card.text
     assert "2 label(s): angry, calm." in card.text
     assert "clips/metadata.csv: 30 train rows, 8 validation rows, 9 test rows." in card.text
-    assert "- lr_scheduler_type: constant\n" in card.text
-    assert results_table(RESULTS) in card.text
+    assert "- learning_rate: 0.001\n- modalities: text, audio\n" in card.text
+
+
+def test_results_stand_with_intervals_and_rivals(write):
+    text = write().text
+    start = text.index("### test (9 rows)")
+    assert "| metric | model | 95 % interval | constant | TF-IDF |" in text
+    assert "| mae | 0.750 | 0.500 to 1.000 | 1.250 | 0.875 |" in text[start:]
+    assert "#### test, MOSI (4 rows)" in text
+    assert "Thresholds of logits: anger -0.500." in text[start:]
+    assert "- Drawn by lot." in text
+
+
+def test_the_hub_reads_the_figures_of_the_test_split(write, tmp_path):
+    card = write()
+    assert card.data.model_name == tmp_path.name
+    results = {result.metric_name: result for result in card.data.eval_results}
+    assert set(results) == {"mae", "corr", "acc2_has0"}
+    assert results["mae"].metric_value == 0.75
+    assert [results[name].metric_type for name in ("mae", "corr", "acc2_has0")] == ["mae", "pearsonr", "accuracy"]
+    assert {(result.dataset_split, result.dataset_name) for result in results.values()} == {
+        ("test", "clips/metadata.csv")
+    }
+
+
+def test_a_model_that_was_not_tested(write):
+    card = write(results={})
+    assert "Not evaluated." in card.text
+    assert card.data.eval_results is None
+    assert "model_name" not in card.data.to_dict()
+
+
+def test_licence_and_tags(write):
+    assert "license" not in write().data.to_dict()
+    card = write(license="mit", tags=["meld", "emotion"])
+    assert card.data.license == "mit"
+    assert card.data.tags == ["emotion", "sentiment", "multimodal", "umons", "meld"]
+
+
+def test_paths_of_a_machine_stay_there(write, tmp_path):
+    table = tmp_path / "clips" / "metadata.csv"
+    card = write(source=str(table), recipe={"word_vectors": str(tmp_path / "glove.txt")})
+    assert "\nmetadata.csv: 30 train rows" in card.text
+    assert "- word_vectors: glove.txt" in card.text
+    assert str(tmp_path) not in card.text

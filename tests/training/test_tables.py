@@ -2,23 +2,32 @@
 
 import gc
 import json
-import math
 
 import numpy as np
 import pytest
 import torch
-from datasets import Audio, Dataset, Video, load_dataset
+from datasets import Audio, ClassLabel, Dataset, Features, Video, load_dataset
 
 from modeling_umons import (
     EMOTIONS,
     UmonsConfig,
     UmonsFeatureExtractor,
-    UmonsForSequenceClassification,
     UmonsProcessor,
     UmonsVideoProcessor,
     build_tokenizer,
 )
-from modeling_umons.training.tables import Collator, extract, read_table, split_table, undecoded
+from modeling_umons.data.collator import ArrowRows
+from modeling_umons.data.columns import make_features
+from modeling_umons.training.arguments import DataArguments
+from modeling_umons.training.tables import (
+    load_splits,
+    make_collator,
+    read_table,
+    repeat_sources,
+    split_table,
+    undecoded,
+    usable_rows,
+)
 from modeling_umons.training.tasks import make_task
 
 
@@ -33,9 +42,10 @@ def sample(root):
     return root / "hub" / "sample"
 
 
-def run(dataset, processor, task="sentiment", modalities=("text", "audio"), audio_column="file_name", **options):
-    task = make_task(task, **options) if isinstance(task, str) else task
-    return extract(dataset, processor, task, list(modalities), "text", audio_column, None)
+def run(dataset, processor, task="sentiment", modalities=("text", "audio"), audio_column="file_name"):
+    task = make_task(task) if isinstance(task, str) else task
+    collator = make_collator(processor, UmonsConfig(modalities=list(modalities)), task)
+    return usable_rows(dataset, collator, processor.feature_extractor, DataArguments(audio_column=audio_column))
 
 
 ROWS = [
@@ -122,19 +132,25 @@ def test_no_split_column():
     assert splits["validation"]["i"][:] == again["validation"]["i"][:] != other["validation"]["i"][:]
 
 
-def test_extracts_what_the_processor_would(sample, processor):
+def test_rows_are_what_the_processor_makes_of_the_files(sample, processor):
     table = read_table(sample / "metadata.csv", "file_name").select(range(2))
     rows, problems = run(table, processor, "joint")
     assert problems == []
-    assert rows.column_names == ["input_ids", "input_features", "labels"]
+    assert rows.column_names == ["text", "audio_features", "sentiment", *EMOTIONS]
     from modeling_umons.media import read_clip
 
-    for row, source in zip(rows, table, strict=True):
-        clip = read_clip(source["file_name"], video=False)
-        expected = processor(text=[source["text"]], audio=[clip.audio], sampling_rate=clip.sampling_rate)
-        assert row["input_ids"] == list(expected["input_ids"][0])
-        np.testing.assert_array_equal(np.array(row["input_features"], np.float32), expected["input_features"][0])
-        assert row["labels"] == pytest.approx([source["sentiment"], *(float(source[e] > 0) for e in EMOTIONS)])
+    batch = make_collator(processor, UmonsConfig(), make_task("joint"))(ArrowRows(rows)[:])
+    clips = [read_clip(row["file_name"], video=False) for row in table]
+    expected = processor(
+        text=table["text"][:],
+        audio=[clip.audio for clip in clips],
+        sampling_rate=clips[0].sampling_rate,
+        return_tensors="pt",
+    )
+    assert batch.keys() == {*expected, "labels"}
+    assert all(torch.equal(batch[name], expected[name]) for name in expected)
+    labels = [[row["sentiment"], *(float(row[e] > 0) for e in EMOTIONS)] for row in table]
+    torch.testing.assert_close(batch["labels"], torch.tensor(labels))
 
 
 def test_rows_that_lack_something(sample, processor):
@@ -152,9 +168,9 @@ def test_rows_that_lack_something(sample, processor):
         ]
     )
     rows, problems = run(table, processor)
-    assert rows["labels"][:] == [1.0, 1.0, 2.0, 3.0]
-    assert [row["input_ids"] for row in rows] == [[2, 4], [2, 4], None, [5]]
-    assert [row["input_features"] is None for row in rows] == [False, True, False, True]
+    assert rows["sentiment"][:] == [1.0, 1.0, 2.0, 3.0]
+    assert rows["text"][:] == ["so glad", "so glad", "...", "nan"]
+    assert [row["audio_features"] is None for row in rows] == [False, True, False, True]
     assert problems == [
         "row 1: missing.wav: there is no such file. Pass an existing file or an http(s) URL.",
         "row 2: missing.wav: there is no such file. Pass an existing file or an http(s) URL.",
@@ -175,13 +191,51 @@ def test_unknown_parts_of_labels(processor):
     known = {"text": "so", **dict.fromkeys(EMOTIONS, 1.0)}
     table = Dataset.from_list([{**known, "sentiment": None}, {**known, "sentiment": 1.0, "fear": None}])
     rows, problems = run(table, processor, "joint", modalities=["text"])
-    assert problems == []
-    labels = rows["labels"][:]
-    assert math.isnan(labels[0][0])
-    assert math.isnan(labels[1][6])
+    assert (len(rows), problems) == (2, [])
     rows, problems = run(table, processor, "emotion", modalities=["text"])
-    assert rows["labels"][:] == [[1.0] * 6]
-    assert problems == ["row 1: no label in fear"]
+    assert len(rows) == 1
+    assert problems == [f"row 1: no label in {', '.join(EMOTIONS)}"]
+
+
+def test_features_that_are_there_stay(processor):
+    """No file is opened, and video features serve too."""
+    features = make_features()
+    row = {"text": None, "audio_features": np.ones((3, 80)), "video_features": None, "sentiment": 1.0}
+    table = Dataset.from_list(
+        [row, {**row, "audio_features": None, "video_features": np.ones((2, 512))}, {**row, "audio_features": None}],
+        features=Features({name: features[name] for name in row}),
+    )
+    rows, problems = run(table, processor, modalities=["text", "audio", "video"])
+    assert len(rows) == 2
+    assert problems == ["row 2: nothing in text, audio_features, video_features"]
+    batch = make_collator(processor, UmonsConfig(modalities=["audio", "video"]), make_task("sentiment"))(
+        ArrowRows(rows)[:]
+    )
+    assert batch["video_features_mask"].tolist() == [[0, 0], [1, 1]]
+
+
+def test_classes_that_datasets_keeps_as_numbers(tmp_path):
+    table = Dataset.from_dict({"text": ["so", "very", "glad"], "mood": [1, None, 0]})
+    table = table.cast_column("mood", ClassLabel(names=["calm", "angry"]))
+    for split in ("train", "validation"):
+        table.to_parquet(tmp_path / f"{split}.parquet")
+    data = DataArguments(dataset_name=str(tmp_path), task="classification", label_column="mood")
+    assert load_splits(data, 0)["train"]["mood"][:] == ["angry", None, "calm"]
+
+
+def test_sources_that_an_epoch_goes_through_several_times():
+    rows = Dataset.from_dict({"text": list("abc"), "source": ["x", "y", "x"]})
+    assert repeat_sources(rows, []) is rows
+    assert repeat_sources(rows, ["x=3"])["text"][:] == list("aaabccc")
+    for repeat, message in (
+        ("z=2", "--repeat z=2: no row is of this source; there are x, y"),
+        ("x", "--repeat x: expected the name of a source and how often"),
+        ("x=0", "--repeat x=0: expected the name"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            repeat_sources(rows, [repeat])
+    with pytest.raises(ValueError, match="--repeat wants a column `source`"):
+        repeat_sources(rows.remove_columns("source"), ["x=2"])
 
 
 def test_wrong_tables(processor):
@@ -192,7 +246,7 @@ def test_wrong_tables(processor):
         run(table, processor, "joint", modalities=["text"])
     with pytest.raises(ValueError, match="Row 0 of the table: sentiment is 'good', which is no number"):
         run(table, processor, modalities=["text"])
-    with pytest.raises(ValueError, match=r"Training reads text and audio, but the model's modalities are .*'video'"):
+    with pytest.raises(ValueError, match=r"no column \['video_features'\]"):
         run(table, processor, modalities=["text", "video"])
     task = make_task("classification", "sentiment", ["a", "b"])
     with pytest.raises(ValueError, match="Row 0 of the table: sentiment is 'good', a class that no training row has"):
@@ -202,7 +256,7 @@ def test_wrong_tables(processor):
 def test_texts_that_are_numbers(processor):
     rows, problems = run(Dataset.from_dict({"text": [7], "sentiment": [1.0]}), processor, modalities=["text"])
     assert problems == []
-    assert rows[0]["input_ids"] == [processor.tokenizer.unk_token_id]
+    assert rows["text"][:] == ["7"]
 
 
 @pytest.mark.parametrize("feature", [Audio, Video])
@@ -215,7 +269,7 @@ def test_columns_of_sounds_and_videos(sample, processor, feature):
     rows, problems = run(table, processor, audio_column="clip")
     assert problems == []
     assert rows[0] == rows[1]
-    assert len(rows[0]["input_features"]) > 5
+    assert len(rows[0]["audio_features"]) > 5
     plain = Dataset.from_dict({"text": ["so"]})
     assert undecoded(plain, "text") is plain
     assert undecoded(plain, "clip") is plain
@@ -230,90 +284,7 @@ def test_the_sample_as_a_data_set(sample, processor, tmp_path):
     assert problems == []
     table = split_table(read_table(sample / "metadata.csv", "file_name"), 0.5, 0)["validation"].select(range(3))
     expected, _ = run(table, processor, "joint")
-    assert rows.to_list() == expected.to_list()
+    names = ["text", "audio_features", "sentiment"]
+    assert rows.select_columns(names).to_list() == expected.select_columns(names).to_list()
     del splits, validation
     gc.collect()  # while the warning is ignored
-
-
-# --- batches
-
-
-def frames(length: int, size: int = 80) -> list[list[float]]:
-    return (np.arange(length * size).reshape(length, size) / 100 + 0.5).astype(np.float32).tolist()
-
-
-def test_batches_are_padded_and_masked():
-    batch = Collator(["text", "audio"], 80)(
-        [
-            {"input_ids": [2, 3, 4], "input_features": frames(2), "labels": 1.5},
-            {"input_ids": [5], "input_features": None, "labels": 0.0},
-            {"input_ids": None, "input_features": frames(5), "labels": -1.0},
-        ]
-    )
-    assert batch["input_ids"].tolist() == [[2, 3, 4], [5, 0, 0], [0, 0, 0]]
-    assert batch["attention_mask"].tolist() == [[1, 1, 1], [1, 0, 0], [0, 0, 0]]
-    assert batch["input_features"].shape == (3, 5, 80)
-    assert batch["input_features"].dtype == torch.float32
-    assert batch["input_features"][2].tolist() == frames(5)
-    assert batch["input_features"][0, :2].tolist() == frames(2)
-    assert not batch["input_features"][0, 2:].any()
-    assert not batch["input_features"][1].any()
-    assert batch["input_features_mask"].tolist() == [[1, 1, 0, 0, 0], [0] * 5, [1] * 5]
-    assert {batch[name].dtype for name in batch if name.endswith("mask") or name == "input_ids"} == {torch.int64}
-    assert batch["labels"].tolist() == [1.5, 0.0, -1.0]
-    assert batch["labels"].dtype == torch.float32
-
-
-def test_a_modality_that_no_row_has_is_there_as_padding():
-    """A distributed run needs the same parameters in every process."""
-    batch = Collator(["text", "audio"], 80)([{"input_ids": [2], "input_features": None, "labels": 3}] * 2)
-    assert batch["input_features"].shape == (2, 1, 80)
-    assert not batch["input_features_mask"].any()
-    assert batch["labels"].dtype == torch.int64
-    alone = Collator(["text"], 80)([{"input_ids": [2], "input_features": None, "labels": 3}])
-    assert set(alone) == {"input_ids", "attention_mask", "labels"}
-
-
-@pytest.mark.parametrize("task", ["joint", "emotion", "sentiment", "sentiment-7"])
-def test_a_model_learns_from_a_batch(task):
-    task = make_task(task)
-    torch.manual_seed(0)
-    model = UmonsForSequenceClassification(
-        UmonsConfig(
-            vocab_size=6,
-            word_embedding_size=8,
-            hidden_size=16,
-            intermediate_size=16,
-            num_hidden_layers=1,
-            **task.config_options(),
-        )
-    )
-    row = {"sentiment": -1.0, "happy": 0, "sad": 2, "anger": 1, "surprise": 0, "disgust": 0, "fear": 0}
-    other = {**row, "sentiment": None, "sad": 0} if task.name == "joint" else {**row, "sad": 0}
-    batch = Collator(["text", "audio"], 80)(
-        [
-            {"input_ids": [2, 3], "input_features": frames(2), "labels": task.label(row)},
-            {"input_ids": [4], "input_features": None, "labels": task.label(other)},
-        ]
-    )
-    loss = model(**batch).loss
-    loss.backward()
-    assert torch.isfinite(loss)
-    assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
-
-
-def test_a_row_pads_to_the_same_answer_in_any_batch():
-    torch.manual_seed(0)
-    config = UmonsConfig(
-        vocab_size=6, word_embedding_size=8, hidden_size=16, intermediate_size=16, num_hidden_layers=2
-    )
-    model, collate = UmonsForSequenceClassification(config).eval(), Collator(["text", "audio"], 80)
-    rows = [
-        {"input_ids": [2, 3], "input_features": frames(2), "labels": 0},
-        {"input_ids": [4, 4, 4, 4], "input_features": frames(6), "labels": 0},
-        {"input_ids": [5], "input_features": None, "labels": 0},
-    ]
-    with torch.no_grad():
-        together = model(**collate(rows)).logits
-        for row, logits in zip(rows, together, strict=True):
-            torch.testing.assert_close(model(**collate([row])).logits[0], logits, rtol=0, atol=1e-5)

@@ -1,0 +1,164 @@
+"""transformers' Trainer with the loss, the augmentation and the checkpoints of this project."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+from transformers import Trainer
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_callback import TrainerState
+
+from ..data.collator import ArrowRows, UtteranceCollator
+from .arguments import AugmentationArguments, RunArguments
+from .augmentation import Augmentation
+from .checkpoints import MarkWholeCheckpoints, check_room, find_checkpoint, list_checkpoints, remove_checkpoints
+from .losses import TaskLoss, balanced_weights
+from .metrics import task_metrics
+from .progress import show_progress
+from .schedule import ReloadBestAndHalve
+from .tasks import Task
+
+
+logger = logging.getLogger(__name__)
+
+REPORT = Path("report", "report.json")  # the last thing that a run writes
+
+
+class UmonsTrainer(Trainer):
+    """
+    `Trainer` over rows that stay in Arrow until they are a batch.
+
+    Args:
+        model: what is trained.
+        args: the options of the run.
+        task: what it learns.
+        rows: data sets of usable rows (see `tables.usable_rows`); `train` and `validation` at least.
+        collator: what makes batches of them.
+        augmentation: the options of augmentation and loss.
+        processor: saved with each checkpoint.
+    """
+
+    # `compute_loss` averages over a batch, so the losses of accumulated batches are to be averaged too.
+    loss_is_scaled_for_ga = False
+
+    def __init__(
+        self,
+        model,
+        args: RunArguments,
+        task: Task,
+        rows: dict[str, Dataset],
+        collator: UtteranceCollator,
+        augmentation: AugmentationArguments,
+        processor,
+    ):
+        args.choose_best_by(task)
+        super().__init__(
+            model=model,
+            args=args,
+            train_dataset=ArrowRows(rows["train"]),
+            eval_dataset=ArrowRows(rows["validation"]),
+            data_collator=collator,
+            processing_class=processor,
+            compute_metrics=lambda evaluation: task_metrics(task, evaluation.label_ids, evaluation.predictions),
+        )
+        options = augmentation.modality_dropout, augmentation.word_dropout
+        unk_token_id = processor.tokenizer.unk_token_id
+        self.augment = Augmentation(*options, unk_token_id, augmentation.time_mask, augmentation.bin_mask)
+        self.task_loss = self._make_loss(task, augmentation, args.label_smoothing_factor, rows["train"])
+        if args.max_halvings or args.patience:
+            self.add_callback(ReloadBestAndHalve(args.max_halvings, args.patience))
+        self.add_callback(MarkWholeCheckpoints)
+        show_progress(self)
+
+    def _make_loss(
+        self, task: Task, augmentation: AugmentationArguments, label_smoothing: float, rows: Dataset
+    ) -> TaskLoss | None:
+        """`None` where the model's own loss will do."""
+        if augmentation.class_weights not in ("none", "balanced"):
+            raise ValueError(f"--class_weights is {augmentation.class_weights!r}; it must be none or balanced.")
+        is_balanced = augmentation.class_weights == "balanced"
+        if not (is_balanced or augmentation.focal_gamma or label_smoothing):
+            return None
+        weights = balanced_weights(task, task.label_array(ArrowRows(rows)[:])[0]) if is_balanced else None
+        return TaskLoss(task, weights, augmentation.focal_gamma, label_smoothing).to(self.args.device)
+
+    def compute_loss(
+        self, model, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch=None
+    ) -> torch.Tensor | tuple[torch.Tensor, Any]:
+        if model.training:
+            inputs = self.augment(inputs)
+        if self.task_loss is None:
+            outputs = model(**inputs)
+            loss = outputs.loss
+        else:
+            labels = inputs.pop("labels")
+            outputs = model(**inputs)
+            loss = self.task_loss(outputs.logits, labels)
+        return (loss, outputs) if return_outputs else loss
+
+    def run(self) -> None:
+        """
+        Trains; with `--resume_from_checkpoint last` goes on from the last whole checkpoint, if there is one.
+
+        Raises:
+            OSError: the folder cannot be written, the disk is full or about to be.
+            ValueError: the folder holds a run that did not end, and nothing says what is to become of it.
+        """
+        output = Path(self.args.output_dir)
+        checkpoint = self.args.resume_from_checkpoint
+        logger.info("Training in %d process(es) on %s", self.args.world_size, self.args.device)
+        with self.args.main_process_first(desc="checkpoints"):
+            if self.is_world_process_zero():
+                check_room(output, self.model, self.args.save_total_limit or 1)
+                self._tidy(output)
+            if checkpoint == "last":
+                checkpoint = find_checkpoint(output)
+        if checkpoint is not None:
+            logger.info("Going on from %s", checkpoint)
+            if self._had_stopped(Path(checkpoint)):
+                return
+        try:
+            self.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        except (OSError, RuntimeError) as error:
+            if not _is_about_writing(error):
+                raise
+            raise OSError(
+                f"A checkpoint could not be written to {output}: {error}. What was saved before is whole: make room, and go "
+                "on with --resume_from_checkpoint last."
+            ) from error
+
+    def _had_stopped(self, checkpoint: Path) -> bool:
+        """Whether a run ended early with this checkpoint; if so its best weights are loaded: there is no more to train."""
+        state = TrainerState.load_from_json(checkpoint / TRAINER_STATE_NAME)
+        schedule = state.stateful_callbacks.get(ReloadBestAndHalve.__name__)
+        if not schedule or not 0 < self.args.patience <= schedule["attributes"]["without_gain"]:
+            return False
+        self.state = state
+        self._load_best_model()
+        return True
+
+    def _tidy(self, output: Path) -> None:
+        """Removes parts of checkpoints that a killed run left, or the checkpoints of a run that has ended."""
+        if self.args.resume_from_checkpoint is not None:
+            last = find_checkpoint(output)
+            remove_checkpoints(output, after=last)
+        elif list_checkpoints(output) and not (output / REPORT).exists():
+            raise ValueError(
+                f"{output} holds checkpoints of a run that did not end: go on with --resume_from_checkpoint last, or choose "
+                "another --output_dir."
+            )
+        else:
+            remove_checkpoints(output)
+            (output / REPORT).unlink(missing_ok=True)
+
+    def logits(self, rows: Dataset) -> np.ndarray:
+        """(rows, num_labels) float32, of the model as it is now."""
+        return self.predict(ArrowRows(rows)).predictions
+
+
+def _is_about_writing(error: Exception) -> bool:
+    # torch and safetensors put what the system says about a file into their own errors.
+    return isinstance(error, OSError) or "write" in str(error).lower() or "No space left" in str(error)
