@@ -129,7 +129,9 @@ def _check_rows(config: UmonsConfig, masks: dict[str, torch.BoolTensor]):
             "No input: pass at least one of `input_ids`, `input_features`, `video_features` that the model has; its "
             f"modalities are {config.modalities}."
         )
-    if len({len(mask) for mask in masks.values()}) > 1:
+    first, *others = masks.values()
+    # Compared, not put into a set: hashing a size would compile a graph for each size of batch.
+    if any(mask.shape[0] != first.shape[0] for mask in others):
         sizes = ", ".join(f"{modality} {len(mask)}" for modality, mask in masks.items())
         raise ValueError(f"The modalities of a batch must have the same number of rows, but they have: {sizes}.")
     if _may_look_at_values(*masks.values()):

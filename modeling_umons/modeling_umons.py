@@ -30,6 +30,7 @@ from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .configuration_umons import UmonsConfig
+from .front_ends_umons import UmonsFrontEnds, UmonsLSTM
 from .inputs_umons import INPUT_NAMES, check_clips, prepare_inputs
 from .video_tower_umons import UmonsVideoTower
 
@@ -106,39 +107,6 @@ class UmonsStream(NamedTuple):
     padding_mask: torch.BoolTensor | None  # (B, T), True where there is something to see; None: everywhere
     attention_mask: torch.Tensor | None  # as the attention implementation wants it: what positions of the stream see
     guide_mask: torch.Tensor | None  # likewise, of the guide
-
-
-class UmonsLSTM(nn.Module):
-    """
-    One layer, one direction, every step kept. `nn.LSTM` would do, but `torch.compile` breaks the graph at it and takes
-    the operator underneath whole. Parameters carry the names that `nn.LSTM` gives them.
-    """
-
-    def __init__(self, input_size: int, hidden_size: int):
-        super().__init__()
-        self.hidden_size = hidden_size
-        self.weight_ih_l0 = nn.Parameter(torch.empty(4 * hidden_size, input_size))
-        self.weight_hh_l0 = nn.Parameter(torch.empty(4 * hidden_size, hidden_size))
-        self.bias_ih_l0 = nn.Parameter(torch.empty(4 * hidden_size))
-        self.bias_hh_l0 = nn.Parameter(torch.empty(4 * hidden_size))
-
-    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        state = hidden_states.new_zeros(1, hidden_states.shape[0], self.hidden_size)
-        weights = [self.weight_ih_l0, self.weight_hh_l0, self.bias_ih_l0, self.bias_hh_l0]
-        # Arguments: has biases, layers, dropout, training, bidirectional, batch first.
-        return torch.lstm(hidden_states, (state, state), weights, True, 1, 0.0, self.training, False, True)[0]
-
-
-class UmonsTextFrontEnd(nn.Module):
-    """Word ids (B, T) -> (B, T, hidden_size): word vectors, read by an LSTM."""
-
-    def __init__(self, config: UmonsConfig):
-        super().__init__()
-        self.embed_tokens = nn.Embedding(config.vocab_size, config.word_embedding_size, config.pad_token_id)
-        self.lstm = UmonsLSTM(config.word_embedding_size, config.hidden_size)
-
-    def forward(self, input_ids: torch.LongTensor) -> torch.Tensor:
-        return self.lstm(self.embed_tokens(input_ids))
 
 
 def eager_attention_forward(
@@ -340,6 +308,9 @@ class UmonsPreTrainedModel(PreTrainedModel):
     base_model_prefix = "model"
     main_input_name = "input_ids"
     input_modalities = ("text", "audio", "video")
+    # The loss is the mean over a batch, whatever `num_items_in_batch` says. Trainer takes the `**kwargs` of a forward for
+    # the opposite, and would then neither divide by the number of accumulated batches nor average over processes.
+    accepts_loss_kwargs = False
     supports_gradient_checkpointing = True
     _no_split_modules = ["UmonsTextFrontEnd", "UmonsModalityLayer"]
     _supports_sdpa = True
@@ -416,14 +387,7 @@ class UmonsModel(UmonsPreTrainedModel):
     def __init__(self, config: UmonsConfig):
         super().__init__(config)
         self.main_input_name = INPUT_NAMES[config.modalities[0]]  # what Trainer counts; not every model has text
-        # A front end turns what it is given of a modality into (B, T, hidden_size). No position is encoded anywhere: the
-        # LSTM orders the words, and nothing orders the frames.
-        front_ends = {
-            "text": lambda: UmonsTextFrontEnd(config),
-            "audio": lambda: nn.Linear(config.audio_feature_size, config.hidden_size),
-            "video": lambda: nn.Linear(config.video_feature_size, config.hidden_size),
-        }
-        self.front_ends = nn.ModuleDict({modality: front_ends[modality]() for modality in config.modalities})
+        self.front_ends = UmonsFrontEnds(config)
         # CODEPATH: models of raw pictures have a tower; those of the paper are given the features of clips
         self.video_tower = UmonsVideoTower(config.video_tower) if config.video_tower is not None else None
         last = config.num_hidden_layers - 1
@@ -479,7 +443,7 @@ class UmonsModel(UmonsPreTrainedModel):
             "video": (video_features, video_features_mask),
         }
         values, masks = prepare_inputs(self.config, inputs, self.dtype)
-        sequences = {modality: self.front_ends[modality](values[modality]) for modality in values}
+        sequences = self.front_ends(values)
 
         present = {modality: mask.any(dim=1) for modality, mask in masks.items()}
         # Rows where a modality is absent look at their padding, so that every softmax is of something. Nothing comes of

@@ -71,7 +71,9 @@ def parse_arguments() -> tuple[argparse.ArgumentParser, argparse.Namespace, dict
         "--model", help="folder, ravdess, mini: a saved model, to extract with its settings and its video tower"
     )
     options.add_argument(
-        "--max_length", type=int, help="folder, ravdess, mini: audio frames and video clips kept of a segment (default: 60)"
+        "--max_length",
+        type=int,
+        help="folder, ravdess, mini: audio frames and video clips kept of a segment (default: 60)",
     )
     args = parser.parse_args()
     given = {action.dest: getattr(args, action.dest) for action in options._group_actions}

@@ -21,6 +21,7 @@ import logging
 import sys
 from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from datasets import Dataset, DatasetDict
@@ -48,10 +49,12 @@ from modeling_umons.training.arguments import (
     parse_arguments,
 )
 from modeling_umons.training.card import write_model_card
-from modeling_umons.training.report import Split, measure, print_results, summarize_seeds, write_report
+from modeling_umons.training.checkpoints import REPORT, check_for_other_run, check_writable
+from modeling_umons.training.report import Split, measure, print_results, summarize_seeds, task_of, write_report
+from modeling_umons.training.standardize import standardize_front_ends
 from modeling_umons.training.tables import load_splits, make_collator, repeat_sources, usable_rows
 from modeling_umons.training.tasks import Task, make_task
-from modeling_umons.training.trainer import REPORT, UmonsTrainer
+from modeling_umons.training.trainer import UmonsTrainer
 
 
 logger = logging.getLogger("train")
@@ -104,7 +107,7 @@ def make_model(
         num_hidden_layers=arguments.num_hidden_layers,
         num_attention_heads=arguments.num_attention_heads,
         hidden_dropout_prob=arguments.hidden_dropout_prob,
-        attention_probs_dropout_prob=arguments.hidden_dropout_prob,
+        attention_probs_dropout_prob=arguments.attention_probs_dropout_prob,
         **task.config_options(),
     )
     model = UmonsForSequenceClassification(config)
@@ -132,14 +135,27 @@ def prepare(
     return {name: split for name, split in rows.items() if len(split)}
 
 
+class Trained(NamedTuple):
+    """What a run leaves: its report and, unless an earlier one wrote that, what the report is of."""
+
+    report: dict
+    task: Task
+    train: Split | None = None
+    scored: dict[str, Split] | None = None
+
+
 def train(
     data: DataArguments, model_arguments: ModelArguments, augmentation: AugmentationArguments, run: RunArguments
 ):
-    """Trains one model, writes it into `run.output_dir`, and returns its report (`None` but in the first process)."""
+    """Trains one model and writes it into `run.output_dir`; `None` in all processes but the first."""
     finished = Path(run.output_dir, REPORT)
     if run.resume_from_checkpoint == "last" and finished.exists():
         logger.info("%s is of a run that has ended: there is nothing to go on with.", run.output_dir)
-        return json.loads(finished.read_text(encoding="utf-8"))
+        task = task_of(UmonsConfig.from_pretrained(run.output_dir), data.label_column)
+        return Trained(json.loads(finished.read_text(encoding="utf-8")), task)
+    check_writable(run.output_dir)
+    if run.resume_from_checkpoint is None:
+        check_for_other_run(run.output_dir)
     set_seed(run.seed)
     splits = load_splits(data, run.seed)
     task = make_task_of(data, splits["train"])
@@ -152,7 +168,10 @@ def train(
     collator = make_collator(processor, model.config, task)
     with run.main_process_first(desc="features"):
         rows = prepare(splits, collator, processor, data)
+    train_split = Split.of(task, rows["train"])
     rows["train"] = repeat_sources(rows["train"], data.repeat)
+    if model_arguments.standardize_features:
+        standardize_front_ends(model, rows["train"], collator)
     recipe = describe(data, model_arguments, augmentation, run)
 
     trainer = UmonsTrainer(model, run, task, rows, collator, augmentation, processor)
@@ -161,7 +180,7 @@ def train(
     scored = {name: Split.of(task, rows[name], trainer.logits(rows[name])) for name in rows if name != "train"}
     if not trainer.is_world_process_zero():
         return None
-    results = measure(task, Split.of(task, rows["train"]), scored, tune=run.tune_thresholds)
+    results = measure(task, train_split, scored, tune=run.tune_thresholds)
     output = Path(run.output_dir)
     # The pipeline's code first, and the processor last: the pipeline saves parts of it in its own way.
     pipeline("multimodal-emotion-recognition", model=model, processor=processor).save_pretrained(output)
@@ -171,7 +190,7 @@ def train(
     write_model_card(output, CARD_TEMPLATE, model.config, source, sizes, recipe, results)
     report = write_report(output / "report", task, results, scored, history=trainer.state.log_history, recipe=recipe)
     print_results(results)
-    return report
+    return Trained(report, task, train_split, scored)
 
 
 def describe(*parts) -> dict:
@@ -188,12 +207,19 @@ def describe(*parts) -> dict:
 
 def train_seeds(data: DataArguments, model: ModelArguments, augmentation: AugmentationArguments, run: RunArguments):
     """One model for each seed, in a folder of its own, and what they do together and on average."""
-    reports = {}
+    members = {}
     for seed in range(run.seed, run.seed + run.seeds):
-        member = dataclasses.replace(run, seed=seed, output_dir=str(Path(run.output_dir) / f"seed-{seed}"))
-        reports[seed] = train(data, model, augmentation, member)
-    if run.should_save:
-        summarize_seeds(Path(run.output_dir), reports)
+        output = Path(run.output_dir) / f"seed-{seed}"
+        members[seed] = train(data, model, augmentation, dataclasses.replace(run, seed=seed, output_dir=str(output)))
+    if not run.should_save:
+        return
+    # A seed that an earlier run finished has left its report, but not its logits: then there is no ensemble to report.
+    reports = {seed: member.report for seed, member in members.items()}
+    last = members[seed]
+    scored = (
+        {seed: member.scored for seed, member in members.items()} if all(m.scored for m in members.values()) else None
+    )
+    summarize_seeds(Path(run.output_dir), last.task, reports, scored, last.train, run.tune_thresholds)
 
 
 def main():

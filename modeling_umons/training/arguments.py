@@ -65,6 +65,9 @@ class ModelArguments:
             "help": "A folder with the preprocessor_config.json that sound is heard by; else as the paper has it."
         },
     )
+    standardize_features: bool = field(
+        default=False, metadata={"help": "Start from features on one scale, that of the training rows."}
+    )
     word_vectors: str | None = field(
         default=None,
         metadata={
@@ -82,7 +85,8 @@ class ModelArguments:
     intermediate_size: int = field(default=1024, metadata={"help": "Size inside feed-forward networks and glimpses."})
     num_hidden_layers: int = field(default=4, metadata={"help": "Number of co-attention blocks."})
     num_attention_heads: int = field(default=4, metadata={"help": "Number of attention heads."})
-    hidden_dropout_prob: float = field(default=0.1, metadata={"help": "Dropout, of attention probabilities too."})
+    hidden_dropout_prob: float = field(default=0.1, metadata={"help": "Dropout."})
+    attention_probs_dropout_prob: float = field(default=0.1, metadata={"help": "Dropout of attention probabilities."})
 
 
 @dataclass
@@ -93,6 +97,7 @@ class AugmentationArguments:
     word_dropout: float = field(default=0.0, metadata={"help": "Probability that a word becomes unknown."})
     time_mask: float = field(default=0.0, metadata={"help": "Largest share of frames that a masked stripe takes."})
     bin_mask: float = field(default=0.0, metadata={"help": "Largest share of mel bins that a masked stripe takes."})
+    mixup: float = field(default=0.0, metadata={"help": "Alpha of mixup, for models without text; 0 is off."})
     class_weights: str = field(
         default="none", metadata={"help": "none, or balanced: rare classes and emotions count as much as common ones."}
     )

@@ -10,6 +10,7 @@ import torch
 
 
 MASKS = {"text": "attention_mask", "audio": "input_features_mask", "video": "video_features_mask"}
+FEATURES = {"audio": "input_features", "video": "video_features"}
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,8 @@ class Augmentation:
         unk_token_id: its id.
         time_mask, bin_mask: the largest share of a row's frames, and of the mel bins, that a stripe takes; there are two
             stripes of each (SpecAugment, Park et al., 2019, without its warping). Masked values become their row's mean.
+        mixup: alpha of the distribution Beta(alpha, alpha) of the shares in which rows are mixed, in half of the batches
+            (Zhang et al., 2018). It is for features: words cannot be mixed.
     """
 
     modality_dropout: float = 0.0
@@ -28,8 +31,11 @@ class Augmentation:
     unk_token_id: int = 1
     time_mask: float = 0.0
     bin_mask: float = 0.0
+    mixup: float = 0.0
 
     def __post_init__(self):
+        if self.mixup < 0:
+            raise ValueError(f"--mixup is {self.mixup}; it must be 0 or more.")
         for name in ("modality_dropout", "word_dropout", "time_mask", "bin_mask"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"--{name} is {getattr(self, name)}; it must be between 0 and 1.")
@@ -46,6 +52,32 @@ class Augmentation:
         if self.modality_dropout:
             batch.update(self._drop_modalities(batch))
         return batch
+
+    def mix(self, batch: dict[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], torch.Tensor, float]:
+        """
+        The batch with each row mixed with another, the numbers (B,) of the others, and the share of the rows themselves:
+        the loss is mixed in the same way. A share of 1 leaves all as it is.
+
+        Raises:
+            ValueError: the batch has words.
+        """
+        if not self.mixup:
+            return batch, torch.arange(0), 1.0
+        if "input_ids" in batch:
+            raise ValueError(
+                "--mixup mixes features, but the model reads text: leave it out, or train on audio or video."
+            )
+        if torch.rand(()) < 0.5:
+            return batch, torch.arange(0), 1.0
+        batch = dict(batch)
+        share = torch.distributions.Beta(self.mixup, self.mixup).sample().item()
+        others = torch.randperm(len(batch["labels"])).to(batch["labels"].device)
+        for modality, name in FEATURES.items():
+            if name in batch:
+                mask = batch[MASKS[modality]]
+                batch[name] = share * batch[name] + (1 - share) * batch[name][others]
+                batch[MASKS[modality]] = mask | mask[others]
+        return batch, others, share
 
     def _mask_stripes(self, features: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         frames = mask.sum(dim=1)

@@ -353,8 +353,8 @@ def write_report(
         "history": list(history or []),
         "plots": [file for file, _ in plots],
     }
-    write_whole(folder / json_name, to_json(report))
     write_whole(folder / Path(json_name).with_suffix(".md").name, _report_markdown(report, plots))
+    write_whole(folder / json_name, to_json(report))  # the last one: where it is, all is
     return report
 
 
@@ -427,7 +427,10 @@ def summarize_seeds(
         "task": task.name,
         "seeds": list(reports),
         "splits": _spread_of_splits([report["splits"] for report in reports.values()]),
-        "ensemble": {"about": "No ensemble was made.", "splits": {}},
+        "ensemble": {
+            "about": "No ensemble was made; scripts/evaluate.py makes one of the seeds' folders.",
+            "splits": {},
+        },
     }
     if members:
         try:

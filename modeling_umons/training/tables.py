@@ -37,7 +37,7 @@ def load_splits(data: DataArguments, seed: int) -> DatasetDict:
     for name in ("train", "validation"):
         if not len(splits.get(name, ())):
             raise ValueError(f"There is no row of the split {name!r}: { {k: len(v) for k, v in splits.items()} }.")
-    return DatasetDict({name: _name_classes(split, data.label_column) for name, split in splits.items()})
+    return DatasetDict({name: name_classes(split, data.label_column) for name, split in splits.items()})
 
 
 def read_table(path: str | Path, audio_column: str) -> Dataset:
@@ -171,7 +171,7 @@ def make_collator(processor, config, task: Task | None) -> UtteranceCollator:
     )
 
 
-def _name_classes(dataset: Dataset, column: str) -> Dataset:
+def name_classes(dataset: Dataset, column: str) -> Dataset:
     """Classes that `datasets` keeps as numbers by their names, as tables have them."""
     feature = dataset.features.get(column)
     if not isinstance(feature, ClassLabel):

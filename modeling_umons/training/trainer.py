@@ -14,7 +14,7 @@ from transformers.trainer_callback import TrainerState
 from ..data.collator import ArrowRows, UtteranceCollator
 from .arguments import AugmentationArguments, RunArguments
 from .augmentation import Augmentation
-from .checkpoints import MarkWholeCheckpoints, check_room, find_checkpoint, list_checkpoints, remove_checkpoints
+from .checkpoints import REPORT, MarkWholeCheckpoints, check_room, find_checkpoint, remove_checkpoints
 from .losses import TaskLoss, balanced_weights
 from .metrics import task_metrics
 from .progress import show_progress
@@ -23,8 +23,6 @@ from .tasks import Task
 
 
 logger = logging.getLogger(__name__)
-
-REPORT = Path("report", "report.json")  # the last thing that a run writes
 
 
 class UmonsTrainer(Trainer):
@@ -64,9 +62,14 @@ class UmonsTrainer(Trainer):
             processing_class=processor,
             compute_metrics=lambda evaluation: task_metrics(task, evaluation.label_ids, evaluation.predictions),
         )
-        options = augmentation.modality_dropout, augmentation.word_dropout
-        unk_token_id = processor.tokenizer.unk_token_id
-        self.augment = Augmentation(*options, unk_token_id, augmentation.time_mask, augmentation.bin_mask)
+        self.augment = Augmentation(
+            modality_dropout=augmentation.modality_dropout,
+            word_dropout=augmentation.word_dropout,
+            unk_token_id=processor.tokenizer.unk_token_id,
+            time_mask=augmentation.time_mask,
+            bin_mask=augmentation.bin_mask,
+            mixup=augmentation.mixup,
+        )
         self.task_loss = self._make_loss(task, augmentation, args.label_smoothing_factor, rows["train"])
         if args.max_halvings or args.patience:
             self.add_callback(ReloadBestAndHalve(args.max_halvings, args.patience))
@@ -80,7 +83,7 @@ class UmonsTrainer(Trainer):
         if augmentation.class_weights not in ("none", "balanced"):
             raise ValueError(f"--class_weights is {augmentation.class_weights!r}; it must be none or balanced.")
         is_balanced = augmentation.class_weights == "balanced"
-        if not (is_balanced or augmentation.focal_gamma or label_smoothing):
+        if not (is_balanced or augmentation.focal_gamma or label_smoothing or augmentation.mixup):
             return None
         weights = balanced_weights(task, task.label_array(ArrowRows(rows)[:])[0]) if is_balanced else None
         return TaskLoss(task, weights, augmentation.focal_gamma, label_smoothing).to(self.args.device)
@@ -88,8 +91,9 @@ class UmonsTrainer(Trainer):
     def compute_loss(
         self, model, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch=None
     ) -> torch.Tensor | tuple[torch.Tensor, Any]:
+        share = 1.0
         if model.training:
-            inputs = self.augment(inputs)
+            inputs, others, share = self.augment.mix(self.augment(inputs))
         if self.task_loss is None:
             outputs = model(**inputs)
             loss = outputs.loss
@@ -97,6 +101,8 @@ class UmonsTrainer(Trainer):
             labels = inputs.pop("labels")
             outputs = model(**inputs)
             loss = self.task_loss(outputs.logits, labels)
+            if share < 1:
+                loss = share * loss + (1 - share) * self.task_loss(outputs.logits, labels[others])
         return (loss, outputs) if return_outputs else loss
 
     def run(self) -> None:
@@ -104,8 +110,7 @@ class UmonsTrainer(Trainer):
         Trains; with `--resume_from_checkpoint last` goes on from the last whole checkpoint, if there is one.
 
         Raises:
-            OSError: the folder cannot be written, the disk is full or about to be.
-            ValueError: the folder holds a run that did not end, and nothing says what is to become of it.
+            OSError: the disk is full or about to be.
         """
         output = Path(self.args.output_dir)
         checkpoint = self.args.resume_from_checkpoint
@@ -145,11 +150,6 @@ class UmonsTrainer(Trainer):
         if self.args.resume_from_checkpoint is not None:
             last = find_checkpoint(output)
             remove_checkpoints(output, after=last)
-        elif list_checkpoints(output) and not (output / REPORT).exists():
-            raise ValueError(
-                f"{output} holds checkpoints of a run that did not end: go on with --resume_from_checkpoint last, or choose "
-                "another --output_dir."
-            )
         else:
             remove_checkpoints(output)
             (output / REPORT).unlink(missing_ok=True)

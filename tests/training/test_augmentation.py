@@ -82,3 +82,26 @@ def test_it_is_torchs_generator_that_draws(batch):
 def test_probabilities():
     with pytest.raises(ValueError, match=r"--word_dropout is 1.5; it must be between 0 and 1"):
         Augmentation(word_dropout=1.5)
+
+
+def test_mixup():
+    batch = {
+        "input_features": torch.eye(4)[:, None, :].repeat(1, 3, 1),
+        "input_features_mask": torch.tensor([[1, 1, 1], [1, 1, 0], [1, 0, 0], [1, 0, 0]]),
+        "labels": torch.arange(4),
+    }
+    augment, mixed = Augmentation(mixup=0.4), 0
+    torch.manual_seed(0)
+    for _ in range(200):
+        after, others, share = augment.mix(batch)
+        if share == 1:
+            assert after is batch
+            continue
+        mixed += 1
+        rows = torch.eye(4) * share + torch.eye(4)[others] * (1 - share)
+        torch.testing.assert_close(after["input_features"][:, 0], rows)
+        mask = batch["input_features_mask"]
+        assert torch.equal(after["input_features_mask"], torch.maximum(mask, mask[others]))
+    assert 70 < mixed < 130
+    with pytest.raises(ValueError, match="--mixup mixes features, but the model reads text"):
+        augment.mix({**batch, "input_ids": torch.ones(4, 2)})

@@ -7,7 +7,16 @@ from collections import namedtuple
 import pytest
 from torch import nn
 
-from modeling_umons.training.checkpoints import MARK, check_room, find_checkpoint, list_checkpoints, remove_checkpoints
+from modeling_umons.training.checkpoints import (
+    MARK,
+    REPORT,
+    check_for_other_run,
+    check_room,
+    check_writable,
+    find_checkpoint,
+    list_checkpoints,
+    remove_checkpoints,
+)
 
 
 @pytest.fixture
@@ -34,6 +43,7 @@ def test_only_whole_ones_are_found(run):
 
 def test_room(tmp_path, monkeypatch):
     model = nn.Linear(1000, 1000)  # 4 MB
+    check_writable(tmp_path / "new")
     check_room(tmp_path / "new", model, 2)
     assert list((tmp_path / "new").iterdir()) == []
     usage = namedtuple("usage", "total used free")
@@ -45,8 +55,17 @@ def test_room(tmp_path, monkeypatch):
 def test_a_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match=r"file.* cannot be written .*choose another --output_dir"):
-        check_room(tmp_path / "file", nn.Linear(1, 1), 2)
+        check_writable(tmp_path / "file")
     if os.geteuid():  # the superuser may write anywhere
         (tmp_path / "closed").mkdir(mode=0o500)
         with pytest.raises(OSError, match="cannot be written"):
-            check_room(tmp_path / "closed", nn.Linear(1, 1), 2)
+            check_writable(tmp_path / "closed")
+
+
+def test_a_run_that_did_not_end_is_not_written_over(run):
+    with pytest.raises(ValueError, match=r"did not end: go on with --resume_from_checkpoint last, or choose another"):
+        check_for_other_run(run)
+    (run / REPORT).parent.mkdir()
+    (run / REPORT).touch()
+    check_for_other_run(run)
+    check_for_other_run(run / "new")

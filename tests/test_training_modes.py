@@ -1,0 +1,176 @@
+# Copyright 2026 The modeling_umons authors.
+# SPDX-License-Identifier: MIT
+"""The ways in which people train: transformers' own Trainer, in half precision, with checkpoints, compiled."""
+
+import logging
+
+import pytest
+import torch
+from torch.utils.data import Dataset
+from transformers import Trainer, TrainingArguments
+
+from modeling_umons import UmonsConfig, UmonsForSequenceClassification
+
+
+LENGTHS = {"text": 5, "audio": 7}
+ALL_ROWS = {"per_device_train_batch_size": 32}  # in each batch: the loss must fall
+
+
+def make_model(modalities=("text", "audio"), **overrides) -> UmonsForSequenceClassification:
+    torch.manual_seed(0)
+    fields = {
+        "modalities": list(modalities), "vocab_size": 30, "word_embedding_size": 6, "hidden_size": 16,
+        "intermediate_size": 20, "num_hidden_layers": 1, "num_attention_heads": 2, "audio_feature_size": 5,
+        "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "num_labels": 3,
+        "problem_type": "multi_label_classification",
+    }  # fmt: skip
+    return UmonsForSequenceClassification(UmonsConfig(**{**fields, **overrides}))
+
+
+def make_batch(batch_size: int = 4, lengths: dict[str, int] = LENGTHS, seed: int = 1) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    batch = {"labels": torch.randint(0, 2, (batch_size, 3), generator=generator).float()}
+    if "text" in lengths:
+        batch["input_ids"] = torch.randint(1, 30, (batch_size, lengths["text"]), generator=generator)
+    if "audio" in lengths:
+        batch["input_features"] = torch.randn(batch_size, lengths["audio"], 5, generator=generator)
+    return batch
+
+
+class Rows(Dataset):
+    """32 rows of one length, alike in number everywhere."""
+
+    def __init__(self, lengths: dict[str, int] = LENGTHS):
+        self.rows = make_batch(32, lengths)
+
+    def __len__(self) -> int:
+        return 32
+
+    def __getitem__(self, i: int) -> dict[str, torch.Tensor]:
+        return {name: values[i] for name, values in self.rows.items()}
+
+
+@pytest.fixture
+def train(tmp_path):
+    """Trains a model on the rows for some steps, with the options of `TrainingArguments`; gives the losses."""
+
+    def run(model, rows: Dataset, max_steps: int = 3, **options) -> list[float]:
+        defaults = {
+            "output_dir": tmp_path, "max_steps": max_steps, "per_device_train_batch_size": 8, "learning_rate": 0.1,
+            "optim": "sgd", "lr_scheduler_type": "constant", "max_grad_norm": 0.0, "logging_steps": 1,
+            "save_strategy": "no", "report_to": "none", "use_cpu": True, "disable_tqdm": True,
+            "dataloader_pin_memory": False, "seed": 0,
+        }  # fmt: skip
+        trainer = Trainer(model=model, args=TrainingArguments(**defaults | options), train_dataset=rows)
+        trainer.train()
+        losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+        assert len(losses) == max_steps
+        return losses
+
+    return run
+
+
+@pytest.fixture
+def fresh_compiler():
+    """Nothing compiled before, nothing left behind."""
+    torch.compiler.reset()
+    yield
+    torch.compiler.reset()
+
+
+@pytest.fixture
+def transformers_log(caplog):
+    """What transformers logs, which does not reach the root logger by itself."""
+    logger = logging.getLogger("transformers")
+    logger.addHandler(caplog.handler)
+    yield caplog
+    logger.removeHandler(caplog.handler)
+
+
+def gradients_of(model, compiled_or_model, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    model.zero_grad()
+    compiled_or_model(**batch).loss.backward()
+    return {name: parameter.grad for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+# The compiler looks at `.grad` of what crosses a graph break. It hides the warning where it would be shown, which is too
+# late when warnings are errors.
+compiles_in_parts = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
+
+
+# Trainer
+
+
+def test_accumulated_batches_equal_one_batch(train):
+    whole, parts = make_model(), make_model()
+    start = {name: parameter.clone() for name, parameter in whole.named_parameters()}
+    losses = train(whole, Rows(), max_steps=4)
+    losses_of_parts = train(parts, Rows(), max_steps=4, per_device_train_batch_size=4, gradient_accumulation_steps=2)
+    assert losses_of_parts == pytest.approx(losses, abs=1e-4)  # they are logged rounded
+    for name, parameter in whole.named_parameters():
+        torch.testing.assert_close(parts.get_parameter(name), parameter, rtol=0, atol=1e-6)
+    assert (whole.classifier.weight - start["classifier.weight"]).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"bf16": True}, {"activation_checkpointing": True}, {"bf16": True, "activation_checkpointing": True}],
+    ids=" ".join,
+)
+def test_modes_learn_as_the_plain_one(train, options, transformers_log):
+    expected = train(make_model(), Rows(), **ALL_ROWS)
+    losses = train(make_model(), Rows(), **ALL_ROWS, **options)
+    assert losses[2] < losses[1] < losses[0]
+    assert losses == pytest.approx(expected, abs=1e-2 if "bf16" in options else 1e-4)
+    assert [record.getMessage() for record in transformers_log.records if record.levelno >= logging.WARNING] == []
+
+
+@compiles_in_parts
+def test_compiled(train, fresh_compiler):
+    """Down to machine code, which is slow: the smallest model with an LSTM."""
+    tiny = {"hidden_size": 4, "intermediate_size": 4, "num_attention_heads": 1}
+    rows = Rows({"text": 5})
+    models = [make_model(["text"], **tiny) for _ in range(2)]
+    for model in models:
+        model.get_input_embeddings().requires_grad_(False)  # what the compiler failed at
+    expected = train(models[0], rows, **ALL_ROWS)
+    losses = train(models[1], rows, **ALL_ROWS, torch_compile=True)
+    assert losses[2] < losses[1] < losses[0]
+    assert losses == pytest.approx(expected, abs=1e-4)
+    for name, parameter in models[0].named_parameters():
+        torch.testing.assert_close(models[1].get_parameter(name), parameter, rtol=0, atol=1e-5)
+
+
+# torch.compile
+
+
+@compiles_in_parts
+def test_compiled_gradients(fresh_compiler):
+    model = make_model()
+    expected = gradients_of(model, model, make_batch())
+    gradients = gradients_of(model, torch.compile(model, backend="aot_eager"), make_batch())
+    for name, gradient in expected.items():
+        torch.testing.assert_close(gradients[name], gradient, rtol=0, atol=1e-5)
+
+
+@compiles_in_parts
+@pytest.mark.parametrize("has_gradients", [True, False], ids=["training", "inference"])
+def test_graphs_hold_for_all_lengths(has_gradients, fresh_compiler):
+    """The second length makes the graphs dynamic, and from then on there is nothing to compile."""
+    graphs = []
+
+    def count_graphs(graph, example_inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    model = make_model()
+    compiled = torch.compile(model, backend=count_graphs)
+    num_graphs = []
+    for text, audio in [(5, 9), (7, 8), (11, 4), (20, 21), (3, 19)]:
+        batch = make_batch(lengths={"text": text, "audio": audio})
+        with torch.set_grad_enabled(has_gradients):
+            loss = compiled(**batch).loss
+        assert loss.item() == pytest.approx(model(**batch).loss.item(), abs=1e-6)
+        num_graphs.append(len(graphs))
+    # Before the front ends, after them, and the head, which knows no length.
+    assert num_graphs == ([3, 5, 5, 5, 5] if has_gradients else [1, 2, 2, 2, 2])
