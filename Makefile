@@ -4,7 +4,10 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 LAUNCH := $(BIN)/accelerate launch --quiet --config_file scripts/recipes/accelerate/one_process.yaml
 
-.PHONY: demo test lint clean
+# The code beside them in hub/umons-mini is linked, not copied.
+MINI_FILES := README.md config.json model.safetensors preprocessor_config.json processor_config.json report tokenizer.json tokenizer_config.json
+
+.PHONY: demo test mini lint clean
 
 demo: $(INSTALLED)
 	$(LAUNCH) scripts/train.py scripts/recipes/sample.yaml
@@ -17,6 +20,12 @@ demo: $(INSTALLED)
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest
+
+# Trains umons-mini anew from a folder with mosi, mosei, meld and ravdess: make mini DATA=folder
+mini: $(INSTALLED)
+	$(BIN)/python scripts/prepare_mosei.py --layout mini --source $(DATA) --output runs/mini-data --model scripts/recipes/umons-mini
+	$(LAUNCH) scripts/train.py scripts/recipes/umons-mini.yaml
+	cp -r $(addprefix runs/umons-mini/,$(MINI_FILES)) hub/umons-mini
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

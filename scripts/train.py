@@ -43,6 +43,7 @@ from modeling_umons.data.word_vectors import load_word_vectors
 from modeling_umons.tokenization_umons import build_embedding_matrix
 from modeling_umons.training.arguments import (
     AugmentationArguments,
+    CardArguments,
     DataArguments,
     ModelArguments,
     RunArguments,
@@ -145,7 +146,11 @@ class Trained(NamedTuple):
 
 
 def train(
-    data: DataArguments, model_arguments: ModelArguments, augmentation: AugmentationArguments, run: RunArguments
+    data: DataArguments,
+    model_arguments: ModelArguments,
+    augmentation: AugmentationArguments,
+    card: CardArguments,
+    run: RunArguments,
 ):
     """Trains one model and writes it into `run.output_dir`; `None` in all processes but the first."""
     finished = Path(run.output_dir, REPORT)
@@ -187,7 +192,7 @@ def train(
     processor.save_pretrained(output)
     source = Path(data.train_file or data.dataset_name).as_posix()
     sizes = {name: len(split) for name, split in rows.items()}
-    write_model_card(output, CARD_TEMPLATE, model.config, source, sizes, recipe, results)
+    write_model_card(output, CARD_TEMPLATE, model.config, source, sizes, recipe, results, **vars(card))
     report = write_report(output / "report", task, results, scored, history=trainer.state.log_history, recipe=recipe)
     print_results(results)
     return Trained(report, task, train_split, scored)
@@ -200,17 +205,19 @@ def describe(*parts) -> dict:
         defaults = type(part)()
         for option in dataclasses.fields(part):
             value = getattr(part, option.name)
-            if option.init and value != getattr(defaults, option.name) and option.name not in UNREPORTED:
+            is_told = option.init and option.name not in UNREPORTED and not option.name.endswith("_token")
+            if is_told and value != getattr(defaults, option.name):
                 chosen[option.name] = getattr(value, "value", value)
     return chosen
 
 
-def train_seeds(data: DataArguments, model: ModelArguments, augmentation: AugmentationArguments, run: RunArguments):
+def train_seeds(*parts):
     """One model for each seed, in a folder of its own, and what they do together and on average."""
+    *others, run = parts
     members = {}
     for seed in range(run.seed, run.seed + run.seeds):
         output = Path(run.output_dir) / f"seed-{seed}"
-        members[seed] = train(data, model, augmentation, dataclasses.replace(run, seed=seed, output_dir=str(output)))
+        members[seed] = train(*others, dataclasses.replace(run, seed=seed, output_dir=str(output)))
     if not run.should_save:
         return
     # A seed that an earlier run finished has left its report, but not its logits: then there is no ensemble to report.
@@ -224,10 +231,10 @@ def train_seeds(data: DataArguments, model: ModelArguments, augmentation: Augmen
 
 def main():
     try:
-        data, model, augmentation, run = parse_arguments(sys.argv[1:], __doc__)
+        *others, run = parse_arguments(sys.argv[1:], __doc__)
         logging.basicConfig(level=logging.INFO if run.should_log else logging.WARNING, format="%(message)s")
         disable_progress_bar()  # of loading and saving; that of training stays
-        (train if run.seeds == 1 else train_seeds)(data, model, augmentation, run)
+        (train if run.seeds == 1 else train_seeds)(*others, run)
     except (ImportError, OSError, ValueError, DatasetsError) as error:
         raise SystemExit(f"error: {error}") from error
 

@@ -485,11 +485,15 @@ def _table(header: list[str], rows: list[list[Any]]) -> list[str]:
     return [lines[0], rule, *lines[1:], ""]
 
 
-def card_configs(builder: UtteranceBuilder, splits: list[str]) -> list[dict[str, Any]]:
-    """The `configs:` of a data set card: each configuration is a choice of columns of the same files."""
+def card_configs(builder: UtteranceBuilder, splits: list[str], content: str | None = None) -> list[dict[str, Any]]:
+    """
+    The `configs:` of a data set card: each configuration is a choice of columns of the same files. What `datasets` has in
+    its cache it finds by what the card says and not by the files: the hash of the content tells it when they change.
+    """
     return [
         {
             "config_name": name,
+            **({} if content is None else {"description": f"content sha256 {content}"}),
             **({"default": True} if name == builder.DEFAULT_CONFIG_NAME else {}),
             "data_files": [{"split": split, "path": f"data/{split}-*.parquet"} for split in splits],
             "columns": list(builder.features_of(name)),
@@ -506,7 +510,7 @@ def _write_card(folder: Path, builder: UtteranceBuilder, report: dict, failures:
         text = Path(template).read_text(encoding="utf-8")
     card = DatasetCard(text)
     num_rows = sum(record["segments"] for record in report["splits"].values())
-    card.data["configs"] = card_configs(builder, list(report["splits"]))
+    card.data["configs"] = card_configs(builder, list(report["splits"]), report["sha256"])
     card.data["size_categories"] = [_size_category(num_rows)]
     heading = f"## What is in this copy\n\nMade by `prepare_mosei.py` from the layout `{report['layout']}`.\n\n"
     if CARD_MARK not in card.text:

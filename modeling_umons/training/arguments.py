@@ -105,6 +105,15 @@ class AugmentationArguments:
 
 
 @dataclass
+class CardArguments:
+    """What people say of a model in its card, besides what the run knows."""
+
+    license: str | None = field(default=None, metadata={"help": "The licence of the model, as the Hub names it."})
+    about_data: str = field(default="", metadata={"help": "A paragraph on the data it was trained on."})
+    limits: str = field(default="", metadata={"help": "A paragraph on what it cannot do and must not be used for."})
+
+
+@dataclass
 class RunArguments(TrainingArguments):
     """transformers' TrainingArguments. The defaults are the paper's: Adam at 1e-4, batches of 32, no clipping."""
 
@@ -161,12 +170,20 @@ class RunArguments(TrainingArguments):
             raise ValueError(
                 "--save_total_limit must be 2 or more: with 1, a run that is killed while saving loses all."
             )
-        if (self.max_halvings or self.patience) and self.eval_strategy.value != self.save_strategy.value:
-            raise ValueError("--max_halvings and --patience want --save_strategy to be the --eval_strategy.")
+        if (self.max_halvings or self.patience) and not self._saves_what_it_evaluates():
+            raise ValueError(
+                "--max_halvings and --patience want every evaluation to be saved: give --save_strategy and --save_steps what "
+                "--eval_strategy and --eval_steps have."
+            )
         if self.max_halvings and self.lr_scheduler_type != "constant":
             raise ValueError("--max_halvings is a schedule of its own: leave --lr_scheduler_type constant.")
         if self.max_halvings and (self.fsdp or self.deepspeed):
             raise ValueError("--max_halvings goes back to whole checkpoints, which FSDP and DeepSpeed do not write.")
+
+    def _saves_what_it_evaluates(self) -> bool:
+        strategy = self.eval_strategy.value
+        is_same_step = strategy != "steps" or self.eval_steps == self.save_steps
+        return strategy != "no" and strategy == self.save_strategy.value and is_same_step
 
     def choose_best_by(self, task: Task) -> None:
         """Fills in by which metric of validation the best epoch is chosen."""
@@ -175,7 +192,7 @@ class RunArguments(TrainingArguments):
         self.greater_is_better = self.metric_for_best_model.removeprefix("eval_") not in LOWER_IS_BETTER
 
 
-PARTS = (DataArguments, ModelArguments, AugmentationArguments, RunArguments)
+PARTS = (DataArguments, ModelArguments, AugmentationArguments, CardArguments, RunArguments)
 
 
 def parse_arguments(words: list[str], description: str, parts: tuple[type, ...] = PARTS) -> tuple[Any, ...]:

@@ -1,6 +1,6 @@
 """The model card that stands beside a trained model, filled from the template model_card.md."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -29,7 +29,8 @@ def write_model_card(
     recipe: Mapping[str, Any],
     results: Mapping[str, dict[str, Any]],
     license: str | None = None,
-    tags: Sequence[str] = (),
+    about_data: str = "",
+    limits: str = "",
 ):
     """
     Writes README.md into `output`: what the model is, what it was trained and tested on, and how well it does. What the
@@ -44,7 +45,7 @@ def write_model_card(
         recipe: the options of the run.
         results: what `report.measure` gave.
         license: as the Hub names it; left out where nobody has said.
-        tags: more of them.
+        about_data, limits: paragraphs in Markdown, on the data and on what the model is not for.
     """
     output = Path(output)
     source = _name_of(source)
@@ -52,7 +53,7 @@ def write_model_card(
         language="en",
         library_name="transformers",
         license=license,
-        tags=[*dict.fromkeys((*TAGS, *tags))],
+        tags=list(TAGS),
     )
     name = output.resolve().name
     if "test" in results:
@@ -65,6 +66,8 @@ def write_model_card(
         example='{"text": "what a wonderful day"}' if "text" in config.modalities else '"clip.wav"',
         answer=f"{len(config.id2label)} label(s): {', '.join(config.id2label.values())}.",
         data=f"{source}: " + ", ".join(f"{count} {name} rows" for name, count in rows.items()) + ".",
+        about_data=about_data,
+        limits=limits,
         recipe="\n".join(f"- {name}: {_plain(value)}" for name, value in recipe.items()),
         results="\n\n".join(splits_markdown(results, "###")) or "Not evaluated.",
     )

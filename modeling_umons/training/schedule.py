@@ -5,11 +5,20 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
-from transformers.trainer_callback import ExportableState, TrainerCallback
+from transformers.trainer_callback import ExportableState, TrainerCallback, TrainerState
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import SAFE_WEIGHTS_NAME
 
 
 logger = logging.getLogger(__name__)
+
+
+def best_checkpoint(state: TrainerState, output_dir: str | Path) -> Path:
+    """The checkpoint of the best evaluation; where a run was moved since, that of the same step in `output_dir`."""
+    known = state.best_model_checkpoint
+    if known is not None and Path(known).is_dir():
+        return Path(known)
+    return Path(output_dir, f"{PREFIX_CHECKPOINT_DIR}-{state.best_global_step}")
 
 
 class ReloadBestAndHalve(TrainerCallback, ExportableState):
@@ -18,7 +27,8 @@ class ReloadBestAndHalve(TrainerCallback, ExportableState):
     and halves the learning rate. When that has been done `max_halvings` times, `patience` evaluations in a row without
     gain end the run. (The published code keeps the optimiser's state; restoring it is what going back means.)
 
-    What counts is the metric that `Trainer` chooses the best model by; every evaluation must be saved.
+    What counts is the metric that `Trainer` chooses the best model by; every evaluation must be saved. Its options are
+    `RunArguments`.
 
     Args:
         max_halvings: 2 in the paper; 0 makes this plain early stopping.
@@ -36,12 +46,16 @@ class ReloadBestAndHalve(TrainerCallback, ExportableState):
             "attributes": {"halvings": self.halvings, "without_gain": self.without_gain},
         }
 
+    def on_train_begin(self, args, state, control, **kwargs):
+        # A run that goes on gets this as its checkpoint has it; what it is now asked for counts.
+        self.max_halvings, self.patience = args.max_halvings, args.patience
+
     def on_evaluate(self, args, state, control, metrics, model, optimizer, lr_scheduler, **kwargs):
         if self._is_gain(args, state, metrics):
             self.without_gain = 0
         elif self.halvings < self.max_halvings:
             self.halvings += 1
-            self._go_back(Path(state.best_model_checkpoint), model, optimizer)
+            self._go_back(best_checkpoint(state, args.output_dir), model, optimizer)
             self._halve(optimizer, lr_scheduler)
             logger.info(
                 "No gain: back to step %d, learning rate %.2g", state.best_global_step, lr_scheduler.get_last_lr()[0]

@@ -18,7 +18,7 @@ from .checkpoints import REPORT, MarkWholeCheckpoints, check_room, find_checkpoi
 from .losses import TaskLoss, balanced_weights
 from .metrics import task_metrics
 from .progress import show_progress
-from .schedule import ReloadBestAndHalve
+from .schedule import ReloadBestAndHalve, best_checkpoint
 from .tasks import Task
 
 
@@ -53,6 +53,9 @@ class UmonsTrainer(Trainer):
         processor,
     ):
         args.choose_best_by(task)
+        _check_metric(args.metric_for_best_model, task, rows["validation"])
+        # `Trainer` cannot smooth labels of which several hold, and warns that it does not; `TaskLoss` does.
+        label_smoothing, args.label_smoothing_factor = args.label_smoothing_factor, 0.0
         super().__init__(
             model=model,
             args=args,
@@ -62,6 +65,7 @@ class UmonsTrainer(Trainer):
             processing_class=processor,
             compute_metrics=lambda evaluation: task_metrics(task, evaluation.label_ids, evaluation.predictions),
         )
+        args.label_smoothing_factor = label_smoothing
         self.augment = Augmentation(
             modality_dropout=augmentation.modality_dropout,
             word_dropout=augmentation.word_dropout,
@@ -70,7 +74,7 @@ class UmonsTrainer(Trainer):
             bin_mask=augmentation.bin_mask,
             mixup=augmentation.mixup,
         )
-        self.task_loss = self._make_loss(task, augmentation, args.label_smoothing_factor, rows["train"])
+        self.task_loss = self._make_loss(task, augmentation, label_smoothing, rows["train"])
         if args.max_halvings or args.patience:
             self.add_callback(ReloadBestAndHalve(args.max_halvings, args.patience))
         self.add_callback(MarkWholeCheckpoints)
@@ -85,7 +89,7 @@ class UmonsTrainer(Trainer):
         is_balanced = augmentation.class_weights == "balanced"
         if not (is_balanced or augmentation.focal_gamma or label_smoothing or augmentation.mixup):
             return None
-        weights = balanced_weights(task, task.label_array(ArrowRows(rows)[:])[0]) if is_balanced else None
+        weights = balanced_weights(task, _labels(task, rows)) if is_balanced else None
         return TaskLoss(task, weights, augmentation.focal_gamma, label_smoothing).to(self.args.device)
 
     def compute_loss(
@@ -136,13 +140,17 @@ class UmonsTrainer(Trainer):
             ) from error
 
     def _had_stopped(self, checkpoint: Path) -> bool:
-        """Whether a run ended early with this checkpoint; if so its best weights are loaded: there is no more to train."""
+        """Whether a run ended early with this checkpoint; if so the weights that it kept are loaded, and all is done."""
         state = TrainerState.load_from_json(checkpoint / TRAINER_STATE_NAME)
         schedule = state.stateful_callbacks.get(ReloadBestAndHalve.__name__)
         if not schedule or not 0 < self.args.patience <= schedule["attributes"]["without_gain"]:
             return False
         self.state = state
-        self._load_best_model()
+        if self.args.load_best_model_at_end:
+            state.best_model_checkpoint = str(best_checkpoint(state, checkpoint.parent))
+            self._load_best_model()
+        else:
+            self._load_from_checkpoint(str(checkpoint))
         return True
 
     def _tidy(self, output: Path) -> None:
@@ -157,6 +165,19 @@ class UmonsTrainer(Trainer):
     def logits(self, rows: Dataset) -> np.ndarray:
         """(rows, num_labels) float32, of the model as it is now."""
         return self.predict(ArrowRows(rows)).predictions
+
+
+def _labels(task: Task, rows: Dataset) -> np.ndarray:
+    """The labels of all rows, without reading their features."""
+    return task.label_array(ArrowRows(rows.select_columns(list(task.columns)))[:])[0]
+
+
+def _check_metric(name: str, task: Task, rows: Dataset) -> None:
+    """Raises ValueError where an evaluation of `rows` has no such metric."""
+    labels = _labels(task, rows)
+    known = ["loss", *task_metrics(task, labels, np.zeros((len(labels), len(task.labels)), dtype=np.float32))]
+    if name.removeprefix("eval_") not in known:
+        raise ValueError(f"--metric_for_best_model is {name!r}; the task {task.name!r} has {', '.join(known)}.")
 
 
 def _is_about_writing(error: Exception) -> bool:

@@ -5,8 +5,10 @@
 import csv
 import json
 import re
+import shutil
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -323,3 +325,15 @@ def test_classes_that_a_source_has_of_its_own(shared, tmp_path):
     assert report["splits"]["test"]["classes"]["polarity"] == {"negative": 833, "neutral": 1256, "positive": 521}
     assert "Segments of each class of `emotion`:" in format_report(report, [])
     assert report["splits"]["test"]["sentiment_7"] == dict.fromkeys(SENTIMENT_7, 0)
+
+
+def test_a_folder_that_is_made_anew_is_loaded_anew(mosi_folder, tmp_path):
+    """`datasets` looks into its cache by the card, not by the files."""
+    table = mosi_folder / "mosi.csv"
+    load = partial(load_dataset, str(tmp_path / "out"), split="test", cache_dir=str(tmp_path / "cache"))
+    prepare_dataset(MosiBuilder(data_dir=str(mosi_folder)), tmp_path / "out")
+    first = load()["text"][:]
+    shutil.rmtree(tmp_path / "out")
+    table.write_text(table.read_text(encoding="utf-8").replace(first[0] + "\n", "SOMETHING ELSE\n"), encoding="utf-8")
+    prepare_dataset(MosiBuilder(data_dir=str(mosi_folder)), tmp_path / "out")
+    assert load()["text"][:] == ["SOMETHING ELSE" if text == first[0] else text for text in first]

@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from datasets import Features, Value
 
 from ..columns import SPLITS, make_features
@@ -22,9 +23,11 @@ class MiniMixture(Source):
 
     MOSI, MELD and RAVDESS keep their splits: by video, by dialogue and by actor. MOSEI's validation videos, of which
     alone the words are known, are divided anew by a hash of their id: three fifths to train on, a fifth each for
-    validation and test. The words of RAVDESS, two sentences for all emotions, say nothing: they are left out but for
-    every other row of training, without which nothing would teach sound to look at words. `segment_id` and `video_id` begin with
-    the name of the source.
+    validation and test. `segment_id` and `video_id` begin with the name of the source.
+
+    No source has words and a voice that go together: those of RAVDESS are two sentences for all emotions. So that a model
+    meets both at once, every other row of RAVDESS in training keeps its sentence, and every third row of words in
+    training is given the voice of a calm or neutral recording of it, drawn by a hash. All other rows have one modality.
 
     Args:
         folder: where the four folders are.
@@ -42,6 +45,7 @@ class MiniMixture(Source):
         self.sources = {
             name: open_source(layout, self.folder / name, **some) for name, (some, layout) in layouts.items()
         }
+        self._voices: dict[str, np.ndarray] = {}
 
     @cached_property
     def features(self) -> Features:
@@ -74,15 +78,33 @@ class MiniMixture(Source):
         if split != "validation":  # no words, no sound: nothing to learn from
             return None
         video_id = segment_id.rpartition("[")[0]
-        fifth = int.from_bytes(hashlib.sha256(video_id.encode()).digest()[:4], "big") % 5
-        return {3: "validation", 4: "test"}.get(fifth, "train")
+        return {3: "validation", 4: "test"}.get(_hash(video_id) % 5, "train")
 
     def read(self, split: str, segment_id: str) -> dict[str, Any]:
         _, name, original_split, original_id = self._origin[segment_id]
         row = self.sources[name].read(original_split, original_id)
         row = {column: value for column, value in row.items() if column in self.features}
-        if name == "ravdess" and (split != "train" or row["segment"] % 2):
-            row.update(text=None, words=None)
+        if name == "ravdess":
+            if split != "train" or row["segment"] % 2:
+                row.update(text=None, words=None)
+        elif split == "train" and row["segment"] % 3 == 0:
+            row["audio_features"] = self._calm_voice(_hash(segment_id))
         if row.get("text"):  # the tokenizer keeps curly apostrophes inside words, and word vectors do not have them
-            row["text"] = row["text"].replace("’", "'")
+            row["text"] = row["text"].replace("\u2019", "'")
         return {**row, "segment_id": segment_id, "video_id": f"{name}/{row['video_id']}", "source": name}
+
+    def _calm_voice(self, number: int) -> np.ndarray:
+        """(T, D) of one of the recordings for training in which no emotion is present, by number."""
+        segment_id = self._calm[number % len(self._calm)]
+        if segment_id not in self._voices:
+            self._voices[segment_id] = self.sources["ravdess"].read("train", segment_id)["audio_features"]
+        return self._voices[segment_id]
+
+    @cached_property
+    def _calm(self) -> list[str]:
+        voices, calm = self.sources["ravdess"], {"neutral", "calm"}
+        return [name for name in voices.segments["train"] if voices.emotion_of(name) in calm]
+
+
+def _hash(name: str) -> int:
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big")

@@ -98,7 +98,11 @@ class RavdessFolder(ClipFolder):
 
     def read(self, split: str, segment_id: str) -> dict[str, Any]:
         row = super().read(split, segment_id)
-        return {**row, "speaker": row["video_id"], "emotion": self._clips.rows[self._index[segment_id]]["emotion"]}
+        return {**row, "speaker": row["video_id"], "emotion": RAVDESS_EMOTIONS.index(self.emotion_of(segment_id))}
+
+    def emotion_of(self, segment_id: str) -> str:
+        """One of `RAVDESS_EMOTIONS`."""
+        return RAVDESS_EMOTIONS[self._clips.rows[self._index[segment_id]]["emotion"]]
 
 
 def _why_left_out(path: Path) -> str | None:

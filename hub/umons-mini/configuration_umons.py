@@ -1,0 +1,1 @@
+../../modeling_umons/configuration_umons.py

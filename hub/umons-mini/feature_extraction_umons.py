@@ -1,0 +1,1 @@
+../../modeling_umons/feature_extraction_umons.py

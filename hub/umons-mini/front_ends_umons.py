@@ -1,0 +1,1 @@
+../../modeling_umons/front_ends_umons.py

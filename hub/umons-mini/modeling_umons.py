@@ -1,0 +1,1 @@
+../../modeling_umons/modeling_umons.py

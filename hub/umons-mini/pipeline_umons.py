@@ -1,0 +1,1 @@
+../../modeling_umons/pipeline_umons.py

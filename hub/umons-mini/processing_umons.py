@@ -1,0 +1,1 @@
+../../modeling_umons/processing_umons.py

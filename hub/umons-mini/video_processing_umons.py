@@ -1,0 +1,1 @@
+../../modeling_umons/video_processing_umons.py
