@@ -11,15 +11,15 @@ MINI_FILES := README.md config.json model.safetensors preprocessor_config.json p
 
 demo: $(INSTALLED)
 	$(LAUNCH) scripts/train.py scripts/recipes/sample.yaml
-	$(BIN)/umons predict hub/sample/clips/023.mp4 --text "The carpet in that hostel was filthy and disgusting." --model runs/sample --plot runs/sample/prediction.png
+	$(BIN)/umons predict hub/sample/clips/023.mp4 --text "The carpet in that hostel was filthy and disgusting." --plot runs/sample/prediction.png
 	@echo
-	@echo "This clip was held out in training: its plot is runs/sample/prediction.png, all measures are in runs/sample/results.json."
-	@echo "Next: predict a clip of your own,    $(BIN)/umons predict FILE --text \"what is said\" --model runs/sample"
+	@echo "The model that was trained just now is runs/sample; how well it does stands in runs/sample/report/report.md."
+	@echo "The prediction is by umons-mini, the small model in hub/umons-mini; its picture is runs/sample/prediction.png."
+	@echo "Next: predict a clip of your own,    $(BIN)/umons predict FILE --text \"what is said\""
 	@echo "      train on your own table,       $(LAUNCH) scripts/train.py --help"
-	@echo "The sample is synthetic; README.md says what to train on for real use."
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 # Trains umons-mini anew from a folder with mosi, mosei, meld and ravdess: make mini DATA=folder
 mini: $(INSTALLED)

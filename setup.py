@@ -32,6 +32,7 @@ EXTRAS = {
         "pre-commit>=4.5",
         "psutil>=6",
         "pytest>=9",
+        "pytest-xdist>=3.8,<4",
         "ruff>=0.17,<0.18",
         "soundfile>=0.13",
         "transformers-mlinter>=0.1.5,<0.2",

@@ -82,8 +82,8 @@ def load_pipeline(model: str | None, trust_remote_code: bool = False):
     """The pipeline of a model; raises ValueError where it is not there or is no model."""
     if model is None and not DEFAULT_MODEL.is_dir():
         raise ValueError(
-            "No --model is given and the default model, hub/umons-mini, is not in this checkout. `make demo` trains one "
-            "in runs/sample: pass --model runs/sample."
+            "No --model is given, and the default model, hub/umons-mini, stands in the checkout of the project only: pass "
+            "--model with a folder or a Hub repository."
         )
     from transformers import pipeline
     from transformers.utils import logging

@@ -173,7 +173,7 @@ def train(
     collator = make_collator(processor, model.config, task)
     with run.main_process_first(desc="features"):
         rows = prepare(splits, collator, processor, data)
-    train_split = Split.of(task, rows["train"])
+    sizes, train_split = {name: len(split) for name, split in rows.items()}, Split.of(task, rows["train"])
     rows["train"] = repeat_sources(rows["train"], data.repeat)
     if model_arguments.standardize_features:
         standardize_front_ends(model, rows["train"], collator)
@@ -191,7 +191,6 @@ def train(
     pipeline("multimodal-emotion-recognition", model=model, processor=processor).save_pretrained(output)
     processor.save_pretrained(output)
     source = Path(data.train_file or data.dataset_name).as_posix()
-    sizes = {name: len(split) for name, split in rows.items()}
     write_model_card(output, CARD_TEMPLATE, model.config, source, sizes, recipe, results, **vars(card))
     report = write_report(output / "report", task, results, scored, history=trainer.state.log_history, recipe=recipe)
     print_results(results)

@@ -186,8 +186,8 @@ def test_no_default_model(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(cli, "DEFAULT_MODEL", tmp_path / "nowhere")
     assert cli.main(["predict", "--text", "so glad"]) == 2
     err = capsys.readouterr().err
-    assert "No --model is given and the default model, hub/umons-mini, is not in this checkout" in err
-    assert "make demo" in err
+    assert "No --model is given, and the default model, hub/umons-mini, stands in the checkout" in err
+    assert "pass --model with a folder or a Hub repository" in err
 
 
 def test_default_model(monkeypatch, model, tmp_path, capsys):

@@ -1,0 +1,78 @@
+"""The model in hub/umons-mini, as it stands there."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from huggingface_hub import ModelCard
+
+from modeling_umons import cli
+
+
+@pytest.fixture(scope="module")
+def folder(root):
+    return root / "hub" / "umons-mini"
+
+
+def test_it_is_small_and_complete(folder, root):
+    assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) < 10e6
+    assert folder == cli.DEFAULT_MODEL
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    for name in ("AutoConfig", "AutoModel", "AutoModelForSequenceClassification"):
+        module = config["auto_map"][name].split(".")[0]
+        assert (folder / f"{module}.py").is_file()
+    for code in folder.glob("*.py"):  # links: what is pushed is what the package has
+        assert code.resolve() == root / "modeling_umons" / code.name
+
+
+def test_its_card_says_what_it_is(folder):
+    card = ModelCard.load(folder / "README.md")
+    assert card.data.license == "cc-by-nc-sa-4.0"
+    for words in ("RAVDESS", "American English", "95 % interval", "TF-IDF", "Do not use this model to judge people"):
+        assert words in card.text
+    report = json.loads((folder / "report" / "report.json").read_text(encoding="utf-8"))
+    metrics = {result.metric_name: result.metric_value for result in card.data.eval_results}
+    assert metrics["mae"] == pytest.approx(report["splits"]["test"]["model"]["mae"], abs=1e-4)
+
+
+# One process stands for all of these: with the package out of reach, only the folder's own code can answer.
+WITHOUT_THE_PACKAGE = """
+import sys
+
+class Hidden:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "modeling_umons":
+            raise ModuleNotFoundError(name)
+
+sys.meta_path.insert(0, Hidden())
+import json
+from transformers import pipeline
+recognize = pipeline("multimodal-emotion-recognition", model=sys.argv[1], trust_remote_code=True)
+print(json.dumps([recognize({"text": text}) for text in ("what a wonderful day", "this is awful and boring")]))
+print(json.dumps(recognize(sys.argv[2])))
+"""
+
+
+def test_it_answers_without_the_package(folder, root, tmp_path):
+    clip = root / "hub" / "sample" / "clips" / "000.mp4"
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", WITHOUT_THE_PACKAGE, folder, clip],
+        cwd=tmp_path,
+        env={"HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "1", "PATH": ""},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    good_and_bad, heard = map(json.loads, done.stdout.splitlines()[-2:])
+    good, bad = good_and_bad
+    assert good["sentiment"] > 0.5 > -0.5 > bad["sentiment"]
+    assert good["emotions"][0]["label"] == "happy"
+    assert heard["modalities"] == ["audio"]
+
+
+def test_it_is_what_the_command_asks(capsys):
+    assert cli.main(["predict", "--text", "what a wonderful day", "--json"]) == 0
+    (answer,) = json.loads(capsys.readouterr().out)
+    assert answer["sentiment"] > 0.5
+    assert answer["emotions"][0]["label"] == "happy"
