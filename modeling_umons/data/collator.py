@@ -150,8 +150,11 @@ class UtteranceCollator:
     def _pad(self, modality: str, name: str, column: pa.ChunkedArray) -> tuple[torch.Tensor, torch.Tensor]:
         """Values (B, T) or (B, T, size), and their mask (B, T); T is 1 at least."""
         size = self.sizes.get(modality)
-        _check_type(column.type, name, size)
-        pieces = [piece for chunk in column.chunks for piece in _pieces(chunk, name)]
+        if column.null_count == len(column):  # a data set without sound has a column of it, of any size
+            pieces = [np.empty(0 if size is None else (0, size), dtype=np.float32)] * len(column)
+        else:
+            _check_type(column.type, name, size)
+            pieces = [piece for chunk in column.chunks for piece in _pieces(chunk, name)]
         limit = self.max_lengths.get(modality)
         lengths = np.array([len(piece) for piece in pieces], dtype=np.int64).clip(max=limit)
         length = max(1, lengths.max(initial=1))

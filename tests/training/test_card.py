@@ -84,11 +84,12 @@ def test_a_model_that_was_not_tested(write):
     assert "model_name" not in card.data.to_dict()
 
 
-def test_licence_and_tags(write):
+def test_what_people_say_of_it(write):
     assert "license" not in write().data.to_dict()
-    card = write(license="mit", tags=["meld", "emotion"])
+    card = write(license="mit", about_data="Utterances of four sources.", limits="Not for cats.")
     assert card.data.license == "mit"
-    assert card.data.tags == ["emotion", "sentiment", "multimodal", "umons", "meld"]
+    assert card.data.tags == ["emotion", "sentiment", "multimodal", "umons"]
+    assert card.text.index("Utterances of four sources.") < card.text.index("Not for cats.")
 
 
 def test_paths_of_a_machine_stay_there(write, tmp_path):

@@ -1,0 +1,217 @@
+"""Options of scripts/train.py: recipes, the command line, and what is refused."""
+
+import dataclasses
+
+import pytest
+import yaml
+
+from modeling_umons.training.arguments import (
+    PARTS,
+    AugmentationArguments,
+    CardArguments,
+    DataArguments,
+    ModelArguments,
+    parse_arguments,
+)
+
+
+KEPT = ("emotion", "joint", "meld", "ravdess", "sample", "sentiment", "sentiment-2", "sentiment-7", "umons-mini")
+OF_THE_PAPER = ("emotion", "joint", "sentiment", "sentiment-2", "sentiment-7")
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Writes a recipe and gives its path."""
+
+    def call(text: str) -> str:
+        path = tmp_path / "recipe.yaml"
+        path.write_text(text, encoding="utf-8")
+        return str(path)
+
+    return call
+
+
+def parse(*words) -> dict:
+    """All options by their names."""
+    return {name: value for part in parse_arguments(list(words), "") for name, value in vars(part).items()}
+
+
+# --- what is read
+
+
+def test_defaults_are_the_papers():
+    data, model, augmentation, card, run = parse_arguments([], "")
+    assert [type(part) for part in (data, model, augmentation, card, run)] == list(PARTS)
+    assert (run.learning_rate, run.per_device_train_batch_size, run.lr_scheduler_type) == (1e-4, 32, "constant")
+    assert (run.max_grad_norm, run.weight_decay, run.adam_beta1, run.adam_beta2) == (0, 0, 0.9, 0.999)
+    assert (model.hidden_size, model.intermediate_size, model.num_hidden_layers) == (512, 1024, 4)
+    assert (model.num_attention_heads, model.word_embedding_size, model.hidden_dropout_prob) == (4, 300, 0.1)
+    assert (model.modalities, data.task) == (["text", "audio"], "joint")
+    assert augmentation == AugmentationArguments()
+    assert not any(value for name, value in vars(augmentation).items() if name != "class_weights")
+    assert (run.max_halvings, run.patience, run.seeds) == (0, 0, 1)
+    assert run.report_to == []
+    assert run.load_best_model_at_end
+
+
+def test_no_two_parts_have_an_option_of_the_same_name():
+    names = [option.name for part in PARTS for option in dataclasses.fields(part)]
+    assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize("part", [DataArguments, ModelArguments, AugmentationArguments, CardArguments])
+def test_every_option_says_what_it_is(part):
+    assert all(option.metadata["help"].endswith(".") for option in dataclasses.fields(part))
+
+
+def test_recipes_hold_options_of_every_kind(write):
+    lines = ["modalities: [audio]", "learning_rate: 1e-3", "use_cpu: true", "load_best_model_at_end: false",
+             "max_steps: -1", "test_file: null", "validation_share: 0.5", "about_data: '--- of: words, = all'",
+             "repeat: [mosi=3, ravdess=6]", "warmup_steps: 0.1", "task: emotion"]  # fmt: skip
+    options = parse(write("\n".join(lines)))
+    assert options["modalities"] == ["audio"]
+    assert (options["learning_rate"], options["max_steps"], options["warmup_steps"]) == (1e-3, -1, 0.1)
+    assert (options["use_cpu"], options["load_best_model_at_end"]) == (True, False)
+    assert (options["test_file"], options["validation_share"]) == (None, 0.5)
+    assert options["about_data"] == "--- of: words, = all"
+    assert options["repeat"] == ["mosi=3", "ravdess=6"]
+
+
+def test_the_command_line_has_the_last_word(write):
+    recipe = write("learning_rate: 1e-3\nmodalities: [audio]\nuse_cpu: true\nhidden_size: 64\nrepeat: [mosi=3]\n")
+    words = [
+        "--learning_rate",
+        "0.1",
+        "--modalities",
+        "text",
+        "audio",
+        "--use_cpu",
+        "false",
+        "--hidden-size",
+        "32",
+        "--repeat",
+        "a=1",
+        "b=2",
+    ]
+    options = parse(recipe, *words)
+    assert (options["learning_rate"], options["hidden_size"], options["use_cpu"]) == (0.1, 32, False)
+    assert (options["modalities"], options["repeat"]) == (["text", "audio"], ["a=1", "b=2"])
+    assert parse(recipe)["hidden_size"] == 64
+
+
+def test_a_flag_needs_no_value(write):
+    options = parse("--tune_thresholds", "--seed", "2")
+    assert (options["tune_thresholds"], options["seed"]) == (True, 2)
+    assert not parse(write("tune_thresholds: true"), "--tune_thresholds", "false")["tune_thresholds"]
+
+
+def test_a_recipe_ends_in_yaml_or_yml(tmp_path):
+    (tmp_path / "recipe.yml").write_text("task: emotion\n", encoding="utf-8")
+    assert parse(str(tmp_path / "recipe.yml"))["task"] == "emotion"
+
+
+# --- what is refused
+
+
+@pytest.mark.parametrize(
+    ("recipe", "message"),
+    [
+        ("hiden_size: 16\nlearning_rate: 1e-3\nwarmup: 2\n", r"has option\(s\) \['hiden_size', 'warmup'\] that nothing reads"),
+        ("- text\n", "is no recipe: it needs a line `option: value`"),
+        ("", "is no recipe"),
+        ("task: [joint\n", "is no YAML"),
+        ("task: !!python/object/apply:os.getcwd []\n", "is no YAML"),
+        ("hidden_size: 16.5\n", "invalid int value: '16.5'"),
+        ("hidden_size: [16, 32]\n", r"\['32'\]"),
+        ("load_best_model_at_end: perhaps\n", "perhaps"),
+    ],
+)  # fmt: skip
+def test_wrong_recipes(write, recipe, message):
+    with pytest.raises(ValueError, match=message):
+        parse(write(recipe))
+
+
+def test_a_recipe_that_is_not_there():
+    with pytest.raises(OSError, match=r"nowhere\.yaml"):
+        parse("nowhere.yaml")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--learning_speed 1", "--learning_speed"),
+        ("--learning_rate fast", "invalid float value: 'fast'.*`--help` lists what there is"),
+        ("--learning_rate", "expected one argument"),
+        ("stray", "stray"),
+        ("--save_total_limit 1", "--save_total_limit must be 2 or more"),
+        ("--save_total_limit 0", "--save_total_limit must be 2 or more"),
+        ("--max_halvings -1", "--max_halvings is -1; it must be 0 or more"),
+        ("--patience -3", "--patience is -3; it must be 0 or more"),
+        ("--seeds 0", "--seeds is 0; it must be 1 or more"),
+        ("--max_halvings 2 --lr_scheduler_type cosine", "leave --lr_scheduler_type constant"),
+        ("--max_halvings 2 --save_strategy steps --load_best_model_at_end false", "want every evaluation to be saved"),
+        ("--patience 3 --eval_strategy steps --eval_steps 5 --save_strategy steps --save_steps 10", "--save_steps what"),
+        ("--patience 3 --eval_strategy no --save_strategy no --load_best_model_at_end false", "want every evaluation"),
+        ("--eval_strategy steps --save_strategy epoch", "load_best_model_at_end"),
+    ],
+)  # fmt: skip
+def test_options_that_do_not_go(words, message):
+    with pytest.raises(ValueError, match=message):
+        parse(*words.split())
+
+
+def test_options_that_go():
+    parse("--patience", "3", "--lr_scheduler_type", "cosine")  # plain early stopping
+    parse(
+        *[
+            "--max_halvings",
+            "2",
+            "--eval_strategy",
+            "steps",
+            "--eval_steps",
+            "5",
+            "--save_strategy",
+            "steps",
+            "--save_steps",
+            "5",
+        ]
+    )
+    parse("--save_total_limit", "2")
+
+
+# --- the recipes that are kept
+
+
+def test_these_are_the_recipes(root):
+    assert sorted(path.stem for path in (root / "scripts" / "recipes").glob("*.yaml")) == list(KEPT)
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_a_recipe_names_only_what_is_read(root, name, monkeypatch):
+    monkeypatch.chdir(root)
+    path = f"scripts/recipes/{name}.yaml"
+    with open(path, encoding="utf-8") as file:
+        recipe = yaml.safe_load(file)
+    options = parse(path)
+    for option, value in recipe.items():
+        assert options[option] == value
+    assert (options["train_file"] is None) != (options["dataset_name"] is None)
+    assert recipe["output_dir"].startswith("runs/")
+    assert "seed" in recipe
+    for option in ("train_file", "feature_extractor"):
+        assert options[option] is None or (root / options[option]).exists()
+
+
+@pytest.mark.parametrize("name", OF_THE_PAPER)
+def test_recipes_of_the_paper(root, name):
+    """Adam at 1e-4, batches of 32, two halvings, then three epochs in vain; and nothing that the paper does not have."""
+    *_, model, augmentation, _, run = parse_arguments([str(root / "scripts" / "recipes" / f"{name}.yaml")], "")
+    options = parse(str(root / "scripts" / "recipes" / f"{name}.yaml"))
+    assert options["task"] == name
+    assert (run.learning_rate, run.per_device_train_batch_size) == (1e-4, 32)
+    assert (run.max_halvings, run.patience) == (2, 3)
+    assert (run.lr_scheduler_type, run.max_grad_norm, run.weight_decay, run.warmup_steps) == ("constant", 0, 0, 0)
+    assert run.optim == "adamw_torch_fused"
+    assert (run.gradient_accumulation_steps, run.label_smoothing_factor) == (1, 0)
+    assert model == ModelArguments()
+    assert augmentation == AugmentationArguments()

@@ -1,0 +1,309 @@
+"""The Trainer of this project: its loss, its augmentation, and runs that are gone on with."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset
+from safetensors.torch import load_file
+
+from modeling_umons import (
+    EMOTIONS,
+    UmonsConfig,
+    UmonsFeatureExtractor,
+    UmonsForSequenceClassification,
+    UmonsProcessor,
+    UmonsVideoProcessor,
+    build_tokenizer,
+)
+from modeling_umons.data.columns import make_features, to_table
+from modeling_umons.training import trainer as trainer_module
+from modeling_umons.training.arguments import AugmentationArguments, RunArguments
+from modeling_umons.training.checkpoints import find_checkpoint
+from modeling_umons.training.losses import TaskLoss, balanced_weights
+from modeling_umons.training.tables import make_collator
+from modeling_umons.training.tasks import make_task
+
+
+WORDS = ("good", "fine", "bad", "so")
+FRAME = 3
+
+
+def make_rows(size: int, seed: int) -> Dataset:
+    """Rows with three words, a few frames and all labels; anger is rare."""
+    random = np.random.default_rng(seed)
+    rows = [
+        {
+            "segment_id": str(i),
+            "text": " ".join(random.choice(WORDS, 3)),
+            "audio_features": random.normal(size=(2 + i % 4, FRAME)).astype(np.float32),
+            "sentiment": float(random.integers(-3, 4)),
+            **{name: float(random.random() < (0.1 if name == "anger" else 0.4)) for name in EMOTIONS},
+        }
+        for i in range(size)
+    ]
+    return Dataset(to_table(rows, make_features(FRAME)))
+
+
+@pytest.fixture(scope="module")
+def rows() -> dict[str, Dataset]:
+    return {"train": make_rows(16, 0), "validation": make_rows(6, 1)}
+
+
+@pytest.fixture
+def make(tmp_path, rows):
+    """A `UmonsTrainer` of a tiny model."""
+
+    def call(task="emotion", modalities=("text", "audio"), augmentation=None, dropout=0.0, train=None, **options):
+        torch.manual_seed(0)
+        task = make_task(task)
+        tokenizer = build_tokenizer(list(WORDS))
+        processor = UmonsProcessor(tokenizer, UmonsFeatureExtractor(), UmonsVideoProcessor())
+        config = UmonsConfig(
+            modalities=list(modalities), vocab_size=len(tokenizer), word_embedding_size=4, hidden_size=8,
+            audio_feature_size=FRAME, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2,
+            hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout, **task.config_options(),
+        )  # fmt: skip
+        values = {
+            "output_dir": tmp_path / "run", "per_device_train_batch_size": 8, "num_train_epochs": 2,
+            "learning_rate": 0.01, "disable_tqdm": True, "report_to": "none", "use_cpu": True,
+        }  # fmt: skip
+        return trainer_module.UmonsTrainer(
+            UmonsForSequenceClassification(config),
+            RunArguments(**values | options),
+            task,
+            {**rows, "train": train or rows["train"]},
+            make_collator(processor, config, task),
+            AugmentationArguments(**augmentation or {}),
+            processor,
+        )
+
+    return call
+
+
+def first_batch(trainer, size: int = 8) -> dict[str, torch.Tensor]:
+    return trainer.data_collator(trainer.train_dataset[list(range(size))])
+
+
+def weights_of(trainer) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in trainer.model.state_dict().items()}
+
+
+def is_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(one[name].equal(other[name]) for name in one)
+
+
+# --- the loss
+
+
+@pytest.mark.parametrize("task", ["emotion", "joint", "sentiment", "sentiment-7"])
+def test_the_loss_is_the_models_own_unless_more_is_asked_for(make, task):
+    trainer = make(task)
+    assert trainer.task_loss is None
+    trainer.model.train()
+    batch = first_batch(trainer)
+    loss, outputs = trainer.compute_loss(trainer.model, dict(batch), return_outputs=True)
+    assert loss.equal(trainer.model(**batch).loss)
+    assert outputs.logits.shape[0] == 8
+
+
+@pytest.mark.parametrize(
+    ("augmentation", "options"),
+    [
+        ({"class_weights": "balanced"}, {}),
+        ({"focal_gamma": 2.0}, {}),
+        ({}, {"label_smoothing_factor": 0.1}),
+        ({"class_weights": "balanced", "focal_gamma": 2.0}, {"label_smoothing_factor": 0.1}),
+    ],
+)
+@pytest.mark.parametrize("task", ["emotion", "sentiment-2"])
+def test_the_loss_that_is_asked_for(make, rows, task, augmentation, options):
+    trainer = make(task, augmentation=augmentation, **options)
+    batch = first_batch(trainer)
+    weights = None
+    if "class_weights" in augmentation:
+        weights = balanced_weights(make_task(task), make_task(task).label_array(rows["train"].data.table)[0])
+    literal = TaskLoss(
+        make_task(task), weights, augmentation.get("focal_gamma", 0.0), options.get("label_smoothing_factor", 0.0)
+    )
+    trainer.model.train()
+    loss = trainer.compute_loss(trainer.model, dict(batch))
+    outputs = trainer.model(**batch)
+    assert loss.equal(literal(outputs.logits, batch["labels"]))
+    assert loss != outputs.loss
+    loss.backward()
+    assert all(weight.grad is not None for weight in trainer.model.parameters())
+
+
+def test_balanced_weights_are_of_the_rows_that_are_trained_on(make, rows):
+    """Rows that are repeated count as often, and those of validation do not."""
+    trainer = make(augmentation={"class_weights": "balanced"}, train=rows["train"].select([0, 0, 0, 1, 2, 3, 4, 5]))
+    truth = np.array([[rows["train"][i][name] for name in EMOTIONS] for i in (0, 0, 0, 1, 2, 3, 4, 5)])
+    present = truth.sum(axis=0)
+    expected = np.maximum(8 - present, 1) / np.maximum(present, 1)
+    np.testing.assert_allclose(trainer.task_loss.class_weights.numpy(), expected, rtol=1e-6)
+
+
+def test_losses_that_a_task_has_no_use_for(make):
+    with pytest.raises(ValueError, match="'sentiment' has none"):
+        make("sentiment", augmentation={"class_weights": "balanced"})
+    with pytest.raises(ValueError, match="--class_weights is 'fair'; it must be none or balanced"):
+        make(augmentation={"class_weights": "fair"})
+
+
+def test_accumulated_batches_train_as_one(make, tmp_path):
+    """Two batches of four are a batch of eight, in which each half has its own mean."""
+    options = {"optim": "sgd", "learning_rate": 0.1}
+    one = make(**options)
+    two = make(**options, per_device_train_batch_size=4, gradient_accumulation_steps=2, output_dir=tmp_path / "two")
+    one.run()
+    two.run()
+    assert one.state.global_step == two.state.global_step == 4
+    losses = [[entry["loss"] for entry in t.state.log_history if "loss" in entry] for t in (one, two)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    for name, value in weights_of(one).items():
+        torch.testing.assert_close(value, two.model.state_dict()[name], rtol=1e-4, atol=1e-5)
+
+
+# --- augmentation
+
+
+def test_mixed_rows_have_mixed_losses(make):
+    trainer = make("sentiment-2", ["audio"], {"mixup": 0.4})
+    batch = first_batch(trainer)
+    for seed in range(20):
+        torch.manual_seed(seed)
+        mixed, others, share = trainer.augment.mix(batch)
+        if 0.2 < share < 0.8:
+            break
+    loss_of = torch.nn.functional.cross_entropy
+    logits = trainer.model(**{name: mixed[name] for name in ("input_features", "input_features_mask")}).logits
+    expected = share * loss_of(logits, batch["labels"]) + (1 - share) * loss_of(logits, batch["labels"][others])
+    trainer.model.train()  # there is no dropout: nothing else is drawn
+    torch.manual_seed(seed)
+    torch.testing.assert_close(trainer.compute_loss(trainer.model, dict(batch)), expected)
+    trainer.model.eval()
+    torch.manual_seed(seed)
+    plain = trainer.model(**batch).loss
+    torch.testing.assert_close(trainer.compute_loss(trainer.model, dict(batch)), plain)
+
+
+def test_words_cannot_be_mixed(make):
+    trainer = make(augmentation={"mixup": 0.4})
+    with pytest.raises(ValueError, match="--mixup mixes features, but the model reads text"):
+        trainer.run()
+
+
+def test_nothing_is_taken_from_validation(make):
+    """With every word unknown and a modality of each row gone, training sees something else; an evaluation does not."""
+    trainer = make(augmentation={"word_dropout": 1.0, "modality_dropout": 1.0})
+    batch = first_batch(trainer)
+    own = trainer.model.eval()(**batch).loss
+    assert trainer.compute_loss(trainer.model, dict(batch)).equal(own)
+    trainer.model.train()
+    assert not trainer.compute_loss(trainer.model, dict(batch)).isclose(own)
+
+
+# --- runs
+
+
+STOPS = {"max_halvings": 1, "patience": 1, "num_train_epochs": 12, "learning_rate": 0.5, "dropout": 0.2}
+
+
+@pytest.mark.parametrize("keeps_the_best", [True, False])
+def test_a_run_that_had_stopped_is_not_trained_on(make, tmp_path, keeps_the_best):
+    """It was killed after its last epoch, before its report: going on leaves the weights as they were."""
+    options = {**STOPS, "load_best_model_at_end": keeps_the_best}
+    whole = make(**options)
+    whole.run()
+    assert whole.state.epoch < 12
+    last = find_checkpoint(whole.args.output_dir)
+    assert is_same(weights_of(whole), load_file(last / "model.safetensors")) != keeps_the_best
+    # In another place, as when the folder was moved.
+    Path(whole.args.output_dir).rename(tmp_path / "moved")
+
+    resumed = make(**options, output_dir=tmp_path / "moved", resume_from_checkpoint="last")
+    resumed.run()
+    assert is_same(weights_of(resumed), weights_of(whole))
+    assert resumed.state.global_step == whole.state.global_step
+    assert find_checkpoint(tmp_path / "moved").name == last.name
+    rows = make_rows(5, 2)
+    np.testing.assert_array_equal(resumed.logits(rows), whole.logits(rows))
+
+
+def test_a_run_that_had_stopped_goes_on_when_more_patience_is_asked_for(make):
+    whole = make(**STOPS)
+    whole.run()
+    resumed = make(**STOPS | {"patience": 2}, resume_from_checkpoint="last")
+    resumed.run()
+    assert resumed.state.global_step > whole.state.global_step
+
+
+def test_going_on_from_nothing_is_a_start(make, caplog):
+    """The checkpoint that a killed run left a part of is none."""
+    part = Path(make().args.output_dir, "checkpoint-2")
+    part.mkdir(parents=True)
+    (part / "model.safetensors").write_bytes(b"part")
+    caplog.set_level("INFO", logger=trainer_module.__name__)
+    resumed = make(resume_from_checkpoint="last")
+    resumed.run()
+    assert "Going on" not in caplog.text
+    assert resumed.state.global_step == 4
+    start = make(output_dir=part.parent / "other")
+    start.run()
+    assert is_same(weights_of(start), weights_of(resumed))
+
+
+def test_going_on_from_the_last_whole_checkpoint(make, tmp_path, caplog):
+    """To the same weights as without a pause, with dropout and words that go missing."""
+    options = {"dropout": 0.3, "augmentation": {"word_dropout": 0.3}, "num_train_epochs": 3}
+    whole = make(**options, output_dir=tmp_path / "whole")
+    whole.run()
+    first = make(**options)
+
+    class Stop(trainer_module.MarkWholeCheckpoints):
+        def on_epoch_end(self, args, state, control, **kwargs):
+            if state.epoch > 2.5:
+                raise KeyboardInterrupt
+
+    first.add_callback(Stop)
+    with pytest.raises(KeyboardInterrupt):
+        first.run()
+    caplog.set_level("INFO", logger=trainer_module.__name__)
+    resumed = make(**options, resume_from_checkpoint="last")
+    resumed.run()
+    assert f"Going on from {tmp_path / 'run' / 'checkpoint-4'}" in caplog.text
+    assert is_same(weights_of(resumed), weights_of(whole))
+
+
+@pytest.mark.parametrize(
+    ("task", "metric", "greater"),
+    [("emotion", "emotion_acc", True), ("joint", "loss", False), ("sentiment", "mae", False)],
+)
+def test_what_a_task_is_judged_by(make, task, metric, greater):
+    args = make(task).args
+    assert (args.metric_for_best_model, args.greater_is_better) == (metric, greater)
+
+
+def test_a_metric_that_a_task_does_not_have(make):
+    with pytest.raises(ValueError, match=r"is 'f1'; the task 'sentiment-2' has loss, accuracy, balanced_accuracy"):
+        make("sentiment-2", metric_for_best_model="f1")
+    assert make("sentiment-2", metric_for_best_model="eval_f1_macro").args.greater_is_better
+
+
+def test_an_error_that_is_not_about_writing_stays_what_it_is(make, monkeypatch):
+    trainer = make()
+    monkeypatch.setattr(trainer.model, "forward", lambda **inputs: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        trainer.run()
+
+
+def test_logits_are_those_of_the_model(make, rows):
+    trainer = make()
+    logits = trainer.logits(rows["validation"])
+    batch = trainer.data_collator(rows["validation"].with_format("arrow")[:])
+    with torch.inference_mode():
+        expected = trainer.model.eval()(**batch).logits
+    assert logits.dtype == np.float32
+    np.testing.assert_allclose(logits, expected.numpy(), atol=1e-6)
