@@ -43,6 +43,7 @@ from modeling_umons.training.tables import (
     split_table,
     undecoded,
     usable_rows,
+    with_missing_labels,
 )
 from modeling_umons.training.tasks import Task
 
@@ -108,6 +109,7 @@ def with_numbers(dataset: Dataset) -> Dataset:
 
 def labelled(task: Task, dataset: Dataset, data: DataArguments, name: str) -> Dataset:
     """The rows that have a label, with the texts as `text`."""
+    dataset = with_missing_labels(dataset, task)
     wanted = task.columns if data.text_column == "text" else (*task.columns, data.text_column)
     if missing := [column for column in wanted if column not in dataset.column_names]:
         raise ValueError(f"The split {name} has no column {missing}; its columns are {dataset.column_names}.")
@@ -135,7 +137,7 @@ def score(
         key = json.dumps(kind, sort_keys=True, default=str)
         if key not in prepared:
             options = DataArguments(audio_column=data.audio_column, label_column=data.label_column)
-            prepared[key] = usable_rows(numbered, collator, extractor, options)
+            prepared[key] = usable_rows(numbered, collator, extractor, options, is_trained=True)
             report_problems(name, *prepared[key])
         rows = prepared[key][0]
         if not len(rows):

@@ -77,7 +77,7 @@ def parse_arguments() -> tuple[argparse.ArgumentParser, argparse.Namespace, dict
     )
     args = parser.parse_args()
     given = {action.dest: getattr(args, action.dest) for action in options._group_actions}
-    return parser, args, {name: value for name, value in given.items() if value not in (None, False)}
+    return parser, args, {name: value for name, value in given.items() if value is not None and value is not False}
 
 
 def main() -> int:
@@ -90,7 +90,7 @@ def main() -> int:
         report = prepare_dataset(builder, args.output, args.num_proc, card)
     except ValueError as error:
         parser.error(str(error))
-    except OSError as error:
+    except (ImportError, OSError) as error:  # the first where a layout needs a package that is not installed
         print(f"{parser.prog}: error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

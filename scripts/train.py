@@ -26,6 +26,7 @@ from typing import NamedTuple
 import torch
 from datasets import Dataset, DatasetDict
 from datasets.exceptions import DatasetsError
+from safetensors import SafetensorError
 from transformers import pipeline, set_seed
 from transformers.utils.logging import disable_progress_bar
 
@@ -80,11 +81,18 @@ def make_model(
 ) -> tuple[UmonsForSequenceClassification, UmonsProcessor]:
     """A new model with a vocabulary of the training texts, or the one to go on from with a head for the task."""
     if arguments.model_name_or_path is not None:
+        read = ("model_name_or_path", "freeze_word_vectors")
+        if unread := [name for name in describe(arguments) if name not in read]:
+            raise ValueError(
+                f"A model to go on from is as it is: nothing reads {', '.join('--' + name for name in unread)}."
+            )
         processor = UmonsProcessor.from_pretrained(arguments.model_name_or_path)
         config = UmonsConfig.from_pretrained(arguments.model_name_or_path, **task.config_options())
         model = UmonsForSequenceClassification.from_pretrained(
             arguments.model_name_or_path, config=config, ignore_mismatched_sizes=True
         )
+        if UmonsConfig.from_pretrained(arguments.model_name_or_path).id2label != config.id2label:
+            model.classifier.reset_parameters()  # a head that says something else, even if it has the same size
         return model, processor
 
     vectors = None
@@ -120,12 +128,12 @@ def make_model(
 
 
 def prepare(
-    splits: DatasetDict, collator: UtteranceCollator, processor: UmonsProcessor, data: DataArguments
+    splits: DatasetDict, collator: UtteranceCollator, processor: UmonsProcessor, data: DataArguments, is_trained: bool
 ) -> dict[str, Dataset]:
     """The usable rows of each split; says what cannot be used, and goes on without it."""
     rows = {}
     for name, split in splits.items():
-        rows[name], problems = usable_rows(split, collator, processor.feature_extractor, data)
+        rows[name], problems = usable_rows(split, collator, processor.feature_extractor, data, is_trained)
         logger.info("%s: %d rows, %d with a problem", name, len(rows[name]), len(problems))
         for problem in problems[:SHOWN_PROBLEMS]:
             logger.warning("%s, %s", name, problem)
@@ -172,7 +180,7 @@ def train(
         model.get_input_embeddings().requires_grad_(False)
     collator = make_collator(processor, model.config, task)
     with run.main_process_first(desc="features"):
-        rows = prepare(splits, collator, processor, data)
+        rows = prepare(splits, collator, processor, data, model_arguments.model_name_or_path is not None)
     sizes, train_split = {name: len(split) for name, split in rows.items()}, Split.of(task, rows["train"])
     rows["train"] = repeat_sources(rows["train"], data.repeat)
     if model_arguments.standardize_features:
@@ -213,12 +221,16 @@ def describe(*parts) -> dict:
 def train_seeds(*parts):
     """One model for each seed, in a folder of its own, and what they do together and on average."""
     *others, run = parts
+    if run.resume_from_checkpoint not in (None, "last"):
+        raise ValueError(
+            "--seeds goes on with --resume_from_checkpoint last alone: each seed has checkpoints of its own."
+        )
     members = {}
     for seed in range(run.seed, run.seed + run.seeds):
         output = Path(run.output_dir) / f"seed-{seed}"
         members[seed] = train(*others, dataclasses.replace(run, seed=seed, output_dir=str(output)))
-    if not run.should_save:
-        return
+    if not run.should_save or not any(member.scored for member in members.values()):
+        return  # nothing was trained: what stands there is true
     # A seed that an earlier run finished has left its report, but not its logits: then there is no ensemble to report.
     reports = {seed: member.report for seed, member in members.items()}
     last = members[seed]
@@ -234,7 +246,7 @@ def main():
         logging.basicConfig(level=logging.INFO if run.should_log else logging.WARNING, format="%(message)s")
         disable_progress_bar()  # of loading and saving; that of training stays
         (train if run.seeds == 1 else train_seeds)(*others, run)
-    except (ImportError, OSError, ValueError, DatasetsError) as error:
+    except (ImportError, OSError, SafetensorError, ValueError, DatasetsError) as error:
         raise SystemExit(f"error: {error}") from error
 
 

@@ -109,13 +109,14 @@ def read_rows(
             on_bad_row(segment_id, error)
     try:
         return to_table(list(rows.values()), features)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         tables = [to_table([], features)]
         for segment_id, row in rows.items():
             try:
                 tables.append(to_table([row], features))
-            except (ValueError, TypeError) as error:
-                on_bad_row(segment_id, error)
+            except (ValueError, TypeError, OverflowError) as error:
+                fact = f"{source.folder}: the row does not fit the columns: {describe_error(error)}"
+                on_bad_row(segment_id, ValueError(fact))
         return pa.concat_tables(tables)
 
 

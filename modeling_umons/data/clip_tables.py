@@ -9,7 +9,8 @@ import math
 import os
 import re
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,9 @@ from datasets import Audio, Dataset, DatasetDict, Video, concatenate_datasets, l
 from datasets.exceptions import DatasetsError
 
 from ..configuration_umons import EMOTIONS
+from .columns import SPLIT_NAMES
+from .layouts.tables import EMOTION_RANGE, SENTIMENT_RANGE
+from .stream import check_texts
 
 
 MEDIA_SUFFIXES = (
@@ -26,6 +30,8 @@ MEDIA_SUFFIXES = (
 TABLE_NAMES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 TEXT_COLUMNS = ("text", "words")
 COLUMNS = ("segment_id", "video_id", "segment", "start", "end", *TEXT_COLUMNS, "sentiment", "emotions", *EMOTIONS)
+
+MAX_TABLE_BYTES = 2**28  # of the columns of a .parquet that are read, in memory
 
 # `datasets` finds shards of these names in a folder without being told, and which split they are of.
 SHARD_NAME = "data/{split}-{index:05d}-of-{count:05d}.parquet"
@@ -41,11 +47,13 @@ class ClipTable:
             a file on disk), `split` and what the input has of `COLUMNS`, as it has it.
         media: the data set that holds the sound or the video where that is not a file on disk.
         media_column: its column in `media`.
+        unlisted: names of the clips in the folder that its tables do not name.
     """
 
     rows: list[dict[str, Any]]
     media: Dataset | None = None
     media_column: str | None = None
+    unlisted: list[str] = field(default_factory=list)
 
     def source(self, index: int) -> str | bytes:
         """What [`read_clip`] opens for a row. Raises ValueError where the row names nothing."""
@@ -75,17 +83,23 @@ def read_clip_table(source: str | Path) -> ClipTable:
     the table, and perhaps some of `split` and `COLUMNS`; other columns are left out. Clips that the input does not name
     are called by their file: `video_id` is its name without the suffix, `segment` counts the rows of a `video_id`.
 
+    In a folder without a table the folders at its top may be splits, if each clip is in one named as a split (train,
+    dev, test, ...); each of those may have its own table.
+
     Raises:
-        OSError: there is nothing, or nothing of these kinds; ValueError: the table cannot be read, or lacks its column.
+        OSError: there is nothing, or nothing of these kinds; ValueError: a table cannot be read, lacks its column, has a
+        row that cannot be told apart, or is larger than `MAX_TABLE_BYTES`, or lies where it is of no folder.
     """
     source = Path(source)
     table = next((source / name for name in TABLE_NAMES if (source / name).is_file()), None)
     if not source.exists():
         raise FileNotFoundError(f"{source}: there is no such file or folder.")
-    if source.is_file() or table is not None:
-        clips = _of_table(table or source)
-    elif files := _media_files(source):
-        clips = ClipTable([_row_of_file({}, source, file) for file in files])
+    if source.is_file():
+        clips = ClipTable(_rows_of_table(source))
+    elif table is not None:
+        clips = _of_folder(source, _rows_of_table(table))
+    elif rows := _rows_of_splits(source):
+        clips = _of_folder(source, rows)
     else:
         clips = _of_dataset(source)
     if not clips.rows:
@@ -108,25 +122,110 @@ def _row_of_file(row: dict[str, Any], folder: Path, file: str | None) -> dict[st
     return {**known, "file": str(file or ""), "size": size, "path": path}
 
 
-def _of_table(path: Path) -> ClipTable:
-    try:
-        if path.suffix == ".csv":
-            with open(path, encoding="utf-8-sig", newline="") as file:
-                rows = [{key: value or None for key, value in row.items() if key} for row in csv.DictReader(file)]
-        elif path.suffix == ".jsonl":
-            with open(path, encoding="utf-8") as file:
-                rows = [dict(json.loads(line)) for line in file if line.strip()]
-        elif path.suffix == ".parquet":
-            import pyarrow.parquet as pq
+def _of_folder(folder: Path, rows: list[dict[str, Any]]) -> ClipTable:
+    listed = {os.path.normpath(row["path"]) for row in rows if row["path"]}
+    unlisted = [file for file in _media_files(folder) if os.path.normpath((folder / file).absolute()) not in listed]
+    return ClipTable(rows, unlisted=unlisted)
 
-            rows = pq.read_table(path).to_pylist()
-        else:
+
+def _rows_of_splits(folder: Path) -> list[dict[str, Any]]:
+    """Rows of a folder without a table at its top; none where it has no clips and no tables in folders of splits."""
+    tables = [path for path in sorted(folder.rglob("metadata.*")) if path.name in TABLE_NAMES and path.is_file()]
+    tables = {path.relative_to(folder): path for path in tables}
+    tables = {name: path for name, path in tables.items() if not any(part.startswith(".") for part in name.parts)}
+    of_split = {name.parts[0]: path for name, path in tables.items() if _is_in_split(name) and len(name.parts) == 2}
+    files = _media_files(folder)
+    if not files and not of_split:
+        return []
+    for name, path in tables.items():
+        if path not in of_split.values():
+            raise ValueError(
+                f"{path}: a table is read at the top of {folder}, and one for each folder there that is named as a split "
+                f"({', '.join(SPLIT_NAMES)}); {name} is neither. Put it there, or remove it."
+            )
+    by_split = all(_is_in_split(Path(file)) for file in files)
+    rows = []
+    for part in sorted({*of_split, *(Path(file).parts[0] for file in files if _is_in_split(Path(file)))}):
+        split = SPLIT_NAMES[part.lower()]
+        if part in of_split:
+            rows += [
+                {**row, "split": row.get("split") or split, "file": f"{part}/{row['file']}" if row["file"] else ""}
+                for row in _rows_of_table(of_split[part])
+            ]
+        elif by_split or of_split:
+            own = [file for file in files if Path(file).parts[0] == part and len(Path(file).parts) > 1]
+            rows += [_row_of_file({"split": split}, folder, file) for file in own]
+    return rows if by_split or of_split else [_row_of_file({}, folder, file) for file in files]
+
+
+def _is_in_split(file: Path) -> bool:
+    return len(file.parts) > 1 and file.parts[0].lower() in SPLIT_NAMES
+
+
+def _rows_of_table(path: Path) -> list[dict[str, Any]]:
+    readers = {".csv": _csv_rows, ".jsonl": _jsonl_rows, ".parquet": _parquet_rows}
+    try:
+        if path.suffix not in readers:
             raise ValueError("a table ends in .csv, .jsonl or .parquet")
-    except (ValueError, TypeError, csv.Error) as error:  # what pyarrow and json raise is a ValueError
-        raise ValueError(f"{path} cannot be read as a table: {error}.") from error
+        rows = []
+        for place, row in readers[path.suffix](path):
+            _check_names(row, place)
+            rows.append(row)
+    except (ValueError, csv.Error) as error:  # what pyarrow and json raise is a ValueError
+        raise ValueError(f"{path} cannot be read as a table: {str(error).rstrip('.')}.") from error
     if rows and not any("file_name" in row for row in rows):
         raise ValueError(f"{path} has no column `file_name`; its columns are {', '.join(rows[0])}.")
-    return ClipTable([_row_of_file(row, path.parent, row.get("file_name")) for row in rows])
+    return [_row_of_file(row, path.parent, row.get("file_name")) for row in rows]
+
+
+def _csv_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        reader = csv.DictReader(file, strict=True)
+        for row in reader:
+            if None in row or None in row.values():
+                raise ValueError(
+                    f"line {reader.line_num} has another number of cells than the header, {len(reader.fieldnames)}; a cell "
+                    "with a comma in it must stand in quotes"
+                )
+            yield f"line {reader.line_num}", {key: value or None for key, value in row.items() if key}
+
+
+def _jsonl_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    with open(path, encoding="utf-8") as file:
+        for number, line in enumerate(file, 1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                raise ValueError(f"line {number} is not JSON ({getattr(error, 'msg', error)})") from None
+            if not isinstance(row, dict):
+                raise ValueError(f"line {number} is no object of JSON, but {line.strip()[:40]!r}")
+            yield f"line {number}", row
+
+
+def _parquet_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(path) as parquet:
+        names = parquet.schema_arrow.names
+        if "file_name" not in names:
+            raise ValueError(f"it has no column `file_name`; its columns are {', '.join(names)}")
+        columns = [name for name in ("file_name", "split", *COLUMNS) if name in names]
+        left, number = MAX_TABLE_BYTES, 0
+        for index in range(parquet.num_row_groups):
+            left -= check_texts(str(path), parquet.metadata, index, columns, left)
+            for row in parquet.read_row_group(index, columns=columns).to_pylist():
+                yield f"row {number}", row
+                number += 1
+
+
+def _check_names(row: dict[str, Any], place: str) -> None:
+    """Raises ValueError where what names a row is of a type that names nothing."""
+    for name in ("file_name", "segment_id", "video_id", "split"):
+        value = row.get(name)
+        if not (value is None or isinstance(value, str) or (name != "file_name" and type(value) is int)):
+            raise ValueError(f"{place}: {name} is {value!r}, which is no text")
 
 
 def _of_dataset(folder: Path) -> ClipTable:
@@ -145,13 +244,15 @@ def _of_dataset(folder: Path) -> ClipTable:
     media_column = next((n for n, feature in dataset.features.items() if isinstance(feature, (Audio, Video))), None)
     kept = [name for name in ("split", "file_name", *COLUMNS) if name in dataset.column_names]
     rows = dataset.select_columns(kept).to_list()
+    for index, row in enumerate(rows):
+        _check_names(row, f"{folder}, row {index}")
     if media_column is None:
         if "file_name" not in kept:
             raise ValueError(
                 f"The data set {folder} has no column of sound or video and no `file_name`; its columns are "
                 f"{', '.join(dataset.column_names)}."
             )
-        return ClipTable([_row_of_file(row, folder, row["file_name"]) for row in rows])
+        return _of_folder(folder, [_row_of_file(row, folder, row["file_name"]) for row in rows])
 
     media = dataset.select_columns(media_column)
     media = media.cast_column(media_column, type(dataset.features[media_column])(decode=False))
@@ -182,7 +283,7 @@ def typed_columns(row: dict[str, Any], with_text: bool) -> dict[str, Any]:
     A row's values for the columns that are not extracted, in their types, `None` where the row has none.
 
     Raises:
-        ValueError: a value is not of its type.
+        ValueError: a value is not of its type, or out of its range; names the column and the value.
     """
     emotions = _parsed(row, "emotions")
     if emotions is not None and not isinstance(emotions, dict):
@@ -191,10 +292,14 @@ def typed_columns(row: dict[str, Any], with_text: bool) -> dict[str, Any]:
         emotions = dict(zip(EMOTIONS, emotions, strict=True))
     emotions = emotions or {}
     columns = {name: None if row.get(name) is None else str(row[name]) for name in ("segment_id", "video_id")}
-    segment = _number(row, "segment")
+    segment = _number(row, "segment", (0, 2**53))
+    if segment is not None and not segment.is_integer():
+        raise ValueError(f"segment={row['segment']!r} is not a whole number")
     columns["segment"] = None if segment is None else int(segment)
-    columns |= {name: _number(row, name) for name in ("start", "end", "sentiment")}
-    columns |= {name: _number(row if row.get(name) is not None else emotions, name) for name in EMOTIONS}
+    columns |= {name: _number(row, name) for name in ("start", "end")}
+    columns["sentiment"] = _number(row, "sentiment", SENTIMENT_RANGE)
+    for name in EMOTIONS:
+        columns[name] = _number(row if row.get(name) is not None else emotions, name, EMOTION_RANGE)
     columns |= {"text": None, "words": None}
     if with_text:
         columns["text"] = None if row.get("text") is None else str(row["text"])
@@ -217,17 +322,23 @@ def _parsed(row: dict[str, Any], name: str) -> Any:
         return value
     try:
         return json.loads(value)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise ValueError(f"{name}={value!r} is not JSON") from None
 
 
-def _number(row: dict[str, Any], name: str) -> float | None:
+def _number(row: dict[str, Any], name: str, within: Sequence[float] = (-math.inf, math.inf)) -> float | None:
     value = row.get(name)
+    if value is None or (isinstance(value, float) and math.isnan(value)):  # pandas has NaN where there is nothing
+        return None
     try:
-        number = None if value is None else float(value)
-    except (TypeError, ValueError):
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
         raise ValueError(f"{name}={value!r} is not a number") from None
-    return None if number is None or math.isnan(number) else number
+    if not math.isfinite(number):
+        raise ValueError(f"{name}={value!r} is not a finite number")
+    if not within[0] <= number <= within[1]:
+        raise ValueError(f"{name}={value!r} is outside of [{within[0]:g}, {within[1]:g}]")
+    return number
 
 
 @dataclass

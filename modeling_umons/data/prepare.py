@@ -15,7 +15,7 @@ from collections import Counter, deque
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing
+from contextlib import closing, contextmanager
 from itertools import islice
 from multiprocessing import get_context, parent_process
 from pathlib import Path
@@ -111,20 +111,29 @@ def data_files(folder: str | Path) -> dict[str, list[Path]]:
     return {split: paths for split, paths in files.items() if paths}
 
 
-def _batches(paths: list[Path]) -> Iterator[pa.RecordBatch]:
-    for path in paths:
+@contextmanager
+def _open_parquet(path: Path) -> Iterator[pq.ParquetFile]:
+    """A file of a prepared folder; what is wrong with it, there or as it is read, is an OSError that names it."""
+    try:
         with closing(pq.ParquetFile(path)) as file:
-            for group in range(file.num_row_groups):
-                yield from file.read_row_group(group, use_threads=False).to_batches()
+            yield file
+    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+        raise OSError(
+            f"{path} cannot be read, it is damaged or no Parquet ({error}): delete the folder to make it anew."
+        ) from error
 
 
 def content_hash(folder: str | Path) -> str:
     """The sha256 of all rows of a prepared folder, as its report.json has it. Raises OSError for a damaged file."""
     hashes = {}
     for split, paths in data_files(folder).items():
-        digest = ContentHash(pq.read_schema(paths[0]))
-        for batch in _batches(paths):
-            digest.update(batch)
+        digest = None
+        for path in paths:
+            with _open_parquet(path) as file:
+                digest = digest or ContentHash(file.schema_arrow)
+                for group in range(file.num_row_groups):
+                    for batch in file.read_row_group(group, use_threads=False).to_batches():
+                        digest.update(batch)
         hashes[split] = digest.hexdigest()
     return _hash_of_splits(hashes)
 
@@ -141,7 +150,8 @@ class _SplitCounts:
         self.hash = ContentHash(self.schema)
         self.num_segments, self.num_timed, self.seconds = 0, 0, 0.0
         self.videos: set[str] = set()
-        self.missing, self.emotions, self.sentiment_7 = Counter(), Counter(), Counter()
+        self.missing = Counter(dict.fromkeys(("text", *FEATURE_COLUMNS, "sentiment", "emotions"), 0))
+        self.emotions, self.sentiment_7 = Counter(), Counter()
         own = {name: kind for name, kind in features.items() if isinstance(kind, ClassLabel)}
         self.classes = {name: (kind, Counter()) for name, kind in own.items() if name not in CLASS_COLUMNS}
 
@@ -170,7 +180,7 @@ class _SplitCounts:
         return {
             "segments": self.num_segments,
             "videos": len(self.videos),
-            "hours": round(self.seconds / 3600, 4) if self.num_timed else None,
+            "hours": round(self.seconds / 3600, 4) if self.num_timed or not self.num_segments else None,
             "segments_without_times": self.num_segments - self.num_timed,
             "sentiment_7": {name: self.sentiment_7[i] for i, name in enumerate(SENTIMENT_7)},
             "emotions": {name: self.emotions[name] for name in EMOTIONS},
@@ -340,7 +350,7 @@ def prepare_dataset(
     """
     if num_proc < 1:
         raise ValueError(f"--num_proc is {num_proc}; it must be at least 1.")
-    output = Path(output).absolute()
+    output = Path(os.path.realpath(output))  # a link cannot be replaced by a folder, what it leads to can
     is_new = _check_output(output)
     source, features = builder.source, builder.features_of(*builder.builder_configs)
     if not any(source.segments.values()):
@@ -355,7 +365,7 @@ def prepare_dataset(
         counts, failures = _write_all(builder, features, folder / "data", num_proc)
         if not counts:
             raise OSError(f"{source.folder}: no segment can be read; the first: {': '.join(failures[0][1:])}")
-        report = _make_report(builder, counts, failures)
+        report = _make_report(builder, features, counts, failures)
         (folder / REPORT_NAME).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
         _write_csv(folder / FAILURES_NAME, ("split", "segment_id", "reason"), failures)
         _write_csv(folder / LEFT_OUT_NAME, ("segment_id", "reason"), list(source.left_out.items()))
@@ -371,9 +381,15 @@ def prepare_dataset(
 
 def _check_output(output: Path) -> bool:
     """Whether the output is to be made; `False` where there is one already. Refuses a folder with other things."""
+    if output.is_symlink():
+        raise ValueError(f"{output} is a link that leads back to itself: choose a new folder as --output.")
     if output.exists() and not output.is_dir():
         raise ValueError(f"{output} is a file: choose a new folder as --output.")
     if not output.exists() or not any(output.iterdir()):
+        if output.is_mount():
+            raise ValueError(
+                f"{output} is a mount point, which cannot be replaced: choose a folder in it as --output."
+            )
         return True
     if not (output / REPORT_NAME).is_file() or not data_files(output):
         raise ValueError(f"{output} holds other things than a prepared data set: choose a new folder as --output.")
@@ -386,18 +402,25 @@ def _write_csv(path: Path, header: tuple[str, ...], rows: list[tuple[str, ...]])
             csv.writer(file).writerows([header, *rows])
 
 
-def _make_report(builder: UtteranceBuilder, counts: dict[str, _SplitCounts], failures: list) -> dict[str, Any]:
-    """What report.json has."""
+def _make_report(
+    builder: UtteranceBuilder, features: Features, counts: dict[str, _SplitCounts], failures: list
+) -> dict[str, Any]:
+    """What report.json has: a split without rows too, where some of it cannot be read or it is an official one."""
     not_read = Counter(split for split, _, _ in failures)
-    splits = {split: {**count.record(), "not_read": not_read[split]} for split, count in counts.items()}
-    for split, official in builder.OFFICIAL_COUNTS.items():
-        if split in splits:
+    splits = {}
+    for split in SPLITS:
+        official = builder.OFFICIAL_COUNTS.get(split)
+        if split not in counts and split not in not_read and official is None:
+            continue
+        count = counts.get(split) or _SplitCounts(features)
+        splits[split] = {**count.record(), "not_read": not_read[split]}
+        if official is not None:
             splits[split] |= {"official": official, "difference": _difference(splits[split], official)}
     return {
         "data_set": builder.PRETTY_NAME,
         "layout": builder.config.layout,
         "options": {name: str(value) for name, value in builder.config.options.items()},
-        "sha256": _hash_of_splits({split: record["sha256"] for split, record in splits.items()}),
+        "sha256": _hash_of_splits({split: splits[split]["sha256"] for split in splits if split in counts}),
         "splits": splits,
         "videos_in_several_splits": sum(
             number > 1 for number in Counter(video for count in counts.values() for video in count.videos).values()
@@ -510,7 +533,8 @@ def _write_card(folder: Path, builder: UtteranceBuilder, report: dict, failures:
         text = Path(template).read_text(encoding="utf-8")
     card = DatasetCard(text)
     num_rows = sum(record["segments"] for record in report["splits"].values())
-    card.data["configs"] = card_configs(builder, list(report["splits"]), report["sha256"])
+    splits = [split for split, record in report["splits"].items() if record["segments"]]
+    card.data["configs"] = card_configs(builder, splits, report["sha256"])
     card.data["size_categories"] = [_size_category(num_rows)]
     heading = f"## What is in this copy\n\nMade by `prepare_mosei.py` from the layout `{report['layout']}`.\n\n"
     if CARD_MARK not in card.text:

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: MIT
 """Batches of a data set that is larger than memory: from Parquet files, shuffled, resumable, shared among processes."""
 
+import hashlib
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -9,12 +10,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 
 
 # What a value takes in memory, whatever it takes in the file, where a few bytes may stand for a million equal values.
-VALUE_BYTES = {"INT32": 4, "INT64": 8, "INT96": 12, "FLOAT": 4, "DOUBLE": 8}
+VALUE_BYTES = {"INT32": 4, "INT64": 8, "INT96": 12, "FLOAT": 4, "DOUBLE": 8, "BYTE_ARRAY": 4}
 
 # Of a way to read some columns, which of the rows are of use. (num_rows,) bool.
 UsableRows = Callable[[Callable[[list[str]], pa.Table]], np.ndarray]
@@ -45,7 +47,7 @@ class ParquetStream(torch.utils.data.IterableDataset):
     what reads ahead (`accelerate.prepare` does, by one batch) has got more than it has given.
 
     Args:
-        files: paths or URLs that `fsspec` opens, such as hf://.
+        files: paths (or one path) or URLs that `fsspec` opens, such as hf://.
         batch_size: rows of a batch, in each process.
         columns: those to read; all of the first file's by default.
         usable: tells the rows that can be used; the others are passed over. `UtteranceCollator.usable_rows` is one. It is
@@ -60,12 +62,13 @@ class ParquetStream(torch.utils.data.IterableDataset):
     Raises:
         OSError: a file is missing or damaged.
         ValueError: a file has other columns or types than the first one, or a row group is too large by what the file
-            says of it, which is looked at before it is read; no row is usable.
+            says of it, which is looked at before it is read (of texts that the file has once for many rows, when the
+            row group is due); no row is usable.
     """
 
     def __init__(
         self,
-        files: Sequence[str | os.PathLike],
+        files: str | os.PathLike | Sequence[str | os.PathLike],
         batch_size: int = 32,
         *,
         columns: Sequence[str] | None = None,
@@ -83,6 +86,7 @@ class ParquetStream(torch.utils.data.IterableDataset):
             raise ValueError(f"The rank is {self.rank}, expected 0 to {self.world_size - 1} (`world_size` - 1).")
         if batch_size < 1 or window_rows < 1:
             raise ValueError(f"batch_size is {batch_size} and window_rows {window_rows}: each must be at least 1.")
+        files = [files] if isinstance(files, (str, os.PathLike)) else files
         if not files or len(set(files)) < len(files):
             raise ValueError(f"The files are {list(files)}: give one at least, and none twice.")
         self.batch_size, self.shuffle, self.seed, self.window_rows = batch_size, shuffle, seed, window_rows
@@ -92,6 +96,7 @@ class ParquetStream(torch.utils.data.IterableDataset):
         self.columns = _check_columns(schemas, columns)
         for file, metadata in self._metadata.items():
             _check_row_groups(file, metadata, self.columns, max_row_group_bytes, max_row_group_rows)
+        self._max_bytes, self._measured = max_row_group_bytes, set()
         self._groups = [
             self._row_group(file, index, usable)
             for file, metadata in self._metadata.items()
@@ -144,9 +149,10 @@ class ParquetStream(torch.utils.data.IterableDataset):
 
     def load_state_dict(self, state: dict[str, Any]):
         """Raises ValueError for the state of a stream that gives other batches, and names what differs."""
-        identity = self._identity()
-        if state["stream"] != identity:
-            was = {key: state["stream"].get(key) for key in identity if state["stream"].get(key) != identity[key]}
+        if missing := [name for name in ("epoch", "batches", "stream") if name not in state]:
+            raise ValueError(f"The state lacks {missing}: pass what `state_dict` of a stream has returned.")
+        identity, other = self._identity(), state["stream"]
+        if was := {key: other.get(key) for key in identity if other.get(key) != identity[key]}:
             raise ValueError(
                 f"The state is of a stream with {was}, this one has { {key: identity[key] for key in was} }: it can only "
                 "go on where everything is as it was."
@@ -156,7 +162,11 @@ class ParquetStream(torch.utils.data.IterableDataset):
     def _identity(self) -> dict[str, Any]:
         """What decides about the batches, besides the epoch and the rank."""
         names = ("num_rows", "batch_size", "shuffle", "seed", "window_rows", "world_size")
-        return {name: getattr(self, name) for name in names}
+        digest = hashlib.sha256()
+        for group in self._groups:
+            # Not where the files are: they may be moved.
+            digest.update(f"{os.path.basename(group.file)}\0{group.index}\0{group.size}\n".encode())
+        return {**{name: getattr(self, name) for name in names}, "files": digest.hexdigest()}
 
     def __iter__(self) -> Iterator[pa.Table]:
         if torch.utils.data.get_worker_info() is not None:
@@ -220,6 +230,9 @@ class ParquetStream(torch.utils.data.IterableDataset):
             raise ValueError(f"The column(s) {sorted(unknown)} are not among those that are read: {self.columns}.")
         metadata = self._metadata[file]
         try:
+            if (file, index, *columns) not in self._measured:
+                check_texts(file, metadata, index, columns, self._max_bytes)
+                self._measured.add((file, index, *columns))
             with _open(file, metadata=metadata) as parquet:
                 rows = parquet.read_row_group(index, columns=columns).select(columns)
         except (OSError, pa.ArrowException) as error:
@@ -283,13 +296,72 @@ def _check_columns(schemas: dict[str, pa.Schema], columns: Sequence[str] | None)
 
 def _check_row_groups(file: str, metadata: pq.FileMetaData, columns: list[str], max_bytes: int, max_rows: int):
     for index in range(metadata.num_row_groups):
-        group, size = metadata.row_group(index), 0
-        for chunk in map(group.column, range(group.num_columns)):
-            if any(chunk.path_in_schema == name or chunk.path_in_schema.startswith(f"{name}.") for name in columns):
-                size += max(chunk.total_uncompressed_size, chunk.num_values * VALUE_BYTES.get(chunk.physical_type, 1))
+        group, size = metadata.row_group(index), stored_bytes(metadata, index, columns)
         if group.num_rows > max_rows or size > max_bytes:
             raise ValueError(
                 f"{file}, row group {index}, has {group.num_rows} rows of {size} bytes in all, which is more than the "
                 f"{max_rows} rows or {max_bytes} bytes that are read at once: write it in smaller row groups, or pass "
                 "`max_row_group_rows` or `max_row_group_bytes`."
             )
+
+
+def _chunks(
+    metadata: pq.FileMetaData, index: int, columns: Sequence[str]
+) -> Iterator[tuple[pq.ColumnChunkMetaData, int]]:
+    """Of a row group the chunks that belong to `columns`, nested ones too, and what a value of each takes at least."""
+    group = metadata.row_group(index)
+    for i in range(group.num_columns):
+        chunk = group.column(i)
+        if any(chunk.path_in_schema == name or chunk.path_in_schema.startswith(f"{name}.") for name in columns):
+            length = metadata.schema.column(i).length if chunk.physical_type == "FIXED_LEN_BYTE_ARRAY" else 1
+            yield chunk, VALUE_BYTES.get(chunk.physical_type, length)
+
+
+def stored_bytes(metadata: pq.FileMetaData, index: int, columns: Sequence[str]) -> int:
+    """What `columns` of a row group take in memory, but for texts that the file has once for many rows."""
+    return sum(max(c.total_uncompressed_size, c.num_values * size) for c, size in _chunks(metadata, index, columns))
+
+
+def check_texts(file: str, metadata: pq.FileMetaData, index: int, columns: Sequence[str], max_bytes: int) -> int:
+    """
+    What `columns` of a row group take in memory, where a text that the file has once may stand in many rows; too high
+    where it is below `max_bytes` anyway. The texts are read as the file has them to learn it, each once.
+
+    Raises:
+        OSError: the row group is damaged; ValueError: it takes more than `max_bytes`.
+    """
+    size = stored_bytes(metadata, index, columns)
+    # No value is longer than all that is stored. That much is enough for most.
+    texts = [chunk for chunk, _ in _chunks(metadata, index, columns) if chunk.physical_type == "BYTE_ARRAY"]
+    texts = [chunk for chunk in texts if "DELTA_LENGTH_BYTE_ARRAY" not in chunk.encodings]  # has each value in full
+    most = size + sum(chunk.num_values * chunk.total_uncompressed_size for chunk in texts)
+    if most <= max_bytes:
+        return most
+    # Values as what they add to the one before can be put into no dictionary: the bound has to do.
+    size += sum(c.num_values * c.total_uncompressed_size for c in texts if "DELTA_BYTE_ARRAY" in c.encodings)
+    paths = [chunk.path_in_schema for chunk in texts if "DELTA_BYTE_ARRAY" not in chunk.encodings]
+    if paths and size <= max_bytes:
+        with _open(file, metadata=metadata, read_dictionary=paths) as parquet:
+            rows = parquet.read_row_group(index, columns=paths)
+        size += sum(_text_bytes(chunk) for column in rows.columns for chunk in column.chunks)
+    if size > max_bytes:
+        raise ValueError(
+            f"{file}, row group {index}, takes {size} bytes or more when its texts are decoded, which is more than the "
+            f"{max_bytes} bytes that are read at once: write it in smaller row groups."
+        )
+    return size
+
+
+def _text_bytes(array: pa.Array) -> int:
+    """What the values of dictionaries take in full, wherever in lists and structs they are."""
+    if isinstance(array, pa.DictionaryArray):
+        lengths = pc.binary_length(array.dictionary).cast(pa.int64())
+        counts = np.bincount(array.indices.drop_null().to_numpy(), minlength=len(lengths))
+        return int(np.dot(counts, lengths.fill_null(0).to_numpy()))
+    if isinstance(array, pa.MapArray):
+        return _text_bytes(array.keys) + _text_bytes(array.items)
+    if isinstance(array, pa.StructArray):
+        return sum(map(_text_bytes, array.flatten()))
+    if isinstance(array, (pa.ListArray, pa.LargeListArray, pa.FixedSizeListArray)):
+        return _text_bytes(array.flatten())
+    return array.storage.nbytes if isinstance(array, pa.ExtensionArray) else array.nbytes

@@ -177,8 +177,6 @@ class RunArguments(TrainingArguments):
             )
         if self.max_halvings and self.lr_scheduler_type != "constant":
             raise ValueError("--max_halvings is a schedule of its own: leave --lr_scheduler_type constant.")
-        if self.max_halvings and (self.fsdp or self.deepspeed):
-            raise ValueError("--max_halvings goes back to whole checkpoints, which FSDP and DeepSpeed do not write.")
 
     def _saves_what_it_evaluates(self) -> bool:
         strategy = self.eval_strategy.value

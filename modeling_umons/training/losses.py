@@ -32,8 +32,14 @@ class TaskLoss(nn.Module):
         label_smoothing: float = 0.0,
     ):
         super().__init__()
+        if focal_gamma < 0 or not 0 <= label_smoothing < 1:
+            raise ValueError(
+                f"focal_gamma is {focal_gamma} and label_smoothing {label_smoothing}: 0 or more, and from 0 to below 1."
+            )
         if task.problem_type == "regression":
-            raise ValueError(f"Class weights, focal loss and label smoothing are for classes; {task.name!r} has none.")
+            raise ValueError(
+                f"Class weights, focal loss, label smoothing and mixup are for classes; {task.name!r} has none."
+            )
         self.task, self.focal_gamma, self.label_smoothing = task, focal_gamma, label_smoothing
         weights = None if class_weights is None else torch.as_tensor(class_weights, dtype=torch.float32)
         self.register_buffer("class_weights", weights)

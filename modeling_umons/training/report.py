@@ -268,7 +268,7 @@ class _Part:
         drawn = (
             "each segment is drawn on its own, as no column `video_id` says which belong together"
             if groups is None
-            else "whole videos are drawn, as segments of one video are alike"
+            else "whole groups (videos, dialogues or speakers) are drawn, as what belongs together is alike; of few groups they say little"
         )
         note = f"95 % intervals are from {self.num_bootstrap} bootstrap samples: {drawn}."
         return {name: list(interval) for name, interval in intervals.items()}, note, number

@@ -61,7 +61,7 @@ def figures_markdown(figures: Figures) -> str:
 def size_of(figures: Figures) -> str:
     """How many rows and videos there are."""
     groups = figures["groups"]
-    return f"{figures['rows']} rows" + ("" if groups is None else f" of {groups} videos")
+    return f"{figures['rows']} rows" + ("" if groups is None else f" in {groups} groups")
 
 
 def splits_markdown(splits: Mapping[str, Figures], level: str = "##") -> list[str]:

@@ -1,18 +1,21 @@
 """From a table of utterances, or a data set of `datasets`, to the rows that a model is trained and tested on."""
 
+import logging
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from datasets import ClassLabel, Dataset, DatasetDict, List, Value, concatenate_datasets, load_dataset
+from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value, concatenate_datasets, load_dataset
 
 from ..data.collator import UtteranceCollator
-from ..data.columns import SPLIT_NAMES
+from ..data.columns import SPLIT_NAMES, make_features
 from ..media import WHOLE_S, read_clip
 from .arguments import DataArguments
 from .tasks import Task
 
+
+logger = logging.getLogger(__name__)
 
 READERS = {".csv": "read_csv", ".tsv": "read_table", ".parquet": "read_parquet", ".jsonl": "read_json"}
 # What reports tell rows apart by, where a table has it.
@@ -26,12 +29,20 @@ def load_splits(data: DataArguments, seed: int) -> DatasetDict:
     """
     if (data.train_file is None) == (data.dataset_name is None):
         raise ValueError("Say what to train on: either --train_file or --dataset_name.")
+    has_files = data.validation_file is not None or data.test_file is not None
+    if data.dataset_name is not None and has_files:
+        raise ValueError("--validation_file and --test_file go with --train_file; a data set has its splits in it.")
     if data.dataset_name is not None:
         splits = load_dataset(data.dataset_name, data.dataset_config_name)
         splits = DatasetDict({name: undecoded(split, data.audio_column) for name, split in splits.items()})
     else:
         files = {"train": data.train_file, "validation": data.validation_file, "test": data.test_file}
         splits = DatasetDict({name: read_table(file, data.audio_column) for name, file in files.items() if file})
+    if has_files and "split" in splits["train"].column_names:
+        raise ValueError(
+            f"{data.train_file} has a column `split`, so rows of validation and test would be trained on: leave "
+            "--validation_file and --test_file out, or the column."
+        )
     if "validation" not in splits and "train" in splits:
         splits.update(split_table(splits["train"], data.validation_share, seed))
     for name in ("train", "validation"):
@@ -88,11 +99,11 @@ def undecoded(dataset: Dataset, audio_column: str) -> Dataset:
 
 
 def usable_rows(
-    dataset: Dataset, collator: UtteranceCollator, feature_extractor, data: DataArguments
+    dataset: Dataset, collator: UtteranceCollator, feature_extractor, data: DataArguments, is_trained: bool = False
 ) -> tuple[Dataset, list[str]]:
     """
     The rows that have a label and something to look at. Sound files are heard here, once; features that the table has
-    already stay where they are.
+    already stay where they are. For a model that `is_trained`, a table need not have all that it can read and say.
 
     Returns:
         the rows, with the columns that `collator` reads and those of `IDENTITY_COLUMNS`; and one line for each of the
@@ -103,6 +114,8 @@ def usable_rows(
     """
     dataset, problems = _rename_text(dataset, data.text_column), {}
     names = {**collator.modality_columns, "text": data.text_column}
+    if is_trained:
+        dataset = with_missing_labels(with_missing_inputs(dataset, collator, data), collator.task)
     if "audio" in collator.modality_columns and "audio_features" not in dataset.column_names:
         _check_columns(dataset, [data.audio_column])
         names["audio"] = data.audio_column
@@ -136,6 +149,30 @@ def _labels_of(task: Task, table: pa.Table) -> np.ndarray:
             except ValueError as error:
                 raise ValueError(f"Row {index} of the table: {error}") from error
         raise
+
+
+def with_missing_inputs(dataset: Dataset, collator: UtteranceCollator, data: DataArguments) -> Dataset:
+    """The data set with an empty column for each modality that it lacks, if it has another one."""
+    wanted = set(collator.modality_columns.values())
+    has_files = "audio_features" in wanted and data.audio_column in dataset.column_names
+    missing = wanted - set(dataset.column_names) - ({"audio_features"} if has_files else set())
+    return _with_empty(dataset, missing, collator.sizes) if missing < wanted else dataset
+
+
+def with_missing_labels(dataset: Dataset, task: Task) -> Dataset:
+    """The data set with an empty column for each label of `joint` that it lacks, if it has another one."""
+    missing = set(task.columns) - set(dataset.column_names)
+    return _with_empty(dataset, missing, {}) if task.name == "joint" and missing < set(task.columns) else dataset
+
+
+def _with_empty(dataset: Dataset, names: set[str], sizes: dict[str, int]) -> Dataset:
+    if not names:
+        return dataset
+    logger.info("There is no column %s: as if all its rows were empty.", ", ".join(sorted(names)))
+    types = make_features(*sizes.values())
+    empty = {name: [None] * len(dataset) for name in sorted(names)}
+    empty = Dataset.from_dict(empty, features=Features({name: types[name] for name in empty}))
+    return concatenate_datasets([dataset.flatten_indices(), empty], axis=1)
 
 
 def repeat_sources(rows: Dataset, repeat: list[str]) -> Dataset:

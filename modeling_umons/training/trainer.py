@@ -1,5 +1,6 @@
 """transformers' Trainer with the loss, the augmentation and the checkpoints of this project."""
 
+import errno
 import logging
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset
+from torch.nn import functional as F
 from transformers import Trainer
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import TrainerState
@@ -14,7 +16,14 @@ from transformers.trainer_callback import TrainerState
 from ..data.collator import ArrowRows, UtteranceCollator
 from .arguments import AugmentationArguments, RunArguments
 from .augmentation import Augmentation
-from .checkpoints import REPORT, MarkWholeCheckpoints, check_room, find_checkpoint, remove_checkpoints
+from .checkpoints import (
+    REPORT,
+    MarkWholeCheckpoints,
+    check_room,
+    find_checkpoint,
+    list_checkpoints,
+    remove_checkpoints,
+)
 from .losses import TaskLoss, balanced_weights
 from .metrics import task_metrics
 from .progress import show_progress
@@ -63,7 +72,7 @@ class UmonsTrainer(Trainer):
             eval_dataset=ArrowRows(rows["validation"]),
             data_collator=collator,
             processing_class=processor,
-            compute_metrics=lambda evaluation: task_metrics(task, evaluation.label_ids, evaluation.predictions),
+            compute_metrics=lambda evaluation: evaluation_metrics(task, evaluation.label_ids, evaluation.predictions),
         )
         args.label_smoothing_factor = label_smoothing
         self.augment = Augmentation(
@@ -75,6 +84,10 @@ class UmonsTrainer(Trainer):
             mixup=augmentation.mixup,
         )
         self.task_loss = self._make_loss(task, augmentation, label_smoothing, rows["train"])
+        if args.max_halvings and (self.is_fsdp_enabled or self.is_deepspeed_enabled):
+            raise ValueError(
+                "--max_halvings goes back to whole checkpoints, which FSDP and DeepSpeed do not write: pass 0."
+            )
         if args.max_halvings or args.patience:
             self.add_callback(ReloadBestAndHalve(args.max_halvings, args.patience))
         self.add_callback(MarkWholeCheckpoints)
@@ -109,6 +122,12 @@ class UmonsTrainer(Trainer):
                 loss = share * loss + (1 - share) * self.task_loss(outputs.logits, labels[others])
         return (loss, outputs) if return_outputs else loss
 
+    def prediction_step(self, *args, **kwargs):
+        # No loss of single batches: the mean of theirs depends on their size and on how unknown labels fall into them.
+        # `evaluation_metrics` takes the loss of all rows.
+        _, logits, labels = super().prediction_step(*args, **kwargs)
+        return None, logits, labels
+
     def run(self) -> None:
         """
         Trains; with `--resume_from_checkpoint last` goes on from the last whole checkpoint, if there is one.
@@ -122,9 +141,10 @@ class UmonsTrainer(Trainer):
         with self.args.main_process_first(desc="checkpoints"):
             if self.is_world_process_zero():
                 check_room(output, self.model, self.args.save_total_limit or 1)
-                self._tidy(output)
             if checkpoint == "last":
                 checkpoint = find_checkpoint(output)
+            if self.is_world_process_zero():
+                self._tidy(output, checkpoint)
         if checkpoint is not None:
             logger.info("Going on from %s", checkpoint)
             if self._had_stopped(Path(checkpoint)):
@@ -153,18 +173,31 @@ class UmonsTrainer(Trainer):
             self._load_from_checkpoint(str(checkpoint))
         return True
 
-    def _tidy(self, output: Path) -> None:
-        """Removes parts of checkpoints that a killed run left, or the checkpoints of a run that has ended."""
-        if self.args.resume_from_checkpoint is not None:
-            last = find_checkpoint(output)
-            remove_checkpoints(output, after=last)
-        else:
-            remove_checkpoints(output)
-            (output / REPORT).unlink(missing_ok=True)
+    @staticmethod
+    def _tidy(output: Path, checkpoint: str | Path | None) -> None:
+        """Removes the report and the checkpoints, whole or in part, that came after the one to go on from."""
+        (output / REPORT).unlink(missing_ok=True)
+        inside = None if checkpoint is None else output / Path(checkpoint).name
+        if checkpoint is None or inside.resolve() == Path(checkpoint).resolve():
+            remove_checkpoints(output, after=inside)
+        elif list_checkpoints(output):
+            raise ValueError(
+                f"{output} holds checkpoints, but is to go on from {checkpoint}: choose a new --output_dir."
+            )
 
     def logits(self, rows: Dataset) -> np.ndarray:
         """(rows, num_labels) float32, of the model as it is now."""
         return self.predict(ArrowRows(rows)).predictions
+
+
+def evaluation_metrics(task: Task, truth: np.ndarray, logits: np.ndarray) -> dict[str, float]:
+    """The loss of all rows together, and all metrics."""
+    logits, truth = np.asarray(logits), np.asarray(truth)
+    if task.problem_type == "regression":
+        value = F.mse_loss(torch.from_numpy(logits.reshape(-1)), torch.from_numpy(truth.reshape(-1)))
+    else:
+        value = TaskLoss(task)(torch.from_numpy(logits), torch.from_numpy(truth))
+    return {"loss": value.item(), **task_metrics(task, truth, logits)}
 
 
 def _labels(task: Task, rows: Dataset) -> np.ndarray:
@@ -181,5 +214,10 @@ def _check_metric(name: str, task: Task, rows: Dataset) -> None:
 
 
 def _is_about_writing(error: Exception) -> bool:
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES)
     # torch and safetensors put what the system says about a file into their own errors.
-    return isinstance(error, OSError) or "write" in str(error).lower() or "No space left" in str(error)
+    return any(
+        words in str(error)
+        for words in ("file write failed", "PytorchStreamWriter", "os error 27", "os error 28", "unexpected pos")
+    )

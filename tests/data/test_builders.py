@@ -156,6 +156,17 @@ def test_a_row_that_does_not_fit_costs_itself_alone(build, tiny_source, monkeypa
     rows = list(build(on_bad_rows="warn").as_streaming_dataset(split="train"))
     assert len(rows) == 32
     assert "train_1[0]: audio_features has the shape (2, 4), expected (frames, 3)" in caplog.text
+    assert "the row does not fit the columns" in caplog.text
+
+
+def test_a_number_that_no_column_holds_costs_its_row_alone(build, tiny_source, monkeypatch, caplog, tmp_path):
+    def read(self, split, segment_id, read=tiny_source.read):
+        row = read(self, split, segment_id)
+        return row | {"segment": 10**20} if segment_id == "train_1[0]" else row
+
+    monkeypatch.setattr(tiny_source, "read", read)
+    assert len(list(build(on_bad_rows="warn").as_streaming_dataset(split="train"))) == 32
+    assert f"train_1[0]: {tmp_path}: the row does not fit the columns: OverflowError: " in caplog.text
 
 
 def test_what_is_left_out_is_told_once(build, tmp_path, caplog):

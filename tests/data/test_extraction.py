@@ -157,6 +157,13 @@ def test_names_of_segments_and_emotion_columns_are_kept(tmp_path):
         ({"emotions": "[1, 2]"}, "must be 6 numbers: happy, sad"),
         ({"emotions": "happy"}, "is not JSON"),
         ({"words": [{"text": "so"}]}, "words must be a list of"),
+        ({"sentiment": "3.5"}, r"sentiment='3.5' is outside of \[-3, 3\]"),
+        ({"happy": -1}, r"happy=-1 is outside of \[0, 3\]"),
+        ({"emotions": "[0, 4, 0, 0, 0, 0]"}, r"sad=4 is outside of \[0, 3\]"),
+        ({"start": "inf"}, "start='inf' is not a finite number"),
+        ({"sentiment": "nan"}, "sentiment='nan' is not a finite number"),
+        ({"segment": 1.5}, "segment=1.5 is not a whole number"),
+        ({"segment": -1}, "segment=-1 is outside of"),
     ],
 )
 def test_values_of_another_type(row, message):
@@ -169,6 +176,19 @@ def test_values_of_another_type(row, message):
     [
         ("clips.csv", "path,text\na.wav,so\n", "no column `file_name`; its columns are path, text"),
         ("clips.jsonl", "[1]\n", "cannot be read as a table"),
+        (
+            "clips.csv",
+            "file_name,text\na.wav,so\nb.wav,well, so\n",
+            r"clips\.csv .*: line 3 has another number of cells",
+        ),
+        ("clips.csv", 'file_name,text\na.wav,"so\n', r"clips\.csv cannot be read as a table: unexpected end of data"),
+        ("clips.jsonl", '{"file_name": "a.wav"}\n\n{"file', r"clips\.jsonl .*: line 3 is not JSON"),
+        ("clips.jsonl", '{"file_name": 3}\n', r"clips\.jsonl .*: line 1: file_name is 3, which is no text"),
+        (
+            "clips.jsonl",
+            '{"file_name": "a.wav", "video_id": ["a"]}\n',
+            r"line 1: video_id is \['a'\], which is no text",
+        ),
         ("clips.parquet", "PAR", "cannot be read as a table"),
         ("clips.xls", "file_name", r"ends in \.csv, \.jsonl or \.parquet"),
     ],
@@ -177,6 +197,46 @@ def test_tables_that_are_none(tmp_path, name, content, message):
     (tmp_path / name).write_text(content)
     with pytest.raises(ValueError, match=message):
         read_clip_table(tmp_path / name)
+
+
+def test_a_table_that_is_larger_than_its_file(tmp_path):
+    """A text of 1 MB that 1500 rows share; columns that nobody needs may be of any size."""
+    text = pa.DictionaryArray.from_arrays(pa.array([0] * 1500), ["x" * 2**20])
+    table = pa.table({"file_name": ["a.wav"] * 1500, "text": text})
+    path = tmp_path / "metadata.parquet"
+    pq.write_table(table, path, compression="zstd", store_schema=False)
+    assert path.stat().st_size < 2**14
+    before = pa.default_memory_pool().max_memory()
+    with pytest.raises(ValueError, match=r"metadata\.parquet, row group 0, takes 15\d{8} bytes or more"):
+        read_clip_table(tmp_path)
+    assert pa.default_memory_pool().max_memory() < before + 2**27
+    pq.write_table(table.rename_columns(["file_name", "other"]), path, compression="zstd", store_schema=False)
+    assert len(read_clip_table(tmp_path).rows) == 1500
+
+
+def test_folders_of_splits(tmp_path):
+    for name in ("train/x.wav", "dev/c/x.wav"):
+        write_wav(tmp_path / name, 0.1)
+    rows = read_clip_table(tmp_path).rows
+    assert [(row["file"], row["split"]) for row in rows] == [("dev/c/x.wav", "validation"), ("train/x.wav", "train")]
+    write_wav(tmp_path / "train" / "y.wav", 0.1)
+    write_table(tmp_path / "train" / "metadata.csv", [{"file_name": "x.wav", "text": "so"}])
+    clips = read_clip_table(tmp_path)
+    assert [(row["segment_id"], row["split"], row.get("text")) for row in clips.rows] == [
+        ("dev/c/x[0]", "validation", None),
+        ("train/x[0]", "train", "so"),
+    ]
+    assert clips.source(1) == str(tmp_path / "train" / "x.wav")
+    assert clips.unlisted == ["train/y.wav"]
+    write_table(tmp_path / "dev" / "c" / "metadata.csv", [{"file_name": "x.wav"}])
+    with pytest.raises(ValueError, match=r"dev/c/metadata\.csv is neither\. Put it there, or remove it"):
+        read_clip_table(tmp_path)
+
+
+def test_folders_that_are_not_all_splits(tmp_path):
+    for name in ("train/x.wav", "mine/x.wav"):
+        write_wav(tmp_path / name, 0.1)
+    assert [row.get("split") for row in read_clip_table(tmp_path).rows] == [None, None]
 
 
 def test_inputs_with_nothing(tmp_path):

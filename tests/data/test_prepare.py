@@ -114,7 +114,10 @@ def test_report(builder, tiny_source, tmp_path):
     assert test["difference"]["sentiment_7"]["-3"] == test["sentiment_7"]["-3"] - 156
     assert report["num_left_out"] == 6
     assert report["videos_in_several_splits"] == 0
-    assert set(report["splits"]) == {"train", "test"}
+    assert list(report["splits"]) == ["train", "validation", "test"]
+    validation = report["splits"]["validation"]  # the source has none, the official counts have
+    assert (validation["segments"], validation["hours"], validation["not_read"]) == (0, 0, 0)
+    assert validation["difference"] == {"segments": -1871, "videos": -300}
 
 
 def test_report_as_text(builder, tiny_source, tmp_path):
@@ -212,6 +215,32 @@ def test_other_things_are_refused_and_kept(builder, tiny_source, tmp_path):
     assert prepare_dataset(builder, tmp_path / "empty")["splits"]["train"]["segments"] == 32
 
 
+def test_a_damaged_output_is_named(builder, tmp_path):
+    prepare_dataset(builder, tmp_path / "out")
+    path = tmp_path / "out" / "data" / "test-00000-of-00001.parquet"
+    data = path.read_bytes()
+    for broken in (b"", b"no Parquet at all", data[: len(data) // 2], data[:4] + bytes(2000) + data[2004:]):
+        path.write_bytes(broken)
+        with pytest.raises(OSError, match=r"test-00000-of-00001\.parquet cannot be read, it is damaged"):
+            prepare_dataset(builder, tmp_path / "out")
+        assert path.read_bytes() == broken
+
+
+def test_an_output_that_is_a_link(builder, monkeypatch, tmp_path):
+    link, target = tmp_path / "link", tmp_path / "disk" / "target"
+    link.symlink_to(target)
+    report = prepare_dataset(builder, link)
+    assert link.is_symlink()
+    assert content_hash(target) == report["sha256"]
+    (tmp_path / "circle").symlink_to(tmp_path / "circle")
+    with pytest.raises(ValueError, match="circle is a link that leads back to itself"):
+        prepare_dataset(builder, tmp_path / "circle")
+    (tmp_path / "mount").mkdir()
+    monkeypatch.setattr(type(tmp_path), "is_mount", lambda path: path.name == "mount")
+    with pytest.raises(ValueError, match="mount is a mount point, which cannot be replaced"):
+        prepare_dataset(builder, tmp_path / "mount")
+
+
 def test_a_run_that_ends_early_leaves_nothing(builder, monkeypatch, tmp_path):
     def stop(*arguments):
         raise KeyboardInterrupt
@@ -232,7 +261,12 @@ def test_a_split_of_which_nothing_can_be_read(builder, tiny_source, tmp_path):
     tiny_source.bad |= {f"test_{i // 3}[{i % 3}]": ValueError("no words") for i in range(7)}
     report = prepare_dataset(builder, tmp_path / "out")
     assert len(report["failures"]) == 7
-    assert list(report["splits"]) == list(load_dataset(str(tmp_path / "out"), streaming=True)) == ["train"]
+    assert list(load_dataset(str(tmp_path / "out"), streaming=True)) == ["train"]
+    test = report["splits"]["test"]
+    assert (test["segments"], test["not_read"], test["missing"]["emotions"]) == (0, 7, 0)
+    assert re.search(r"\| test +\| +0 \| +4,662 \| +-4,662 \|", format_report(report, report["failures"]))
+    assert content_hash(tmp_path / "out") == report["sha256"]
+    assert prepare_dataset(builder, tmp_path / "out") == report
 
 
 def test_nothing_can_be_read(builder, tiny_source, monkeypatch, tmp_path):

@@ -147,6 +147,10 @@ def test_a_state_of_another_stream(files):
         make_stream(files, batch_size=4).load_state_dict(state)
     with pytest.raises(ValueError, match=r"'num_rows': 203.*'num_rows': 95"):
         make_stream(files[:1]).load_state_dict(state)
+    with pytest.raises(ValueError, match=r"\{'files': '\w+'\}, this one has \{'files': '\w+'\}"):
+        make_stream(files[::-1]).load_state_dict(state)
+    with pytest.raises(ValueError, match=r"state lacks \['stream'\]"):
+        make_stream(files).load_state_dict({"epoch": 0, "batches": 3})
 
 
 @pytest.mark.parametrize("shuffle", [True, False])
@@ -290,6 +294,35 @@ def test_row_groups_that_are_too_large(files, tmp_path):
     assert flat(make_stream([path], columns=["segment"], max_row_group_bytes=2**20)) == [1]
     with pytest.raises(ValueError, match=r"bomb.parquet, row group 0, has 1 rows of 41\d{5} bytes"):
         make_stream([path], columns=["flood"], max_row_group_bytes=2**20)
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_texts_that_a_file_has_once_for_many_rows(tmp_path, nested):
+    path = tmp_path / "bomb.parquet"
+    text = pa.DictionaryArray.from_arrays(pa.array([0] * 1500), ["x" * 2**20])
+    if nested:
+        words = pa.StructArray.from_arrays([text], ["word"])
+        text = pa.ListArray.from_arrays(pa.array([0, *range(0, 1500), 1500]), words)
+    table = pa.table({"text": text, "segment": range(len(text))})
+    pq.write_table(table, path, compression="zstd", store_schema=False)
+    stream = ParquetStream(path, columns=["text"])  # one file may be given as it is
+    before = pa.default_memory_pool().max_memory()
+    with pytest.raises(ValueError, match=r"bomb.parquet, row group 0, takes 15\d{8} bytes or more when its texts are"):
+        next(iter(stream))
+    assert pa.default_memory_pool().max_memory() < before + 2**27
+    assert len(flat(ParquetStream(str(path), columns=["segment"]))) == len(text)
+    # Texts that are many, but small in all, are measured and pass.
+    pq.write_table(pa.table({"text": [f"{i:0100}" for i in range(1000)]}), path)
+    assert len(next(iter(ParquetStream(path, max_row_group_bytes=2**20)))) == 32
+
+
+def test_texts_that_repeat_what_was_before(tmp_path):
+    path = tmp_path / "bomb.parquet"
+    encoding = {"use_dictionary": False, "column_encoding": {"text": "DELTA_BYTE_ARRAY"}}
+    pq.write_table(pa.table({"text": ["x" * 2**16] * 100}), path, **encoding)
+    with pytest.raises(ValueError, match=r"bomb.parquet, row group 0, takes \d+ bytes or more"):
+        next(iter(ParquetStream(path, max_row_group_bytes=2**20)))
+    assert len(next(iter(ParquetStream(path)))) == 32
 
 
 def test_files_that_do_not_belong_together(files, tmp_path):

@@ -29,7 +29,13 @@ def test_it_is_small_and_complete(folder, root):
 def test_its_card_says_what_it_is(folder):
     card = ModelCard.load(folder / "README.md")
     assert card.data.license == "cc-by-nc-sa-4.0"
-    for words in ("RAVDESS", "American English", "95 % interval", "TF-IDF", "Do not use this model to judge people"):
+    for words in (
+        "RAVDESS",
+        "North American English",
+        "95 % interval",
+        "TF-IDF",
+        "Do not use this model to judge people",
+    ):
         assert words in card.text
     report = json.loads((folder / "report" / "report.json").read_text(encoding="utf-8"))
     metrics = {result.metric_name: result.metric_value for result in card.data.eval_results}

@@ -124,7 +124,7 @@ def test_one_model(run, models, table, tmp_path, capsys):
     assert "members" not in figures
     assert {"report.json", "report.md", "sentiment.png", "confusion.png"} == {file.name for file in tmp_path.iterdir()}
     out = capsys.readouterr().out
-    assert "test (11 rows of 4 videos)" in out
+    assert "test (11 rows in 4 groups)" in out
     assert "ensemble" not in report["about"]
 
 

@@ -96,11 +96,19 @@ def test_nothing_could_be_done(main, tables, tmp_path, capsys):
         (["--layout", "smell"], "invalid choice: 'smell'"),
         (["--layout", "labels", "--audio", "a.csd"], "does not take the option(s) audio; it takes none"),
         (["--layout", "labels", "--num_proc", "0"], "--num_proc is 0"),
+        (["--layout", "ravdess", "--max_length", "0"], "--max_length is 0; it must be at least 1"),
     ],
 )
 def test_wrong_usage(main, tables, tmp_path, capsys, options, message):
     assert main("--source", tables, "--output", tmp_path / "out", *options) == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_package_that_is_not_installed(main, tmp_path, monkeypatch, capsys):
+    (tmp_path / "labels.csd").write_bytes(b"")
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    assert main("--layout", "csd", "--source", tmp_path, "--output", tmp_path / "out") == 1
+    assert "labels.csd: .csd files are HDF5, which `pip install h5py` reads" in capsys.readouterr().err
 
 
 def test_an_output_with_other_things(main, tables, capsys):

@@ -133,7 +133,7 @@ def test_figures_are_those_of_the_measures(joint):
         assert low <= high, metric
     low, high = figures["intervals"]["mae"]
     assert low < figures["model"]["mae"] < high
-    assert any("whole videos are drawn" in note for note in figures["notes"])
+    assert any("whole groups (videos, dialogues or speakers) are drawn" in note for note in figures["notes"])
 
 
 def test_sources_are_measured_apart(joint):
@@ -225,8 +225,8 @@ def test_a_report_of_each_task(task, tmp_path):
     assert {file.stem for file in tmp_path.glob("*.png")} == expected
     assert set(report["plots"]) == {f"{name}.png" for name in expected}
     text = (tmp_path / "report.md").read_text(encoding="utf-8")
-    assert "## test (40 rows of 8 videos)" in text
-    assert "### test, MOSI (20 rows of 4 videos)" in text
+    assert "## test (40 rows in 8 groups)" in text
+    assert "### test, MOSI (20 rows in 4 groups)" in text
     assert "| metric | model | 95 % interval | constant | TF-IDF |" in text
     assert "- modalities: text" in text
     for file in report["plots"]:
@@ -241,7 +241,7 @@ def test_a_figure_of_the_table_is_that_of_the_measure(tmp_path, joint):
     _, splits, results = joint
     write_report(tmp_path, JOINT, results, splits)
     lines = (tmp_path / "report.md").read_text(encoding="utf-8").splitlines()
-    start = lines.index("## test (40 rows of 8 videos)")
+    start = lines.index("## test (40 rows in 8 groups)")
     row = next(line for line in lines[start:] if line.startswith("| mae |"))
     figures = results["test"]
     low, high = figures["intervals"]["mae"]
@@ -272,7 +272,7 @@ def test_json_has_no_nan():
 def test_results_on_the_screen(joint, capsys):
     print_results(joint[2])
     lines = capsys.readouterr().out.splitlines()
-    head = next(line for line in lines if line.startswith("test (40 rows of 8 videos)"))
+    head = next(line for line in lines if line.startswith("test (40 rows in 8 groups)"))
     for title in ("model", "95 % interval", "constant", "TF-IDF", "model, tuned"):
         assert title in head
     assert not any(line.startswith("fear_") for line in lines)

@@ -288,3 +288,29 @@ def test_the_sample_as_a_data_set(sample, processor, tmp_path):
     assert rows.select_columns(names).to_list() == expected.select_columns(names).to_list()
     del splits, validation
     gc.collect()  # while the warning is ignored
+
+
+def test_a_trained_model_takes_tables_that_lack_what_it_can_read_and_say(processor):
+    """MOSI's table has texts and sentiments alone."""
+    table = Dataset.from_dict({"text": ["so glad", None], "sentiment": [1.0, 2.0]})
+    collator = make_collator(processor, UmonsConfig(), make_task("joint"))
+    with pytest.raises(ValueError, match="no column"):
+        usable_rows(table, collator, processor.feature_extractor, DataArguments())
+    rows, problems = usable_rows(table, collator, processor.feature_extractor, DataArguments(), is_trained=True)
+    assert problems == ["row 1: nothing in text, audio_features"]
+    batch = collator(ArrowRows(rows)[:])
+    assert batch["labels"][0, 0] == 1
+    assert batch["labels"][0, 1:].isnan().all()
+    assert not batch["input_features_mask"].any()
+    for lacks_all in (table.remove_columns("text"), table.remove_columns("sentiment")):
+        with pytest.raises(ValueError, match="no column"):
+            usable_rows(lacks_all, collator, processor.feature_extractor, DataArguments(), is_trained=True)
+
+
+def test_held_out_rows_are_not_trained_on(tmp_path):
+    """A table that has all splits in it, and another one for validation."""
+    path = write_rows(tmp_path / "table.csv")
+    with pytest.raises(ValueError, match=r"table\.csv has a column `split`, so rows of validation and test would be"):
+        load_splits(DataArguments(train_file=str(path), validation_file=str(path)), 0)
+    with pytest.raises(ValueError, match="--validation_file and --test_file go with --train_file"):
+        load_splits(DataArguments(dataset_name="somewhere", test_file=str(path)), 0)

@@ -66,7 +66,9 @@ def to_sentiment(value: Any, where: str) -> float:
 
 def to_emotions(values: Any, where: str) -> dict[str, float]:
     """The six intensities by name, in [0, 3]. Raises ValueError for anything else."""
-    values = values.tolist() if isinstance(values, np.ndarray) else values
+    if isinstance(values, np.ndarray):
+        # The shape first: rows without values take no memory in an array, but much in a list.
+        values = values.tolist() if values.shape == (len(EMOTIONS),) else None
     if not isinstance(values, Sequence) or isinstance(values, (str, bytes)) or len(values) != len(EMOTIONS):
         raise ValueError(f"{where} is not the {len(EMOTIONS)} numbers of {', '.join(EMOTIONS)}.")
     return {

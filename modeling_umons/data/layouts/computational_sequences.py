@@ -162,6 +162,8 @@ def _check_dataset(dataset: "h5py.Dataset") -> None:
         raise _Faulty("is refused: its values lie in other files")
     if dataset.dtype.kind not in "fiuS" or dataset.shape is None:
         raise _Faulty(f"has the dtype {dataset.dtype}, expected numbers or byte strings")
+    if 0 in dataset.shape[1:]:  # any number of such rows takes no bytes
+        raise _Faulty(f"is refused: its shape {dataset.shape} has rows without values")
     declared = math.prod(dataset.shape) * dataset.dtype.itemsize
     chunk = math.prod(dataset.chunks) * dataset.dtype.itemsize if dataset.chunks else 0
     if max(declared, chunk) > MAX_RECORD_BYTES:

@@ -28,6 +28,7 @@ ROLES = {
     "audio": re.compile(r".*(covarep|coavarep|opensmile|acoustic).*"),
     "video": re.compile(r".*(facet|openface|visual).*"),
 }
+MAX_SEGMENTS = 10_000  # of one video: packed labels of nothing but zeros could declare millions in few bytes
 SILENCE = "sp"  # what the SDK's aligner writes for a short pause
 
 
@@ -85,9 +86,10 @@ class CsdFiles(Source):
                 segments.setdefault(parts[0], {})[key] = None
                 continue
             shape = labels.shape(key)
-            if len(shape) != 2:
+            if len(shape) != 2 or shape[1] != 7 or shape[0] > MAX_SEGMENTS:
                 raise ValueError(
-                    f"{labels.path}, {labels.root}/data/{key}/features has the shape {shape}, expected (segments, 7)."
+                    f"{labels.path}, {labels.root}/data/{key}/features has the shape {shape}, expected (segments, 7) "
+                    f"with at most {MAX_SEGMENTS} segments."
                 )
             segments.setdefault(key, {}).update(dict.fromkeys(f"{key}[{k}]" for k in range(shape[0])))
         if not any(segments.values()):
@@ -132,7 +134,7 @@ class CsdFiles(Source):
             if (sequence := self._sequences.get(role)) is not None and sequence.keys:
                 key = next(iter(sequence.keys))
                 shape = sequence.shape(key)
-                if len(shape) != 2 or shape[1] == 0:
+                if len(shape) != 2:
                     where = f"{sequence.path}, {sequence.root}/data/{key}/features"
                     raise ValueError(f"{where} has the shape {shape}, expected (frames, values).")
                 sizes[f"{role}_size"] = shape[1]

@@ -26,8 +26,9 @@ class ClipFolder(Source):
     What [`read_clip_table`] reads: clips with a `metadata.csv`, `.jsonl` or `.parquet`, without one, or a data set that
     `datasets` has saved.
 
-    The splits are those of the table's column `split`; without one they are the official ones of CMU-MOSEI, where any
-    video is of it; else all is "train". Features are those of `scripts/extract_features.py`.
+    The splits are those of the table's column `split` or of the folders that are named as splits; without either they
+    are the official ones of CMU-MOSEI, where any video is of it; else all is "train". Clips that a table beside them does
+    not name are left out. Features are those of `scripts/extract_features.py`.
 
     Args:
         modalities: any of text, audio and video; with text alone no clip is opened.
@@ -111,6 +112,7 @@ class ClipFolder(Source):
                 segments[split].append(segment_id)
             else:
                 self.left_out[segment_id] = f"{self._clips.rows[index]['file']}: {split}"
+        self.left_out |= {file: f"{file}: the table does not name it" for file in self._clips.unlisted}
         return {split: names for split, names in segments.items() if names}
 
     def _splits(self) -> list[str]:

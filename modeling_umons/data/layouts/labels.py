@@ -64,12 +64,15 @@ class LabelTables(Source):
         def number(name: str, *within: tuple[float, float]) -> float | None:
             return to_number(row[name], self._path, segment_id, name, *within)
 
+        start, end = number("start"), number("end")
+        if start is not None and end is not None and end < start:
+            raise ValueError(f"{self._path}, {segment_id}: it ends at {end} s, before it starts at {start} s.")
         return {
             "segment_id": segment_id,
             "video_id": row["video_id"] or None,
             "segment": to_count(row["segment"], self._path, segment_id, "segment"),
-            "start": number("start"),
-            "end": number("end"),
+            "start": start,
+            "end": end,
             "text": self._texts.get(segment_id) or None,
             "sentiment": number("sentiment", SENTIMENT_RANGE),
             **{name: number(name, EMOTION_RANGE) for name in EMOTIONS},

@@ -97,9 +97,12 @@ class MmsaPickle(Source):
         """The columns; the sizes of the features are those of the first segment that has some."""
         sizes = {}
         for key, column in MODALITIES.items():
-            shapes = [np.shape(c[key][0]) for _, ids, c in self._folds.values() if ids and c.get(key) is not None]
-            if shapes and len(shapes[0]) == 2 and shapes[0][1] > 0:
-                sizes[f"{column}_size"] = shapes[0][1]
+            columns = (columns.get(key) for _, _, columns in self._folds.values())
+            arrays = (array for values in columns if values is not None for array in values)
+            # What is no such array, such as lists of different lengths, is an error of its segment.
+            fitting = (a.shape[1] for a in arrays if isinstance(a, np.ndarray) and a.ndim == 2 and a.shape[1] > 0)
+            if (size := next(fitting, None)) is not None:
+                sizes[f"{column}_size"] = size
         return make_features(**sizes)
 
     def read(self, split: str, segment_id: str) -> dict[str, Any]:

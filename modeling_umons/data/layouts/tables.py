@@ -4,6 +4,7 @@
 
 import csv
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from ..columns import SPLIT_NAMES, SPLITS
 
 SENTIMENT_RANGE = (-3.0, 3.0)
 EMOTION_RANGE = (0.0, 3.0)
+MAX_COUNT_DIGITS = 18  # int64 holds every number of as many
 
 
 def read_csv(
@@ -25,8 +27,8 @@ def read_csv(
         key: the column that names a row, or what makes the name of a row.
 
     Raises:
-        OSError: the table is missing, or no text in UTF-8; ValueError: it lacks one of `columns`, a row has more or fewer
-        cells than the header, a row lacks its key, or two rows share one.
+        OSError: the table is missing, or no text in UTF-8; ValueError: it lacks one of `columns`, two columns share a name,
+        a row has more or fewer cells than the header, a row lacks its key, or two rows share one.
     """
     rows: dict[str, dict[str, str]] = {}
     try:
@@ -34,6 +36,8 @@ def read_csv(
             reader = csv.DictReader(file, strict=True)
             if missing := [name for name in columns if name not in (reader.fieldnames or ())]:
                 raise ValueError(f"{path} lacks the column(s) {missing}; it has {reader.fieldnames}.")
+            if twice := [name for name, number in Counter(reader.fieldnames).items() if name and number > 1]:
+                raise ValueError(f"{path} has the column(s) {twice} more than once: leave one of each.")
             for row in reader:
                 place = f"{path}, line {reader.line_num}"
                 if None in row or None in row.values():
@@ -90,7 +94,9 @@ def to_number(
 
 
 def to_count(value: str, path: Path, name: str, what: str) -> int:
-    """A whole number, 0 or more. Raises ValueError, naming the file and the segment, for any other text."""
+    """A whole number of at most 18 digits. Raises ValueError, naming the file and the segment, for any other text."""
     if not (value.isascii() and value.isdigit()):
         raise ValueError(f"{path}, {name}: {what} is {value!r}, which is no whole number.")
+    if len(value) > MAX_COUNT_DIGITS:
+        raise ValueError(f"{path}, {name}: {what} is {value:.30}, which has more than {MAX_COUNT_DIGITS} digits.")
     return int(value)

@@ -316,6 +316,18 @@ def test_arrays_that_the_file_does_not_hold(csd_folder):
         CsdFiles(csd_folder).read("train", FIRST)
 
 
+def test_rows_that_take_no_bytes(csd_folder):
+    name = "All Labels/data/-3g5yACwYnA/features"
+    change(csd_folder / LABELS, name, None, shape=(10**12, 0), maxshape=(None, 7), chunks=(1, 1), dtype="f4")
+    with pytest.raises(
+        ValueError, match=rf"{name} is refused: its shape \(1000000000000, 0\) has rows without values"
+    ):
+        _ = CsdFiles(csd_folder).segments
+    change(csd_folder / LABELS, name, None, shape=(10**5, 7), chunks=(1000, 7), dtype="i1")
+    with pytest.raises(ValueError, match=rf"{name} has the shape \(100000, 7\), expected .* at most 10000 segments"):
+        _ = CsdFiles(csd_folder).segments
+
+
 def test_nothing_of_other_files_is_read(csd_folder, tmp_path):
     secret = tmp_path / "secret.h5"
     with h5py.File(secret, "w") as file:

@@ -108,6 +108,20 @@ def test_a_folder_without_a_table_is_for_training(sounds):
     assert table["audio_features"].to_pylist() == [row["audio_features"].tolist()]
 
 
+def test_folders_of_splits_and_clips_that_no_table_names(sounds):
+    for name in ("a.wav", "b.wav"):
+        (sounds / name).unlink()
+    (sounds / "c").rename(sounds / "train")
+    for name in ("train/e.wav", "Test/d.wav", "f.wav"):
+        write_wav(sounds / name)
+    write_table(sounds / "train", {"file_name": "d.wav", "text": "so"})
+    source = ClipFolder(sounds)
+    assert source.segments == {"train": ["train/d[0]"], "test": ["Test/d[0]"]}
+    assert source.left_out == {name: f"{name}: the table does not name it" for name in ("f.wav", "train/e.wav")}
+    row = source.read("train", "train/d[0]")
+    assert (row["text"], row["audio_features"].shape[1]) == ("so", 80)
+
+
 def test_labels_and_splits_of_the_table(sounds):
     emotions = json.dumps(list(EMOTIONS.values()))
     write_table(

@@ -99,6 +99,12 @@ def test_labels_that_lack_a_column(tmp_path, column):
         _ = LabelTables(tmp_path).segments
 
 
+def test_a_column_that_stands_there_twice(tmp_path):
+    (tmp_path / "labels.csv").write_text(",".join([*LABEL_COLUMNS, "sentiment"]) + "\n")
+    with pytest.raises(ValueError, match=r"labels.csv has the column\(s\) \['sentiment'\] more than once"):
+        _ = LabelTables(tmp_path).segments
+
+
 def test_transcripts_that_lack_a_column(tmp_path):
     source = write(tmp_path, ROW)
     (tmp_path / "transcripts.csv").write_text("segment_id,words\n")
@@ -120,6 +126,8 @@ def test_a_segment_that_stands_there_twice(tmp_path):
         ("start", "soon", "start is 'soon', which is no number"),
         ("segment", "1.5", "segment is '1.5', which is no whole number"),
         ("segment", "", "segment is '', which is no whole number"),
+        ("segment", "9" * 20, "segment is 9{20}, which has more than 18 digits"),
+        ("end", "0.25", r"it ends at 0\.25 s, before it starts at 0\.5 s"),
     ],
 )
 def test_a_broken_segment_costs_itself_alone(tmp_path, column, value, message):

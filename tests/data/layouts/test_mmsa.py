@@ -69,6 +69,15 @@ def test_values_that_are_not_finite(mmsa_folder, rewrite_pickle):
     assert MmsaPickle(mmsa_folder).read("train", FIRST)["audio_features"].tolist() == [[0, 12, 13, 14, 15]]
 
 
+def test_ragged_lists_cost_their_segment_alone(mmsa_folder, rewrite_pickle):
+    ragged = [[[1.0, 2.0], [3.0]], np.ones((3, 2))]
+    rewrite_pickle(mmsa_folder / "aligned_50.pkl", lambda content: content["train"].update(vision=ragged))
+    source = MmsaPickle(mmsa_folder)
+    assert source.read("train", SECOND)["video_features"].tolist() == [[1, 1]] * 3
+    with pytest.raises(ValueError, match=r"aligned_50\.pkl, train, vision, .*\$_\$10 is a list, expected numbers"):
+        source.read("train", FIRST)
+
+
 def test_which_file(mmsa_folder):
     path = mmsa_folder / "aligned_50.pkl"
     (mmsa_folder / "unaligned_50.p").write_bytes(path.read_bytes())
@@ -137,7 +146,7 @@ def test_files_of_another_structure(mmsa_folder, rewrite_pickle, change, message
         ("regression_labels", np.zeros((2, 3)), "is a ndarray, expected a number"),
         ("raw_text", ["a", None], "is a NoneType, expected text"),
         ("audio", [np.zeros((4, 5)), np.zeros((4, 3))], r"has the shape \(4, 3\) .* of shape \(frames, 5\)"),
-        ("vision", np.zeros((2, 3)), r"has the shape \(3,\) .* of shape \(frames, 512\)"),
+        ("vision", np.zeros((2, 3)), r"has the shape \(3,\) .* of shape \(frames, 2\)"),
         ("vision", [np.zeros((3, 2)), None], "is a NoneType, expected numbers"),
         ("audio_lengths", [1, 5], r"is 5, expected a number from 0 to 4"),
         ("vision_lengths", [1, -1], r"is -1, expected a number from 0 to 3"),

@@ -1,11 +1,13 @@
 """The published implementation's pickles: every value, and broken files in words."""
 
 import pickle
+import tracemalloc
 
 import numpy as np
 import pytest
 
 from modeling_umons.data.layouts import open_source
+from modeling_umons.data.layouts.arrays import to_emotions
 from modeling_umons.data.layouts.umons import UmonsPickles
 from modeling_umons.data.original_pickle import read_pickle
 
@@ -166,3 +168,13 @@ def test_a_wrong_segment_is_an_error_of_its_own(umons_folder, rewrite_pickle, pa
     assert source.read("train", "-3g5yACwYnA[0]")["text"] == "That's fine"
     with pytest.raises(ValueError, match=rf"train_{part}\.p, -3g5yACwYnA\[1\],? ?.*{message}"):
         source.read("train", "-3g5yACwYnA[1]")
+
+
+def test_emotions_that_are_rows_without_values():
+    values = np.empty((10**6, 0), dtype=np.float32)
+    tracemalloc.start()
+    with pytest.raises(ValueError, match="is not the 6 numbers of happy, sad"):
+        to_emotions(values, "emotion")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2**20  # a list of as many lists takes 64 MB
