@@ -2,17 +2,15 @@
 # SPDX-License-Identifier: MIT
 """Pipeline for UMONS: a clip, a sound or words in; sentiment and emotions out."""
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
 import torch
 from transformers.pipelines.base import ChunkPipeline
-from transformers.utils import logging
 
-from .segments_umons import Segment, as_dict, iter_segments
+from .segments_umons import Segment, as_dict, iter_segments, transcribe
 
-
-logger = logging.get_logger(__name__)
 
 MODALITY_OF_MASK = {"attention_mask": "text", "input_features_mask": "audio", "video_features_mask": "video"}
 
@@ -30,22 +28,34 @@ class MultimodalEmotionPipeline(ChunkPipeline):
     {'sentiment': 1.2, 'emotions': [{'label': 'happy', 'score': 0.9}, ...], 'modalities': ['text', 'audio']}
     ```
 
-    An input is a path, a URL or the bytes of a clip or sound file; or a dict with any of `text` (a string), `audio` (a
-    path, a URL, bytes, or a waveform (samples,) with `sampling_rate` in Hz beside it; also what `datasets.Audio` gives)
-    and `video` (a path, a URL or bytes, whose sound is used unless `audio` is given, or frames at the rate of the video
-    processor); or a list or generator of those. Of a file of which one answer is wanted, the first two minutes are read.
-    Pictures count in a model with a video tower. A clip without sound is no error where there is `text` to go on with. Raises ValueError for an input in which there is
-    nothing that the model can use, and OSError for a file that cannot be read.
+    An input is a path, a URL or the bytes of a clip or sound file; or what a column of `datasets.Audio` or
+    `datasets.Video` holds; or a dict with any of
+        text (`str`): what is said.
+        words (`list[dict]`): the same word by word, `{"word": "glad", "timestamp": (start, end)}` with seconds from the
+            beginning of the file, as a `transcriber` gave them: so that words can be cut into segments.
+        audio: a path, a URL, bytes, or a waveform (samples,) with `sampling_rate` in Hz beside it; also what
+            `datasets.Audio` gives.
+        video: a path, a URL or bytes, whose sound is used unless `audio` is given; or frames (num_frames, height, width,
+            3) at the rate of the video processor; also what `datasets.Video` gives.
+    or a list, generator or `KeyDataset` of those, with `batch_size`. Of a file of which one answer is wanted, the first
+    two minutes are read. Pictures count in a model with a video tower. A clip without sound is no error where there is
+    `text` to go on with. A stretch of a file in which there is nothing has no answer, but for `modalities`, an empty
+    list. Raises ValueError for an input in which there is nothing that the model can use, and OSError for a file that
+    cannot be read. Results are plain numbers and strings, which `json.dumps` takes.
 
     Options, here or in the call:
         top_k (`int`, *optional*): how many emotions to give, the likeliest first. All by default.
         segment_s (`float`, *optional*): cut the clip in segments of this many seconds and give a list of results, each
-            with its `timestamp` (start, end) in seconds. Files are read window by window, however long they are. What
-            is left at the end joins in unless it is shorter than a frame of the model's sound.
+            with its `timestamp` (start, end) in seconds. Files are read window by window, however long they are, and
+            [`~MultimodalEmotionPipeline.stream`] gives each result as soon as it is there. What is left at the end
+            joins in unless it is shorter than a frame of the model's sound. Of a segment that is longer than the model
+            hears, the beginning counts. Silence, below the smallest step of 16-bit sound, is nothing.
         return_timestamps (`bool`, *optional*): the same, with segments as long as the model hears at most.
-        transcriber (an `automatic-speech-recognition` pipeline, *optional*): hears the words where no `text` is given.
-            Results then have its `text` and, if it can tell, `words` with the `timestamp` of each.
+        transcriber (an `automatic-speech-recognition` pipeline, *optional*): hears the words where neither `text` nor
+            `words` are given. Results then have its `text` and, if it can tell, `words` with the `timestamp` of each.
+            One that can tell hears 30 seconds at once, of which segments get the words that are spoken in them.
         return_attention (`bool`, *optional*): add `attention`, for each modality where its final glimpse looked.
+            ValueError for a model without glimpses.
     """
 
     _load_processor = True
@@ -65,13 +75,13 @@ class MultimodalEmotionPipeline(ChunkPipeline):
     ):
         if unknown:
             raise ValueError(f"Unknown option(s) {sorted(unknown)}: see the help of {type(self).__name__}.")
-        preprocess, postprocess = {}, {}
+        preprocess, forward, postprocess = {}, {}, {}
         if return_timestamps and segment_s is None:
             extractor = self.processor.feature_extractor
             segment_s = extractor.max_length * extractor.frame_duration
         if segment_s is not None:
-            if not segment_s > 0:
-                raise ValueError(f"`segment_s` is {segment_s}: a segment must be longer than 0 seconds.")
+            if not 0 < segment_s < math.inf:
+                raise ValueError(f"`segment_s` is {segment_s}: a segment must be longer than 0 seconds, and end.")
             preprocess["segment_s"] = postprocess["segment_s"] = segment_s
         if transcriber is not None:
             preprocess["transcriber"] = transcriber
@@ -80,54 +90,89 @@ class MultimodalEmotionPipeline(ChunkPipeline):
                 raise ValueError(f"`top_k` is {top_k}: ask for at least one emotion.")
             postprocess["top_k"] = top_k
         if return_attention is not None:
-            postprocess["return_attention"] = return_attention
-        return preprocess, {}, postprocess
+            forward["return_attention"] = postprocess["return_attention"] = return_attention
+        return preprocess, forward, postprocess
 
-    def preprocess(self, inputs, segment_s: float | None = None, transcriber=None) -> Iterator[dict[str, Any]]:
-        """Yields the model's inputs for each segment, batch axis of 1, every modality of the model in each."""
+    @property
+    def labels(self) -> list[str]:
+        """Names of the scores that results have, in the order of the model; none for a model of sentiment alone."""
+        config = self.model.config
+        if config.problem_type == "regression" or config.num_labels == 1:
+            return []
+        names = [config.id2label[i] for i in range(config.num_labels)]
+        return names[1:] if getattr(config, "joint_sentiment", False) else names
+
+    def __call__(self, inputs, **options):
+        """
+        The result of an input, or of each of a list; of a generator or `KeyDataset` an iterator over the results.
+
+        Args:
+            inputs: as the class says.
+            options: those of the class, and `batch_size`: inputs, or segments of them, that the model takes at once.
+        """
+        if isinstance(inputs, list) and not inputs:
+            return []  # transformers would look at the first one
+        return super().__call__(inputs, **options)
+
+    def stream(
+        self, inputs, segment_s: float | None = None, batch_size: int | None = None, **options
+    ) -> Iterator[dict[str, Any]]:
+        """
+        The results of the segments of one input, each as soon as it is there, in memory that does not grow with the file.
+
+        Args:
+            inputs: one input, as the class says.
+            segment_s: seconds of a segment; as long as the model hears at most by default.
+            batch_size: segments that the model takes at once.
+            options: the others of the class.
+        """
+        segment_s = segment_s or self._preprocess_params.get("segment_s")
+        given = self._sanitize_parameters(segment_s=segment_s, **{"return_timestamps": True, **options})
+        set_before = (self._preprocess_params, self._forward_params, self._postprocess_params)
+        preprocess, forward, postprocess = ({**before, **new} for before, new in zip(set_before, given, strict=True))
+        batch_size = batch_size or self._batch_size or 1
+        for results in self.get_iterator(
+            [inputs], 0, batch_size, {**preprocess, "stream": True}, forward, postprocess
+        ):
+            yield from results
+
+    def preprocess(
+        self, inputs, segment_s: float | None = None, transcriber=None, stream: bool = False
+    ) -> Iterator[dict[str, Any]]:
+        """
+        Yields the model's inputs for each segment, batch axis of 1, every modality of the model in each. The results of
+        segments are put together up to the one that `is_last`; each is in a `stream`.
+        """
         config, video_processor = self.model.config, self.processor.video_processor
         inputs = as_dict(inputs)
         if "text" not in config.modalities:
             inputs.pop("text", None)
-        transcribes = transcriber is not None and "text" in config.modalities and "text" not in inputs
+            inputs.pop("words", None)
+        knows_words = "text" in inputs or "words" in inputs
+        transcribes = transcriber is not None and "text" in config.modalities and not knows_words
         segments = iter_segments(
             inputs,
             segment_s,
             listens="audio" in config.modalities or transcribes,
-            looks=config.video_tower is not None,
+            looks=self._has_tower,
             shortest_s=self.processor.feature_extractor.frame_duration,
             frame_rate=video_processor.frame_rate,
             size=(video_processor.size["height"], video_processor.size["width"]),
         )
+        if transcribes:
+            segments = transcribe(segments, transcriber)
         segment = next(segments)
         while segment is not None:
             following = next(segments, None)
-            if transcribes and segment.audio is not None:
-                self._transcribe(segment, transcriber)
             item = self._process(segment)
             if segment_s is None and not any(item[mask].any() for mask in MODALITY_OF_MASK if mask in item):
                 raise ValueError(self._nothing_in(segment.text))
-            yield {**item, "is_last": following is None}
+            yield {**item, "is_last": stream or following is None}
             segment = following
 
-    def _transcribe(self, segment: Segment, transcriber):
-        """Fills in the words of a segment, and when each is spoken if the transcriber can tell."""
-        sound = {"raw": segment.audio, "sampling_rate": segment.sampling_rate}
-        try:
-            heard = transcriber(dict(sound), return_timestamps="word")  # a copy: pipelines empty what they are given
-        except ValueError as error:
-            logger.warning_once(f"The transcriber gives words without time stamps: {error}")
-            heard = transcriber(dict(sound))
-        segment.text = heard["text"]
-        segment.words = [
-            {
-                "word": chunk["text"].strip(),
-                "timestamp": tuple(
-                    None if time is None else round(segment.start + time, 3) for time in chunk["timestamp"]
-                ),
-            }
-            for chunk in heard.get("chunks", [])
-        ]
+    @property
+    def _has_tower(self) -> bool:
+        return getattr(self.model.config, "video_tower", None) is not None
 
     def _process(self, segment: Segment) -> dict[str, Any]:
         """Tensors for the model, of the same names in every segment, so that segments make batches."""
@@ -153,7 +198,7 @@ class MultimodalEmotionPipeline(ChunkPipeline):
                 )
                 item["offset"] = float(frames.pop("offsets")[0])
                 item.update(frames)
-        if config.video_tower is not None:
+        if self._has_tower:
             item["video_features"] = torch.zeros(1, 1, config.video_feature_size)
             item["video_features_mask"] = torch.zeros(1, 1, dtype=torch.long)
             if segment.frames is not None:
@@ -167,7 +212,7 @@ class MultimodalEmotionPipeline(ChunkPipeline):
     def _nothing_in(self, text: str | None) -> str:
         modalities = self.model.config.modalities
         remedies = {"text": "{'text': ...} with words", "audio": "a file with sound"}
-        if self.model.config.video_tower is not None:
+        if self._has_tower:
             remedies["video"] = "a clip with pictures"
         return (
             f"There is nothing in this input for a model of {' and '.join(modalities)}"
@@ -175,23 +220,35 @@ class MultimodalEmotionPipeline(ChunkPipeline):
             f"pass {' or '.join(remedies[m] for m in modalities if m in remedies)}."
         )
 
-    def _forward(self, model_inputs: dict[str, Any]) -> dict[str, Any]:
+    def _forward(self, model_inputs: dict[str, Any], return_attention: bool = False) -> dict[str, Any]:
         tensors = {name: value for name, value in model_inputs.items() if isinstance(value, torch.Tensor)}
         masks = {name: tensors[name].bool() for name in MODALITY_OF_MASK if name in tensors}
         # Stretches of a file in which there is nothing stay out of the model.
         rows = torch.stack([mask.any(dim=1) for mask in masks.values()]).any(dim=0)
         logits = torch.full((len(rows), self.model.config.num_labels), torch.nan)
-        weights = {name: torch.zeros(mask.shape) for name, mask in masks.items()}
+        weights = {name: torch.zeros(mask.shape) for name, mask in masks.items()} if return_attention else {}
         if rows.any():
-            outputs = self.model(
-                **{name: tensor[rows] for name, tensor in tensors.items()}, output_glimpse_weights=True
-            )
-            logits[rows.cpu()] = outputs.logits.float().cpu()
-            for name, glimpse in zip(masks, outputs.glimpse_weights[-len(masks) :], strict=True):
+            asked = {"output_glimpse_weights": True} if return_attention else {}
+            given = {name: tensor[rows] for name, tensor in tensors.items()}
+            if getattr(self.model.config, "takes_conversations", False):  # each input, or segment, is one by itself
+                given = {name: tensor[:, None] for name, tensor in given.items()}
+            outputs = self.model(**given, **asked)
+            logits[rows.cpu()] = outputs.logits.float().cpu().reshape(-1, self.model.config.num_labels)
+            if return_attention and getattr(outputs, "glimpse_weights", None) is None:
+                raise ValueError(
+                    f"`return_attention=True` wants to know where the model looked, but a {type(self.model).__name__} has "
+                    "no glimpses: leave it out."
+                )
+            for name, glimpse in zip(weights, outputs.glimpse_weights[-len(masks) :] if weights else (), strict=True):
                 # A model with `legacy_masking` pads to its full length.
                 weights[name][rows.cpu()] = glimpse.squeeze(-1)[:, : masks[name].shape[1]].float().cpu()
+        if not logits[rows.cpu()].isfinite().all():
+            raise ValueError(
+                "The model answers with NaN or infinite numbers: its weights are damaged, or too large for its dtype "
+                f"({self.model.dtype}). Load it with `dtype=torch.float32`, or train it anew."
+            )
         plain = {name: value for name, value in model_inputs.items() if name not in tensors}
-        glimpses = {f"{MODALITY_OF_MASK[name]}_weights": weights[name] for name in masks}
+        glimpses = {f"{MODALITY_OF_MASK[name]}_weights": weights[name] for name in weights}
         lengths = {f"{MODALITY_OF_MASK[name]}_length": mask.sum(dim=1).cpu() for name, mask in masks.items()}
         return {"logits": logits, **glimpses, **lengths, **plain}
 
@@ -223,12 +280,11 @@ class MultimodalEmotionPipeline(ChunkPipeline):
 
     def _answer(self, logits: torch.Tensor, top_k: int | None) -> dict[str, Any]:
         """What the logits (num_labels,) of one segment mean, by the kind of model."""
-        config = self.model.config
-        if config.problem_type == "regression" or config.num_labels == 1:
+        config, names = self.model.config, self.labels
+        if not names:
             return {"sentiment": logits[0].item()}
-        names = [config.id2label[i] for i in range(config.num_labels)]
-        if config.joint_sentiment:
-            return {"sentiment": logits[0].item(), "emotions": _ranked(names[1:], logits[1:].sigmoid(), top_k)}
+        if getattr(config, "joint_sentiment", False):
+            return {"sentiment": logits[0].item(), "emotions": _ranked(names, logits[1:].sigmoid(), top_k)}
         if config.problem_type == "multi_label_classification":
             return {"emotions": _ranked(names, logits.sigmoid(), top_k)}
         scores = logits.softmax(dim=0)

@@ -12,22 +12,32 @@
 # limitations under the License.
 """What a pipeline is given, as segments: the words, sound and pictures of a stretch of time."""
 
+import math
 import os
+from collections import deque
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import zip_longest
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from transformers.utils import logging
 
 from .media import WHOLE_S, Clip, iter_windows
 
 
+logger = logging.get_logger(__name__)
+
 # What a dict of inputs may hold.
-INPUT_NAMES = ("text", "audio", "sampling_rate", "video")
+INPUT_NAMES = ("text", "words", "audio", "sampling_rate", "video")
+# What a dict in the place of `audio` or `video` may hold, beside the `sampling_rate` of the first two.
+FILE_NAMES = ("array", "raw", "bytes", "path")
+SILENCE = 2.0**-15  # the smallest step of 16-bit sound: a segment that stays below it is silent
+STRETCH_S = 30.0  # seconds that a transcriber hears at once, as long as Whisper's window
 
 
 @dataclass
@@ -35,7 +45,8 @@ class Segment:
     """
     Attributes:
         text: what is said in it; `None` where nobody has told.
-        words: what a transcriber heard, word by word; `None` where none listened, empty where it knows no times.
+        words: as given or heard, each with its `timestamp` (start, end) in seconds from the beginning of the file; `None`
+            where nobody has told, empty where there is none, or a transcriber knows no times.
         start, end: seconds from the beginning of the file; `None` for words alone.
         audio: (samples,) in [-1, 1] at `sampling_rate` Hz, or `None`.
         frames: uint8 (num_frames, height, width, 3), or `None`.
@@ -56,6 +67,12 @@ def as_dict(inputs) -> dict[str, Any]:
         if isinstance(inputs, str) and not _is_file_or_url(inputs):
             raise ValueError(f"{inputs!r:.200} is neither a file nor a URL. To analyse words, pass {{'text': ...}}.")
         return {"video": inputs}
+    # A column of `datasets.Audio` or `datasets.Video` alone, or the waveform that speech pipelines take.
+    if _is_decoder(inputs) or (
+        isinstance(inputs, dict) and set(FILE_NAMES) & set(inputs) and set(inputs) <= {*FILE_NAMES, "sampling_rate"}
+    ):
+        is_sound = hasattr(inputs, "get_all_samples") or (isinstance(inputs, dict) and "sampling_rate" in inputs)
+        inputs = {"audio" if is_sound else "video": inputs}
     if not isinstance(inputs, dict):
         raise ValueError(
             f"An input is a path, a URL, bytes, or a dict with any of {', '.join(INPUT_NAMES)}, not {type(inputs).__name__}."
@@ -67,6 +84,9 @@ def as_dict(inputs) -> dict[str, Any]:
         inputs.update(_from_datasets(name, inputs.get(name)))
     if not isinstance(inputs.get("text", ""), str):
         raise ValueError(f"`text` must be a string, not {type(inputs['text']).__name__}.")
+    if "words" in inputs:
+        words = inputs["words"] if isinstance(inputs["words"], (list, tuple)) else [inputs["words"]]
+        inputs["words"] = [_as_word(word) for word in words]
     return inputs
 
 
@@ -91,13 +111,141 @@ def iter_segments(
         frame_rate: of the frames, in Hz.
         size: of the frames, (height, width).
     """
-    text, sound, video = inputs.get("text"), inputs.get("audio"), inputs.get("video")
-    if segment_s is not None and text is not None:
+    text, words = inputs.get("text"), inputs.get("words")
+    if segment_s is not None and text is not None and words is None:
         raise ValueError(
-            "`text` cannot be cut into segments, as nothing says when its words are spoken: pass `transcriber=` "
-            "instead of `text`, or leave `segment_s` and `return_timestamps` out."
+            "`text` cannot be cut into segments, as nothing says when its words are spoken: pass `words` with their "
+            "time stamps beside it, or `transcriber=` instead of it, or leave `segment_s` and `return_timestamps` out."
         )
-    window_s = segment_s or WHOLE_S
+    if words is not None and text is None:
+        text = " ".join(word["word"] for word in words)
+    tracks = _tracks(inputs, text, segment_s or WHOLE_S, listens, looks, frame_rate, size)
+    if not tracks and segment_s is not None:
+        if not words:
+            raise ValueError("There is no sound to cut into segments: leave `segment_s` and `return_timestamps` out.")
+        tracks = [_cut_time(max(_middle(word) for word in words), segment_s)]
+
+    queue = deque(sorted(words or (), key=_middle))
+    index = segment = None
+    for index, clips in enumerate(zip_longest(*tracks)):
+        following = _join([clip for clip in clips if clip is not None])
+        if index > 0 and following.end - following.start < min(segment_s, shortest_s) - 1e-3:
+            break  # a rest of some milliseconds: codecs pad, and segments are of whole samples
+        segment = following
+        if segment_s is None:
+            segment.text, segment.words = text, words
+            yield segment
+            for track in tracks:
+                track.close()
+            return
+        if segment.audio is not None and np.abs(segment.audio).max(initial=0) < SILENCE:
+            segment.audio = None
+        if words is not None:
+            _deal(queue, segment)
+        yield segment
+    if index is None:  # words alone, or pictures where only sound counts
+        yield Segment(text, words)
+    elif queue:
+        logger.warning(
+            f"{len(queue)} of the {len(words)} words are left out, as they are spoken after the end of the file, at "
+            f"{segment.end:.1f} s: is the `timestamp` of words in seconds?"
+        )
+
+
+def transcribe(segments: Iterator[Segment], transcriber) -> Iterator[Segment]:
+    """
+    Fills in the words of segments, and when each is spoken if the transcriber can tell.
+
+    Cuts fall into words. So one that can tell hears half a minute at once, and its words are dealt out to the segments
+    they are spoken in; one that cannot hears each segment alone.
+    """
+    knows_times = True
+    for stretch in _stretches(segments):
+        heard = [segment for segment in stretch if segment.audio is not None]
+        if knows_times and len(heard) > 1:
+            whole = _join_sound(heard)
+            _listen(whole, transcriber)
+            knows_times = bool(whole.words) or not whole.text.strip()
+            queue = deque(whole.words)
+            heard[-1].end, end = math.inf, heard[-1].end  # what is late belongs to the last one
+            for segment in heard:
+                _deal(queue, segment, " " if " " in whole.text.strip() else "")
+            heard[-1].end = end
+        if not knows_times or len(heard) == 1:
+            for segment in heard:
+                _listen(segment, transcriber)
+        yield from stretch
+
+
+def _stretches(segments: Iterator[Segment]) -> Iterator[list[Segment]]:
+    stretch = []
+    for segment in segments:
+        if stretch and segment.end - stretch[0].start > STRETCH_S:
+            yield stretch
+            stretch = []
+        stretch.append(segment)
+    yield stretch
+
+
+def _join_sound(segments: list[Segment]) -> Segment:
+    start, rate = segments[0].start, segments[0].sampling_rate
+    first = [round((segment.start - start) * rate) for segment in segments]
+    audio = np.zeros(first[-1] + len(segments[-1].audio), np.float32)
+    for offset, segment in zip(first, segments, strict=True):
+        audio[offset : offset + len(segment.audio)] = segment.audio
+    return Segment(start=start, end=segments[-1].end, audio=audio, sampling_rate=rate)
+
+
+def _listen(segment: Segment, transcriber):
+    sound = {"raw": segment.audio, "sampling_rate": segment.sampling_rate}
+    try:
+        heard = transcriber(dict(sound), return_timestamps="word")  # a copy: pipelines empty what they are given
+    except ValueError as error:
+        logger.warning_once(f"The transcriber gives words without time stamps: {error}")
+        heard = transcriber(dict(sound))
+    segment.text = heard["text"]
+    segment.words = [
+        {
+            "word": chunk["text"].strip(),
+            "timestamp": tuple(
+                None if time is None else round(segment.start + float(time), 3) for time in chunk["timestamp"]
+            ),
+        }
+        for chunk in heard.get("chunks", [])
+    ]
+
+
+def _deal(queue: deque, segment: Segment, separator: str = " "):
+    """Moves the words that are spoken before the end of a segment from the queue to it."""
+    segment.words = []
+    while queue and _middle(queue[0]) < segment.end:
+        segment.words.append(queue.popleft())
+    segment.text = separator.join(word["word"] for word in segment.words)
+
+
+def _middle(word: dict[str, Any]) -> float:
+    """When a word is spoken, in seconds; at once where its time is not known."""
+    times = [time for time in word["timestamp"] if time is not None]
+    return sum(times) / len(times) if times else 0.0
+
+
+def _as_word(word) -> dict[str, Any]:
+    try:
+        text, (start, end) = word["word"], word["timestamp"]
+        times = [None if time is None else float(time) for time in (start, end) if isinstance(time, Real | None)]
+        if isinstance(text, str) and len(times) == 2 and all(t is None or 0 <= t < math.inf for t in times):
+            return {"word": text, "timestamp": tuple(times)}
+    except (KeyError, TypeError, ValueError):
+        pass
+    raise ValueError(
+        f"`words` holds {word!r:.100}: a word is {{'word': 'glad', 'timestamp': (start, end)}}, with seconds from the "
+        "beginning of the file."
+    )
+
+
+def _tracks(inputs, text, window_s, listens, looks, frame_rate, size) -> list[Iterator[Clip]]:
+    """What is heard and seen of an input, each in windows."""
+    sound, video = inputs.get("audio"), inputs.get("video")
     tracks = []
     if sound is not None and listens:
         if _is_file(sound):
@@ -113,27 +261,20 @@ def iter_segments(
         met = iter_windows(video, window_s, audio=hears_clip, video=looks, frame_rate=frame_rate, size=size)
         tracks.append(met if text is None else _silent_is_no_error(met, video))
 
-    if not tracks and segment_s is not None:
-        raise ValueError("There is no sound to cut into segments: leave `segment_s` and `return_timestamps` out.")
-    index = None
-    for index, clips in enumerate(zip_longest(*tracks)):
-        segment = _join(text, [clip for clip in clips if clip is not None])
-        if index > 0 and segment.end - segment.start < min(window_s, shortest_s) - 1e-3:
-            return  # a rest of some milliseconds: codecs pad, and segments are of whole samples
-        yield segment
-        if segment_s is None:
-            for track in tracks:
-                track.close()
-            return
-    if index is None:  # words alone, or pictures where only sound counts
-        yield Segment(text)
+    return tracks
 
 
-def _join(text: str | None, clips: list[Clip]) -> Segment:
+def _join(clips: list[Clip]) -> Segment:
     heard = next((clip for clip in clips if clip.audio is not None), clips[0])
     seen = next((clip.frames for clip in clips if clip.frames is not None), None)
     end = max(clip.start + clip.duration for clip in clips)
-    return Segment(text, None, clips[0].start, end, heard.audio, heard.sampling_rate, seen)
+    return Segment(None, None, clips[0].start, end, heard.audio, heard.sampling_rate, seen)
+
+
+def _cut_time(last: float, window_s: float) -> Iterator[Clip]:
+    """Empty windows up to the one with the last word in it."""
+    for index in range(int(last / window_s) + 1):
+        yield Clip(None, None, np.zeros(0), window_s, 0, index * window_s)
 
 
 def _cut_waveform(sound, rate: float | None, window_s: float) -> Iterator[Clip]:
@@ -180,17 +321,30 @@ def _is_file_or_url(text: str) -> bool:
     return text.lower().startswith(("http://", "https://")) or os.path.exists(text)  # a long text is no error to it
 
 
+def _is_decoder(value: Any) -> bool:
+    """Whether it is what `datasets.Audio` or `datasets.Video` decode to."""
+    return hasattr(value, "get_all_samples") or hasattr(value, "get_frame_at")
+
+
 def _from_datasets(name: str, value: Any) -> dict[str, Any]:
     """What `datasets.Audio` and `datasets.Video` give, in this pipeline's words: decoded, or left undecoded."""
+    if _is_decoder(value):
+        # The file they keep is read in bounded memory, and has the sound of a video.
+        encoded = getattr(value, "_hf_encoded", None) or {}
+        if encoded.get("bytes") or (_is_file(encoded.get("path")) and os.path.exists(encoded["path"])):
+            return {name: encoded.get("bytes") or encoded["path"]}
+        if hasattr(value, "get_all_samples"):
+            return {"audio": value["array"], "sampling_rate": value["sampling_rate"]}
+        raise ValueError(f"`{name}` is a video decoder that does not know its file: pass the file's path or bytes.")
     if not isinstance(value, dict):
-        is_decoder = hasattr(value, "get_all_samples")
-        return {"audio": value["array"], "sampling_rate": value["sampling_rate"]} if is_decoder else {}
-    for key in ("array", "raw"):
+        return {}
+    for key in FILE_NAMES:
         if value.get(key) is not None:
-            return {name: value[key], "sampling_rate": value.get("sampling_rate")}
-    for key in ("bytes", "path"):
-        if value.get(key) is not None:
-            return {name: value[key]}
+            return (
+                {name: value[key], "sampling_rate": value.get("sampling_rate")}
+                if key in ("array", "raw")
+                else {name: value[key]}
+            )
     raise ValueError(
         f"`{name}` is a dict of {sorted(value)}: it needs `array` and `sampling_rate`, `bytes` or `path`."
     )
