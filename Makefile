@@ -7,7 +7,7 @@ LAUNCH := $(BIN)/accelerate launch --quiet --config_file scripts/recipes/acceler
 # The code beside them in hub/umons-mini is linked, not copied.
 MINI_FILES := README.md config.json model.safetensors preprocessor_config.json processor_config.json report tokenizer.json tokenizer_config.json
 
-.PHONY: demo test mini lint clean
+.PHONY: demo test space mini lint clean
 
 demo: $(INSTALLED)
 	$(LAUNCH) scripts/train.py scripts/recipes/sample.yaml
@@ -20,6 +20,10 @@ demo: $(INSTALLED)
 
 test: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile
+
+# The page on which people try the model: http://127.0.0.1:7860
+space: $(INSTALLED)
+	$(BIN)/python hub/space/app.py
 
 # Trains umons-mini anew from a folder with mosi, mosei, meld and ravdess: make mini DATA=folder
 mini: $(INSTALLED)
@@ -37,5 +41,5 @@ clean:
 
 $(INSTALLED): setup.py
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install -e ".[train,data,glove,serve,ray,dev]"
+	$(BIN)/python -m pip install -e ".[train,data,glove,serve,space,onnx,ray,dev]"
 	touch $@

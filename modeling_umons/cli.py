@@ -15,6 +15,27 @@ PREDICT_HELP = """Predict sentiment and emotions of clips, sound files and words
 
 One file that cannot be read does not stop the others; the exit status is then 1.
 """
+TIMELINE_HELP = """Show how sentiment and emotions change in a clip or sound file, from segment to segment.
+
+    umons timeline talk.mp4
+    umons timeline talk.mp4 --output talk.csv talk.vtt talk.png
+    umons timeline talk.mp4 --transcriber openai/whisper-base --output talk.srt
+
+The suffix of an output says its format: .csv or .json for the numbers, .srt or .vtt for captions with
+the strongest emotion, .png or .svg for a picture. Files of any length are read segment by segment, and
+outputs are written whole or not at all. The exit status is 1 if the file cannot be read.
+"""
+SERVE_HELP = """Answer requests over HTTP: POST /predict, GET /health, GET /metrics.
+
+    umons serve --port 8000
+    curl localhost:8000/predict -H "Content-Type: video/mp4" --data-binary @clip.mp4
+    curl localhost:8000/predict -H "Content-Type: application/json" \\
+      -d '{"inputs": {"text": "what a wonderful day"}, "parameters": {"top_k": 3}}'
+
+Inputs are a URL, {"text", "audio", "video"} with media in base64 or as URLs, or a list of those;
+parameters are top_k, segment_s, return_timestamps and return_attention. Nobody is asked who they
+are: before others can reach it, put a proxy in front that does ask, and that speaks HTTPS.
+"""
 DEFAULT_MODEL = Path(__file__).resolve().parent.parent / "hub" / "umons-mini"
 
 
@@ -29,15 +50,57 @@ def make_parser() -> argparse.ArgumentParser:
     )
     predict.add_argument("files", nargs="*", metavar="FILE", help="clips or sound files, or URLs of them")
     predict.add_argument("--text", help="what is said in the file, or words alone")
-    predict.add_argument(
-        "--model", help=f"a folder or Hub repository (default: {DEFAULT_MODEL.parent.name}/{DEFAULT_MODEL.name})"
-    )
     predict.add_argument("--json", action="store_true", help="print a JSON list, one entry for each input, in order")
     predict.add_argument("--plot", type=Path, metavar="out.png", help="draw the scores and where the model looked")
-    predict.add_argument(
+    _add_model_arguments(predict)
+
+    timeline = commands.add_parser(
+        "timeline",
+        help="show how they change in a clip",
+        description=TIMELINE_HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    timeline.add_argument("file", metavar="FILE", help="a clip or sound file, or the URL of one")
+    timeline.add_argument("--segment_s", type=float, default=5.0, help="seconds of a segment (default: 5)")
+    timeline.add_argument("--output", nargs="+", type=Path, default=[], metavar="PATH", help="files to write")
+    words = timeline.add_mutually_exclusive_group()
+    words.add_argument("--transcriber", metavar="MODEL", help="a speech recognition model, which hears the words")
+    words.add_argument(
+        "--words",
+        type=Path,
+        metavar="PATH",
+        help='a JSON list of words, as a transcriber gives them: [{"word": "glad", "timestamp": [0.5, 0.9]}, ...]',
+    )
+    timeline.add_argument("--json", action="store_true", help="print a JSON list, one entry for each segment")
+    _add_model_arguments(timeline)
+
+    serve = commands.add_parser(
+        "serve",
+        help="answer requests over HTTP",
+        description=SERVE_HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    serve.add_argument("--host", default="127.0.0.1", help="address to listen at (default: this machine alone)")
+    serve.add_argument("--port", type=int, default=8000, help="port to listen at (default: 8000; 0: any that is free)")
+    serve.add_argument("--max_batch_size", type=int, default=8, help="requests answered at once (default: 8)")
+    serve.add_argument(
+        "--max_wait_ms", type=float, default=5.0, help="how long a request waits for others in its batch (default: 5)"
+    )
+    serve.add_argument("--max_queue", type=int, default=64, help="requests inside; others get 503 (default: 64)")
+    serve.add_argument("--timeout_s", type=float, default=30.0, help="seconds for a request (default: 30)")
+    serve.add_argument("--max_media_mb", type=int, default=23, help="of one request, in MiB (default: 23)")
+    serve.add_argument("--max_clip_s", type=float, default=600.0, help="of a clip that is cut (default: 600)")
+    _add_model_arguments(serve)
+    return parser
+
+
+def _add_model_arguments(command: argparse.ArgumentParser):
+    command.add_argument(
+        "--model", help=f"a folder or Hub repository (default: {DEFAULT_MODEL.parent.name}/{DEFAULT_MODEL.name})"
+    )
+    command.add_argument(
         "--trust_remote_code", action="store_true", help="let a model that is not of this package bring its own code"
     )
-    return parser
 
 
 def predict(arguments: argparse.Namespace) -> int:
@@ -78,6 +141,102 @@ def predict(arguments: argparse.Namespace) -> int:
     return int(failed)
 
 
+def timeline(arguments: argparse.Namespace) -> int:
+    """Prints the segments of a file as they come and writes what is asked for; returns the exit status."""
+    from .timeline import check_paths, write_timeline
+
+    check_paths(arguments.output)
+    inputs = {"video": arguments.file}
+    if arguments.words is not None:
+        inputs["words"] = read_words(arguments.words)
+    recognize = load_pipeline(arguments.model, arguments.trust_remote_code)
+    options = {"segment_s": arguments.segment_s}
+    if arguments.transcriber is not None:
+        options["transcriber"] = load_transcriber(arguments.transcriber)
+    segments = recognize.stream(inputs, **options)
+    shown = print_json(segments) if arguments.json else print_table(segments)
+    try:
+        write_timeline(shown, *arguments.output, labels=recognize.labels, title=Path(arguments.file).name)
+    except OSError as error:
+        print(f"umons: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def print_table(segments):
+    """Passes segments on, and prints a line for each."""
+    from .timeline import describe, format_time
+
+    print(f"{'time':<20}{'sentiment':>10}  {'strongest emotions':<32}words")
+    for segment in segments:
+        start, end = (format_time(time, digits=1) for time in segment["timestamp"])
+        sentiment = f"{segment['sentiment']:+.2f}" if "sentiment" in segment else ""
+        scores = describe({name: segment[name] for name in ("emotions", "labels") if name in segment}, num_scores=2)
+        if not segment["modalities"]:
+            scores = "(nothing here)"
+        print(f"{start}-{end} {sentiment:>9}  {scores:<32}{segment.get('text', '')}".rstrip(), flush=True)
+        yield segment
+
+
+def print_json(segments):
+    """Passes segments on, and prints them as a list, a line for each."""
+    separator = "["
+    for segment in segments:
+        print(separator, json.dumps(segment, allow_nan=False), sep="\n", end="", flush=True)
+        separator = ","
+        yield segment
+    print("\n]" if separator == "," else "[]")
+
+
+def read_words(path: Path) -> list:
+    """The list of words in a JSON file; raises ValueError for another file."""
+    try:
+        words = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # no JSON, or no text
+        raise ValueError(f"--words {path} is no JSON file: {error}") from error
+    if not isinstance(words, list):
+        raise ValueError(f"--words {path} holds no list of words, but a {type(words).__name__}.")
+    return words
+
+
+def load_transcriber(model: str):
+    """The pipeline of a speech recognition model; raises ValueError where it is not there or is no such model."""
+    from transformers import pipeline
+
+    try:
+        return pipeline("automatic-speech-recognition", model=model)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"--transcriber {model}: {error}") from error
+
+
+def serve(arguments: argparse.Namespace) -> int:
+    """Answers requests until it is told to stop; returns the exit status."""
+    for name in ("max_batch_size", "max_queue", "timeout_s", "max_media_mb", "max_clip_s"):
+        if not 0 < getattr(arguments, name) < float("inf"):
+            raise ValueError(f"--{name} is {getattr(arguments, name):g}: it must be more than 0, and finite.")
+    if not 0 <= arguments.max_wait_ms < float("inf"):
+        raise ValueError(f"--max_wait_ms is {arguments.max_wait_ms:g}: it must be 0 or more, and finite.")
+    if not 0 <= arguments.port < 65536:
+        raise ValueError(f"--port is {arguments.port}: ports are 0 to 65535.")
+    if find_spec("fastapi") is None or find_spec("uvicorn") is None:
+        raise ValueError("`umons serve` needs fastapi and uvicorn: pip install 'modeling-umons[serve]'.")
+    from .requests_umons import Limits
+    from .serve import serve as serve_pipeline
+
+    # base64 takes four bytes for three, and JSON a little more
+    num_bytes = arguments.max_media_mb * 2**20
+    limits = Limits(
+        max_body_bytes=num_bytes * 4 // 3 + 2**20, max_media_bytes=num_bytes, max_clip_s=arguments.max_clip_s
+    )
+    options = {
+        name: getattr(arguments, name) for name in ("host", "port", "max_batch_size", "max_wait_ms", "max_queue")
+    }
+    model = load_pipeline(arguments.model, arguments.trust_remote_code)
+    name = Path(arguments.model or DEFAULT_MODEL).name
+    serve_pipeline(model, name=name, limits=limits, timeout_s=arguments.timeout_s, **options)
+    return 0
+
+
 def load_pipeline(model: str | None, trust_remote_code: bool = False):
     """The pipeline of a model; raises ValueError where it is not there or is no model."""
     if model is None and not DEFAULT_MODEL.is_dir():
@@ -110,7 +269,7 @@ def format_result(result: dict) -> str:
 def main(argv: list[str] | None = None) -> int:
     arguments = make_parser().parse_args(argv)
     try:
-        return {"predict": predict}[arguments.command](arguments)
+        return {"predict": predict, "timeline": timeline, "serve": serve}[arguments.command](arguments)
     except (OSError, ValueError) as error:
         print(f"umons: {error}", file=sys.stderr)
         return 2

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -22,6 +23,7 @@ from modeling_umons import (
     build_tokenizer,
     cli,
 )
+from modeling_umons.media import read_clip
 
 
 @pytest.fixture(scope="module")
@@ -159,6 +161,14 @@ def test_a_picture_that_cannot_be_written_costs_no_result(model, tmp_path, capsy
         (["predict", "a.mp4", "b.mp4", "--text", "so"], "--text belongs to one file, but 2 are given"),
         (["predict", "a.mp4", "b.mp4", "--plot", "x.png"], "--plot draws one input, but 2 are given"),
         (["predict", "--text", "so", "--model", "/no/such/model"], "/no/such/model, which is no folder here: "),
+        (["timeline"], "the following arguments are required: FILE"),
+        (
+            ["timeline", "a.mp4", "--output", "a.txt"],
+            "a.txt: its suffix says no format of a timeline. Give the file one of",
+        ),
+        (["timeline", "a.mp4", "--output", "/no/such/folder/a.csv"], "there is no folder /no/such/folder"),
+        (["timeline", "a.mp4", "--words", "/no/such/words.json"], "/no/such/words.json"),
+        (["timeline", "a.mp4", "--words", "w.json", "--transcriber", "m"], "not allowed with argument"),
         ([], "the following arguments are required: command"),
         (["foretell"], "invalid choice: 'foretell'"),
         (["predict", "--texts", "so"], "unrecognized arguments: --texts"),
@@ -205,16 +215,96 @@ def test_plot_without_matplotlib(monkeypatch, model, capsys):
 
 def test_help_reads_well(capsys):
     texts = {}
-    for arguments in (["--help"], ["predict", "--help"]):
+    for arguments in (["--help"], ["predict", "--help"], ["timeline", "--help"]):
         with pytest.raises(SystemExit) as exit:
             cli.main(arguments)
         assert exit.value.code == 0
         texts[arguments[0]] = capsys.readouterr().out
-    assert "usage: umons [-h] {predict} ..." in texts["--help"]
+    assert "usage: umons [-h] {predict,timeline" in texts["--help"]
     assert "predict sentiment and emotions" in texts["--help"]
     for words in ("FILE", "--text", "--model", "hub/umons-mini", "--json", "--plot", "exit status is then 1"):
         assert words in texts["predict"]
-    assert max(len(line) for text in texts.values() for line in text.splitlines()) < 100
+    for words in (
+        "FILE",
+        "--segment_s",
+        "--output",
+        "--transcriber",
+        "--words",
+        "--json",
+        ".csv or .json",
+        "captions",
+    ):
+        assert words in texts["timeline"]
+    assert max(len(line) for text in texts.values() for line in text.splitlines()) < 110
+
+
+@pytest.fixture(scope="module")
+def talk(clips, tmp_path_factory) -> str:
+    """A sound file: a clip, four seconds of silence, and another clip."""
+    voices = [read_clip(clip, video=False).audio for clip in clips]
+    sound = np.concatenate([voices[0], np.zeros(4 * 22050, np.float32), voices[1]])
+    path = tmp_path_factory.mktemp("talk") / "talk.wav"
+    with av.open(str(path), "w") as output:
+        stream = output.add_stream("pcm_s16le", rate=22050, layout="mono")
+        frame = av.AudioFrame.from_ndarray(np.round(sound * 32767).astype(np.int16)[None], format="s16", layout="mono")
+        frame.sample_rate = 22050
+        output.mux(stream.encode(frame))
+        output.mux(stream.encode(None))
+    return str(path)
+
+
+def test_timeline_prints_a_table_and_writes_files(model, talk, tmp_path, capsys):
+    words = [{"word": "glad", "timestamp": [0.5, 0.9]}, {"word": "so", "timestamp": [0.1, 0.4]}]
+    (tmp_path / "words.json").write_text(json.dumps(words))
+    paths = [tmp_path / f"talk{suffix}" for suffix in (".csv", ".json", ".srt", ".vtt", ".png", ".svg")]
+    options = ["--model", model, "--segment_s", "1", "--words", str(tmp_path / "words.json")]
+    assert cli.main(["timeline", talk, *options, "--output", *map(str, paths)]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    head, *lines = out.splitlines()
+    assert head.split() == ["time", "sentiment", "strongest", "emotions", "words"]
+    segments = json.loads(paths[1].read_text(encoding="utf-8"))
+    assert len(lines) == len(segments)
+    assert lines[0].startswith("00:00:00.0-00:00:01.0")
+    assert lines[0].endswith("so glad")
+    assert [line.endswith("(nothing here)") for line in lines] == [not entry["modalities"] for entry in segments]
+    assert sum(line.endswith("(nothing here)") for line in lines) >= 3
+    for line, entry in zip(lines, segments, strict=True):
+        if entry["modalities"]:
+            assert f" {entry['sentiment']:+.2f}  {entry['emotions'][0]['label']} " in line
+    assert segments[0]["words"][0] == {"word": "so", "timestamp": [0.1, 0.4]}
+    assert all(path.stat().st_size > 100 for path in paths)
+    assert "so glad" in paths[3].read_text()
+
+
+def test_timeline_prints_json(model, talk, tmp_path, capsys):
+    assert cli.main(["timeline", talk, "--model", model, "--json", "--output", str(tmp_path / "talk.json")]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed == json.loads((tmp_path / "talk.json").read_text())
+    assert printed[1]["timestamp"] == [5.0, 10.0]
+
+
+def test_timeline_with_a_transcriber(monkeypatch, model, talk, capsys):
+    class Transcriber:
+        def __call__(self, sound, return_timestamps):
+            return {"text": "so glad", "chunks": [{"text": " so glad", "timestamp": (0.2, 0.6)}]}
+
+    monkeypatch.setattr(cli, "load_transcriber", lambda name: {"some/asr": Transcriber()}[name])
+    assert cli.main(["timeline", talk, "--model", model, "--transcriber", "some/asr", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["text"] == "so glad"
+
+
+def test_timeline_of_what_cannot_be_read(model, tmp_path, capsys):
+    output = tmp_path / "a.csv"
+    assert cli.main(["timeline", str(tmp_path / "a.mp4"), "--model", model, "--output", str(output)]) == 1
+    assert "there is no such file" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+    for content, message in (("{}", "holds no list of words, but a dict"), ("so glad", "is no JSON file")):
+        (tmp_path / "words.json").write_text(content)
+        assert cli.main(["timeline", "a.mp4", "--words", str(tmp_path / "words.json")]) == 2
+        assert message in capsys.readouterr().err
+    assert cli.main(["timeline", "a.mp4", "--model", model, "--transcriber", str(tmp_path)]) == 2
+    assert f"umons: --transcriber {tmp_path}: " in capsys.readouterr().err
 
 
 def test_a_model_of_classes_is_shown_too():

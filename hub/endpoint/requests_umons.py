@@ -1,0 +1,1 @@
+../../modeling_umons/requests_umons.py

@@ -1,0 +1,136 @@
+# Copyright 2026 The modeling_umons authors.
+# SPDX-License-Identifier: MIT
+"""hub/endpoint, put into a model's repository and called as the Inference Toolkit calls it."""
+
+import base64
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="module")
+def repository(root, tmp_path_factory) -> Path:
+    """A model and its handler as they are uploaded: copies, not links."""
+    folder = tmp_path_factory.mktemp("endpoint") / "repository"
+    shutil.copytree(root / "hub" / "umons-mini", folder)
+    for name in ("handler.py", "requests_umons.py", "requirements.txt"):
+        shutil.copy(root / "hub" / "endpoint" / name, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def handler(repository):
+    """The handler as the toolkit makes it: the folder goes to the path, the file is loaded, the class gets the folder."""
+    sys.path.insert(0, str(repository))
+    try:
+        spec = importlib.util.spec_from_file_location("handler", repository / "handler.py")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        yield module.EndpointHandler(str(repository))
+    finally:
+        sys.path.remove(str(repository))
+        sys.modules.pop("requests_umons", None)
+
+
+@pytest.fixture(scope="module")
+def clip(root) -> bytes:
+    return (root / "hub" / "sample" / "clips" / "000.mp4").read_bytes()
+
+
+def call(handler, inputs, **parameters):
+    found = handler({"inputs": inputs, "parameters": parameters} if parameters else {"inputs": inputs})
+    return json.loads(json.dumps(found, allow_nan=False))
+
+
+def test_an_answer_to_each_form_of_input(handler, clip):
+    encoded = base64.b64encode(clip).decode()
+    heard = call(handler, clip)  # audio/* and video/* arrive as bytes
+    assert list(heard) == ["sentiment", "emotions", "modalities"]
+    assert heard["modalities"] == ["audio"]
+    assert call(handler, {"video": encoded}) == heard
+    assert call(handler, {"audio": f"data:video/mp4;base64,{encoded}"})["sentiment"] == pytest.approx(
+        heard["sentiment"]
+    )
+    both = call(handler, {"text": "what a wonderful day", "video": encoded}, top_k=2)
+    assert both["modalities"] == ["text", "audio"]
+    assert len(both["emotions"]) == 2
+    (segment,) = call(handler, clip, return_timestamps=True)
+    assert segment["timestamp"][0] == 0
+    assert "attention" in call(handler, {"text": "so glad"}, return_attention=True)
+
+
+def test_a_list_is_answered_entry_by_entry(handler, clip):
+    first, failed, third = call(
+        handler, [{"text": "so glad"}, {"video": "AAAA"}, {"video": base64.b64encode(clip).decode()}]
+    )
+    assert first["modalities"] == ["text"]
+    assert list(failed) == ["error"]
+    assert third["modalities"] == ["audio"]
+
+
+@pytest.mark.parametrize(
+    ("inputs", "words"),
+    [
+        ("/etc/passwd", "no http(s) URL"),
+        ("config.json", "no http(s) URL"),
+        ("http://127.0.0.1:8080/", "only public addresses"),
+        ("http://169.254.169.254/latest/meta-data/", "only public addresses"),
+        ({"video": "http://localhost/"}, "only public addresses"),
+        ({"video": base64.b64encode(b"no clip at all" * 9).decode()}, "could not be opened"),
+        ({"text": "..."}, "no word in its text"),
+    ],
+    ids=["path", "file_of_the_repository", "local", "metadata", "local_media", "no_media", "no_words"],
+)
+def test_refusals_are_words_for_the_client(handler, repository, inputs, words):
+    """The toolkit answers with the words of whatever is raised."""
+    with pytest.raises(ValueError, match=r".") as caught:
+        handler({"inputs": inputs})
+    assert words in str(caught.value)
+    assert str(repository) not in str(caught.value)
+
+
+def test_without_inputs(handler):
+    with pytest.raises(ValueError, match="inputs"):
+        handler({})
+
+
+# In an endpoint the package is not installed: only the code of the folder can answer.
+WITHOUT_THE_PACKAGE = """
+import sys
+
+class Hidden:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "modeling_umons":
+            raise ModuleNotFoundError(name)
+
+sys.meta_path.insert(0, Hidden())
+sys.path.insert(0, sys.argv[1])
+import json
+from handler import EndpointHandler
+handler = EndpointHandler(sys.argv[1])
+print(json.dumps(handler({"inputs": [{"text": "so glad"}, open(sys.argv[2], "rb").read()]})))
+"""
+
+
+def test_it_needs_nothing_but_its_folder(repository, root, tmp_path):
+    clip = root / "hub" / "sample" / "clips" / "000.mp4"
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_THE_PACKAGE, str(repository), str(clip)],
+        capture_output=True, text=True, env=environment, cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert [found["modalities"] for found in json.loads(done.stdout)] == [["text"], ["audio"]]
+
+
+def test_requirements_are_those_of_the_package(root):
+    setup = (root / "setup.py").read_text(encoding="utf-8")
+    lines = (root / "hub" / "endpoint" / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    for line in lines:
+        assert line.startswith("#") or f'"{line}"' in setup
