@@ -1,0 +1,527 @@
+"""The Space in hub/space: its page in a headless Chromium, and what its buttons do."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import wave
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from huggingface_hub import RepoCard
+
+
+pytest.importorskip("gradio", reason="the Space needs the extra `space`")
+webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed (extra `dev`)")
+
+from selenium.webdriver.common.by import By  # noqa: E402
+from selenium.webdriver.common.keys import Keys  # noqa: E402
+from selenium.webdriver.support import expected_conditions as expected  # noqa: E402
+from selenium.webdriver.support.ui import WebDriverWait  # noqa: E402
+
+
+CHROMIUM, CHROMEDRIVER = (shutil.which(name) for name in ("chromium", "chromedriver"))
+FLAGS = [
+    "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync", "--window-size=1280,1100",
+]  # fmt: skip
+WORDS = "We laughed the whole way home, it was a wonderful evening."
+EMOTIONS = {"happy", "sad", "anger", "surprise", "disgust", "fear"}
+
+# As on the Hub: the package is out of reach, and the model brings its code.
+WITHOUT_THE_PACKAGE = """
+import runpy, sys
+from importlib.util import find_spec
+checkout, app = sys.argv[1:]
+sys.path[:] = [path for path in sys.path if path not in ("", checkout)]
+sys.meta_path[:] = [finder for finder in sys.meta_path if "__editable__" not in getattr(finder, "__module__", "")]
+assert find_spec("modeling_umons") is None
+sys.path.insert(0, app.rpartition("/")[0])
+runpy.run_path(app, run_name="__main__")
+"""
+
+
+def save_transcriber(folder: Path) -> Path:
+    """A model for speech recognition of a few kilobytes, which hears nothing but "a"."""
+    from transformers import (
+        Wav2Vec2Config,
+        Wav2Vec2CTCTokenizer,
+        Wav2Vec2FeatureExtractor,
+        Wav2Vec2ForCTC,
+        Wav2Vec2Processor,
+    )
+
+    folder.mkdir()
+    vocabulary = folder / "vocabulary.json"
+    vocabulary.write_text(json.dumps({"<pad>": 0, "<s>": 1, "</s>": 2, "<unk>": 3, "|": 4, "a": 5}), encoding="utf-8")
+    Wav2Vec2Processor(Wav2Vec2FeatureExtractor(), Wav2Vec2CTCTokenizer(str(vocabulary))).save_pretrained(folder)
+    model = Wav2Vec2ForCTC(
+        Wav2Vec2Config(
+            vocab_size=6, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16,
+            conv_dim=(8,) * 7, num_conv_pos_embeddings=16, num_conv_pos_embedding_groups=2,
+        )
+    )  # fmt: skip
+    model.lm_head.weight.data.zero_()
+    model.lm_head.bias.data[5] = 1.0
+    model.save_pretrained(folder)
+    return folder
+
+
+class Server:
+    """The app in a process of its own, out of a copy of its folder; `url`, and `lines` of what it prints."""
+
+    def __init__(self, root: Path, folder: Path):
+        space = shutil.copytree(root / "hub" / "space", folder / "space")  # the clips, not links to them
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        self._url = f"http://127.0.0.1:{port}/"
+        self.files = folder / "files"
+        self.files.mkdir()
+        environment = {
+            "MODEL": str(root / "hub" / "umons-mini"),
+            "TRANSCRIBER": str(save_transcriber(folder / "transcriber")),
+            "GRADIO_SERVER_NAME": "127.0.0.1",
+            "GRADIO_SERVER_PORT": str(port),
+            "TMPDIR": str(self.files),
+            "GRADIO_ANALYTICS_ENABLED": "False",
+            "HF_HOME": str(folder / "hf"),
+            "HF_HUB_OFFLINE": "1",
+            "OMP_NUM_THREADS": "1",
+            "PYTHONUNBUFFERED": "1",
+        }
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", WITHOUT_THE_PACKAGE, root, space / "app.py"],
+            cwd=folder,
+            env={**os.environ, **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self.lines, self._started = [], threading.Event()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    @property
+    def url(self) -> str:
+        """Where it answers, as soon as it does: until somebody asks, the browser can start beside it."""
+        if not (self._started.wait(120) and self.process.poll() is None):
+            self.stop()
+            pytest.fail("the app did not start:\n" + "".join(self.lines))
+        return self._url
+
+    def _read(self):
+        for line in self.process.stdout:
+            self.lines.append(line)
+            if "Running on" in line:
+                self._started.set()
+        self._started.set()
+
+    def stop(self):
+        self.process.terminate()
+        self.process.wait(20)
+        self._reader.join(20)
+        self.process.stdout.close()
+
+
+@pytest.fixture(scope="module")
+def server(root, tmp_path_factory):
+    server = Server(root, tmp_path_factory.mktemp("space"))
+    yield server
+    were_there = list(server.files.rglob("*.mp4"))
+    server.stop()
+    assert were_there
+    assert [path for path in server.files.rglob("*") if path.suffix in (".mp4", ".wav")] == []  # nothing is kept
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    if CHROMIUM is None or CHROMEDRIVER is None:
+        pytest.skip("chromium and chromedriver are not installed (apt-get install chromium chromium-driver)")
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for flag in [*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"]:
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(CHROMEDRIVER))
+    driver.get("data:,")
+    driver.get_log("performance")  # of the browser's own first page
+    yield driver
+    driver.quit()
+
+
+class Page:
+    """The page as somebody uses it."""
+
+    def __init__(self, driver, url: str):
+        self.driver, self.url = driver, url
+        self.wait = WebDriverWait(driver, 20)
+
+    def open(self, query: str = ""):
+        self.driver.get(self.url + query)
+        self.find("#analyse")
+        self.find(".gallery-item")
+        return self
+
+    def find(self, selector: str):
+        return self.wait.until(expected.visibility_of_element_located((By.CSS_SELECTOR, selector)))
+
+    def all(self, selector: str) -> list:
+        return self.driver.find_elements(By.CSS_SELECTOR, selector)
+
+    def run(self, script: str, *arguments):
+        return self.driver.execute_script(script, *arguments)
+
+    def upload_clip(self, path: Path):
+        (file,) = self.all("#clip input[type=file]")
+        file.send_keys(str(path))
+        self.find("#clip video, #clip [aria-label=Clear]")
+
+    def type(self, text: str):
+        self.find("#words textarea").send_keys(text)
+
+    def click(self, selector: str):
+        self.wait.until(expected.element_to_be_clickable((By.CSS_SELECTOR, selector))).click()
+
+    def click_example(self, number: int):
+        self.wait.until(lambda driver: len(self.all(".gallery-item")) == 3)
+        self.all(".gallery-item")[number].click()
+
+    def results(self) -> list[tuple[str, float]]:
+        """Emotions and scores, when they are there."""
+        self.find("#result .emotions")
+        labels = [label.text for label in self.all("#result .emotions .label")]
+        scores = [float(score.text) for score in self.all("#result .emotions .number")]
+        return list(zip(labels, scores, strict=True))
+
+    def result_for(self, words: str) -> list[tuple[str, float]]:
+        self.wait.until(expected.text_to_be_present_in_element((By.CSS_SELECTOR, "#result"), words))
+        return self.results()
+
+    def error(self) -> str:
+        text = self.find("[data-testid=toast-body]").text
+        self.click("[data-testid=toast-close]")
+        self.wait.until(expected.invisibility_of_element_located((By.CSS_SELECTOR, "[data-testid=toast-body]")))
+        return text
+
+    def screenshot(self, folder: Path, name: str):
+        self.driver.execute_async_script("document.fonts.ready.then(arguments[0])")
+        folders = [folder, *([Path(os.environ["SCREENSHOTS"])] if os.environ.get("SCREENSHOTS") else [])]
+        for place in folders:
+            place.mkdir(parents=True, exist_ok=True)
+            assert self.driver.save_screenshot(place / f"space-{name}.png")
+
+    def overflow(self) -> list[str]:
+        """What is wider than the screen, apart from what scrolls in itself."""
+        if self.run("return document.documentElement.scrollWidth <= innerWidth"):
+            return []
+        return self.run(
+            "return [...document.querySelectorAll('*')].filter(e => e.getBoundingClientRect().right > innerWidth)"
+            ".map(e => e.tagName + '.' + e.className)"
+        ) or ["the page"]
+
+
+@pytest.fixture
+def page(server, browser):
+    """A page freshly opened. No test may leave an error in the console, or have fetched anything from elsewhere."""
+    page = Page(browser, server.url).open()
+    yield page
+    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
+    events = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    fetched = {event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"}
+    assert [url for url in fetched if not url.startswith((server.url, "data:", "blob:"))] == []
+
+
+def test_a_clip_and_its_words(page, root, tmp_path):
+    page.upload_clip(root / "hub" / "sample" / "clips" / "018.mp4")
+    page.type(WORDS)
+    page.click("#analyse")
+    emotions = page.results()
+    assert {label for label, _ in emotions} == EMOTIONS
+    assert [score for _, score in emotions] == sorted((score for _, score in emotions), reverse=True)
+    dial = page.find("#result .dial").get_attribute("aria-label")
+    assert dial.startswith("Sentiment +1.")
+    assert dial.endswith("on a scale from -3 to +3: positive")
+    assert page.find("#result .words").text == WORDS
+    weights = {word.text: float(word.get_attribute("style").split(":")[1].strip(" ;")) for word in page.all(".word")}
+    assert len(weights) == 11
+    assert max(weights, key=weights.get) == "wonderful"
+    assert page.run("return document.querySelector('#result .spectrogram').naturalWidth") > 100
+    assert page.all("#result .timeline") == []
+    assert "from the words and the sound. This model does not look at pictures." in page.find("#result").text
+    page.screenshot(tmp_path, "clip-and-words")
+
+
+def test_the_keyboard_is_enough(page):
+    for _ in range(20):
+        box = page.driver.switch_to.active_element
+        if box.tag_name == "textarea":
+            break
+        box.send_keys(Keys.TAB)
+    assert box.accessible_name == "What is said"
+    box.send_keys("what a wonderful day", Keys.ENTER)
+    assert page.result_for("wonderful")[0][0] == "happy"
+    box.send_keys(Keys.CONTROL + "a")
+    box.send_keys("this is awful and boring", Keys.TAB)
+    assert page.driver.switch_to.active_element.accessible_name == "Transcribe"
+    page.driver.switch_to.active_element.send_keys(Keys.TAB)
+    button = page.driver.switch_to.active_element
+    assert button.accessible_name == "Analyse"
+    assert button.value_of_css_property("outline-style") == "solid"
+    assert float(button.value_of_css_property("outline-width").removesuffix("px")) >= 2
+    button.send_keys(Keys.SPACE)
+    assert page.result_for("boring")[0][0] == "sad"
+    assert page.all("#result .spectrogram") == []
+    assert "No sound was given." in page.find("#result").text
+
+
+def test_examples(page):
+    page.click_example(1)
+    page.find("#result .spectrogram")
+    assert page.all("#result .words") == []
+    assert "No words were given." in page.find("#result").text
+    page.click_example(2)
+    page.result_for("neighbours")
+    assert page.all("#result .spectrogram, #clip video") == []
+    page.click_example(0)
+    page.find("#result .spectrogram")
+    assert page.result_for("boiler")[0][0] == "happy"
+
+
+def test_words_are_transcribed(page, root):
+    page.click("#transcribe")
+    assert "nothing to transcribe yet" in page.error()
+    page.upload_clip(root / "hub" / "sample" / "clips" / "018.mp4")
+    page.click("#transcribe")
+    page.wait.until(lambda driver: page.find("#words textarea").get_property("value") == "a")
+
+
+def test_errors_are_words_and_the_app_goes_on(page, tmp_path):
+    page.click("#analyse")
+    assert "There is nothing to analyse yet" in page.error()
+    fake = tmp_path / "fake.mp4"
+    fake.write_text("This is no clip.", encoding="utf-8")
+    page.upload_clip(fake)
+    page.click("#analyse")
+    said = page.error()
+    assert "fake.mp4 could not be opened as a clip or sound file" in said
+    assert "/fake.mp4" not in said  # nor where it is kept
+    page.open().type("what a wonderful day")
+    page.click("#analyse")
+    assert page.results()
+
+
+def test_markup_is_text(page):
+    hostile = "<img src=x onerror=\"document.title='owned'\"> ${1+1} {{value}} <b>wonderful</b>"
+    page.type(hostile)
+    page.click("#analyse")
+    page.results()
+    assert page.find("#result .words").text == hostile
+    assert page.all("#result img, #result b") == []
+    page.find("#words textarea").clear()
+    page.type("!!!")
+    page.click("#analyse")
+    assert "no word in its text, '!!!'" in page.error()  # escaped, and read as what it was
+    assert page.driver.title != "owned"
+
+
+def test_a_phone(page, sample_minute, tmp_path):
+    page.driver.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride", {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
+    )
+    page.open()
+    page.click_example(0)
+    page.find("#result .spectrogram")
+    page.screenshot(tmp_path, "phone")
+    assert page.run("return innerWidth") == 390
+    assert page.overflow() == []
+    columns = [column.rect for column in page.all(".row > .column")][:2]
+    assert columns[0]["x"] == columns[1]["x"]
+    page.all("button[role=tab]")[1].click()
+    (file,) = page.all("#sound input[type=file]")
+    file.send_keys(str(sample_minute))
+    page.find("#sound .waveform-container, #sound #waveform")
+    page.click("#analyse")
+    assert len(page.find("#result .timeline").find_elements(By.CSS_SELECTOR, ".strip")) == 6
+    assert "The model hears 12 seconds at once" in page.find("#result").text
+    page.screenshot(tmp_path, "phone-timeline")
+    assert page.run("return innerWidth") == 390
+    assert page.overflow() == []
+
+
+# The colours of a text and of what is behind it, all layers painted over each other.
+CONTRAST = """
+const context = document.createElement('canvas').getContext('2d', {willReadFrequently: true});
+const luminance = () => {
+  const [r, g, b] = [...context.getImageData(0, 0, 1, 1).data].slice(0, 3).map(v => v / 255)
+    .map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+  return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+};
+const paint = colour => { context.fillStyle = colour; context.fillRect(0, 0, 1, 1); };
+return arguments[0].map(selector => {
+  const element = document.querySelector(selector), layers = [];
+  for (let e = element; e; e = e.parentElement) layers.unshift(getComputedStyle(e).backgroundColor);
+  ['white', ...layers].forEach(paint);
+  const behind = luminance();
+  paint(getComputedStyle(element).color);
+  const pair = [behind, luminance()].sort((a, b) => b - a);
+  return (pair[0] + 0.05) / (pair[1] + 0.05);
+});
+"""
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_light_and_dark_are_legible(page, tmp_path, theme):
+    page.open(f"?__theme={theme}")
+    page.click_example(0)
+    page.find("#result .spectrogram")
+    page.screenshot(tmp_path, theme)
+    is_dark = page.run("return document.body.classList.contains('dark')")
+    assert is_dark == (theme == "dark")
+    page.run(
+        "const words = [...document.querySelectorAll('.word')];"
+        "words.sort((a, b) => b.style.getPropertyValue('--weight') - a.style.getPropertyValue('--weight'))[0].id = 'top'"
+    )
+    texts = ["#top", "#result .label", "#result .quiet", "#result .number", "#result .axis span", "#result h3"]
+    contrasts = dict(zip(texts, page.run(CONTRAST, texts), strict=True))
+    assert min(contrasts.values()) >= 4.5, contrasts
+    (analyse,) = page.run(CONTRAST, ["#analyse"])
+    assert analyse >= 4.5
+
+
+def ask(url: str, text: str) -> tuple[str, str]:
+    """The event that ends a call of the API, and its data, as JSON."""
+    with httpx.Client(base_url=url, timeout=60) as client:
+        call = client.post("gradio_api/call/analyse", json={"data": [None, None, text]})
+        if call.status_code != 200:
+            return "refused", call.text
+        answer = client.get(f"gradio_api/call/analyse/{call.json()['event_id']}").text
+    event, data = answer.strip().rpartition("event: ")[2].split("\ndata: ")
+    return event, data
+
+
+def test_fifty_at_once(server):
+    with ThreadPoolExecutor(50) as threads:
+        ends = list(threads.map(lambda i: ask(server.url, f"what a wonderful day {i}"), range(50)))
+    answers = [json.loads(data)[1] for event, data in ends if event == "complete"]
+    refusals = [data for event, data in ends if event != "complete"]
+    assert len(answers) >= 20
+    assert all(answer["emotions"][0]["label"] == "happy" for answer in answers)
+    assert all("Queue is full" in refusal for refusal in refusals), refusals
+    event, data = ask(server.url, "and still there")
+    assert event == "complete"
+    assert json.loads(data)[1]["modalities"] == ["text"]
+    assert server.process.poll() is None
+    said = "".join(server.lines)
+    assert "wonderful" not in said  # of what visitors give, nothing is logged
+    assert "Traceback" not in said
+
+
+# What the buttons do, without a browser and with the package.
+
+
+@pytest.fixture(scope="module")
+def app(root):
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.syspath_prepend(str(root / "hub" / "space"))
+        import app
+
+        yield app
+        for name in ("app", "drawing"):
+            del sys.modules[name]
+
+
+@pytest.fixture(scope="module")
+def analyst(app, root):
+    assert Path(app.MODEL) == root / "hub" / "umons-mini"
+    return app.Analyst(app.load_pipeline())
+
+
+def write_wav(path: Path, samples: np.ndarray, rate: int) -> Path:
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(rate)
+        file.writeframes((32767 * samples).astype("<i2").tobytes())
+    return path
+
+
+@pytest.fixture(scope="module")
+def sample_minute(root, tmp_path_factory):
+    """40 seconds of the sample's voices."""
+    from modeling_umons.media import read_clip
+
+    clips = sorted((root / "hub" / "sample" / "clips").glob("*.mp4"))[:16]
+    sound = np.concatenate([read_clip(clip, video=False).audio for clip in clips])[: 40 * 22050]
+    return write_wav(tmp_path_factory.mktemp("sound") / "minute.wav", np.clip(sound, -1, 1), 22050)
+
+
+def test_a_long_clip_has_a_timeline(analyst, sample_minute):
+    html, data = analyst.analyse(None, str(sample_minute), "one two three")
+    times = [entry["timestamp"] for entry in data["timeline"]]
+    assert times[0] == (0.0, 6.0)
+    assert times[-1][1] == pytest.approx(40.0, abs=0.1)
+    assert html.count('class="plot strip"') == 6
+    assert "this is about the first of them" in html
+
+
+def test_what_is_too_long_is_refused_in_words(analyst, app, tmp_path):
+    import gradio
+
+    noise = 0.1 * np.random.default_rng(0).random(602 * 2000)
+    path = write_wav(tmp_path / "hours.wav", noise, 2000)
+    with pytest.raises(gradio.Error, match="longer than 10 minutes"):
+        analyst.analyse(None, str(path), "")
+    with pytest.raises(gradio.Error, match="1001 characters: 1000 is the most"):
+        analyst.analyse(None, None, "a" * (app.MAX_TEXT + 1))
+    with pytest.raises(gradio.Error, match="a video and a sound: remove one"):
+        analyst.analyse("clip.mp4", "sound.wav", "")
+
+
+def test_words_that_are_not_read_are_shown(analyst):
+    html, _ = analyst.analyse(None, None, "good " * 60 + "& bad")
+    assert html.count('class="word"') == 60
+    assert '<span class="unread" title="The model reads 60 words."> &amp; bad</span>' in html
+    for text in ("ﬁne İSTANBUL e\u0301te\u0301 😀 good", "don't ...good!? ‮dog", "ǅ \u200d ß good\nbad"):
+        html, _ = analyst.analyse(None, None, text)
+        assert "good" in html
+
+
+def test_a_transcriber_types_the_words(app, analyst, sample_minute, root):
+    import gradio
+
+    heard = []
+
+    def transcriber(sound):
+        heard.append(len(sound["raw"]) / sound["sampling_rate"])
+        return {"text": " what was said "}
+
+    listening = app.Analyst(analyst.recognize, transcriber)
+    assert listening.transcribe(None, str(sample_minute)) == "what was said"
+    assert heard[0] == pytest.approx(analyst.window_s, abs=0.05)
+    with pytest.raises(gradio.Error, match="nothing to transcribe"):
+        listening.transcribe(None, None)
+
+
+def test_the_card_and_the_requirements(root):
+    folder = root / "hub" / "space"
+    card = RepoCard.load(folder / "README.md").data.to_dict()
+    assert card["sdk"] == "gradio"
+    assert card["license"] == "mit"
+    assert (folder / card["app_file"]).is_file()
+    assert len(card["short_description"]) <= 60
+    setup = (root / "setup.py").read_text(encoding="utf-8")
+    wanted = [
+        line for line in (folder / "requirements.txt").read_text(encoding="utf-8").split("\n") if line[:1].isalpha()
+    ]
+    assert wanted
+    assert all(f'"{line}"' in setup for line in wanted)
+    for clip in (folder / "examples").iterdir():
+        assert clip.resolve() == root / "hub" / "sample" / "clips" / clip.name
