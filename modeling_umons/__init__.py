@@ -23,6 +23,18 @@ _MODULE_OF = {
     "MultimodalEmotionPipeline": "pipeline_umons",
     "build_tokenizer": "tokenization_umons",
     "train_vocabulary": "tokenization_umons",
+    "TfnConfig": "baselines.configuration_baselines",
+    "TfnModel": "baselines.modeling_tfn",
+    "TfnForSequenceClassification": "baselines.modeling_tfn",
+    "MfnConfig": "baselines.configuration_baselines",
+    "MfnModel": "baselines.modeling_mfn",
+    "MfnForSequenceClassification": "baselines.modeling_mfn",
+    "GraphMfnConfig": "baselines.configuration_baselines",
+    "GraphMfnModel": "baselines.modeling_graph_mfn",
+    "GraphMfnForSequenceClassification": "baselines.modeling_graph_mfn",
+    "MultilogueNetConfig": "baselines.configuration_multilogue_net",
+    "MultilogueNetModel": "baselines.modeling_multilogue_net",
+    "MultilogueNetForSequenceClassification": "baselines.modeling_multilogue_net",
 }
 
 __all__ = list(_MODULE_OF)

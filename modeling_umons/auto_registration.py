@@ -11,16 +11,24 @@ import sys
 import wrapt
 
 
-MODEL_TYPE = "umons"
+# Model types, and how their classes' names begin.
+MODELS = {
+    "umons": "Umons",
+    "tfn": "Tfn",
+    "mfn": "Mfn",
+    "graph_mfn": "GraphMfn",
+    "multilogue_net": "MultilogueNet",
+}
 PIPELINE_TASK = "multimodal-emotion-recognition"
 
-# Module of transformers.models.auto -> its tables -> what they hold for this model type.
+# Module of transformers.models.auto -> its tables -> what they hold for a model type, `{}` for the beginning of its names.
 TABLES = {
-    "configuration_auto": {"CONFIG_MAPPING": "UmonsConfig"},
+    "configuration_auto": {"CONFIG_MAPPING": "{}Config"},
     "modeling_auto": {
-        "MODEL_MAPPING": "UmonsModel",
-        "MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING": "UmonsForSequenceClassification",
+        "MODEL_MAPPING": "{}Model",
+        "MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING": "{}ForSequenceClassification",
     },
+    # All models have their inputs made alike.
     "feature_extraction_auto": {"FEATURE_EXTRACTOR_MAPPING": "UmonsFeatureExtractor"},
     "video_processing_auto": {"VIDEO_PROCESSOR_MAPPING": {"torchvision": "UmonsVideoProcessor"}},
     "processing_auto": {"PROCESSOR_MAPPING": "UmonsProcessor"},
@@ -29,7 +37,8 @@ TABLES = {
 
 def register_auto_classes():
     """Enters this package in the tables that are loaded already, and in the others when they load."""
-    sys.modules.setdefault(f"transformers.models.{MODEL_TYPE}", sys.modules[__package__])
+    for model_type in MODELS:
+        sys.modules.setdefault(f"transformers.models.{model_type}", sys.modules[__package__])
     for name in TABLES:
         wrapt.register_post_import_hook(_enter, f"transformers.models.auto.{name}")
     # Loading transformers' pipelines loads ours, and ours, however it came to be loaded, registers itself.
@@ -39,10 +48,11 @@ def register_auto_classes():
 
 def _enter(module):
     for table, value in TABLES[module.__name__.rpartition(".")[2]].items():
-        getattr(module, f"{table}_NAMES")[MODEL_TYPE] = value
         mapping = getattr(module, table)
-        if hasattr(mapping, "_reverse_config_mapping"):  # built before, when the table loaded first
-            mapping._reverse_config_mapping[TABLES["configuration_auto"]["CONFIG_MAPPING"]] = MODEL_TYPE
+        for model_type, name in MODELS.items():
+            getattr(module, f"{table}_NAMES")[model_type] = value.format(name) if isinstance(value, str) else value
+            if hasattr(mapping, "_reverse_config_mapping"):  # built before, when the table loaded first
+                mapping._reverse_config_mapping[f"{name}Config"] = model_type
 
 
 def _load_pipeline(module):

@@ -25,13 +25,13 @@ import torch
 from datasets import Dataset, DatasetDict, load_dataset
 from datasets.exceptions import DatasetsError
 from safetensors import SafetensorError
-from tqdm import tqdm
 from transformers import AutoConfig, AutoModelForSequenceClassification
 from transformers.utils.logging import disable_progress_bar
 
 from modeling_umons import UmonsProcessor
-from modeling_umons.data.collator import ArrowRows, UtteranceCollator
+from modeling_umons.data.collator import UtteranceCollator
 from modeling_umons.data.columns import SPLIT_NAMES
+from modeling_umons.data.conversations import predict_logits
 from modeling_umons.training.arguments import DataArguments
 from modeling_umons.training.ensemble import AVERAGES
 from modeling_umons.training.metrics import task_metrics
@@ -67,22 +67,16 @@ class Member:
         try:
             config = AutoConfig.from_pretrained(name)
             if not hasattr(config, "modalities"):
-                raise ValueError(f"it is of the type {config.model_type!r}, and no UMONS model.")
+                raise ValueError(f"it is of the type {config.model_type!r}, which is none of this package's.")
             model = AutoModelForSequenceClassification.from_pretrained(name, config=config).to(device).eval()
             return cls(name, model, UmonsProcessor.from_pretrained(name))
         except (OSError, ValueError, SafetensorError) as error:
             reason = str(error).strip().splitlines()[0]
             raise OSError(f"--model {name}: no model can be loaded from there: {reason}") from error
 
-    @torch.inference_mode()
     def logits(self, rows: Dataset, collator: UtteranceCollator, batch_size: int) -> np.ndarray:
         """(rows, num_labels) float32."""
-        batches = torch.utils.data.DataLoader(ArrowRows(rows), batch_size, collate_fn=collator)
-        logits = []
-        for batch in tqdm(batches, desc=Path(self.name).name, disable=None, leave=False):
-            inputs = {name: values.to(self.model.device) for name, values in batch.items() if name != "labels"}
-            logits.append(self.model(**inputs).logits.float().cpu().numpy())
-        return np.concatenate(logits)
+        return predict_logits(self.model, rows, collator, batch_size, Path(self.name).name)
 
 
 def load_splits(args: argparse.Namespace, data: DataArguments) -> DatasetDict:

@@ -75,6 +75,9 @@ def parse_arguments() -> tuple[argparse.ArgumentParser, argparse.Namespace, dict
         type=int,
         help="folder, ravdess, mini: audio frames and video clips kept of a segment (default: 60)",
     )
+    options.add_argument(
+        "--sources", nargs="+", choices=["mosi", "mosei", "meld", "ravdess"], help="mini: which to take (default: all)"
+    )
     args = parser.parse_args()
     given = {action.dest: getattr(args, action.dest) for action in options._group_actions}
     return parser, args, {name: value for name, value in given.items() if value is not None and value is not False}

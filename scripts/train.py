@@ -1,9 +1,10 @@
 #!/usr/bin/env python
-"""Train a UMONS model on a table of utterances or on a data set of `datasets`.
+"""Train a UMONS model, or several systems to compare, on a table of utterances or on a data set of `datasets`.
 
     accelerate launch scripts/train.py scripts/recipes/sample.yaml --num_train_epochs 5
     accelerate launch scripts/train.py --train_file clips/metadata.csv --task joint --output_dir runs/clips
     accelerate launch scripts/train.py scripts/recipes/emotion.yaml --dataset_name mosei --seeds 5
+    accelerate launch scripts/train.py scripts/recipes/compare.yaml --model umons umons_text tfn mfn
 
 A table (.csv, .tsv, .jsonl, .parquet) has a column of texts, one of sound or video files beside the table, or both, and
 labels: `sentiment` in [-3, 3] and the emotions `happy sad anger surprise disgust fear`, or one column of classes. A
@@ -13,35 +14,24 @@ recipe (YAML, the first argument) or on the command line, which has the last wor
 
 The best epoch by validation is kept. The output folder loads with `pipeline` and the Auto classes; report/ in it says how
 well the model does, beside simple rivals. A run that was stopped, even killed, goes on with --resume_from_checkpoint last.
+With --push_to_hub the finished model goes to the Hub (--hub_model_id user/name), as scripts/push_to_hub.py does it.
 """
 
 import dataclasses
 import json
 import logging
 import sys
-from itertools import islice
+from collections.abc import Callable
+from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
-from datasets import Dataset, DatasetDict
+from datasets import Dataset
 from datasets.exceptions import DatasetsError
 from safetensors import SafetensorError
-from transformers import pipeline, set_seed
+from transformers import AutoConfig, pipeline, set_seed
 from transformers.utils.logging import disable_progress_bar
 
-from modeling_umons import (
-    UmonsConfig,
-    UmonsFeatureExtractor,
-    UmonsForSequenceClassification,
-    UmonsProcessor,
-    UmonsVideoProcessor,
-    build_tokenizer,
-    train_vocabulary,
-)
-from modeling_umons.data.collator import UtteranceCollator
-from modeling_umons.data.word_vectors import load_word_vectors
-from modeling_umons.tokenization_umons import build_embedding_matrix
 from modeling_umons.training.arguments import (
     AugmentationArguments,
     CardArguments,
@@ -52,9 +42,12 @@ from modeling_umons.training.arguments import (
 )
 from modeling_umons.training.card import write_model_card
 from modeling_umons.training.checkpoints import REPORT, check_for_other_run, check_writable
+from modeling_umons.training.comparison import epoch_seconds, write_comparison
+from modeling_umons.training.models import Parts, System, check_options, chosen_options, make_config, make_model, union
+from modeling_umons.training.push import redact
 from modeling_umons.training.report import Split, measure, print_results, summarize_seeds, task_of, write_report
 from modeling_umons.training.standardize import standardize_front_ends
-from modeling_umons.training.tables import load_splits, make_collator, repeat_sources, usable_rows
+from modeling_umons.training.tables import load_splits, make_collator, repeat_sources, rows_for_all
 from modeling_umons.training.tasks import Task, make_task
 from modeling_umons.training.trainer import UmonsTrainer
 
@@ -67,6 +60,15 @@ UNREPORTED = ("output_dir", "resume_from_checkpoint", "greater_is_better", "logg
 CARD_TEMPLATE = Path(__file__).resolve().parent.parent / "model_card.md"
 
 
+class Prepared(NamedTuple):
+    """What all models of a comparison are trained on."""
+
+    task: Task
+    parts: Parts
+    splits: dict[str, Dataset]  # of usable rows
+    trained_rows: Split
+
+
 def make_task_of(data: DataArguments, train: Dataset) -> Task:
     """The task; classes are those of the training rows."""
     if data.task != "classification":
@@ -76,72 +78,29 @@ def make_task_of(data: DataArguments, train: Dataset) -> Task:
     return make_task(data.task, data.label_column, [c for c in train[data.label_column] if c is not None])
 
 
-def make_model(
-    arguments: ModelArguments, task: Task, texts: list[str]
-) -> tuple[UmonsForSequenceClassification, UmonsProcessor]:
-    """A new model with a vocabulary of the training texts, or the one to go on from with a head for the task."""
-    if arguments.model_name_or_path is not None:
-        read = ("model_name_or_path", "freeze_word_vectors")
-        if unread := [name for name in describe(arguments) if name not in read]:
-            raise ValueError(
-                f"A model to go on from is as it is: nothing reads {', '.join('--' + name for name in unread)}."
-            )
-        processor = UmonsProcessor.from_pretrained(arguments.model_name_or_path)
-        config = UmonsConfig.from_pretrained(arguments.model_name_or_path, **task.config_options())
-        model = UmonsForSequenceClassification.from_pretrained(
-            arguments.model_name_or_path, config=config, ignore_mismatched_sizes=True
-        )
-        if UmonsConfig.from_pretrained(arguments.model_name_or_path).id2label != config.id2label:
-            model.classifier.reset_parameters()  # a head that says something else, even if it has the same size
-        return model, processor
-
-    vectors = None
-    words = train_vocabulary(texts, min_count=arguments.min_word_count) if texts else []
-    if arguments.word_vectors is not None and words:
-        vectors = load_word_vectors(arguments.word_vectors, size=arguments.word_embedding_size)
-        words += list(islice(vectors, arguments.extra_words))  # in the order of the file, commonest first
-    tokenizer = build_tokenizer(words)
-    extractor = UmonsFeatureExtractor()
-    if arguments.feature_extractor is not None:
-        extractor = UmonsFeatureExtractor.from_pretrained(arguments.feature_extractor)
-    processor = UmonsProcessor(tokenizer, extractor, UmonsVideoProcessor())
-    config = UmonsConfig(
-        modalities=arguments.modalities,
-        audio_feature_size=extractor.frame_size,
-        max_audio_length=extractor.max_length,
-        vocab_size=len(tokenizer),
-        word_embedding_size=arguments.word_embedding_size,
-        hidden_size=arguments.hidden_size,
-        intermediate_size=arguments.intermediate_size,
-        num_hidden_layers=arguments.num_hidden_layers,
-        num_attention_heads=arguments.num_attention_heads,
-        hidden_dropout_prob=arguments.hidden_dropout_prob,
-        attention_probs_dropout_prob=arguments.attention_probs_dropout_prob,
-        **task.config_options(),
-    )
-    model = UmonsForSequenceClassification(config)
-    if vectors is not None:
-        matrix, coverage = build_embedding_matrix(tokenizer, vectors, size=config.word_embedding_size)
-        model.get_input_embeddings().weight.data.copy_(torch.from_numpy(matrix))
-        logger.info("%.1f %% of %d words have a vector in %s", 100 * coverage, len(tokenizer), arguments.word_vectors)
-    return model, processor
-
-
-def prepare(
-    splits: DatasetDict, collator: UtteranceCollator, processor: UmonsProcessor, data: DataArguments, is_trained: bool
-) -> dict[str, Dataset]:
-    """The usable rows of each split; says what cannot be used, and goes on without it."""
+def prepare(systems: list[System], data: DataArguments, arguments: ModelArguments, run: RunArguments) -> Prepared:
+    """The rows that all of the models can use; says what cannot be used, and goes on without it."""
+    splits = load_splits(data, run.seed)
+    task = make_task_of(data, splits["train"])
+    texts = []
+    if "text" in arguments.modalities and data.text_column in splits["train"].column_names:
+        texts = [str(text) for text in splits["train"][data.text_column] if text is not None]
+    parts = Parts.make(arguments, texts)
+    configs = [make_config(system, arguments, parts, task) for system in (union(systems), *systems)]
     rows = {}
-    for name, split in splits.items():
-        rows[name], problems = usable_rows(split, collator, processor.feature_extractor, data, is_trained)
-        logger.info("%s: %d rows, %d with a problem", name, len(rows[name]), len(problems))
-        for problem in problems[:SHOWN_PROBLEMS]:
-            logger.warning("%s, %s", name, problem)
-        if len(problems) > SHOWN_PROBLEMS:
-            logger.warning("%s: and %d more", name, len(problems) - SHOWN_PROBLEMS)
-        if name != "test" and not len(rows[name]):
-            raise ValueError(f"No row of the split {name!r} can be used; the first problem is: {problems[0]}")
-    return {name: split for name, split in rows.items() if len(split)}
+    with run.main_process_first(desc="features"):
+        for name, split in splits.items():
+            collators = [make_collator(parts.processor, config, task) for config in configs]
+            is_trained = arguments.model_name_or_path is not None
+            rows[name], problems = rows_for_all(split, collators, parts.processor.feature_extractor, data, is_trained)
+            logger.info("%s: %d rows, %d with a problem", name, len(rows[name]), len(problems))
+            for problem in problems[:SHOWN_PROBLEMS]:
+                logger.warning("%s, %s", name, problem)
+            if len(problems) > SHOWN_PROBLEMS:
+                logger.warning("%s: and %d more", name, len(problems) - SHOWN_PROBLEMS)
+            if name != "test" and not len(rows[name]):
+                raise ValueError(f"No row of the split {name!r} can be used; the first problem is: {problems[0]}")
+    return Prepared(task, parts, {n: split for n, split in rows.items() if len(split)}, Split.of(task, rows["train"]))
 
 
 class Trained(NamedTuple):
@@ -154,38 +113,32 @@ class Trained(NamedTuple):
 
 
 def train(
+    system: System,
+    prepared: Callable[[], Prepared],
     data: DataArguments,
-    model_arguments: ModelArguments,
+    arguments: ModelArguments,
     augmentation: AugmentationArguments,
     card: CardArguments,
     run: RunArguments,
-):
+) -> Trained | None:
     """Trains one model and writes it into `run.output_dir`; `None` in all processes but the first."""
     finished = Path(run.output_dir, REPORT)
     if run.resume_from_checkpoint == "last" and finished.exists():
         logger.info("%s is of a run that has ended: there is nothing to go on with.", run.output_dir)
-        task = task_of(UmonsConfig.from_pretrained(run.output_dir), data.label_column)
+        task = task_of(AutoConfig.from_pretrained(run.output_dir), data.label_column)
         return Trained(json.loads(finished.read_text(encoding="utf-8")), task)
     check_writable(run.output_dir)
     if run.resume_from_checkpoint is None:
         check_for_other_run(run.output_dir)
+    task, parts, splits, train_split = prepared()
     set_seed(run.seed)
-    splits = load_splits(data, run.seed)
-    task = make_task_of(data, splits["train"])
-    texts = []
-    if "text" in model_arguments.modalities and data.text_column in splits["train"].column_names:
-        texts = [str(text) for text in splits["train"][data.text_column] if text is not None]
-    model, processor = make_model(model_arguments, task, texts)
-    if model_arguments.freeze_word_vectors and "text" in model.config.modalities:
-        model.get_input_embeddings().requires_grad_(False)
-    collator = make_collator(processor, model.config, task)
-    with run.main_process_first(desc="features"):
-        rows = prepare(splits, collator, processor, data, model_arguments.model_name_or_path is not None)
-    sizes, train_split = {name: len(split) for name, split in rows.items()}, Split.of(task, rows["train"])
-    rows["train"] = repeat_sources(rows["train"], data.repeat)
-    if model_arguments.standardize_features:
+    config = make_config(system, arguments, parts, task)
+    model, processor = make_model(config, arguments, parts), parts.processor
+    collator = make_collator(processor, config, task)
+    rows = splits | {"train": repeat_sources(splits["train"], data.repeat)}
+    if arguments.standardize_features:
         standardize_front_ends(model, rows["train"], collator)
-    recipe = describe(data, model_arguments, augmentation, run)
+    recipe = describe(data, arguments, augmentation, run)
 
     trainer = UmonsTrainer(model, run, task, rows, collator, augmentation, processor)
     trainer.run()
@@ -199,45 +152,58 @@ def train(
     pipeline("multimodal-emotion-recognition", model=model, processor=processor).save_pretrained(output)
     processor.save_pretrained(output)
     source = Path(data.train_file or data.dataset_name).as_posix()
-    write_model_card(output, CARD_TEMPLATE, model.config, source, sizes, recipe, results, **vars(card))
-    report = write_report(output / "report", task, results, scored, history=trainer.state.log_history, recipe=recipe)
+    sizes = {name: len(split) for name, split in splits.items()}
+    write_model_card(output, CARD_TEMPLATE, config, source, sizes, recipe, results, **vars(card))
+    history = trainer.state.log_history
+    about = {"model": system.name, "parameters": model.num_parameters(), "seconds per epoch": epoch_seconds(history)}
+    report = write_report(output / "report", task, results, scored, history=history, recipe=recipe, about=about)
     print_results(results)
     return Trained(report, task, train_split, scored)
 
 
 def describe(*parts) -> dict:
     """The options that are not at their defaults, for the report."""
-    chosen = {}
-    for part in parts:
-        defaults = type(part)()
-        for option in dataclasses.fields(part):
-            value = getattr(part, option.name)
-            is_told = option.init and option.name not in UNREPORTED and not option.name.endswith("_token")
-            if is_told and value != getattr(defaults, option.name):
-                chosen[option.name] = getattr(value, "value", value)
-    return chosen
+    chosen = {name: value for part in parts for name, value in chosen_options(part).items()}
+    return {name: value for name, value in chosen.items() if name not in UNREPORTED and not name.endswith("_token")}
 
 
-def train_seeds(*parts):
-    """One model for each seed, in a folder of its own, and what they do together and on average."""
-    *others, run = parts
-    if run.resume_from_checkpoint not in (None, "last"):
+def train_all(data: DataArguments, arguments: ModelArguments, *others) -> None:
+    """Each model with each seed, in folders of their own where they are several; and what that shows."""
+    *others, run = others
+    systems = [System.parse(name, arguments.modalities) for name in dict.fromkeys(arguments.model)]
+    check_options(systems, arguments)
+    is_one = len(systems) * run.seeds == 1
+    if run.resume_from_checkpoint not in (None, "last") and not is_one:
         raise ValueError(
-            "--seeds goes on with --resume_from_checkpoint last alone: each seed has checkpoints of its own."
+            "Several models go on with --resume_from_checkpoint last alone: each has checkpoints of its own."
         )
-    members = {}
+    trained: dict[str, dict[int, Trained]] = {system.name: {} for system in systems}
     for seed in range(run.seed, run.seed + run.seeds):
-        output = Path(run.output_dir) / f"seed-{seed}"
-        members[seed] = train(*others, dataclasses.replace(run, seed=seed, output_dir=str(output)))
-    if not run.should_save or not any(member.scored for member in members.values()):
-        return  # nothing was trained: what stands there is true
+        prepared = cache(partial(prepare, systems, data, arguments, dataclasses.replace(run, seed=seed)))
+        for system in systems:
+            output = Path(run.output_dir, *([system.name] if len(systems) > 1 else []))
+            output = output / f"seed-{seed}" if run.seeds > 1 else output
+            rate = run.learning_rate_of((system.model_type, system.name))
+            own = dataclasses.replace(run, seed=seed, output_dir=str(output), learning_rate=rate)
+            trained[system.name][seed] = train(system, prepared, data, arguments, *others, own)
+    if is_one or not run.should_save:
+        return
+    for name, members in trained.items():
+        if run.seeds > 1 and any(member.scored for member in members.values()):
+            report_seeds(Path(run.output_dir, *([name] if len(systems) > 1 else [])), members, run)
+    if len(systems) > 1:
+        reports = {name: [member.report for member in members.values()] for name, members in trained.items()}
+        write_comparison(Path(run.output_dir), reports, describe(data, arguments, *others, run))
+
+
+def report_seeds(output: Path, members: dict[int, Trained], run: RunArguments) -> None:
+    """What models that differ in their seed do together and on average."""
     # A seed that an earlier run finished has left its report, but not its logits: then there is no ensemble to report.
     reports = {seed: member.report for seed, member in members.items()}
-    last = members[seed]
-    scored = (
-        {seed: member.scored for seed, member in members.items()} if all(m.scored for m in members.values()) else None
-    )
-    summarize_seeds(Path(run.output_dir), last.task, reports, scored, last.train, run.tune_thresholds)
+    last = next(member for member in reversed(members.values()) if member.scored)
+    scored = {seed: member.scored for seed, member in members.items()}
+    scored = scored if all(scored.values()) else None
+    summarize_seeds(output, last.task, reports, scored, last.train, run.tune_thresholds)
 
 
 def main():
@@ -245,9 +211,14 @@ def main():
         *others, run = parse_arguments(sys.argv[1:], __doc__)
         logging.basicConfig(level=logging.INFO if run.should_log else logging.WARNING, format="%(message)s")
         disable_progress_bar()  # of loading and saving; that of training stays
-        (train if run.seeds == 1 else train_seeds)(*others, run)
+        push = run.take_push(run.seeds * len(set(others[1].model)))
+        is_pushing = push is not None and run.process_index == 0
+        push = push.check() if is_pushing else None  # before the training, not after it
+        train_all(*others, run)
+        if is_pushing:
+            logger.info("Pushed to %s", push(run.output_dir).url)
     except (ImportError, OSError, SafetensorError, ValueError, DatasetsError) as error:
-        raise SystemExit(f"error: {error}") from error
+        raise SystemExit(redact(f"error: {error}")) from error
 
 
 if __name__ == "__main__":

@@ -7,7 +7,8 @@
 
 It speaks what `huggingface_hub` and `datasets` ask for: whoami, repositories, preupload, LFS, commits, branches and tags,
 info, tree, paths-info, refs, and files with ranges. Contents lie in `folder`, by their sha256. A client must have
-HF_ENDPOINT set before its first import, and HF_HUB_DISABLE_XET=1.
+HF_ENDPOINT set before its first import, and HF_HUB_DISABLE_XET=1. Private repositories are not there for those who bring
+no token. `hub.fail(...)` makes it a bad Hub.
 """
 
 import base64
@@ -15,10 +16,12 @@ import hashlib
 import json
 import os
 import re
+import socket
 import tempfile
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -184,9 +187,12 @@ class Handler(BaseHTTPRequestHandler):
         self.hub.requests.append((self.command, url.path))
         method = "GET" if self.command == "HEAD" else self.command
         try:
+            if fault := self.hub.next_fault(url.path):
+                return self.break_down(fault)
             for known, pattern, function in ROUTES:
                 if known == method and (match := pattern.fullmatch(url.path)):
                     groups = {name: value and unquote(value) for name, value in match.groupdict().items()}
+                    self.check_access(**groups)
                     return function(self, **groups)
             self.read_body()
             raise HubError(404, None, f"this hub does not know {self.command} {url.path}")
@@ -195,6 +201,22 @@ class Handler(BaseHTTPRequestHandler):
             self.reply(error.status, {"error": error.message}, headers)
         except (BrokenPipeError, ConnectionResetError, TimeoutError):
             self.close_connection = True
+
+    def check_access(self, kind: str | None = "model", repo: str | None = None, **others: Any) -> None:
+        if repo and not self.headers.get("Authorization") and self.store.load(kind or "model", repo)["private"]:
+            raise HubError(401, "RepoNotFound", "Repository not found")
+
+    def break_down(self, fault: "Fault") -> None:
+        if isinstance(fault.how, int):
+            self.read_body()
+            raise HubError(fault.how, None, fault.message)
+        if fault.how == "hold":
+            self.hub.is_held.set()
+            self.hub.is_over.wait()
+        else:  # in the middle of what the client sends
+            self.rfile.read(int(self.headers.get("Content-Length") or 0) // 2)
+        self.connection.shutdown(socket.SHUT_RDWR)
+        self.close_connection = True
 
     do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = handle_request
 
@@ -222,7 +244,8 @@ def create_repo(request: Handler) -> None:
     with request.store.lock:
         if request.store.path(kind, repo).exists():
             return request.reply(409, {"error": "You already created this repo", **answer})
-        content = {"private": bool(body.get("private")), "sdk": body.get("sdk"), "created": _now()}
+        is_private = bool(body.get("private")) or body.get("visibility") == "private"
+        content = {"private": is_private, "sdk": body.get("sdk"), "created": _now()}
         content |= {"refs": {}, "tags": {}, "commits": {}}
         attributes = "".join(f"*{suffix} filter=lfs diff=lfs merge=lfs -text\n" for suffix in LFS_SUFFIXES)
         files = {".gitattributes": request.store.put_file(attributes.encode())}
@@ -447,6 +470,16 @@ def _send_file(request: Handler, path: Path, headers: dict[str, Any]) -> None:
         request.wfile.write(data[start:end])
 
 
+@dataclass
+class Fault:
+    """What goes wrong with requests for paths of a pattern, so many times."""
+
+    pattern: re.Pattern
+    how: int | str
+    times: int | None
+    message: str
+
+
 class LocalHub:
     """
     The Hub as a context manager.
@@ -454,14 +487,46 @@ class LocalHub:
     Attributes:
         endpoint: its URL.
         requests: (method, path) of all that was asked for.
+        is_held: set when a request came to a fault "hold".
     """
 
     def __init__(self, root: str | os.PathLike):
         self.store = Store(root)
         self.requests: list[tuple[str, str]] = []
+        self.faults: list[Fault] = []
+        self.lock, self.is_held, self.is_over = threading.Lock(), threading.Event(), threading.Event()
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), type("BoundHandler", (Handler,), {"hub": self}))
         self.server.daemon_threads = True
         self.endpoint = f"http://127.0.0.1:{self.server.server_address[1]}"
+
+    def fail(self, pattern: str, how: int | str, times: int | None = None, message: str = "out of order") -> None:
+        """
+        Lets requests for paths that `pattern` is found in go wrong, all or so many: answered with a status, "cut" in the
+        middle of their body, or "hold": not answered at all, and `is_held` is set.
+        """
+        self.faults.append(Fault(re.compile(pattern), how, times, message))
+
+    def mend(self) -> None:
+        """Ends all faults."""
+        self.faults.clear()
+
+    def next_fault(self, path: str) -> Fault | None:
+        """The fault that a request meets."""
+        with self.lock:
+            for fault in self.faults:
+                if fault.times != 0 and fault.pattern.search(path):
+                    fault.times = fault.times and fault.times - 1
+                    return fault
+        return None
+
+    def head(self, kind: str, repo: str, branch: str = "main") -> tuple[str, dict[str, dict]]:
+        """(commit, {path: file}) that a branch is at."""
+        return self.store.files(self.store.load(kind, repo), branch)
+
+    def content(self, kind: str, repo: str, path: str, revision: str = "main") -> bytes:
+        """A file as it is there."""
+        _, files = self.store.files(self.store.load(kind, repo), revision)
+        return self.store.blob(files[path]["sha"]).read_bytes()
 
     def url(self, kind: str, repo: str) -> str:
         return f"{self.endpoint}/{'' if kind == 'model' else f'{kind}s/'}{repo}"
@@ -483,6 +548,7 @@ class LocalHub:
         return self
 
     def __exit__(self, *arguments: Any) -> None:
+        self.is_over.set()
         self.server.shutdown()
         self.thread.join()
         self.server.server_close()

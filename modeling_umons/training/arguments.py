@@ -1,5 +1,6 @@
 """The options of scripts/train.py: data, model, augmentation and run, from a recipe in YAML and the command line."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,9 @@ from typing import Any
 import torch
 import yaml
 from transformers import HfArgumentParser, TrainingArguments
+from transformers.trainer_utils import HubStrategy
 
+from .push import FinalPush
 from .tasks import TASKS, Task
 
 
@@ -53,6 +56,17 @@ class DataArguments:
 class ModelArguments:
     """What to train. The sizes are those of a new model; the defaults are the paper's."""
 
+    model: list[str] = field(
+        default_factory=lambda: ["umons"],
+        metadata={
+            "help": "A new model: umons, tfn, mfn, graph_mfn or multilogue_net, or with some of the modalities alone "
+            "umons_text, tfn_text_audio ...; several are trained on the same rows and compared."
+        },
+    )
+    config_overrides: list[str] = field(
+        default_factory=list,
+        metadata={"help": "More of its configuration: option=value, or of one of several models tfn.dropout=0.3."},
+    )
     model_name_or_path: str | None = field(
         default=None, metadata={"help": "A model to go on from, instead of a new one."}
     )
@@ -81,12 +95,16 @@ class ModelArguments:
     freeze_word_vectors: bool = field(default=False, metadata={"help": "Leave the word vectors as they are."})
     min_word_count: int = field(default=1, metadata={"help": "Words seen less often in training are unknown."})
     word_embedding_size: int = field(default=300, metadata={"help": "Size of word vectors."})
-    hidden_size: int = field(default=512, metadata={"help": "Size of every sequence inside the model."})
-    intermediate_size: int = field(default=1024, metadata={"help": "Size inside feed-forward networks and glimpses."})
-    num_hidden_layers: int = field(default=4, metadata={"help": "Number of co-attention blocks."})
-    num_attention_heads: int = field(default=4, metadata={"help": "Number of attention heads."})
-    hidden_dropout_prob: float = field(default=0.1, metadata={"help": "Dropout."})
-    attention_probs_dropout_prob: float = field(default=0.1, metadata={"help": "Dropout of attention probabilities."})
+    hidden_size: int = field(default=512, metadata={"help": "UMONS: size of every sequence inside the model."})
+    intermediate_size: int = field(
+        default=1024, metadata={"help": "UMONS: size inside feed-forward networks and glimpses."}
+    )
+    num_hidden_layers: int = field(default=4, metadata={"help": "UMONS: number of co-attention blocks."})
+    num_attention_heads: int = field(default=4, metadata={"help": "UMONS: number of attention heads."})
+    hidden_dropout_prob: float = field(default=0.1, metadata={"help": "UMONS: dropout."})
+    attention_probs_dropout_prob: float = field(
+        default=0.1, metadata={"help": "UMONS: dropout of attention probabilities."}
+    )
 
 
 @dataclass
@@ -151,6 +169,10 @@ class RunArguments(TrainingArguments):
             "help": "A checkpoint to go on from; `last` is the last whole one of --output_dir, if there is one."
         },
     )
+    learning_rates: list[str] = field(
+        default_factory=list,
+        metadata={"help": "Of single ones of several models, in place of --learning_rate: tfn=5e-3 mfn=5e-4."},
+    )
     seeds: int = field(default=1, metadata={"help": "Train so many models, from --seed on, and report their spread."})
     tune_thresholds: bool = field(
         default=False, metadata={"help": "Report emotions also at thresholds that are chosen on validation."}
@@ -177,6 +199,42 @@ class RunArguments(TrainingArguments):
             )
         if self.max_halvings and self.lr_scheduler_type != "constant":
             raise ValueError("--max_halvings is a schedule of its own: leave --lr_scheduler_type constant.")
+
+    def learning_rate_of(self, names: Sequence[str]) -> float:
+        """The learning rate of a model that goes by these names, the last of which counts most."""
+        rates = {}
+        for item in self.learning_rates:
+            name, _, rate = item.partition("=")
+            try:
+                rates[name] = float(rate)
+            except ValueError as error:
+                raise ValueError(
+                    f"--learning_rates {item}: expected a model and its rate, such as tfn=5e-3."
+                ) from error
+        return next((rates[name] for name in reversed(names) if name in rates), self.learning_rate)
+
+    def take_push(self, num_models: int) -> FinalPush | None:
+        """
+        The push that --push_to_hub asks for, if it does. Afterwards these options know nothing of a Hub: what `Trainer`
+        itself would push are checkpoints, while it trains, and it writes its options, with the token, beside each of them.
+        """
+        is_wanted, strategy = self.push_to_hub, getattr(self.hub_strategy, "value", self.hub_strategy)
+        name = self.hub_model_id or Path(self.output_dir).resolve().name
+        push = FinalPush(name, bool(self.hub_private_repo), self.hub_revision, self.hub_token)
+        self.push_to_hub, self.hub_always_push, self.hub_strategy = False, False, HubStrategy.EVERY_SAVE
+        self.hub_model_id = self.hub_private_repo = self.hub_revision = self.hub_token = None
+        if not is_wanted:
+            return None
+        if strategy not in ("every_save", "end"):
+            raise ValueError(
+                f"--hub_strategy is {strategy}, but checkpoints are not pushed: leave it out, and the finished model is."
+            )
+        if num_models > 1:
+            raise ValueError(
+                f"--push_to_hub goes with one model, and these are {num_models}: train them, and push the one that you choose "
+                "with scripts/push_to_hub.py."
+            )
+        return push
 
     def _saves_what_it_evaluates(self) -> bool:
         strategy = self.eval_strategy.value

@@ -41,7 +41,12 @@ class Augmentation:
                 raise ValueError(f"--{name} is {getattr(self, name)}; it must be between 0 and 1.")
 
     def __call__(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """The batch, as the model takes it, with new tensors where something changes."""
+        """The batch, as the model takes it, with new tensors where something changes. Of conversations, each utterance
+        is a row."""
+        if (mask := batch.get("utterance_mask")) is not None:
+            names = [name for name in ("input_ids", *MASKS.values(), *FEATURES.values()) if name in batch]
+            changed = self({name: batch[name].flatten(0, 1) for name in names})
+            return batch | {name: values.unflatten(0, mask.shape) for name, values in changed.items()}
         batch = dict(batch)
         if self.word_dropout and "input_ids" in batch:
             dropped = torch.rand(batch["input_ids"].shape, device=batch["input_ids"].device) < self.word_dropout
@@ -59,13 +64,17 @@ class Augmentation:
         the loss is mixed in the same way. A share of 1 leaves all as it is.
 
         Raises:
-            ValueError: the batch has words.
+            ValueError: the batch has words, or is of conversations.
         """
         if not self.mixup:
             return batch, torch.arange(0), 1.0
         if "input_ids" in batch:
             raise ValueError(
                 "--mixup mixes features, but the model reads text: leave it out, or train on audio or video."
+            )
+        if "utterance_mask" in batch:
+            raise ValueError(
+                "--mixup mixes rows, but the model reads conversations, of which no two mix: leave it out."
             )
         if torch.rand(()) < 0.5:
             return batch, torch.arange(0), 1.0

@@ -1,5 +1,7 @@
 """The model card that stands beside a trained model, filled from the template model_card.md."""
 
+import json
+import re
 from collections.abc import Mapping
 from pathlib import Path, PurePath
 from typing import Any
@@ -10,14 +12,27 @@ from ..configuration_umons import UmonsConfig
 from .report_tables import is_of_one_emotion, splits_markdown
 
 
-TAGS = ("emotion", "sentiment", "multimodal", "umons")
-TASK = "multimodal-emotion-recognition"
+TAGS = ("emotion-recognition", "sentiment-analysis", "multimodal", "umons")
+TASK_NAME = "Multimodal emotion recognition"
+# The tasks of the Hub that the model is found under. It has none of several modalities; the first that fits is the model's.
+HUB_TASKS = {"text": "text-classification", "audio": "audio-classification", "video": "video-classification"}
 
 # What the Hub calls the metrics, by how ours end, the first that fits.
 HUB_METRICS = {
     "mae": "mae", "corr": "pearsonr", "balanced_accuracy": "balanced_accuracy", "wa": "balanced_accuracy",
     "auroc": "roc_auc", "ap": "average_precision", "f1": "f1", "acc": "accuracy",
 }  # fmt: skip
+
+# Data sets by the names that the column `source` and folders have for them.
+DATASETS = {"mosi": "CMU-MOSI", "mosei": "CMU-MOSEI", "meld": "MELD", "ravdess": "RAVDESS"}
+
+SYSTEMS = {
+    "umons": "the UMONS co-attention transformer (TBJE)",
+    "tfn": "the Tensor Fusion Network (TFN)",
+    "mfn": "the Memory Fusion Network (MFN)",
+    "graph_mfn": "the Dynamic Fusion Graph (Graph-MFN)",
+    "multilogue_net": "Multilogue-Net",
+}
 
 
 def write_model_card(
@@ -34,7 +49,7 @@ def write_model_card(
 ):
     """
     Writes README.md into `output`: what the model is, what it was trained and tested on, and how well it does. What the
-    whole test split got stands in the metadata too, where the Hub reads it.
+    test split got stands in the metadata too, where the Hub reads it: of each data set, where the rows are of several.
 
     Args:
         output: the folder of the model, whose name the model gets.
@@ -48,21 +63,27 @@ def write_model_card(
         about_data, limits: paragraphs in Markdown, on the data and on what the model is not for.
     """
     output = Path(output)
-    source = _name_of(source)
+    is_on_hub, source = _is_repository(source), _name_of(source)
+    name = output.resolve().name
+    tasks = [task for modality, task in HUB_TASKS.items() if modality in config.modalities]
     data = ModelCardData(
         language="en",
         library_name="transformers",
         license=license,
-        tags=list(TAGS),
+        pipeline_tag=tasks[0],
+        tags=[*TAGS, *tasks[1:]],
+        datasets=[source] if is_on_hub else None,
+        base_model=_base_model(recipe),
     )
-    name = output.resolve().name
     if "test" in results:
-        data.model_name, data.eval_results = name, _eval_results(source, results["test"])
+        data.model_name, data.eval_results = name, _eval_results(tasks[0], source, results["test"])
+        data.metrics = sorted({result.metric_type for result in data.eval_results})
     card = ModelCard.from_template(
         data,
         template_path=str(template),
         model_name=name,
         modalities=" and ".join(config.modalities),
+        system=SYSTEMS.get(config.model_type, config.model_type),
         example='{"text": "what a wonderful day"}' if "text" in config.modalities else '"clip.wav"',
         answer=f"{len(config.id2label)} label(s): {', '.join(config.id2label.values())}.",
         data=f"{source}: " + ", ".join(f"{count} {name} rows" for name, count in rows.items()) + ".",
@@ -74,21 +95,71 @@ def write_model_card(
     card.save(output / "README.md")
 
 
-def _eval_results(source: str, figures: Mapping[str, Any]) -> list[EvalResult]:
-    """The test split's figures, but those of single emotions. Tuned ones are not the model's own answers."""
+def renew_model_card(folder: str | Path, template: str | Path) -> None:
+    """
+    Writes the card of a trained model anew, when the template has changed: figures and recipe are those of its report,
+    what people said of it and how many rows there were is what its card says now.
+
+        renew_model_card("hub/umons-mini", "model_card.md")
+
+    Raises OSError where the folder has no report or no card, ValueError where the card was not made by this.
+    """
+    folder = Path(folder)
+    report = json.loads((folder / "report" / "report.json").read_text(encoding="utf-8"))
+    card = ModelCard.load(folder / "README.md")
+    about_data, limits = _section(card.text, "Data"), _section(card.text, "Limits")
+    source, _, rows = about_data[0].rpartition(": ")
+    write_model_card(
+        folder,
+        Path(template),
+        UmonsConfig.from_pretrained(folder),
+        source,
+        {name: int(count) for count, name in re.findall(r"(\d+) (\w+) rows", rows)},
+        report["recipe"],
+        report["splits"],
+        license=card.data.license,
+        about_data="\n\n".join(about_data[1:]),
+        limits="\n\n".join(limits[1:]),  # the first one is the template's
+    )
+
+
+def _section(text: str, heading: str) -> list[str]:
+    """The paragraphs below a heading."""
+    match = re.search(rf"^## {heading}\n\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
+    if match is None:
+        raise ValueError(f"The card has no section {heading!r}: it was not made from the template.")
+    return match[1].strip().split("\n\n")
+
+
+def _eval_results(task: str, source: str, figures: Mapping[str, Any]) -> list[EvalResult]:
+    """
+    The figures of a split, of each data set in it, but those of single emotions. Tuned ones are not the model's own answers.
+    A data set within a mixture says so in its name: its test rows need not be those that others mean.
+    """
+    is_mixed = "sources" in figures
     return [
         EvalResult(
-            task_type=TASK,
-            dataset_type=source,
-            dataset_name=source,
+            task_type=task,
+            task_name=TASK_NAME,
+            dataset_type=_slug(DATASETS.get(name, name)),
+            dataset_name=f"{DATASETS.get(name, name)} (test rows of {source})"
+            if is_mixed
+            else DATASETS.get(name, name),
+            dataset_config=source if is_mixed else None,
             dataset_split="test",
             metric_type=_hub_metric(metric),
             metric_name=metric,
             metric_value=round(value, 4),
         )
-        for metric, value in figures["model"].items()
+        for name, part in figures.get("sources", {source: figures}).items()
+        for metric, value in part["model"].items()
         if not is_of_one_emotion(metric)
     ]
+
+
+def _slug(name: str) -> str:
+    """A name as the Hub has names of data sets; that of a repository stays."""
+    return name if re.fullmatch(r"[\w.-]+/[\w.-]+", name) else re.sub(r"[^\w.]+", "-", name.lower()).strip("-")
 
 
 def _hub_metric(metric: str) -> str:
@@ -99,10 +170,21 @@ def _hub_metric(metric: str) -> str:
     return metric
 
 
+def _is_repository(source: str) -> bool:
+    """Whether it can only be a repository of the Hub: user/name, and no file here."""
+    return bool(re.fullmatch(r"[\w-]+/[\w.-]+", source)) and not Path(source).suffix and not Path(source).exists()
+
+
 def _name_of(source: str) -> str:
     """A repository's full name, but of a path its end alone."""
     is_repository = not Path(source).exists() and not PurePath(source).is_absolute()
     return source if is_repository else Path(source).resolve().name
+
+
+def _base_model(recipe: Mapping[str, Any]) -> str | None:
+    """The repository of the model that training went on from."""
+    model = recipe.get("model_name_or_path")
+    return model if model and _is_repository(str(model)) else None
 
 
 def _plain(value: Any) -> str:

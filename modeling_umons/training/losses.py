@@ -45,7 +45,9 @@ class TaskLoss(nn.Module):
         self.register_buffer("class_weights", weights)
 
     def forward(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """(B, num_labels) logits and labels as the model takes them to a scalar."""
+        """Logits (B, num_labels), or (C, U, num_labels) of conversations, and labels as the model takes them: a scalar."""
+        if logits.ndim == 3:
+            logits, labels = flatten_conversations(logits, labels)
         logits = logits.float()
         if self.task.problem_type == "single_label_classification":
             return self.of_classes(logits, labels)
@@ -75,6 +77,13 @@ class TaskLoss(nn.Module):
             present = logits.sigmoid()
             losses = losses * (labels * (1 - present) + (1 - labels) * present) ** self.focal_gamma
         return (losses * known).sum() / known.sum().clamp(min=1)
+
+
+def flatten_conversations(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """(C, U, ...) logits and labels as (N, ...), of the N utterances: those that have a label. Padding has -100 or NaN."""
+    is_known = ~labels.isnan() if labels.is_floating_point() else labels != -100
+    is_utterance = is_known.any(dim=-1) if labels.ndim == 3 else is_known
+    return logits[is_utterance], labels[is_utterance]
 
 
 def balanced_weights(task: Task, labels: np.ndarray) -> np.ndarray:

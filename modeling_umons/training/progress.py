@@ -1,4 +1,6 @@
-"""A progress bar, and one line for each evaluation."""
+"""A progress bar, one line for each evaluation, and how long an epoch took."""
+
+import time
 
 from transformers import PrinterCallback, ProgressCallback, Trainer
 from transformers.trainer_callback import TrainerCallback
@@ -34,9 +36,21 @@ class _Bar(ProgressCallback):
         pass  # `OneLinePerEpoch` does
 
 
+class TimeEpochs(TrainerCallback):
+    """Notes in the history how long each epoch of training took, `epoch_seconds`, without its evaluation."""
+
+    def on_epoch_begin(self, args, state, control, **kwargs):
+        self.start = time.perf_counter()
+
+    def on_epoch_end(self, args, state, control, **kwargs):
+        seconds = round(time.perf_counter() - self.start, 3)
+        state.log_history.append({"epoch": state.epoch, "step": state.global_step, "epoch_seconds": seconds})
+
+
 def show_progress(trainer: Trainer):
     """Gives `trainer` this way of showing progress instead of transformers' own."""
     trainer.pop_callback(PrinterCallback)
     if trainer.pop_callback(ProgressCallback) is not None:
         trainer.add_callback(_Bar)
     trainer.add_callback(OneLinePerEpoch)
+    trainer.add_callback(TimeEpochs)

@@ -1,6 +1,7 @@
 """From a table of utterances, or a data set of `datasets`, to the rows that a model is trained and tested on."""
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value, co
 
 from ..data.collator import UtteranceCollator
 from ..data.columns import SPLIT_NAMES, make_features
+from ..data.conversations import ConversationCollator
 from ..media import WHOLE_S, read_clip
 from .arguments import DataArguments
 from .tasks import Task
@@ -18,8 +20,8 @@ from .tasks import Task
 logger = logging.getLogger(__name__)
 
 READERS = {".csv": "read_csv", ".tsv": "read_table", ".parquet": "read_parquet", ".jsonl": "read_json"}
-# What reports tell rows apart by, where a table has it.
-IDENTITY_COLUMNS = ("segment_id", "video_id", "source", "speaker")
+# What reports tell rows apart by, and what puts them in the order of a conversation, where a table has it.
+IDENTITY_COLUMNS = ("segment_id", "video_id", "segment", "start", "source", "speaker")
 
 
 def load_splits(data: DataArguments, seed: int) -> DatasetDict:
@@ -80,16 +82,34 @@ def read_table(path: str | Path, audio_column: str) -> Dataset:
 
 
 def split_table(dataset: Dataset, validation_share: float, seed: int) -> DatasetDict:
-    """Splits by the column `split` where there is one; else holds out `validation_share` of the rows, drawn by `seed`."""
+    """
+    Splits by the column `split` where there is one; else holds out `validation_share` of the rows, drawn by `seed`: of whole
+    videos where there is a column `video_id`, as what is of one video is alike.
+    """
     if "split" not in dataset.column_names:
-        held_out = dataset.train_test_split(validation_share, seed=seed)
-        return DatasetDict(train=held_out["train"], validation=held_out["test"])
+        return _hold_out(dataset, validation_share, seed)
     rows: dict[str, list[int]] = {}
     for i, name in enumerate(dataset["split"]):
         if str(name).lower() not in SPLIT_NAMES:
             raise ValueError(f"Row {i} of the table is of split {name!r}; known are {', '.join(SPLIT_NAMES)}.")
         rows.setdefault(SPLIT_NAMES[str(name).lower()], []).append(i)
     return DatasetDict({name: dataset.select(rows[name]) for name in ("train", "validation", "test") if name in rows})
+
+
+def _hold_out(dataset: Dataset, share: float, seed: int) -> DatasetDict:
+    videos = dataset["video_id"] if "video_id" in dataset.column_names else ()
+    # A row whose video is not known is one of its own.
+    groups = [("row", i) if video is None else video for i, video in enumerate(videos)]
+    names = list(dict.fromkeys(groups))
+    if len(names) < 2:
+        held_out = dataset.train_test_split(share, seed=seed)
+        return DatasetDict(train=held_out["train"], validation=held_out["test"])
+    drawn = np.random.default_rng(seed).permutation(len(names))[: max(1, round(share * len(names)))]
+    drawn = {names[i] for i in drawn}
+    is_held_out = np.array([group in drawn for group in groups])
+    return DatasetDict(
+        train=dataset.select(np.flatnonzero(~is_held_out)), validation=dataset.select(np.flatnonzero(is_held_out))
+    )
 
 
 def undecoded(dataset: Dataset, audio_column: str) -> Dataset:
@@ -136,6 +156,33 @@ def usable_rows(
         else:
             problems.setdefault(row, f"row {row}: nothing in {inputs}")
     return dataset.select(np.flatnonzero(is_usable)), [problems[row] for row in sorted(problems)]
+
+
+def rows_for_all(
+    dataset: Dataset,
+    collators: Sequence[UtteranceCollator],
+    feature_extractor,
+    data: DataArguments,
+    is_trained: bool = False,
+) -> tuple[Dataset, list[str]]:
+    """
+    As [`usable_rows`], the rows that the model of each of `collators` can use, so that all are trained and tested on the
+    same: those of the first one, which reads all modalities, without those in which another finds nothing.
+    """
+    first = collators[0]
+    dataset, problems = usable_rows(dataset, first, feature_extractor, data, is_trained)
+
+    def read(columns: list[str]) -> pa.Table:
+        return dataset.select_columns(columns).with_format("arrow")[:]
+
+    is_usable = np.ones(len(dataset), dtype=bool)
+    for columns, collator in {tuple(c.modality_columns): c for c in collators}.items():
+        if set(columns) != set(first.modality_columns):
+            is_usable &= collator.usable_rows(read)
+    if lost := int((~is_usable).sum()):
+        problems.append(f"{lost} row(s) lack what one of the models reads, and are left out for all")
+        dataset = dataset.select(np.flatnonzero(is_usable))
+    return dataset, problems
 
 
 def _labels_of(task: Task, table: pa.Table) -> np.ndarray:
@@ -197,8 +244,9 @@ def repeat_sources(rows: Dataset, repeat: list[str]) -> Dataset:
 
 
 def make_collator(processor, config, task: Task | None) -> UtteranceCollator:
-    """What makes batches of [`usable_rows`] for a model of this configuration."""
-    return UtteranceCollator(
+    """What makes batches of [`usable_rows`] for a model of this configuration, with `conversations.rows_for` of them."""
+    kind = ConversationCollator if getattr(config, "takes_conversations", False) else UtteranceCollator
+    return kind(
         config.modalities,
         processor.tokenizer,
         task,

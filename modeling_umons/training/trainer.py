@@ -14,6 +14,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import TrainerState
 
 from ..data.collator import ArrowRows, UtteranceCollator
+from ..data.conversations import ConversationCollator, ConversationRows, rows_for
 from .arguments import AugmentationArguments, RunArguments
 from .augmentation import Augmentation
 from .checkpoints import (
@@ -24,7 +25,7 @@ from .checkpoints import (
     list_checkpoints,
     remove_checkpoints,
 )
-from .losses import TaskLoss, balanced_weights
+from .losses import TaskLoss, balanced_weights, flatten_conversations
 from .metrics import task_metrics
 from .progress import show_progress
 from .schedule import ReloadBestAndHalve, best_checkpoint
@@ -36,7 +37,8 @@ logger = logging.getLogger(__name__)
 
 class UmonsTrainer(Trainer):
     """
-    `Trainer` over rows that stay in Arrow until they are a batch.
+    `Trainer` over rows that stay in Arrow until they are a batch. For a model of conversations, which its collator makes,
+    a batch is of as many conversations as it else is of rows; losses and metrics are of utterances all the same.
 
     Args:
         model: what is trained.
@@ -68,8 +70,8 @@ class UmonsTrainer(Trainer):
         super().__init__(
             model=model,
             args=args,
-            train_dataset=ArrowRows(rows["train"]),
-            eval_dataset=ArrowRows(rows["validation"]),
+            train_dataset=rows_for(collator, rows["train"]),
+            eval_dataset=rows_for(collator, rows["validation"]),
             data_collator=collator,
             processing_class=processor,
             compute_metrics=lambda evaluation: evaluation_metrics(task, evaluation.label_ids, evaluation.predictions),
@@ -126,6 +128,10 @@ class UmonsTrainer(Trainer):
         # No loss of single batches: the mean of theirs depends on their size and on how unknown labels fall into them.
         # `evaluation_metrics` takes the loss of all rows.
         _, logits, labels = super().prediction_step(*args, **kwargs)
+        if isinstance(self.data_collator, ConversationCollator):
+            # All of one length: else batches and processes pad each other's, float labels with -100 as well.
+            length = self.data_collator.max_utterances
+            logits, labels = _lengthen(logits, length, 0), _lengthen(labels, length, -100)
         return None, logits, labels
 
     def run(self) -> None:
@@ -187,17 +193,30 @@ class UmonsTrainer(Trainer):
 
     def logits(self, rows: Dataset) -> np.ndarray:
         """(rows, num_labels) float32, of the model as it is now."""
-        return self.predict(ArrowRows(rows)).predictions
+        rows = rows_for(self.data_collator, rows)
+        logits = self.predict(rows).predictions
+        return rows.in_row_order(logits) if isinstance(rows, ConversationRows) else logits
 
 
 def evaluation_metrics(task: Task, truth: np.ndarray, logits: np.ndarray) -> dict[str, float]:
-    """The loss of all rows together, and all metrics."""
+    """The loss of all rows together, and all metrics; of conversations (C, U, ...), of their utterances."""
     logits, truth = np.asarray(logits), np.asarray(truth)
+    if logits.ndim == 3:
+        utterances = flatten_conversations(torch.from_numpy(logits), torch.from_numpy(truth))
+        logits, truth = (values.numpy() for values in utterances)
     if task.problem_type == "regression":
         value = F.mse_loss(torch.from_numpy(logits.reshape(-1)), torch.from_numpy(truth.reshape(-1)))
     else:
         value = TaskLoss(task)(torch.from_numpy(logits), torch.from_numpy(truth))
     return {"loss": value.item(), **task_metrics(task, truth, logits)}
+
+
+def _lengthen(values: torch.Tensor, length: int, padding: int) -> torch.Tensor:
+    """(C, U, ...) -> (C, length, ...), padding at the end: NaN in labels that are no classes."""
+    if padding and values.is_floating_point():
+        padding = torch.nan
+    more = values.new_full((len(values), length - values.shape[1], *values.shape[2:]), padding)
+    return torch.cat([values, more], dim=1)
 
 
 def _labels(task: Task, rows: Dataset) -> np.ndarray:

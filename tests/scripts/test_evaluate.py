@@ -247,7 +247,7 @@ def test_a_broken_model(run, models, table, tmp_path):
 
 def test_a_model_of_another_kind(run, table, tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "bert"}', encoding="utf-8")
-    with pytest.raises(SystemExit, match="of the type 'bert', and no UMONS model"):
+    with pytest.raises(SystemExit, match="of the type 'bert', which is none of this package's"):
         run(tmp_path, dataset=table)
 
 

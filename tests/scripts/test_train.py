@@ -387,7 +387,7 @@ def test_help_reads_like_a_manual(run, capsys):
         run("--help")
     assert stop.value.code == 0
     out = capsys.readouterr().out
-    assert out.startswith("usage: train.py [recipe.yaml] [--options]\n\nTrain a UMONS model on a table")
+    assert out.startswith("usage: train.py [recipe.yaml] [--options]\n\nTrain a UMONS model, or several systems")
     for words in ("--train_file", "--task", "--modalities", "--word_vectors", "--hidden_size"):
         assert words in out
 

@@ -15,7 +15,21 @@ from modeling_umons.training.arguments import (
 )
 
 
-KEPT = ("emotion", "joint", "meld", "ravdess", "sample", "sentiment", "sentiment-2", "sentiment-7", "umons-mini")
+KEPT = (
+    "compare",
+    "compare-meld",
+    "compare-ravdess",
+    "compare-text",
+    "emotion",
+    "joint",
+    "meld",
+    "ravdess",
+    "sample",
+    "sentiment",
+    "sentiment-2",
+    "sentiment-7",
+    "umons-mini",
+)
 OF_THE_PAPER = ("emotion", "joint", "sentiment", "sentiment-2", "sentiment-7")
 
 

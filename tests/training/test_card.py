@@ -1,10 +1,13 @@
 """The model card."""
 
+import json
+
 import pytest
 from huggingface_hub import ModelCard
+from transformers.pipelines import SUPPORTED_TASKS
 
 from modeling_umons import UmonsConfig
-from modeling_umons.training.card import write_model_card
+from modeling_umons.training.card import renew_model_card, write_model_card
 from modeling_umons.training.tasks import make_task
 
 
@@ -46,7 +49,7 @@ def test_card_loads(write, tmp_path, modalities, example):
     text = (tmp_path / "README.md").read_text(encoding="utf-8")
     assert text.startswith("---\nlanguage: en\n")
     assert "{{" not in text
-    assert card.data.tags == ["emotion", "sentiment", "multimodal", "umons"]
+    assert card.data.tags[:4] == ["emotion-recognition", "sentiment-analysis", "multimodal", "umons"]
     assert f"# {tmp_path.name}\n" in card.text
     assert f"recognize({example})" in card.text
     assert f"from {' and '.join(modalities)}, by" in card.text
@@ -65,16 +68,67 @@ def test_results_stand_with_intervals_and_rivals(write):
     assert "- Drawn by lot." in text
 
 
-def test_the_hub_reads_the_figures_of_the_test_split(write, tmp_path):
-    card = write()
+def test_the_hub_reads_the_figures_of_the_test_split_by_source(write, tmp_path):
+    sources = {name: {**figures(4), "model": {"mae": mae}} for name, mae in (("mosi", 0.5), ("other one", 0.25))}
+    card = write(results={"test": figures(9, sources=sources)})
     assert card.data.model_name == tmp_path.name
+    assert [(r.dataset_name, r.dataset_type, r.dataset_config, r.metric_value) for r in card.data.eval_results] == [
+        ("CMU-MOSI (test rows of clips/metadata.csv)", "cmu-mosi", "clips/metadata.csv", 0.5),
+        ("other one (test rows of clips/metadata.csv)", "other-one", "clips/metadata.csv", 0.25),
+    ]
+    assert len(card.data.to_dict()["model-index"][0]["results"]) == 2
+
+
+def test_the_hub_reads_the_figures_of_the_test_split(write, tmp_path):
+    card = write(source="someone/mosi", results={"test": figures(9)})
     results = {result.metric_name: result for result in card.data.eval_results}
     assert set(results) == {"mae", "corr", "acc2_has0"}
     assert results["mae"].metric_value == 0.75
     assert [results[name].metric_type for name in ("mae", "corr", "acc2_has0")] == ["mae", "pearsonr", "accuracy"]
-    assert {(result.dataset_split, result.dataset_name) for result in results.values()} == {
-        ("test", "clips/metadata.csv")
+    assert {(r.dataset_split, r.dataset_name, r.dataset_type) for r in results.values()} == {
+        ("test", "someone/mosi", "someone/mosi")
     }
+    assert card.data.metrics == ["accuracy", "mae", "pearsonr"]
+    assert card.data.datasets == ["someone/mosi"]
+
+
+@pytest.mark.parametrize(
+    ("modalities", "task", "others"),
+    [
+        (["text", "audio"], "text-classification", ["audio-classification"]),
+        (["audio", "video"], "audio-classification", ["video-classification"]),
+        (["video"], "video-classification", []),
+    ],
+)
+def test_the_task_is_one_that_the_hub_has(write, modalities, task, others):
+    card = write(modalities=modalities)
+    assert card.data.pipeline_tag == task
+    assert {result.task_type for result in card.data.eval_results} == {task}
+    assert card.data.tags[4:] == others
+    assert {task, *others} <= set(SUPPORTED_TASKS)
+
+
+def test_what_it_came_from(write, tmp_path):
+    data = write(recipe={"model_name_or_path": "someone/mini"}).data
+    assert data.base_model == "someone/mini"
+    assert data.datasets is None
+    assert write(recipe={"model_name_or_path": str(tmp_path)}).data.base_model is None
+
+
+def test_card_is_renewed_from_the_report(write, root, tmp_path):
+    recipe = {"learning_rate": 0.001, "modalities": ["text"]}
+    write(recipe=recipe, license="mit", about_data="One.\n\nTwo.", limits="Not for cats.")
+    config = UmonsConfig(**make_task("classification", classes=["calm", "angry"]).config_options())
+    config.save_pretrained(tmp_path)
+    card = (tmp_path / "README.md").read_text(encoding="utf-8")
+    (tmp_path / "report").mkdir()
+    (tmp_path / "report" / "report.json").write_text(json.dumps({"recipe": recipe, "splits": RESULTS}))
+    (tmp_path / "README.md").write_text(card.replace("## Results", "## Old results"), encoding="utf-8")
+    renew_model_card(tmp_path, root / "model_card.md")
+    assert (tmp_path / "README.md").read_text(encoding="utf-8") == card
+    (tmp_path / "README.md").write_text("# Of other making\n")
+    with pytest.raises(ValueError, match="has no section 'Data'"):
+        renew_model_card(tmp_path, root / "model_card.md")
 
 
 def test_a_model_that_was_not_tested(write):
@@ -88,7 +142,6 @@ def test_what_people_say_of_it(write):
     assert "license" not in write().data.to_dict()
     card = write(license="mit", about_data="Utterances of four sources.", limits="Not for cats.")
     assert card.data.license == "mit"
-    assert card.data.tags == ["emotion", "sentiment", "multimodal", "umons"]
     assert card.text.index("Utterances of four sources.") < card.text.index("Not for cats.")
 
 

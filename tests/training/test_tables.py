@@ -314,3 +314,12 @@ def test_held_out_rows_are_not_trained_on(tmp_path):
         load_splits(DataArguments(train_file=str(path), validation_file=str(path)), 0)
     with pytest.raises(ValueError, match="--validation_file and --test_file go with --train_file"):
         load_splits(DataArguments(dataset_name="somewhere", test_file=str(path)), 0)
+
+
+def test_videos_are_held_out_whole():
+    table = Dataset.from_dict({"video_id": [f"v{i // 5}" for i in range(100)], "text": [str(i) for i in range(100)]})
+    splits = split_table(table, 0.2, seed=3)
+    assert (len(splits["train"]), len(splits["validation"])) == (80, 20)
+    assert not set(splits["train"]["video_id"]) & set(splits["validation"]["video_id"])
+    assert split_table(table, 0.2, seed=4)["validation"]["text"] != splits["validation"]["text"]
+    assert split_table(table, 0.2, seed=3)["validation"]["text"] == splits["validation"]["text"]

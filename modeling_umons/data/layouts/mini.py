@@ -1,8 +1,9 @@
 # Copyright 2026 The modeling_umons authors.
 # SPDX-License-Identifier: MIT
-"""What umons-mini is trained on: four sets of utterances as one, some of words alone and one of voices alone."""
+"""What umons-mini is trained on: four sets of utterances as one, some of words alone and one of voices alone; or some of them."""
 
 import hashlib
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -30,12 +31,17 @@ class MiniMixture(Source):
     training is given the voice of a calm or neutral recording of it, drawn by a hash. All other rows have one modality.
 
     Args:
-        folder: where the four folders are.
+        folder: where the folders are.
+        sources: which of the four to take; without RAVDESS, all rows are of words alone.
         model, max_length: whose feature extractor hears RAVDESS, and how many frames it keeps.
     """
 
-    def __init__(self, folder: str | Path, **options: Any):
+    def __init__(self, folder: str | Path, sources: Sequence[str] = SOURCES, **options: Any):
         super().__init__(folder)
+        if not sources or not set(sources) <= set(SOURCES):
+            raise ValueError(f"The sources are {', '.join(sources) or 'none'}; there are {', '.join(SOURCES)}.")
+        if options and "ravdess" not in sources:
+            raise ValueError(f"{', '.join(options)} is of sound, which only ravdess has among the sources.")
         layouts = {
             "mosi": ({}, "mosi"),
             "mosei": ({}, "labels"),
@@ -43,14 +49,16 @@ class MiniMixture(Source):
             "ravdess": (options, "ravdess"),
         }
         self.sources = {
-            name: open_source(layout, self.folder / name, **some) for name, (some, layout) in layouts.items()
+            name: open_source(layout, self.folder / name, **some)
+            for name, (some, layout) in layouts.items()
+            if name in sources
         }
         self._voices: dict[str, np.ndarray] = {}
 
     @cached_property
     def features(self) -> Features:
-        size = self.sources["ravdess"].features["audio_features"].feature.length
-        return make_features(size, source=Value("string"))
+        source = self.sources.get("ravdess", next(iter(self.sources.values())))
+        return make_features(source.features["audio_features"].feature.length, source=Value("string"))
 
     @cached_property
     def _origin(self) -> dict[str, tuple[str, str, str, str]]:
@@ -87,7 +95,7 @@ class MiniMixture(Source):
         if name == "ravdess":
             if split != "train" or row["segment"] % 2:
                 row.update(text=None, words=None)
-        elif split == "train" and row["segment"] % 3 == 0:
+        elif "ravdess" in self.sources and split == "train" and row["segment"] % 3 == 0:
             row["audio_features"] = self._calm_voice(_hash(segment_id))
         if row.get("text"):  # the tokenizer keeps curly apostrophes inside words, and word vectors do not have them
             row["text"] = row["text"].replace("\u2019", "'")

@@ -41,3 +41,16 @@ def test_words_and_voices(source):
     for row in (copy.read("test", name) for name in voices):
         assert row["text"] is None
         assert row["audio_features"].shape[1] == 80
+
+
+@pytest.mark.shared
+def test_some_of_the_sources(shared):
+    texts = open_source("mini", shared / "data", sources=["mosi", "mosei"])
+    assert {split: len(names) for split, names in texts.segments.items()} == {
+        "train": 1284 + 1090, "validation": 229 + 387, "test": 686 + 394,
+    }  # fmt: skip
+    assert all(texts.read("train", name).get("audio_features") is None for name in texts.segments["train"][::40])
+    with pytest.raises(ValueError, match="The sources are iemocap; there are mosi, mosei, meld, ravdess"):
+        open_source("mini", shared / "data", sources=["iemocap"])
+    with pytest.raises(ValueError, match="max_length is of sound"):
+        open_source("mini", shared / "data", sources=["mosi"], max_length=80)

@@ -1,0 +1,327 @@
+# Copyright 2026 The modeling_umons authors.
+#
+# Licensed under the MIT License (the "License"); you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     https://opensource.org/license/mit
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Configurations of the systems that the UMONS model is compared with: TFN, MFN, Graph-MFN and Multilogue-Net."""
+
+from inspect import cleandoc
+from itertools import combinations
+from typing import ClassVar, Literal
+
+from huggingface_hub.dataclasses import strict
+from transformers import PreTrainedConfig
+from transformers.utils import auto_docstring
+
+
+# The order in which modalities stand everywhere.
+MODALITIES = ("text", "audio", "video")
+LABELS_OF_JOINT_SENTIMENT = ("sentiment", "happy", "sad", "anger", "surprise", "disgust", "fear")
+
+
+class WithInheritedArguments:
+    """`auto_docstring` looks for all arguments in a class's own docstring, so there those of its parents are added."""
+
+    _arguments: ClassVar[str] = ""
+
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        cls._arguments = f"{cleandoc(vars(cls).get('__doc__') or '')}\n{cls._arguments}"
+        cls.__doc__ = cls._arguments
+
+
+@auto_docstring(
+    custom_intro="""
+    What the configurations of all baselines have in common: the inputs and the labels, under the names of `UmonsConfig`.
+    Modalities that do not exist, sizes below 1 and probabilities outside [0, 1] raise a ValueError.
+    """
+)
+@strict
+class BaselineConfig(WithInheritedArguments, PreTrainedConfig):
+    r"""
+    modalities (`list[str]`, *optional*, defaults to `["text", "audio"]`):
+        Any of `"text"`, `"audio"`, `"video"`.
+    vocab_size (`int`, *optional*, defaults to 14000):
+        Number of word ids, padding and the unknown word included.
+    word_embedding_size (`int`, *optional*, defaults to 300):
+        Size of the word vectors.
+    max_text_length (`int`, *optional*, defaults to 60):
+        The longest text in words.
+    max_audio_length (`int`, *optional*, defaults to 60):
+        The longest audio in frames.
+    max_video_length (`int`, *optional*, defaults to 60):
+        The longest video in clips.
+    audio_feature_size (`int`, *optional*, defaults to 80):
+        Mel bins of an audio frame.
+    video_feature_size (`int`, *optional*, defaults to 512):
+        Size of the feature vector of a video clip.
+    initializer_factor (`float`, *optional*, defaults to 1.0):
+        Scales the initial weights. At 1.0 they are PyTorch's.
+    joint_sentiment (`bool`, *optional*, defaults to `False`):
+        Predict sentiment and emotions at once: label 0 is the sentiment in [-3, 3], the others are emotions.
+    pad_token_id (`int`, *optional*, defaults to 0):
+        Word id of padding.
+    """
+
+    # Saving copies the code, so that the folder loads without this package.
+    _auto_class: ClassVar[str] = "AutoConfig"
+    # The module of the configuration itself.
+    _config_module: ClassVar[str] = "configuration_baselines"
+    # The name of the model's classes before `Model` and `ForSequenceClassification`, and the module that they are in.
+    _model_name: ClassVar[str] = ""
+    _model_module: ClassVar[str] = ""
+
+    modalities: list[str] | tuple[str, ...] = ("text", "audio")
+    vocab_size: int = 14000
+    word_embedding_size: int = 300
+    max_text_length: int = 60
+    max_audio_length: int = 60
+    max_video_length: int = 60
+    audio_feature_size: int = 80
+    video_feature_size: int = 512
+    initializer_factor: float = 1.0
+    joint_sentiment: bool = False
+    pad_token_id: int | None = 0
+
+    def __post_init__(self, **kwargs):
+        # Canonical order. What is unknown stays, for validation to name it.
+        known = [modality for modality in MODALITIES if modality in self.modalities]
+        self.modalities = known if sorted(known) == sorted(self.modalities) else list(self.modalities)
+        if (
+            self.joint_sentiment
+            and self.id2label is None
+            and kwargs.get("num_labels", 7) == len(LABELS_OF_JOINT_SENTIMENT)
+        ):
+            self.id2label = dict(enumerate(LABELS_OF_JOINT_SENTIMENT))
+            self.label2id = {label: i for i, label in self.id2label.items()}
+        # With the package installed its pipeline is at hand: `pipeline` must not ask for trust in the folder's copy of it.
+        if not type(self).__module__.startswith("transformers_modules."):
+            kwargs.pop("custom_pipelines", None)
+        # What the Auto classes load with `trust_remote_code=True`.
+        kwargs.setdefault(
+            "auto_map",
+            {
+                "AutoConfig": f"{self._config_module}.{type(self).__name__}",
+                "AutoModel": f"{self._model_module}.{self._model_name}Model",
+                "AutoModelForSequenceClassification": f"{self._model_module}.{self._model_name}ForSequenceClassification",
+            },
+        )
+        super().__post_init__(**kwargs)
+        # `@strict` calls this again, but wraps what it raises in an error that is no ValueError.
+        self.validate_architecture()
+
+    def validate_architecture(self):
+        """Refuses modalities that do not exist, sizes below 1 and probabilities outside [0, 1]."""
+        if not self.modalities or any(self.modalities.count(m) != 1 or m not in MODALITIES for m in self.modalities):
+            raise ValueError(
+                f"`modalities` is {self.modalities}: it must name at least one of {list(MODALITIES)}, each once."
+            )
+        for name, value in vars(self).items():
+            if name.endswith(("_size", "_length")) and isinstance(value, int) and value < 1:
+                raise ValueError(f"`{name}` is {value}: it must be at least 1.")
+            if name.endswith("dropout") and not 0 <= value <= 1:
+                raise ValueError(f"`{name}` is {value}: it must be a probability, from 0 to 1.")
+        if self.joint_sentiment and self.num_labels < 2:
+            raise ValueError(
+                "`joint_sentiment=True` needs at least two labels, the sentiment and an emotion (the six emotions of "
+                f"MOSEI make `num_labels=7`), but `num_labels` is {self.num_labels}."
+            )
+
+    def length_limit(self, modality: str) -> int:
+        """The longest sequence of `modality`, in words, audio frames or video clips."""
+        return getattr(self, f"max_{modality}_length")
+
+
+@auto_docstring(
+    custom_intro="""
+    Configuration of the Tensor Fusion Network (Zadeh et al., EMNLP 2017). The sizes are those that MMSA uses on CMU-MOSEI.
+    """
+)
+@strict
+class TfnConfig(BaselineConfig):
+    r"""
+    text_hidden_size (`int`, *optional*, defaults to 128):
+        Size of the LSTM that reads the words.
+    audio_hidden_size (`int`, *optional*, defaults to 16):
+        Size of the network of the sound.
+    video_hidden_size (`int`, *optional*, defaults to 128):
+        Size of the network of the pictures.
+    text_output_size (`int`, *optional*, defaults to 128):
+        Size of what enters the tensor for the words.
+    fusion_hidden_size (`int`, *optional*, defaults to 16):
+        Size of the two layers after the tensor.
+    dropout (`float`, *optional*, defaults to 0.4):
+        Dropout of the modalities and of the tensor.
+    """
+
+    model_type = "tfn"
+    _model_name: ClassVar[str] = "Tfn"
+    _model_module: ClassVar[str] = "modeling_tfn"
+
+    text_hidden_size: int = 128
+    audio_hidden_size: int = 16
+    video_hidden_size: int = 128
+    text_output_size: int = 128
+    fusion_hidden_size: int = 16
+    dropout: float | int = 0.4
+
+
+@auto_docstring(
+    custom_intro="""
+    What the configurations of MFN and Graph-MFN have in common: systems with a memory, which read all modalities in step.
+
+    The steps of a row are those of its guide, the first of `modalities` that the row has: its words, normally. Every
+    other modality is averaged to that number of steps, as `alignment` says:
+
+    - `"words"`: over the frames whose middle lies within the word, from its start to before its end, or, where none
+      does, the frame whose middle is nearest to the word's. This needs the guide to be the text and its `word_times`; a
+      word whose times are unknown (NaN), and a call without them, is aligned as below.
+    - `"adaptive"`: step i of n takes the frames from floor(i T / n) to before ceil((i + 1) T / n) of the T there are, as
+      `torch.nn.functional.adaptive_avg_pool1d` does; `word_times` are not looked at.
+    """
+)
+@strict
+class MemoryFusionConfig(BaselineConfig):
+    r"""
+    text_hidden_size (`int`, *optional*, defaults to 128, in Graph-MFN to 64):
+        Size of the LSTM that reads the words.
+    audio_hidden_size (`int`, *optional*, defaults to 32, in Graph-MFN to 16):
+        Size of the LSTM that reads the sound.
+    video_hidden_size (`int`, *optional*, defaults to 128, in Graph-MFN to 64):
+        Size of the LSTM that reads the pictures.
+    memory_size (`int`, *optional*, defaults to 128, in Graph-MFN to 300):
+        Size of the memory.
+    proposal_hidden_size (`int`, *optional*, defaults to 128, in Graph-MFN to 32):
+        Size of the hidden layer of the network that proposes what to write into the memory.
+    proposal_dropout (`float`, *optional*, defaults to 0.5):
+        Dropout of that layer.
+    retain_gate_hidden_size (`int`, *optional*, defaults to 256, in Graph-MFN to 64):
+        Size of the hidden layer of the gate of what is kept (gamma 1).
+    retain_gate_dropout (`float`, *optional*, defaults to 0.7, in Graph-MFN to 0.0):
+        Dropout of that layer.
+    update_gate_hidden_size (`int`, *optional*, defaults to 256):
+        Size of the hidden layer of the gate of what is written (gamma 2).
+    update_gate_dropout (`float`, *optional*, defaults to 0.0, in Graph-MFN to 0.7):
+        Dropout of that layer.
+    output_hidden_size (`int`, *optional*, defaults to 128):
+        Size of the layer before the head.
+    output_dropout (`float`, *optional*, defaults to 0.5, in Graph-MFN to 0.7):
+        Dropout of that layer.
+    alignment (`str`, *optional*, defaults to `"words"`):
+        `"words"` or `"adaptive"`, see above.
+    audio_frame_duration (`float`, *optional*, defaults to 16 * 275 / 22050):
+        Seconds from one audio frame to the next; `frame_duration` of the feature extractor.
+    audio_first_middle (`float`, *optional*, defaults to 0.0):
+        Seconds from the beginning of the sound to the middle of its first frame.
+    video_frame_duration (`float`, *optional*, defaults to 8 / 15):
+        Seconds from one video clip to the next; `clip_stride / frame_rate` of the video processor.
+    video_first_middle (`float`, *optional*, defaults to 8 / 15):
+        Seconds from the beginning of the video to the middle of its first clip; half of `clip_length / frame_rate`.
+    """
+
+    text_hidden_size: int = 128
+    audio_hidden_size: int = 32
+    video_hidden_size: int = 128
+    memory_size: int = 128
+    proposal_hidden_size: int = 128
+    proposal_dropout: float | int = 0.5
+    retain_gate_hidden_size: int = 256
+    retain_gate_dropout: float | int = 0.7
+    update_gate_hidden_size: int = 256
+    update_gate_dropout: float | int = 0.0
+    output_hidden_size: int = 128
+    output_dropout: float | int = 0.5
+    alignment: Literal["words", "adaptive"] = "words"
+    audio_frame_duration: float | int = 16 * 275 / 22050
+    audio_first_middle: float | int = 0.0
+    video_frame_duration: float | int = 8 / 15
+    video_first_middle: float | int = 8 / 15
+
+    def validate_architecture(self):
+        """Refuses what `BaselineConfig` does, and frames without a duration."""
+        super().validate_architecture()
+        for name in ("audio_frame_duration", "video_frame_duration"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"`{name}` is {getattr(self, name)}: it must be seconds, more than 0.")
+
+    def hidden_sizes(self) -> list[int]:
+        """The sizes of the LSTMs, in the order of `modalities`."""
+        return [getattr(self, f"{modality}_hidden_size") for modality in self.modalities]
+
+
+@auto_docstring(
+    custom_intro="""
+    Configuration of the Memory Fusion Network (Zadeh et al., AAAI 2018). What it has in common with Graph-MFN, and how
+    modalities are aligned, stands at [`MemoryFusionConfig`]. The window of its attention is two steps.
+    """
+)
+@strict
+class MfnConfig(MemoryFusionConfig):
+    r"""
+    attention_hidden_size (`int`, *optional*, defaults to 128):
+        Size of the hidden layer of the attention over two steps of all LSTMs' cells.
+    attention_hidden_dropout (`float`, *optional*, defaults to 0.2):
+        Dropout of that layer.
+    """
+
+    model_type = "mfn"
+    _model_name: ClassVar[str] = "Mfn"
+    _model_module: ClassVar[str] = "modeling_mfn"
+
+    attention_hidden_size: int = 128
+    attention_hidden_dropout: float | int = 0.2
+
+
+@auto_docstring(
+    custom_intro="""
+    Configuration of the Graph Memory Fusion Network (Zadeh et al., ACL 2018, with CMU-MOSEI). What it has in common with
+    MFN, and how modalities are aligned, stands at [`MemoryFusionConfig`].
+    """
+)
+@strict
+class GraphMfnConfig(MemoryFusionConfig):
+    r"""
+    vertex_size (`int`, *optional*, defaults to 128):
+        Size of every vertex of the fusion graph.
+    """
+
+    model_type = "graph_mfn"
+    _model_name: ClassVar[str] = "GraphMfn"
+    _model_module: ClassVar[str] = "modeling_graph_mfn"
+
+    text_hidden_size: int = 64
+    audio_hidden_size: int = 16
+    video_hidden_size: int = 64
+    memory_size: int = 300
+    proposal_hidden_size: int = 32
+    proposal_dropout: float | int = 0.5
+    retain_gate_hidden_size: int = 64
+    retain_gate_dropout: float | int = 0.0
+    update_gate_hidden_size: int = 256
+    update_gate_dropout: float | int = 0.7
+    output_hidden_size: int = 128
+    output_dropout: float | int = 0.7
+    vertex_size: int = 128
+
+    def vertices(self) -> list[tuple[str, ...]]:
+        """The vertices of the fusion graph below its output, as the modalities they stand for: single ones first."""
+        return [m for size in range(1, len(self.modalities) + 1) for m in combinations(self.modalities, size)]
+
+    def edges(self) -> list[tuple[str, str]]:
+        """
+        The edges of the fusion graph in the order of `efficacies`: from which vertex to which, each named by its
+        modalities ("text_audio"), the last vertex "output". 19 for three modalities, 5 for two, 1 for one.
+        """
+        vertices = self.vertices()
+        edges = [(s, v) for v in vertices for s in vertices if set(s) < set(v)]
+        return [("_".join(s), "_".join(v)) for s, v in edges] + [("_".join(s), "output") for s in vertices]
+
+
+__all__ = ["BaselineConfig", "GraphMfnConfig", "MemoryFusionConfig", "MfnConfig", "TfnConfig"]

@@ -1,0 +1,172 @@
+# Copyright 2026 The modeling_umons authors.
+#
+# Licensed under the MIT License (the "License"); you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     https://opensource.org/license/mit
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""PyTorch Graph Memory Fusion Network (Graph-MFN; Zadeh et al., ACL 2018, the paper of CMU-MOSEI)."""
+
+from typing import NamedTuple
+
+import torch
+from torch import nn
+from transformers import initialization as init
+from transformers.utils import auto_docstring
+
+from .configuration_baselines import GraphMfnConfig
+from .memory_fusion_baselines import FusedSteps, MemoryFusionModel, with_step_before
+from .modeling_baselines import BaselineForSequenceClassification, BaselinePreTrainedModel
+
+
+class GraphMfnLevel(NamedTuple):
+    """The vertices of as many modalities, and for each of them which vertices it reads, by their place in the order."""
+
+    vertices: list[int]
+    sources: list[list[int]]  # as many for each vertex of a level
+
+
+def levels_of(config: GraphMfnConfig) -> list[GraphMfnLevel]:
+    """The levels of the fusion graph above the single modalities. The last one is the output alone, which reads all."""
+    vertices = config.vertices()
+    levels = []
+    for size in range(2, len(config.modalities) + 1):
+        level = [i for i, vertex in enumerate(vertices) if len(vertex) == size]
+        sources = [[j for j, source in enumerate(vertices) if set(source) < set(vertices[i])] for i in level]
+        levels.append(GraphMfnLevel(level, sources))
+    return [*levels, GraphMfnLevel([len(vertices)], [list(range(len(vertices)))])]
+
+
+class GraphMfnVertices(nn.Module):
+    """The networks of all vertices of a level, as one batched product: a layer and ReLU each, of weights of its own."""
+
+    def __init__(self, num_vertices: int, num_sources: int, vertex_size: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(num_vertices, num_sources * vertex_size, vertex_size))
+        self.bias = nn.Parameter(torch.empty(num_vertices, 1, vertex_size))
+
+    def forward(self, sources: torch.Tensor) -> torch.Tensor:
+        """(N, vertices, sources, vertex_size) -> (N, vertices, vertex_size)."""
+        sources = sources.flatten(2).transpose(0, 1)
+        return nn.functional.relu(torch.baddbmm(self.bias, sources, self.weight)).transpose(0, 1)
+
+
+class GraphMfnFusionGraph(nn.Module):
+    """
+    The Dynamic Fusion Graph: a vertex for each set of modalities, which reads the vertices of its subsets, each scaled
+    by the efficacy of their edge, and an output that reads them all so.
+    """
+
+    def __init__(self, config: GraphMfnConfig):
+        super().__init__()
+        self.levels = levels_of(config)
+        self.members = [[modality in vertex for modality in config.modalities] for vertex in config.vertices()]
+        num_edges, size = len(config.edges()), config.vertex_size
+        self.efficacy_fc1 = nn.Linear(len(config.modalities) * size, size)
+        self.efficacy_fc2 = nn.Linear(size, num_edges)
+        self.vertices = nn.ModuleList(
+            [GraphMfnVertices(len(level.vertices), len(level.sources[0]), size) for level in self.levels]
+        )
+
+    def forward(self, singletons: torch.Tensor, present: torch.BoolTensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """
+        Args:
+            singletons: (B, S, M, vertex_size), the vertices of the single modalities.
+            present: (B, M), which modalities a row has. A vertex is there if all of its modalities are; one that is not
+                is zero, and so are the efficacies of its edges.
+
+        Returns:
+            the output, (B, S, vertex_size), and the efficacies, (B, S, edges).
+        """
+        members = torch.tensor(self.members, device=present.device)
+        is_there = (present[:, None] | ~members).all(dim=-1)  # (B, vertices)
+        is_there = nn.functional.pad(is_there, (0, 1), value=True)[:, None, :, None].to(singletons.dtype)
+        vertices = singletons * is_there[:, :, : present.shape[1]]
+        efficacies = self.efficacy_fc2(nn.functional.relu(self.efficacy_fc1(vertices.flatten(2)))).sigmoid()
+
+        used = []
+        sizes = [len(level.vertices) * len(level.sources[0]) for level in self.levels]
+        parts = efficacies.split(sizes, dim=-1)
+        for level, network, part in zip(self.levels, self.vertices, parts, strict=True):
+            # (B, S, vertices of the level, sources)
+            part = part.unflatten(-1, (len(level.vertices), -1)) * is_there[:, :, level.vertices]
+            part = part * is_there[:, :, level.sources].squeeze(-1)
+            scaled = vertices[:, :, level.sources] * part[..., None]
+            new = network(scaled.flatten(0, 1)).unflatten(0, scaled.shape[:2])
+            vertices = torch.cat([vertices, new * is_there[:, :, level.vertices]], dim=2)
+            used.append(part.flatten(2))
+        return vertices[:, :, -1], torch.cat(used, dim=-1)
+
+
+@auto_docstring
+class GraphMfnPreTrainedModel(BaselinePreTrainedModel):
+    config: GraphMfnConfig
+
+    @torch.no_grad()
+    def _init_weights(self, module):
+        if isinstance(module, GraphMfnVertices):
+            bound = self.config.initializer_factor * module.weight.shape[1] ** -0.5  # as that of a linear layer
+            init.uniform_(module.weight, -bound, bound)
+            init.uniform_(module.bias, -bound, bound)
+        else:
+            super()._init_weights(module)
+
+
+@auto_docstring(
+    custom_intro="""
+    Graph-MFN without its last layer: one LSTM for each modality, a graph that fuses what they say at this step and said
+    at the one before, and a memory of what comes of it.
+
+    Of its modalities a call needs at least one. One that is left out, or whose mask is zero throughout a row, contributes
+    nothing there: its vertex of the graph and all that it has a part in are zero, and so are their edges' efficacies. The
+    steps of a row are those of its guide (see [`MemoryFusionConfig`]), the padding after them. `last_hidden_state` and the
+    only one of `hidden_states` are the LSTMs' hidden states and the memory, `(B, S, sum of hidden sizes + memory_size)`;
+    `efficacies`, with `output_efficacies=True`, are `(B, S, edges)` in the order of `config.edges()`; both are zero in
+    padding; S is the longest padded length of what is given. Inputs that do not fit raise a ValueError.
+    """
+)
+class GraphMfnModel(GraphMfnPreTrainedModel, MemoryFusionModel):
+    _auto_class = "AutoModel"  # saving copies the code, so that the folder loads without this package
+
+    def __init__(self, config: GraphMfnConfig):
+        super().__init__(config, fused_size=config.vertex_size)
+        self.singletons = nn.ModuleList([nn.Linear(2 * size, config.vertex_size) for size in config.hidden_sizes()])
+        self.graph = GraphMfnFusionGraph(config)
+        self.proposal_fc1 = nn.Linear(config.vertex_size, config.proposal_hidden_size)
+        self.proposal_dropout = nn.Dropout(config.proposal_dropout)
+        self.proposal_fc2 = nn.Linear(config.proposal_hidden_size, config.memory_size)
+        self.post_init()
+
+    def fuse(self, hidden: torch.Tensor, cells: torch.Tensor, present: torch.BoolTensor) -> FusedSteps:
+        before, now = (states.split(self.config.hidden_sizes(), dim=-1) for states in with_step_before(hidden))
+        singletons = [
+            layer(torch.cat(states, dim=-1)) for layer, *states in zip(self.singletons, before, now, strict=True)
+        ]
+        fused, efficacies = self.graph(torch.stack(singletons, dim=2), present)
+        proposal = self.proposal_fc2(self.proposal_dropout(nn.functional.relu(self.proposal_fc1(fused))))
+        return FusedSteps(fused, proposal.tanh(), efficacies)
+
+
+@auto_docstring(
+    custom_intro="""
+    Graph-MFN: its last layer gives emotions, sentiment classes, sentiment as a number, or with `joint_sentiment`
+    sentiment and emotions at once. `problem_type` and `id2label` decide, as in every such model.
+    `word_times` and `audio_offsets` reach the model as further keyword arguments. So does
+    `output_efficacies`.
+    """
+)
+class GraphMfnForSequenceClassification(GraphMfnPreTrainedModel, BaselineForSequenceClassification):
+    _auto_class = "AutoModelForSequenceClassification"
+
+    def __init__(self, config: GraphMfnConfig):
+        super().__init__(config)
+        self.add_head(GraphMfnModel(config), config.output_hidden_size)
+        self.post_init()
+
+
+__all__ = ["GraphMfnForSequenceClassification", "GraphMfnModel", "GraphMfnPreTrainedModel"]

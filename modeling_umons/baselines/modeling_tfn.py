@@ -1,0 +1,216 @@
+# Copyright 2026 The modeling_umons authors.
+#
+# Licensed under the MIT License (the "License"); you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     https://opensource.org/license/mit
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""PyTorch Tensor Fusion Network (TFN; Zadeh et al., EMNLP 2017)."""
+
+import torch
+from torch import nn
+from transformers.processing_utils import Unpack
+from transformers.utils import TransformersKwargs, auto_docstring, can_return_tuple
+
+from .configuration_baselines import TfnConfig
+from .modeling_baselines import (
+    INPUT_NAMES,
+    BaselineForSequenceClassification,
+    BaselineModelOutput,
+    BaselinePreTrainedModel,
+    check_rows,
+    last_valid_state,
+    masked_mean,
+    prepare_inputs,
+    true_steps_first,
+)
+
+
+# The order of the tensor's axes.
+TENSOR_ORDER = ("audio", "video", "text")
+
+
+class TfnBatchNorm(nn.BatchNorm1d):
+    """
+    Batch normalisation by the rows that have the modality only. In training, fewer than two of them have no spread: they
+    are normalised as in evaluation, by what was seen before, and are not counted into it.
+    """
+
+    def forward(self, values: torch.Tensor, present: torch.BoolTensor) -> torch.Tensor:
+        if not self.training:
+            return super().forward(values)
+        weights = present[:, None].float()
+        count = weights.sum()
+        mean = (values * weights).sum(dim=0) / count.clamp(min=1)
+        variance = ((values - mean) ** 2 * weights).sum(dim=0) / count.clamp(min=1)
+        has_spread = count > 1
+        used_mean = torch.where(has_spread, mean, self.running_mean)
+        used_variance = torch.where(has_spread, variance, self.running_var)
+        with torch.no_grad():
+            momentum = self.momentum * has_spread.to(self.running_mean.dtype)
+            unbiased = variance * (count / (count - 1).clamp(min=1))
+            self.running_mean.lerp_(mean.to(self.running_mean.dtype), momentum)
+            self.running_var.lerp_(unbiased.to(self.running_var.dtype), momentum)
+            self.num_batches_tracked.add_(has_spread)
+        normalised = (values - used_mean) * torch.rsqrt(used_variance + self.eps)
+        return (normalised * self.weight + self.bias).to(values.dtype)
+
+
+class TfnFrameNetwork(nn.Module):
+    """Frames (B, T, input_size) and their mask -> (B, hidden_size): mean over time, batch norm, three layers."""
+
+    def __init__(self, input_size: int, hidden_size: int, dropout: float):
+        super().__init__()
+        self.batch_norm = TfnBatchNorm(input_size)
+        self.dropout = nn.Dropout(dropout)
+        self.fc1 = nn.Linear(input_size, hidden_size)
+        self.fc2 = nn.Linear(hidden_size, hidden_size)
+        self.fc3 = nn.Linear(hidden_size, hidden_size)
+
+    def forward(self, frames: torch.Tensor, mask: torch.BoolTensor) -> torch.Tensor:
+        hidden_states = self.dropout(self.batch_norm(masked_mean(frames, mask), mask.any(dim=1)))
+        for layer in (self.fc1, self.fc2, self.fc3):
+            hidden_states = nn.functional.relu(layer(hidden_states))
+        return hidden_states
+
+
+class TfnTextNetwork(nn.Module):
+    """Word vectors (B, T, input_size) and their mask -> (B, output_size): the last state of an LSTM, and a layer."""
+
+    def __init__(self, input_size: int, hidden_size: int, output_size: int, dropout: float):
+        super().__init__()
+        self.lstm = nn.LSTM(input_size, hidden_size, batch_first=True)
+        self.dropout = nn.Dropout(dropout)
+        self.fc = nn.Linear(hidden_size, output_size)
+
+    def forward(self, words: torch.Tensor, mask: torch.BoolTensor) -> torch.Tensor:
+        words, mask = true_steps_first(words, mask)
+        states, _ = self.lstm(words)
+        return self.fc(self.dropout(last_valid_state(states, mask)))
+
+
+@auto_docstring
+class TfnPreTrainedModel(BaselinePreTrainedModel):
+    config: TfnConfig
+
+
+@auto_docstring(
+    custom_intro="""
+    The Tensor Fusion Network without its last layer: one vector for each modality, and the tensor of all products of
+    their values, of two or of three, through two layers.
+
+    Of its modalities a call needs at least one. One that is left out, or whose mask is zero throughout a row, is the
+    vector zero there. `hidden_states` are the modalities' vectors, `(B, size)` each, in the order of `config.modalities`;
+    there is no `last_hidden_state`. Inputs that do not fit raise a ValueError.
+    """
+)
+class TfnModel(TfnPreTrainedModel):
+    _auto_class = "AutoModel"  # saving copies the code, so that the folder loads without this package
+
+    def __init__(self, config: TfnConfig):
+        super().__init__(config)
+        self.main_input_name = INPUT_NAMES[config.modalities[0]]
+        networks, tensor_size = {}, 1
+        for modality in config.modalities:
+            hidden_size = getattr(config, f"{modality}_hidden_size")
+            if modality == "text":
+                self.embed_tokens = nn.Embedding(config.vocab_size, config.word_embedding_size, config.pad_token_id)
+                sizes = (config.word_embedding_size, hidden_size, config.text_output_size)
+                networks[modality] = TfnTextNetwork(*sizes, config.dropout)
+            else:
+                feature_size = getattr(config, f"{modality}_feature_size")
+                networks[modality] = TfnFrameNetwork(feature_size, hidden_size, config.dropout)
+        self.vector_sizes = {
+            modality: config.text_output_size if modality == "text" else getattr(config, f"{modality}_hidden_size")
+            for modality in config.modalities
+        }
+        for size in self.vector_sizes.values():
+            tensor_size *= 1 + size
+        self.networks = nn.ModuleDict(networks)
+        self.dropout = nn.Dropout(config.dropout)
+        self.fc1 = nn.Linear(tensor_size, config.fusion_hidden_size)
+        self.fc2 = nn.Linear(config.fusion_hidden_size, config.fusion_hidden_size)
+        self.post_init()
+
+    @can_return_tuple
+    @auto_docstring
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        input_features: torch.FloatTensor | None = None,
+        input_features_mask: torch.Tensor | None = None,
+        video_features: torch.FloatTensor | None = None,
+        video_features_mask: torch.Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> BaselineModelOutput:
+        r"""
+        input_ids (`torch.LongTensor` of shape `(batch_size, text_length)`, *optional*):
+            Word ids.
+        attention_mask (`torch.Tensor` of shape `(batch_size, text_length)`, *optional*):
+            1 for words, 0 for padding.
+        input_features (`torch.FloatTensor` of shape `(batch_size, audio_length, audio_feature_size)`, *optional*):
+            Log-mel frames.
+        input_features_mask (`torch.Tensor` of shape `(batch_size, audio_length)`, *optional*):
+            1 for frames, 0 for padding.
+        video_features (`torch.FloatTensor` of shape `(batch_size, video_length, video_feature_size)`, *optional*):
+            Features of consecutive video clips.
+        video_features_mask (`torch.Tensor` of shape `(batch_size, video_length)`, *optional*):
+            1 for clips, 0 for padding.
+        """
+        inputs = {
+            "text": (input_ids, attention_mask),
+            "audio": (input_features, input_features_mask),
+            "video": (video_features, video_features_mask),
+        }
+        values, masks = prepare_inputs(self.config, inputs, self.dtype)
+        check_rows(masks)
+        vectors = self._read(values, masks)
+
+        tensor = None
+        for modality in TENSOR_ORDER:
+            if modality in vectors:
+                vector = nn.functional.pad(vectors[modality], (1, 0), value=1.0)
+                tensor = vector if tensor is None else (tensor[:, :, None] * vector[:, None]).flatten(1)
+        pooled = nn.functional.relu(self.fc1(self.dropout(tensor)))
+        pooled = nn.functional.relu(self.fc2(pooled))
+        return BaselineModelOutput(
+            pooler_output=pooled,
+            hidden_states=tuple(vectors.values()) if self.wants_hidden_states(kwargs) else None,
+        )
+
+    def _read(self, values: dict[str, torch.Tensor], masks: dict[str, torch.BoolTensor]) -> dict[str, torch.Tensor]:
+        """The vector (B, size) of every modality that the model has, zero where a row has not got it."""
+        batch_size, device = len(next(iter(masks.values()))), next(iter(masks.values())).device
+        vectors = {}
+        for modality, size in self.vector_sizes.items():
+            if modality in values:
+                value = self.embed_tokens(values["text"]) if modality == "text" else values[modality]
+                vector = self.networks[modality](value, masks[modality])
+                vectors[modality] = vector * masks[modality].any(dim=1, keepdim=True).to(vector.dtype)
+            else:
+                vectors[modality] = torch.zeros(batch_size, size, dtype=self.dtype, device=device)
+        return vectors
+
+
+@auto_docstring(
+    custom_intro="""
+    The Tensor Fusion Network: its last layer gives emotions, sentiment classes, sentiment as a number, or with
+    `joint_sentiment` sentiment and emotions at once. `problem_type` and `id2label` decide, as in every such model.
+    """
+)
+class TfnForSequenceClassification(TfnPreTrainedModel, BaselineForSequenceClassification):
+    _auto_class = "AutoModelForSequenceClassification"
+
+    def __init__(self, config: TfnConfig):
+        super().__init__(config)
+        self.add_head(TfnModel(config), config.fusion_hidden_size)
+        self.post_init()
+
+
+__all__ = ["TfnForSequenceClassification", "TfnModel", "TfnPreTrainedModel"]

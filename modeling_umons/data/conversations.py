@@ -1,0 +1,174 @@
+# Copyright 2026 The modeling_umons authors.
+# SPDX-License-Identifier: MIT
+"""Utterances one after the other: rows of a data set as the conversations that they are of, and batches of those."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import torch
+from tqdm import tqdm
+
+from .collator import ArrowRows, UtteranceCollator
+
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+
+MAX_UTTERANCES = 50
+
+
+class ConversationRows(torch.utils.data.Dataset):
+    """
+    A data set of `datasets` whose items are conversations: `pa.Table`s of the rows of one `video_id`, in the order of
+    `segment`, then of `start`, then of the rows themselves; what is null comes last. Conversations come in the order of
+    their first row. Rows that are not in the data set leave no gap: their neighbours are neighbours then. Without a
+    `video_id` a row is a conversation of one. A row that is in the data set several times, by its `segment_id`, is in as
+    many conversations, so that none repeats itself.
+
+    Args:
+        dataset: the rows.
+        max_utterances: longer conversations are cut into pieces of this length, the last one of what is left.
+    """
+
+    def __init__(self, dataset: Dataset, max_utterances: int = MAX_UTTERANCES):
+        if max_utterances < 1:
+            raise ValueError(f"max_utterances is {max_utterances}: a conversation has one at least.")
+        self.dataset = dataset.with_format("arrow")
+        self.conversations = [
+            conversation[start : start + max_utterances]
+            for conversation in _group(dataset)
+            for start in range(0, len(conversation), max_utterances)
+        ]
+
+    def __len__(self) -> int:
+        return len(self.conversations)
+
+    def __getitem__(self, index: int) -> pa.Table:
+        """The rows of one conversation."""
+        return self.dataset[self.conversations[index]]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[pa.Table]:
+        """What a DataLoader asks for a batch: the rows of several, looked up at once."""
+        conversations = [self.conversations[index] for index in indices]
+        table = self.dataset[[row for conversation in conversations for row in conversation]]
+        stops = np.cumsum([len(conversation) for conversation in conversations])
+        return [
+            table.slice(stop - len(conversation), len(conversation))
+            for conversation, stop in zip(conversations, stops.tolist(), strict=True)
+        ]
+
+    def in_row_order(self, values: np.ndarray) -> np.ndarray:
+        """(conversations, U, ...), of each conversation and utterance, as (rows, ...), in the order of the data set."""
+        rows = np.concatenate([np.array(conversation) for conversation in self.conversations])
+        ordered = np.empty((len(rows), *values.shape[2:]), dtype=values.dtype)
+        ordered[rows] = np.concatenate(
+            [value[: len(conversation)] for value, conversation in zip(values, self.conversations, strict=True)]
+        )
+        return ordered
+
+
+def _group(dataset: Dataset) -> list[list[int]]:
+    """The numbers of the rows of each conversation."""
+
+    def column(name: str) -> list:
+        if name not in dataset.column_names:
+            return [None] * len(dataset)
+        return dataset.select_columns(name).with_format("arrow")[:][name].to_pylist()
+
+    groups: dict[object, list[int]] = {}
+    copies: Counter[str] = Counter()
+    for row, (video, segment) in enumerate(zip(column("video_id"), column("segment_id"), strict=True)):
+        copy = copies[segment]
+        if segment is not None:
+            copies[segment] += 1
+        groups.setdefault(row if video is None else (video, copy), []).append(row)
+
+    order = [
+        [(value is None, 0 if value is None else value) for value in column(name)] for name in ("segment", "start")
+    ]
+    return [sorted(group, key=lambda row: [values[row] for values in order]) for group in groups.values()]
+
+
+class ConversationCollator(UtteranceCollator):
+    """
+    Pads conversations (the items of [`ConversationRows`]) to the longest of them, and their utterances as
+    [`UtteranceCollator`] does. Its arguments are the same, and:
+
+    Args:
+        max_utterances: where [`rows_for`] cuts conversations.
+    """
+
+    def __init__(self, *args, max_utterances: int = MAX_UTTERANCES, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.max_utterances = max_utterances
+
+    def __call__(self, conversations: Sequence[pa.Table]) -> dict[str, torch.Tensor]:
+        """
+        Returns:
+            what `UtteranceCollator` gives, with two axes (C, U), conversations and utterances, in the place of (B,);
+            padding is zero, in `labels` -100 for classes and else NaN. `utterance_mask` (C, U) int64; and where there is
+            a column `speaker`, `speaker_ids` (C, U) int64.
+
+        Raises:
+            ValueError: as `UtteranceCollator`.
+        """
+        table = pa.concat_tables(conversations)
+        flat = super().__call__(table)
+        flat["utterance_mask"] = torch.ones(len(table), dtype=torch.long)
+        if "speaker" in table.column_names:
+            speakers = table["speaker"].combine_chunks().dictionary_encode(null_encoding="encode")
+            flat["speaker_ids"] = torch.tensor(speakers.indices.to_numpy(), dtype=torch.long)
+        lengths = torch.tensor([len(conversation) for conversation in conversations])
+        is_utterance = torch.arange(int(lengths.max())) < lengths[:, None]
+        return {name: _unflatten(name, values, is_utterance) for name, values in flat.items()}
+
+
+def _unflatten(name: str, values: torch.Tensor, is_utterance: torch.BoolTensor) -> torch.Tensor:
+    """(utterances, ...) -> (C, U, ...), where there is an utterance."""
+    padding = 0
+    if name == "labels":
+        padding = torch.nan if values.is_floating_point() else -100
+    padded = values.new_full((*is_utterance.shape, *values.shape[1:]), padding)
+    padded[is_utterance] = values
+    return padded
+
+
+def rows_for(collator: UtteranceCollator, dataset: Dataset) -> ArrowRows | ConversationRows:
+    """The data set as what the collator makes batches of."""
+    if isinstance(collator, ConversationCollator):
+        return ConversationRows(dataset, collator.max_utterances)
+    return ArrowRows(dataset)
+
+
+@torch.inference_mode()
+def predict_logits(
+    model: torch.nn.Module, dataset: Dataset, collator: UtteranceCollator, batch_size: int, description: str = ""
+) -> np.ndarray:
+    """
+    What a model says of the rows of a data set, one by one or as conversations, whichever the collator is for.
+
+    Args:
+        model: on its device, and in evaluation mode.
+        dataset: usable rows (see `tables.usable_rows`).
+        collator: what makes batches of them for this model.
+        batch_size: rows, or conversations, at a time.
+        description: what stands before the progress bar.
+
+    Returns:
+        (rows, num_labels) float32, in the order of the data set.
+    """
+    rows = rows_for(collator, dataset)
+    batches = torch.utils.data.DataLoader(rows, batch_size, collate_fn=collator)
+    logits = []
+    for batch in tqdm(batches, desc=description, disable=None, leave=False):
+        inputs = {name: values.to(model.device) for name, values in batch.items() if name != "labels"}
+        logits += model(**inputs).logits.float().cpu()  # of each row or conversation
+    if isinstance(rows, ConversationRows):
+        return rows.in_row_order(torch.nn.utils.rnn.pad_sequence(logits, batch_first=True).numpy())
+    return torch.stack(logits).numpy()

@@ -1,0 +1,375 @@
+# Copyright 2026 The modeling_umons authors.
+# SPDX-License-Identifier: MIT
+"""The equations of the papers of TFN, MFN and Graph-MFN spelled out: one row at a time, slow, no torch modules.
+
+A row consists of true steps only, {modality: word ids (T,) or frames (T, size)}: there is no padding and no mask, and what
+a row has not got is not in it. Beside the equations, the small models and ragged batches that the tests hold against them.
+"""
+
+import itertools
+import math
+from collections.abc import Mapping
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
+
+
+MODALITIES = ("text", "audio", "video")
+VALUES = {"text": "input_ids", "audio": "input_features", "video": "video_features"}
+MASKS = {"text": "attention_mask", "audio": "input_features_mask", "video": "video_features_mask"}
+SUBSETS = [list(s) for n in (1, 2, 3) for s in itertools.combinations(MODALITIES, n)]
+# Row 3 has no text, row 4 only video, row 5 no audio. Text is longer than the frames in some rows and shorter in others.
+LENGTHS = {"text": [9, 1, 4, 0, 0, 3], "audio": [3, 11, 1, 8, 0, 0], "video": [2, 5, 7, 3, 6, 4]}
+# Every row has something in every modality.
+FULL_LENGTHS = {"text": [9, 1, 4], "audio": [3, 11, 1], "video": [2, 5, 7]}
+SMALL = {
+    "modalities": list(MODALITIES), "vocab_size": 30, "word_embedding_size": 6, "max_text_length": 12,
+    "max_audio_length": 13, "max_video_length": 12, "audio_feature_size": 5, "video_feature_size": 4,
+}  # fmt: skip
+
+State = Mapping[str, torch.Tensor]
+
+
+def make_model(model_class, **overrides):
+    """A small model in evaluation, with batch norms that have seen something."""
+    torch.manual_seed(0)
+    model = model_class(model_class.config_class(**{**SMALL, "num_labels": 3, **overrides}))
+    with torch.no_grad():
+        for name, tensor in model.state_dict().items():
+            if "batch_norm" in name and tensor.is_floating_point():
+                tensor.add_(0.5 * torch.rand_like(tensor))
+    return model.eval()
+
+
+def make_batch(modalities=MODALITIES, lengths=LENGTHS, seed: int = 1) -> dict[str, torch.Tensor]:
+    """A ragged batch with masks, padded to the longest row, with rubbish where there is padding."""
+    generator = torch.Generator().manual_seed(seed)
+    batch = {}
+    for modality in modalities:
+        shape = (len(lengths[modality]), max(1, *lengths[modality]))
+        mask = torch.arange(shape[1]) < torch.tensor(lengths[modality])[:, None]
+        if modality == "text":
+            values = torch.randint(1, SMALL["vocab_size"], shape, generator=generator)
+        else:
+            values = torch.randn(*shape, SMALL[f"{modality}_feature_size"], generator=generator)
+        batch |= {VALUES[modality]: values, MASKS[modality]: mask.long()}
+    return batch
+
+
+def word_times(batch: State) -> tuple[torch.Tensor, torch.Tensor]:
+    """Times of words (B, T, 2), one after the other, those of each fourth unknown, NaN in padding; offsets (B,)."""
+    generator = torch.Generator().manual_seed(2)
+    mask = batch["attention_mask"].bool()
+    ends = (0.02 + 0.5 * torch.rand(mask.shape, generator=generator)).cumsum(dim=1)
+    times = torch.stack([torch.nn.functional.pad(ends, (1, 0))[:, :-1], ends], dim=-1)
+    times[:, 2::4] = torch.nan
+    return times.masked_fill(~mask[..., None], torch.nan), 0.3 + 0.3 * torch.rand(len(mask), generator=generator)
+
+
+def rows_of(batch: State) -> list[dict[str, torch.Tensor]]:
+    """The rows as the reference takes them: true steps only."""
+    given = [modality for modality in MODALITIES if VALUES[modality] in batch]
+    rows = []
+    for i in range(len(batch[VALUES[given[0]]])):
+        row = {m: batch[VALUES[m]][i][batch[MASKS[m]][i].bool()] for m in given}
+        rows.append({m: value for m, value in row.items() if len(value)})
+    return rows
+
+
+def some_rows(batch: State, rows: list[int]) -> dict[str, torch.Tensor]:
+    return {name: value[rows] for name, value in batch.items()}
+
+
+def without(batch: State, modality: str) -> dict[str, torch.Tensor]:
+    return {name: value for name, value in batch.items() if name not in (VALUES[modality], MASKS[modality])}
+
+
+def with_padding(batch: State, in_front: int, behind: int) -> dict[str, torch.Tensor]:
+    """The same rows with more padding, of rubbish."""
+    batch = dict(batch)
+    for modality in MODALITIES:
+        if VALUES[modality] in batch:
+            sides = (in_front, behind)
+            value, mask = batch[VALUES[modality]], batch[MASKS[modality]]
+            shape = (0, 0, *sides) if value.ndim == 3 else sides
+            batch[VALUES[modality]] = torch.nn.functional.pad(value, shape, value=7)
+            batch[MASKS[modality]] = torch.nn.functional.pad(mask, sides)
+    return batch
+
+
+# What all systems are made of.
+
+
+def linear(state: State, name: str, x: torch.Tensor) -> torch.Tensor:
+    return state[f"{name}.weight"] @ x + state[f"{name}.bias"]
+
+
+def relu(x: torch.Tensor) -> torch.Tensor:
+    return x.clamp(min=0)
+
+
+def sigmoid(x: torch.Tensor) -> torch.Tensor:
+    return 1 / (1 + (-x).exp())
+
+
+def softmax(x: torch.Tensor) -> torch.Tensor:
+    powers = (x - x.max()).exp()
+    return powers / powers.sum()
+
+
+def two_layers(state: State, name: str, x: torch.Tensor) -> torch.Tensor:
+    return linear(state, f"{name}_fc2", relu(linear(state, f"{name}_fc1", x)))
+
+
+def lstm_steps(state: State, name: str, suffix: str, xs: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """(h, c) after each step."""
+    w_x, w_h = state[f"{name}.weight_ih{suffix}"], state[f"{name}.weight_hh{suffix}"]
+    bias = state[f"{name}.bias_ih{suffix}"] + state[f"{name}.bias_hh{suffix}"]
+    size = w_h.shape[1]
+    h = c = torch.zeros(size)
+    steps = []
+    for x in xs:
+        gates = w_x @ x + w_h @ h + bias
+        i, f, g, o = (gates[k * size : (k + 1) * size] for k in range(4))
+        c = sigmoid(f) * c + sigmoid(i) * torch.tanh(g)
+        h = sigmoid(o) * torch.tanh(c)
+        steps.append((h, c))
+    return steps
+
+
+# TFN (Zadeh et al., EMNLP 2017).
+
+
+def tfn_vector(state: State, modality: str, xs: torch.Tensor) -> torch.Tensor:
+    name = f"model.networks.{modality}"
+    if modality == "text":
+        h, _ = lstm_steps(state, f"{name}.lstm", "_l0", state["model.embed_tokens.weight"][xs])[-1]
+        return linear(state, f"{name}.fc", h)
+    x = sum(xs) / len(xs)
+    norm = f"{name}.batch_norm"
+    x = (x - state[f"{norm}.running_mean"]) / (state[f"{norm}.running_var"] + 1e-5).sqrt()
+    x = x * state[f"{norm}.weight"] + state[f"{norm}.bias"]
+    for layer in ("fc1", "fc2", "fc3"):
+        x = relu(linear(state, f"{name}.{layer}", x))
+    return x
+
+
+def tfn_logits(state: State, config, row: dict[str, torch.Tensor]) -> torch.Tensor:
+    """z[i, j, k] = [1; a][i] * [1; v][j] * [1; t][k], and three layers."""
+    sizes = {"text": config.text_output_size, "audio": config.audio_hidden_size, "video": config.video_hidden_size}
+    z = [torch.tensor(1.0)]
+    for modality in ("audio", "video", "text"):
+        if modality in config.modalities:
+            vector = tfn_vector(state, modality, row[modality]) if modality in row else torch.zeros(sizes[modality])
+            z = [product * value for product in z for value in [torch.tensor(1.0), *vector]]
+    hidden = relu(linear(state, "model.fc1", torch.stack(z)))
+    return linear(state, "classifier", relu(linear(state, "model.fc2", hidden)))
+
+
+# MFN (Zadeh et al., AAAI 2018) and Graph-MFN (Zadeh et al., ACL 2018).
+
+
+def pooled_frames(xs: torch.Tensor, num_steps: int) -> torch.Tensor:
+    """Step i of n is the mean of the frames from floor(i T / n) to before ceil((i + 1) T / n)."""
+    spans = [(math.floor(i * len(xs) / num_steps), math.ceil((i + 1) * len(xs) / num_steps)) for i in range(num_steps)]
+    return torch.stack([sum(xs[start:end]) / (end - start) for start, end in spans])
+
+
+def frames_of_words(xs: torch.Tensor, times: torch.Tensor, duration: float, first_middle: float) -> torch.Tensor:
+    """The mean of the frames whose middle is within each word; where there is none, the frame nearest to its middle."""
+    middles = [first_middle + i * duration for i in range(len(xs))]
+    by_word = []
+    for (start, end), pooled in zip(times.tolist(), pooled_frames(xs, len(times)), strict=True):
+        inside = [x for x, middle in zip(xs, middles, strict=True) if start <= middle < end]
+        nearest = min(range(len(xs)), key=lambda i: abs(middles[i] - (start + end) / 2))
+        known = not (math.isnan(start) or math.isnan(end))
+        by_word.append((sum(inside) / len(inside) if inside else xs[nearest]) if known else pooled)
+    return torch.stack(by_word)
+
+
+def aligned_row(state: State, config, row: dict, times: torch.Tensor | None, offset: float) -> dict:
+    """{modality: (T, size)}, all with the steps of the first modality that is there."""
+    guide = next(modality for modality in MODALITIES if modality in row)
+    aligned = {}
+    for modality, xs in row.items():
+        if modality == "text":
+            aligned["text"] = state["model.embed_tokens.weight"][xs]
+        elif times is not None and guide == "text":
+            first = getattr(config, f"{modality}_first_middle") + (offset if modality == "audio" else 0)
+            aligned[modality] = frames_of_words(xs, times, getattr(config, f"{modality}_frame_duration"), first)
+        else:
+            aligned[modality] = pooled_frames(xs, len(row[guide]))
+    return aligned
+
+
+def mfn_fuse(state: State, config, before: dict, now: dict) -> tuple[torch.Tensor, None]:
+    """c^ = softmax(NN1(c*)) * c* over what is there, c* = [c_(t-1); c_t]."""
+    sizes = dict(zip(config.modalities, config.hidden_sizes(), strict=True))
+    none = {m: (torch.zeros(size), torch.zeros(size)) for m, size in sizes.items()}
+    star = torch.cat(
+        [(step | {m: none[m] for m in sizes if m not in now})[m][1] for step in (before, now) for m in sizes]
+    )
+    is_there = torch.cat([torch.full((sizes[m],), m in now) for _ in range(2) for m in sizes])
+    scores = two_layers(state, "model.attention", star)
+    attention = torch.zeros_like(star)
+    attention[is_there] = softmax(scores[is_there])
+    return attention * star, None
+
+
+def graph_mfn_fuse(state: State, config, before: dict, now: dict) -> tuple[torch.Tensor, torch.Tensor]:
+    """The Dynamic Fusion Graph: its output tau, and the efficacies by edge."""
+    value = {}
+    for i, modality in enumerate(config.modalities):
+        if modality in now:
+            states = torch.cat([before[modality][0], now[modality][0]])
+            value[modality] = linear(state, f"model.singletons.{i}", states)
+        else:
+            value[modality] = torch.zeros(config.vertex_size)
+    given = torch.cat([value[modality] for modality in config.modalities])
+    efficacy = dict(zip(config.edges(), sigmoid(two_layers(state, "model.graph.efficacy", given)), strict=True))
+    for source, target in efficacy:
+        if not set(source.split("_")) | (set(target.split("_")) - {"output"}) <= set(now):
+            efficacy[source, target] = torch.tensor(0.0)
+
+    targets = list(dict.fromkeys(target for _, target in efficacy))
+    for target in targets:
+        # Where the target's weights are: its level (pairs, all three, output), and its place there.
+        size_of = {t: len(config.modalities) + 1 if t == "output" else len(t.split("_")) for t in targets}
+        level, peers = size_of[target] - 2, [t for t in targets if size_of[t] == size_of[target]]
+        name, place = f"model.graph.vertices.{level}", peers.index(target)
+        scaled = torch.cat([e * value[source] for (source, to), e in efficacy.items() if to == target])
+        weight, bias = state[f"{name}.weight"][place], state[f"{name}.bias"][place, 0]
+        is_there = target == "output" or set(target.split("_")) <= set(now)
+        value[target] = relu(scaled @ weight + bias) * is_there
+    return value["output"], torch.stack(list(efficacy.values()))
+
+
+def memory_fusion(
+    state: State, config, row: dict[str, torch.Tensor], fuse, times: torch.Tensor | None = None, offset: float = 0.0
+) -> tuple[torch.Tensor, torch.Tensor, list]:
+    """Logits, the states [h_t; h_a; h_v; u] at each step (T, D), and what else `fuse` gave at each step."""
+    aligned = aligned_row(state, config, row, times, offset)
+    places = {modality: i for i, modality in enumerate(config.modalities)}
+    lstms = {m: lstm_steps(state, f"model.lstms.cells.{places[m]}", "", xs) for m, xs in aligned.items()}
+    sizes = dict(zip(config.modalities, config.hidden_sizes(), strict=True))
+    u = torch.zeros(config.memory_size)
+    now = {m: (torch.zeros(sizes[m]), torch.zeros(sizes[m])) for m in lstms}
+    states, others = [], []
+    for t in range(len(next(iter(aligned.values())))):
+        before, now = now, {m: steps[t] for m, steps in lstms.items()}
+        fused, other = fuse(state, config, before, now)
+        proposal = torch.tanh(two_layers(state, "model.proposal", fused))
+        retain = sigmoid(two_layers(state, "model.memory.retain", torch.cat([fused, u])))
+        update = sigmoid(two_layers(state, "model.memory.update", torch.cat([fused, u])))
+        u = retain * u + update * proposal
+        hidden = [now[m][0] if m in now else torch.zeros(sizes[m]) for m in config.modalities]
+        states.append(torch.cat([*hidden, u]))
+        others.append(other)
+    pooled = relu(linear(state, "model.output_fc", states[-1]))
+    return linear(state, "classifier", pooled), torch.stack(states), others
+
+
+# What must hold of every model.
+
+
+def check_every_parameter_learns(model_class, modalities: list[str]):
+    model = make_model(model_class, modalities=modalities).train()
+    # Labels of every class, and rows of every modality.
+    batch = make_batch(modalities, FULL_LENGTHS)
+    model(**batch, labels=torch.tensor([0, 1, 2])).loss.backward()
+    still = [
+        name for name, parameter in model.named_parameters() if parameter.grad is None or not parameter.grad.any()
+    ]
+    assert not still, still
+
+
+@torch.no_grad()
+def check_padding_changes_nothing(model):
+    for lengths in (FULL_LENGTHS, LENGTHS):
+        batch = make_batch(model.config.modalities, lengths)
+        expected = model(**batch).logits
+        for in_front, behind in ((0, 2), (1, 0), (1, 1)):
+            padded = with_padding(batch, in_front, behind)
+            torch.testing.assert_close(model(**padded).logits, expected, atol=1e-6, rtol=0)
+        for i in range(len(expected)):
+            alone = some_rows(batch, [i])
+            torch.testing.assert_close(model(**alone).logits, expected[i : i + 1], atol=1e-6, rtol=0)
+
+
+@torch.no_grad()
+def check_absence_of_a_batch_is_absence_of_its_rows(model):
+    batch = make_batch(lengths=FULL_LENGTHS)
+    for modality in MODALITIES:
+        by_row = batch | {MASKS[modality]: torch.zeros_like(batch[MASKS[modality]])}
+        expected = model(**without(batch, modality)).logits
+        torch.testing.assert_close(model(**by_row).logits, expected, atol=1e-6, rtol=0)
+        assert not torch.allclose(model(**batch).logits, expected, atol=1e-4)
+
+
+def check_labels(model_class):
+    """Sentiment and emotions at once, some unknown; and every `problem_type`."""
+    batch = make_batch(lengths=FULL_LENGTHS)
+    model = make_model(model_class, num_labels=7, joint_sentiment=True)
+    assert model.config.id2label[0] == "sentiment"
+    labels = torch.tensor([[1.5, 1, 0, 1, 0, 0, 1], [-2.0] + [math.nan] * 6, [math.nan, 0, 0, 1, 1, 0, 0]])
+    outputs = model(**batch, labels=labels)
+    scores = sigmoid(outputs.logits[:, 1:].double())
+    entropy = -(labels[:, 1:] * scores.log() + (1 - labels[:, 1:]) * (1 - scores).log())
+    errors = (outputs.logits[:, 0] - labels[:, 0]).abs()
+    torch.testing.assert_close(outputs.loss.double(), errors[:2].double().mean() + entropy[[0, 2]].mean())
+    outputs.loss.backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+    for problem_type, num_labels, labels in (
+        ("regression", 1, torch.tensor([0.5, -1.0, 2.0])),
+        ("single_label_classification", 3, torch.tensor([0, 2, 1])),
+        ("multi_label_classification", 2, torch.tensor([[1.0, 0], [0, 0], [1, 1]])),
+    ):
+        model = make_model(model_class, num_labels=num_labels, problem_type=problem_type)
+        assert model(**batch, labels=labels).loss.isfinite()
+
+
+def check_errors(model_class):
+    model = make_model(model_class)
+    batch = make_batch(lengths=FULL_LENGTHS)
+    with pytest.raises(ValueError, match="No input: pass at least one of `input_ids`, `input_features`"):
+        model()
+    nothing = {MASKS[m]: batch[MASKS[m]] * torch.tensor([[1], [0], [1]]) for m in MODALITIES}
+    with pytest.raises(ValueError, match=r"Row\(s\) \[1\] of the batch are padding in every modality"):
+        model(**(batch | nothing))
+    with pytest.raises(ValueError, match=r"`video_features` has shape \(3, 7, 3\)"):
+        model(**(batch | {"video_features": batch["video_features"][..., 1:]}))
+    with pytest.raises(ValueError, match=r"`input_features` has 14 steps, but this model takes 1 to 13"):
+        model(**with_padding(make_batch(["audio"], FULL_LENGTHS), 0, 3))
+    with pytest.raises(ValueError, match="same number of rows"):
+        model(**(batch | {"input_ids": batch["input_ids"][:2], "attention_mask": batch["attention_mask"][:2]}))
+    with pytest.raises(ValueError, match="`labels` has shape"):
+        make_model(model_class, num_labels=7, joint_sentiment=True)(**batch, labels=torch.zeros(3, 6))
+    with pytest.raises(ValueError, match="must name at least one of"):
+        model_class.config_class(modalities=["smell"])
+    with pytest.raises(ValueError, match="`text_hidden_size` is 0"):
+        model_class.config_class(text_hidden_size=0)
+
+
+@torch.no_grad()
+def check_half_precision(model_class, dtype: torch.dtype):
+    batch = make_batch()
+    expected = make_model(model_class)(**batch).logits
+    logits = make_model(model_class).to(dtype)(**batch).logits
+    assert logits.dtype == dtype
+    torch.testing.assert_close(logits.float(), expected, atol=3e-2, rtol=0)
+
+
+@torch.no_grad()
+def check_saving(model_class, folder):
+    """The Auto classes load what was saved, with the package and to the last bit."""
+    model, batch = make_model(model_class), make_batch()
+    model.save_pretrained(folder)
+    assert type(AutoConfig.from_pretrained(folder)) is model_class.config_class
+    loaded = AutoModelForSequenceClassification.from_pretrained(folder)
+    assert type(loaded) is model_class
+    assert loaded.state_dict().keys() == model.state_dict().keys()
+    assert torch.equal(loaded(**batch).logits, model(**batch).logits)
+    base = AutoModel.from_pretrained(folder)
+    assert type(base) is type(model.model)
+    assert torch.equal(base(**batch).pooler_output, model.model(**batch).pooler_output)

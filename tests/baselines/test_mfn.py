@@ -1,0 +1,124 @@
+"""MFN against its equations, and what must hold of it whatever its weights are."""
+
+import pytest
+import torch
+from reference_baselines import (
+    FULL_LENGTHS,
+    LENGTHS,
+    SUBSETS,
+    check_absence_of_a_batch_is_absence_of_its_rows,
+    check_errors,
+    check_every_parameter_learns,
+    check_half_precision,
+    check_labels,
+    check_padding_changes_nothing,
+    check_saving,
+    make_batch,
+    make_model,
+    memory_fusion,
+    mfn_fuse,
+    rows_of,
+    word_times,
+)
+
+from modeling_umons import MfnForSequenceClassification
+
+
+# Sizes that differ, so that none stands in for another.
+SIZES = {
+    "text_hidden_size": 5, "audio_hidden_size": 3, "video_hidden_size": 4, "memory_size": 7, "attention_hidden_size": 6,
+    "proposal_hidden_size": 8, "retain_gate_hidden_size": 9, "update_gate_hidden_size": 10, "output_hidden_size": 16,
+}  # fmt: skip
+FRAMES = {
+    "audio_frame_duration": 0.25,
+    "audio_first_middle": 0.1,
+    "video_frame_duration": 0.4,
+    "video_first_middle": 0.3,
+}
+
+
+def small_mfn(**overrides):
+    return make_model(MfnForSequenceClassification, **SIZES, **overrides)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("alignment", ["words", "adaptive"])
+@pytest.mark.parametrize("modalities", SUBSETS, ids="-".join)
+def test_equations(modalities, alignment):
+    model = small_mfn(modalities=modalities, alignment=alignment, **FRAMES)
+    batch = make_batch(modalities, LENGTHS if len(modalities) == 3 else FULL_LENGTHS)
+    times, offsets = word_times(batch) if "text" in modalities else (None, None)
+    outputs = model.model(**batch, word_times=times, audio_offsets=offsets)
+    logits = model(**batch, word_times=times, audio_offsets=offsets).logits
+    for i, row in enumerate(rows_of(batch)):
+        used = times[i, : len(row["text"])] if alignment == "words" and "text" in row else None
+        offset = float(offsets[i]) if used is not None else 0.0
+        expected, states, _ = memory_fusion(model.state_dict(), model.config, row, mfn_fuse, used, offset)
+        torch.testing.assert_close(logits[i], expected, atol=1e-5, rtol=0)
+        torch.testing.assert_close(outputs.last_hidden_state[i, : len(states)], states, atol=1e-5, rtol=0)
+        assert not outputs.last_hidden_state[i, len(states) :].any()
+
+
+@torch.no_grad()
+def test_hidden_states_are_asked_for():
+    model, batch = small_mfn(), make_batch()
+    outputs = model(**batch, output_hidden_states=True)
+    assert [states.shape for states in outputs.hidden_states] == [(6, 11, 5 + 3 + 4 + 7)]
+    assert outputs.efficacies is None
+    assert model(**batch).hidden_states is None
+
+
+def test_word_times_count_where_they_are_wanted():
+    batch = make_batch(lengths=FULL_LENGTHS)
+    times, offsets = word_times(batch)
+    model = small_mfn(alignment="words", **FRAMES)
+    without_times = model(**batch).logits
+    assert not torch.allclose(model(**batch, word_times=times).logits, without_times, atol=1e-4)
+    states = model.model(**batch, word_times=times).last_hidden_state
+    shifted = model.model(**batch, word_times=times, audio_offsets=offsets).last_hidden_state
+    assert not torch.allclose(shifted, states, atol=1e-4)
+    torch.testing.assert_close(model(**batch, word_times=torch.full_like(times, torch.nan)).logits, without_times)
+    adaptive = small_mfn(alignment="adaptive", **FRAMES)
+    torch.testing.assert_close(adaptive(**batch, word_times=times).logits, without_times)
+
+
+@pytest.mark.parametrize("modalities", SUBSETS, ids="-".join)
+def test_every_parameter_learns(modalities):
+    check_every_parameter_learns(MfnForSequenceClassification, modalities)
+
+
+def test_dropout_drops_in_training_only():
+    model, batch = small_mfn(), make_batch(lengths=FULL_LENGTHS)
+    rates = ("attention_hidden_dropout", "proposal_dropout", "retain_gate_dropout", "output_dropout")
+    assert torch.equal(model(**batch).logits, model(**batch).logits)
+    for rate in rates:
+        others = {name: 0.0 for name in rates if name != rate}
+        model = small_mfn(**others).train()
+        assert not torch.equal(model(**batch).logits, model(**batch).logits), rate
+    model = small_mfn(**dict.fromkeys(rates, 0.0)).train()
+    assert torch.equal(model(**batch).logits, model(**batch).logits)
+
+
+def test_padding_changes_nothing():
+    check_padding_changes_nothing(small_mfn())
+
+
+def test_absence_of_a_batch_is_absence_of_its_rows():
+    check_absence_of_a_batch_is_absence_of_its_rows(small_mfn())
+
+
+def test_labels():
+    check_labels(MfnForSequenceClassification)
+
+
+def test_errors():
+    check_errors(MfnForSequenceClassification)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_half_precision(dtype):
+    check_half_precision(MfnForSequenceClassification, dtype)
+
+
+def test_saving(tmp_path):
+    check_saving(MfnForSequenceClassification, tmp_path)

@@ -1,0 +1,209 @@
+"""The Trainer on conversations: losses and metrics of utterances, and answers in the order of the rows."""
+
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset, concatenate_datasets
+
+from modeling_umons import (
+    EMOTIONS,
+    MultilogueNetConfig,
+    MultilogueNetForSequenceClassification,
+    UmonsFeatureExtractor,
+    UmonsProcessor,
+    UmonsVideoProcessor,
+    build_tokenizer,
+)
+from modeling_umons.data.columns import make_features, to_table
+from modeling_umons.data.conversations import ConversationCollator, predict_logits
+from modeling_umons.training import trainer as trainer_module
+from modeling_umons.training.arguments import AugmentationArguments, DataArguments, RunArguments
+from modeling_umons.training.augmentation import Augmentation
+from modeling_umons.training.losses import TaskLoss, balanced_weights
+from modeling_umons.training.metrics import task_metrics
+from modeling_umons.training.tables import make_collator, usable_rows
+from modeling_umons.training.tasks import make_task
+
+
+WORDS = ("good", "fine", "bad", "so")
+FRAME = 3
+
+
+def make_rows(size: int, seed: int) -> Dataset:
+    """Dialogues of one to five utterances between two speakers, shuffled. Who says `good` is happy and else sad."""
+    random = np.random.default_rng(seed)
+    rows = []
+    for i in range(size):
+        dialogue, place = divmod(i, 5) if i % 7 else (100 + i, 0)
+        words = random.choice(WORDS, 3)
+        rows.append(
+            {
+                "segment_id": str(i), "video_id": f"d{dialogue}", "segment": place, "text": " ".join(words),
+                "speaker": random.choice(["Joey", "Ross"]), "sentiment": 2.0 if "good" in words else -1.0,
+                "audio_features": random.normal(size=(2 + i % 4, FRAME)).astype(np.float32) if i % 3 else None,
+                **{name: float(random.random() < 0.4) for name in EMOTIONS},
+                "happy": float("good" in words), "sad": float("good" not in words),
+            }
+        )  # fmt: skip
+    features = make_features(FRAME)
+    features["speaker"] = features["text"]
+    return Dataset(to_table([rows[i] for i in random.permutation(size)], features))
+
+
+@pytest.fixture(scope="module")
+def rows() -> dict[str, Dataset]:
+    return {"train": make_rows(40, 0), "validation": make_rows(17, 1)}
+
+
+@pytest.fixture
+def make(tmp_path, rows):
+    """A `UmonsTrainer` of a tiny model of conversations."""
+
+    def call(task="emotion", modalities=("text", "audio"), augmentation=None, dropout=0.0, **options):
+        torch.manual_seed(0)
+        task = make_task(task)
+        tokenizer = build_tokenizer(list(WORDS))
+        processor = UmonsProcessor(tokenizer, UmonsFeatureExtractor(), UmonsVideoProcessor())
+        config = MultilogueNetConfig(
+            modalities=list(modalities), vocab_size=len(tokenizer), word_embedding_size=6, audio_feature_size=FRAME,
+            utterance_size=8, global_state_size=8, party_state_size=8, emotion_state_size=8, dropout=dropout,
+            recurrent_dropout=dropout, **task.config_options(),
+        )  # fmt: skip
+        values = {
+            "output_dir": tmp_path / "run", "per_device_train_batch_size": 4, "per_device_eval_batch_size": 2,
+            "num_train_epochs": 2, "learning_rate": 0.01, "disable_tqdm": True, "report_to": "none", "use_cpu": True,
+        }  # fmt: skip
+        return trainer_module.UmonsTrainer(
+            MultilogueNetForSequenceClassification(config),
+            RunArguments(**values | options),
+            task,
+            rows,
+            make_collator(processor, config, task),
+            AugmentationArguments(**augmentation or {}),
+            processor,
+        )
+
+    return call
+
+
+def first_batch(trainer, size: int = 6) -> dict[str, torch.Tensor]:
+    return trainer.data_collator(trainer.train_dataset.__getitems__(list(range(size))))
+
+
+def all_logits(trainer, rows: Dataset) -> np.ndarray:
+    """Conversation by conversation, put into the order of the rows by hand."""
+    data = trainer_module.ConversationRows(rows)
+    expected = np.full((len(rows), len(trainer.model.config.id2label)), np.nan, dtype=np.float32)
+    places = {segment: i for i, segment in enumerate(rows["segment_id"])}
+    with torch.inference_mode():
+        for table in data:
+            logits = trainer.model.eval()(**trainer.data_collator([table])).logits[0]
+            expected[[places[segment] for segment in table["segment_id"].to_pylist()]] = logits.numpy()
+    return expected
+
+
+@pytest.mark.parametrize("task", ["emotion", "joint", "sentiment", "sentiment-7"])
+def test_training_lowers_the_loss(make, rows, task):
+    """And what it is judged by is of utterances, each counted once."""
+    trainer = make(task, num_train_epochs=6, learning_rate=0.03)
+    before = trainer.evaluate()
+    trainer.run()
+    after = trainer.evaluate()
+    assert after["eval_loss"] < 0.9 * before["eval_loss"]
+
+    expected = all_logits(trainer, rows["validation"])
+    logits = trainer.logits(rows["validation"])
+    assert logits.dtype == np.float32
+    np.testing.assert_allclose(logits, expected, atol=1e-6)
+    alone = predict_logits(trainer.model, rows["validation"], trainer.data_collator, batch_size=3)
+    np.testing.assert_allclose(alone, expected, atol=1e-6)
+
+    truth = make_task(task).label_array(rows["validation"].with_format("arrow")[:])[0]
+    for name, value in task_metrics(make_task(task), truth, expected).items():
+        assert after[f"eval_{name}"] == pytest.approx(value, abs=1e-6)
+    loss = trainer_module.evaluation_metrics(make_task(task), truth, expected)["loss"]
+    assert after["eval_loss"] == pytest.approx(loss, rel=1e-5)
+
+
+def test_the_loss_is_the_models_own_unless_more_is_asked_for(make):
+    trainer = make("sentiment-7")
+    batch = first_batch(trainer)
+    trainer.model.train()
+    assert trainer.compute_loss(trainer.model, dict(batch)).equal(trainer.model(**batch).loss)
+
+
+@pytest.mark.parametrize("task", ["emotion", "joint", "sentiment-2"])
+def test_the_loss_that_is_asked_for(make, rows, task):
+    """Weights, focal loss and smoothing are as over rows that stand alone."""
+    augmentation = {"class_weights": "balanced", "focal_gamma": 2.0}
+    trainer = make(task, augmentation=augmentation, label_smoothing_factor=0.1)
+    batch = first_batch(trainer)
+    weights = balanced_weights(make_task(task), make_task(task).label_array(rows["train"].with_format("arrow")[:])[0])
+    literal = TaskLoss(make_task(task), weights, 2.0, 0.1)
+    trainer.model.train()
+    there = batch["utterance_mask"].bool()
+    logits, labels = trainer.model(**batch).logits[there], batch["labels"][there]
+    loss = trainer.compute_loss(trainer.model, dict(batch))
+    torch.testing.assert_close(loss, literal(logits, labels))
+    loss.backward()
+    assert all(weight.grad is not None for weight in trainer.model.parameters())
+
+
+def test_what_goes_missing_is_of_utterances(make):
+    """The same as if each utterance were a row, for the same numbers drawn."""
+    batch = first_batch(make())
+    augment = Augmentation(modality_dropout=0.7, word_dropout=0.5, time_mask=0.5, bin_mask=0.5)
+    torch.manual_seed(1)
+    changed = augment(batch)
+    flat = {name: value.flatten(0, 1) for name, value in batch.items() if name.startswith(("input", "attention"))}
+    torch.manual_seed(1)
+    expected = augment(flat)
+    for name, value in batch.items():
+        assert changed[name].shape == value.shape
+        literal = expected[name].view_as(value) if name in expected else value
+        torch.testing.assert_close(changed[name], literal, rtol=0, atol=0, equal_nan=True)
+    present = torch.stack([changed[name].any(dim=-1) for name in ("attention_mask", "input_features_mask")]).any(dim=0)
+    assert present.equal(batch["utterance_mask"].bool())
+    for name in ("input_ids", "attention_mask", "input_features"):
+        assert not changed[name].equal(batch[name])
+
+
+def test_conversations_are_not_mixed(make):
+    trainer = make("sentiment-2", ["audio"], {"mixup": 0.4})
+    with pytest.raises(ValueError, match="--mixup mixes rows, but the model reads conversations"):
+        trainer.augment.mix({"utterance_mask": torch.ones(2, 3)})
+
+
+def test_going_on_from_a_checkpoint(make, tmp_path):
+    """To the same weights as without a pause, with dropout and words that go missing."""
+    options = {"dropout": 0.3, "augmentation": {"word_dropout": 0.3}, "num_train_epochs": 3}
+    whole = make(**options, output_dir=tmp_path / "whole")
+    whole.run()
+    first = make(**options)
+
+    class Stop(trainer_module.MarkWholeCheckpoints):
+        def on_epoch_end(self, args, state, control, **kwargs):
+            if state.epoch > 2.5:
+                raise KeyboardInterrupt
+
+    first.add_callback(Stop)
+    with pytest.raises(KeyboardInterrupt):
+        first.run()
+    resumed = make(**options, resume_from_checkpoint="last")
+    resumed.run()
+    for name, value in whole.model.state_dict().items():
+        assert value.equal(resumed.model.state_dict()[name])
+
+
+def test_usable_rows_keep_what_orders_them(make, rows):
+    """A row without a label is left out, and its conversation goes on without it."""
+    trainer = make("sentiment-2")
+    assert isinstance(trainer.data_collator, ConversationCollator)
+    unlabelled = rows["train"].select([0]).remove_columns("sentiment").add_column("sentiment", [None])
+    unlabelled = unlabelled.select_columns(rows["train"].column_names).cast(rows["train"].features)
+    table = concatenate_datasets([unlabelled, rows["train"].select(range(1, 10))])
+    usable, problems = usable_rows(table, trainer.data_collator, None, DataArguments())
+    assert len(usable) == 9
+    assert problems == ["row 0: no label in sentiment"]
+    assert {"video_id", "segment", "start", "speaker"} <= set(usable.column_names)
+    assert trainer.logits(usable).shape == (9, 2)
