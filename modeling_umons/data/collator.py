@@ -12,6 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
+from .word_times import word_times
+
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -60,6 +62,7 @@ class UtteranceCollator:
         max_lengths: by modality, where longer sequences are cut: words, frames, clips (`config.length_limit`). What is
             not named is not cut, except text by the tokenizer's own `model_max_length`.
         audio_size, video_size: the size of the model's `input_features` and `video_features`.
+        reads_word_times: whether the model wants `word_times`, where a table has a column `words` that knows them.
     """
 
     def __init__(
@@ -70,6 +73,7 @@ class UtteranceCollator:
         max_lengths: Mapping[str, int] | None = None,
         audio_size: int = 80,
         video_size: int = 512,
+        reads_word_times: bool = False,
     ):
         if not modalities or not set(modalities) <= {"text", "audio", "video"}:
             raise ValueError(f"The modalities are {list(modalities)}, expected any of text, audio, video.")
@@ -82,6 +86,7 @@ class UtteranceCollator:
         self.task = task
         self.max_lengths = dict(max_lengths or {})
         self.sizes = {"audio": audio_size, "video": video_size}
+        self.reads_word_times = reads_word_times and tokenizer is not None and "text" in modalities
 
     @property
     def columns(self) -> list[str]:
@@ -114,7 +119,8 @@ class UtteranceCollator:
         Returns:
             `input_ids` (B, T_text) and `attention_mask` int64; `input_features` (B, T_audio, audio_size) float32 and
             `input_features_mask` int64; `video_features` (B, T_video, video_size) float32 and `video_features_mask`
-            int64; `labels` (B,) or (B, num_labels), int64 for classes and else float32. A row without a modality has a
+            int64; `word_times` (B, T_text, 2) float32, if wanted and known; `labels` (B,) or (B, num_labels), int64 for
+            classes and else float32. A row without a modality has a
             mask of zeros there.
 
         Raises:
@@ -125,6 +131,8 @@ class UtteranceCollator:
             column = self._tokenize(table) if name == "text" else _column(table, name)
             values, mask = MODEL_INPUTS[modality]
             batch[values], batch[mask] = self._pad(modality, name, column)
+        if self.reads_word_times and "words" in table.column_names:
+            batch["word_times"] = word_times(table, self.tokenizer, batch["input_ids"])
         if "labels" in table.column_names:
             batch["labels"] = _labels(table["labels"])
         elif self.task is not None:

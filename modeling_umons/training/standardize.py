@@ -1,31 +1,43 @@
-"""A start for the linear front ends that sees every feature on the same scale."""
+"""A start for the first linear map of sound and video that sees every feature on the same scale."""
 
 import numpy as np
 import pyarrow as pa
 import torch
 from datasets import Dataset
+from transformers import PreTrainedModel
 
 from ..data.collator import ArrowRows, UtteranceCollator
-from ..modeling_umons import UmonsForSequenceClassification
 
 
 ROWS = 1000  # read at a time
 
 
 @torch.no_grad()
-def standardize_front_ends(model: UmonsForSequenceClassification, rows: Dataset, collator: UtteranceCollator) -> None:
+def standardize_front_ends(model: PreTrainedModel, rows: Dataset, collator: UtteranceCollator) -> None:
     """
     Folds the mean and the standard deviation of each audio and video feature over the training rows into the weights of
-    the front end: W (x - mean) / std + b. The model stays what it was, a linear map; it starts where standardised
+    the linear map that reads them: W (x - mean) / std + b. The model stays what it was; it starts where standardised
     features would have had it start. Bins that hardly change, and how they change, would else be drowned by loud ones.
+    A model that normalises its features itself (TFN) is left alone.
     """
     for modality, column in collator.modality_columns.items():
-        if modality == "text":
+        if modality == "text" or (parameters := _first_map(model, modality)) is None:
             continue
+        weight, bias = parameters
         mean, std = feature_statistics(rows, column)
-        front_end = model.base_model.front_ends[modality]
-        front_end.weight.div_(torch.from_numpy(std).to(front_end.weight))
-        front_end.bias.sub_(front_end.weight @ torch.from_numpy(mean).to(front_end.weight))
+        weight.div_(torch.from_numpy(std).to(weight))
+        bias.sub_(weight @ torch.from_numpy(mean).to(weight))
+
+
+def _first_map(model: PreTrainedModel, modality: str) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """Weight (D_out, D) and bias of what reads the features first; `None` where they are normalised there."""
+    model = model.base_model
+    if hasattr(model, "front_ends"):  # UMONS, Multilogue-Net
+        return model.front_ends[modality].weight, model.front_ends[modality].bias
+    if hasattr(model, "lstms"):  # MFN, Graph-MFN
+        cell = model.lstms.cells[model.config.modalities.index(modality)]
+        return cell.weight_ih, cell.bias_ih
+    return None
 
 
 def feature_statistics(rows: Dataset, column: str) -> tuple[np.ndarray, np.ndarray]:

@@ -20,8 +20,9 @@ from .tasks import Task
 logger = logging.getLogger(__name__)
 
 READERS = {".csv": "read_csv", ".tsv": "read_table", ".parquet": "read_parquet", ".jsonl": "read_json"}
-# What reports tell rows apart by, and what puts them in the order of a conversation, where a table has it.
-IDENTITY_COLUMNS = ("segment_id", "video_id", "segment", "start", "source", "speaker")
+# What reports tell rows apart by, what puts them in the order of a conversation, and when words are spoken: kept where a
+# table has it.
+IDENTITY_COLUMNS = ("segment_id", "video_id", "segment", "start", "source", "speaker", "words")
 
 
 def load_splits(data: DataArguments, seed: int) -> DatasetDict:
@@ -253,6 +254,7 @@ def make_collator(processor, config, task: Task | None) -> UtteranceCollator:
         {modality: config.length_limit(modality) for modality in config.modalities},
         config.audio_feature_size,
         config.video_feature_size,
+        reads_word_times=getattr(config, "alignment", None) == "words",
     )
 
 

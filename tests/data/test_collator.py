@@ -253,3 +253,23 @@ def test_arrow_rows_in_a_shuffling_loader(dataset, num_workers):
     sums = sorted(batch["input_features"][i].sum().item() for batch in batches for i in range(len(batch["labels"])))
     expected = sorted(0.0 if row["audio_features"] is None else row["audio_features"].sum() for row in ROWS)
     assert sums == pytest.approx(expected, abs=1e-5)
+
+
+def test_word_times():
+    """Of each id its word's, from the beginning of the segment; NaN where words are not those of the text, and in padding."""
+    words = [{"word": word, "start": 10 + i, "end": 10.5 + i} for i, word in enumerate(["Good", "film,", "bad"])]
+    rows = [
+        {"segment_id": "a", "text": "Good film, bad", "words": words, "start": 10.0},
+        {"segment_id": "b", "text": "bad plot", "words": words, "start": 10.0},
+        {"segment_id": "c", "text": "good", "words": [{"word": "good", "start": None, "end": None}], "start": None},
+        {"segment_id": "d", "text": "plot good", "words": None, "start": None},
+        {"segment_id": "e", "text": "good film", "words": [*words[:1], {**words[1], "end": None}], "start": None},
+    ]
+    batch = collator(task=None, modalities=["text"], reads_word_times=True)(to_table(rows, FEATURES))
+    expected = torch.full((5, 3, 2), torch.nan)
+    expected[0] = torch.tensor([[0.0, 0.5], [1.0, 1.5], [2.0, 2.5]])
+    expected[4, 0] = torch.tensor([10.0, 10.5])
+    torch.testing.assert_close(batch["word_times"], expected, equal_nan=True)
+    assert "word_times" not in collator(task=None)(TABLE)
+    cut = collator(task=None, modalities=["text"], reads_word_times=True, max_lengths={"text": 2})
+    torch.testing.assert_close(cut(to_table(rows[:1], FEATURES))["word_times"], expected[:1, :2])
