@@ -8,10 +8,12 @@ import pickle
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from local_hub import LocalHub
 from safetensors import safe_open
 
 
@@ -21,9 +23,10 @@ BLOCKS = re.findall(
 )
 
 
-def run(command: list[str], folder: Path) -> str:
+def run(command: list[str], folder: Path, hub: LocalHub | None = None) -> str:
     # The commands of the environment that runs the tests, as `source .venv/bin/activate` gives them.
-    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    environment = hub.environment() if hub else dict(os.environ)
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
     assert "Warning" not in done.stderr, done.stderr
@@ -51,9 +54,16 @@ def checkout(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory) -> Iterator[LocalHub]:
+    """The Hub that the recipes push to and load from."""
+    with LocalHub(tmp_path_factory.mktemp("hub")) as hub:
+        yield hub
+
+
 @pytest.mark.parametrize(("language", "code"), BLOCKS, ids=[f"{i}-{kind}" for i, (kind, _) in enumerate(BLOCKS)])
-def test_recipe(checkout, language, code):
-    run([sys.executable, "-c", code] if language == "python" else ["bash", "-euc", code], checkout)
+def test_recipe(checkout, hub, language, code):
+    run([sys.executable, "-c", code] if language == "python" else ["bash", "-euc", code], checkout, hub)
 
 
 def test_the_makefile_predicts_a_clip_that_was_held_out_with_its_own_words():
