@@ -15,7 +15,7 @@
 from typing import ClassVar
 
 from huggingface_hub.dataclasses import strict
-from transformers import PreTrainedConfig
+from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
 from transformers.utils import auto_docstring
 
 
@@ -97,6 +97,20 @@ class UmonsConfig(PreTrainedConfig):
         Size of the feature vector of a video clip.
     video_tower (`UmonsVideoTowerConfig` or `dict`, *optional*):
         With it the model has a video tower and takes pictures (`pixel_values_videos`) in place of `video_features`.
+    text_encoder (`PreTrainedConfig` or `dict` with `model_type`, *optional*):
+        A pretrained encoder of any type that transformers knows, BERT for one, whose sequence a linear map takes to
+        `hidden_size`, in place of word vectors and LSTM. `vocab_size` and `pad_token_id` become the encoder's. For the
+        weights see [`UmonsModel.from_encoders`].
+    audio_encoder (`PreTrainedConfig` or `dict` with `model_type`, *optional*):
+        The same for sound (wav2vec 2.0, HuBERT, WavLM, Whisper, whose decoder is left out). The model then takes
+        `input_values`, or as `input_features` what its encoder made of them before. Sets `audio_feature_size`.
+    video_encoder (`PreTrainedConfig` or `dict` with `model_type`, *optional*):
+        The same for clips of pictures (VideoMAE, TimeSformer), in place of the video tower. Sets `video_feature_size`.
+    mix_encoder_layers (`bool`, *optional*, defaults to `False`):
+        Take a learnt weighted mean of all the hidden layers of each encoder, where otherwise the last counts. Its layers
+        are then never dropped in training (`layerdrop`).
+    audio_sampling_rate (`int`, *optional*):
+        Rate of the sound that the audio encoder was trained on, in Hz, for the processor to agree with.
     layer_norm_eps (`float`, *optional*, defaults to 1e-6):
         Added to the variance in layer normalisation.
     initializer_factor (`float`, *optional*, defaults to 1.0):
@@ -120,7 +134,12 @@ class UmonsConfig(PreTrainedConfig):
     ```"""
 
     model_type = "umons"
-    sub_configs = {"video_tower": UmonsVideoTowerConfig}
+    sub_configs = {
+        "video_tower": UmonsVideoTowerConfig,
+        "text_encoder": AutoConfig,
+        "audio_encoder": AutoConfig,
+        "video_encoder": AutoConfig,
+    }
     _auto_class: ClassVar[str] = "AutoConfig"  # saving copies the code, so that the folder loads without this package
 
     modalities: list[str] | tuple[str, ...] = ("text", "audio")
@@ -138,6 +157,11 @@ class UmonsConfig(PreTrainedConfig):
     audio_feature_size: int = 80
     video_feature_size: int = 512
     video_tower: UmonsVideoTowerConfig | dict | None = None
+    text_encoder: PreTrainedConfig | dict | None = None
+    audio_encoder: PreTrainedConfig | dict | None = None
+    video_encoder: PreTrainedConfig | dict | None = None
+    mix_encoder_layers: bool = False
+    audio_sampling_rate: int | None = None
     layer_norm_eps: float = 1e-6
     initializer_factor: float = 1.0
     legacy_masking: bool = False
@@ -165,9 +189,43 @@ class UmonsConfig(PreTrainedConfig):
         )
         if isinstance(self.video_tower, dict):
             self.video_tower = UmonsVideoTowerConfig(**self.video_tower)
+        for modality in MODALITIES:
+            self._adopt_encoder(modality)
         super().__post_init__(**kwargs)
         # `@strict` calls this again, but wraps what it raises in an error that is no ValueError.
         self.validate_architecture()
+
+    def _adopt_encoder(self, modality: str):
+        """Makes a configuration of what is given, and takes over the sizes that follow from it."""
+        name = f"{modality}_encoder"
+        encoder = getattr(self, name)
+        if encoder is None:
+            return
+        if isinstance(encoder, dict):
+            if encoder.get("model_type") not in CONFIG_MAPPING:
+                raise ValueError(
+                    f"`{name}` has the model type {encoder.get('model_type')!r}, which this transformers does not know: "
+                    "give the `model_type` of one of its own models, such as 'bert', 'wav2vec2' or 'videomae'."
+                )
+            encoder = AutoConfig.for_model(**encoder)
+            setattr(self, name, encoder)
+        size = getattr(encoder, "hidden_size", None)
+        if not isinstance(size, int) or (modality == "text" and not hasattr(encoder, "vocab_size")):
+            raise ValueError(
+                f"`{name}` is of type {encoder.model_type!r}, which gives no sequence of vectors of one size "
+                f"(`hidden_size`){' for words (`vocab_size`)' if modality == 'text' else ''}: take an encoder of {modality} "
+                "alone; of a model of several modalities, the configuration of that part."
+            )
+        if modality == "text":
+            self.vocab_size, self.pad_token_id = encoder.vocab_size, encoder.pad_token_id
+        else:
+            # An adapter on top of wav2vec 2.0 has a size of its own.
+            size = encoder.output_hidden_size if getattr(encoder, "add_adapter", False) else size
+            setattr(self, f"{modality}_feature_size", size)
+        if self.mix_encoder_layers:
+            for drop in ("layerdrop", "encoder_layerdrop"):
+                if hasattr(encoder, drop):
+                    setattr(encoder, drop, 0.0)
 
     def validate_architecture(self):
         """Refuses modalities that do not exist and sizes that do not fit each other."""
@@ -182,6 +240,7 @@ class UmonsConfig(PreTrainedConfig):
             raise ValueError(
                 f"`hidden_size` ({self.hidden_size}) must be a multiple of `num_attention_heads` ({self.num_attention_heads})."
             )
+        self._validate_encoders()
         if self.video_tower is not None and "video" not in self.modalities:
             raise ValueError(f"`video_tower` is given, but `modalities` is {self.modalities}: add 'video'.")
         if self.video_tower is not None and self.video_feature_size != self.video_tower.hidden_size:
@@ -199,6 +258,30 @@ class UmonsConfig(PreTrainedConfig):
                 "`legacy_masking=True` masks the video glimpse with the audio mask, so `max_video_length` "
                 f"({self.max_video_length}) and `max_audio_length` ({self.max_audio_length}) must be equal."
             )
+
+    def _validate_encoders(self):
+        for modality in (modality for modality in MODALITIES if self.encoder_of(modality) is not None):
+            name = f"{modality}_encoder"
+            if modality not in self.modalities:
+                raise ValueError(f"`{name}` is given, but `modalities` is {self.modalities}: add {modality!r}.")
+            if self.legacy_masking:
+                raise ValueError(
+                    f"`legacy_masking=True` is for published checkpoints, which have no `{name}`: leave one of them out."
+                )
+        if self.video_encoder is not None and self.video_tower is not None:
+            raise ValueError("`video_encoder` and `video_tower` are both given: pass one of them.")
+        # What the encoders know positions of; in the attributes of Whisper, and of those that learn positions of tokens.
+        for modality, key in (("text", "max_position_embeddings"), ("audio", "max_source_positions")):
+            positions = getattr(self.encoder_of(modality), key, None) or -1
+            if 0 < positions < self.length_limit(modality):
+                raise ValueError(
+                    f"`max_{modality}_length` is {self.length_limit(modality)}, but `{modality}_encoder` has {positions} "
+                    f"positions (`{key}`): ask for no more."
+                )
+
+    def encoder_of(self, modality: str) -> PreTrainedConfig | None:
+        """Configuration of the pretrained encoder of `modality`, if it has one."""
+        return getattr(self, f"{modality}_encoder")
 
     def length_limit(self, modality: str) -> int:
         """The longest sequence of `modality`, in words, audio frames or video clips."""

@@ -82,6 +82,18 @@ def to_mono(waveform, name: str) -> torch.Tensor:
     return mono
 
 
+def resample(waveform: torch.Tensor, from_rate: float, to_rate: int) -> torch.Tensor:
+    """A waveform `(num_samples,)` at another rate; rates in Hz."""
+    if from_rate == to_rate:
+        return waveform
+    from torchaudio import functional
+
+    # The filter grows with both sides of the ratio: gigabytes for an odd rate like 44056 Hz. A denominator of at
+    # most 2000 is exact for the usual rates up to 192 kHz, and off by 3 ms in 12 s at worst for any up to 200 kHz.
+    ratio = (Fraction(float(to_rate)) / Fraction(float(from_rate))).limit_denominator(2000)
+    return functional.resample(waveform, orig_freq=ratio.denominator, new_freq=ratio.numerator)
+
+
 class UmonsFeatureExtractor(SequenceFeatureExtractor):
     r"""
     Turns waveforms into the log-mel frames that UMONS reads, after the recipe of TBJE (Delbrouck et al., "A
@@ -237,7 +249,8 @@ class UmonsFeatureExtractor(SequenceFeatureExtractor):
         is_batched = isinstance(audio, (list, tuple)) and len(audio) > 0 and not isinstance(audio[0], Number)
         features, offsets = [], []
         for index, waveform in enumerate(audio if is_batched else [audio]):
-            waveform = self._resample(to_mono(waveform, f"Waveform {index} of the batch"), sampling_rate)
+            waveform = to_mono(waveform, f"Waveform {index} of the batch")
+            waveform = resample(waveform, sampling_rate, self.sampling_rate)
             start, end = self._non_silent_span(waveform)
             # One clip at a time, so that its values are the same, to the last bit, in any batch.
             features.append(self._log_mel(waveform[start:end], max_length if truncation else None).numpy())
@@ -260,16 +273,6 @@ class UmonsFeatureExtractor(SequenceFeatureExtractor):
         )
         batch["input_features_mask"] = batch.pop("attention_mask")
         return batch
-
-    def _resample(self, waveform: torch.Tensor, sampling_rate: float) -> torch.Tensor:
-        if sampling_rate == self.sampling_rate:
-            return waveform
-        from torchaudio.functional import resample
-
-        # The filter grows with both sides of the ratio: gigabytes for an odd rate like 44056 Hz. A denominator of at
-        # most 2000 is exact for the usual rates up to 192 kHz, and off by 3 ms in 12 s at worst for any up to 200 kHz.
-        ratio = (Fraction(float(self.sampling_rate)) / Fraction(float(sampling_rate))).limit_denominator(2000)
-        return resample(waveform, orig_freq=ratio.denominator, new_freq=ratio.numerator)
 
     def _non_silent_span(self, waveform: torch.Tensor) -> tuple[int, int]:
         """First sample, and one past the last, of what `librosa.effects.trim` would leave of `(num_samples,)`."""

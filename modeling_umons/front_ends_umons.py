@@ -55,12 +55,15 @@ class UmonsTextFrontEnd(nn.Module):
 class UmonsFrontEnds(nn.ModuleDict):
     """
     By modality, what turns the model's input into (B, T, hidden_size). No position is encoded anywhere: the LSTM orders
-    the words, and nothing orders the frames.
+    the words, and nothing orders the frames. After a pretrained encoder it is a linear map alone.
     """
 
     def __init__(self, config: UmonsConfig):
+        encoder = config.text_encoder
         front_ends = {
-            "text": lambda: UmonsTextFrontEnd(config),
+            "text": lambda: (
+                nn.Linear(encoder.hidden_size, config.hidden_size) if encoder else UmonsTextFrontEnd(config)
+            ),
             "audio": lambda: nn.Linear(config.audio_feature_size, config.hidden_size),
             "video": lambda: nn.Linear(config.video_feature_size, config.hidden_size),
         }
@@ -70,7 +73,8 @@ class UmonsFrontEnds(nn.ModuleDict):
         # For gradients of an LSTM the compiler unrolls it, anew for each length, which takes minutes; on a CPU it fails
         # where the word vectors are frozen. So the front ends are left as they are, between two graphs. Here rather than
         # in `UmonsLSTM`, because no graph goes on after a break within a loop.
-        if "text" in values and torch.is_grad_enabled() and not torch.compiler.is_exporting():
+        has_lstm = "text" in values and isinstance(self["text"], UmonsTextFrontEnd)
+        if has_lstm and torch.is_grad_enabled() and not torch.compiler.is_exporting():
             return self._encode_uncompiled(values)
         return self._encode(values)
 

@@ -79,12 +79,7 @@ def _check_values(config: UmonsConfig, modality: str, value: torch.Tensor):
         raise ValueError(
             f"`{name}` has shape {tuple(value.shape)}, but this model wants ({', '.join(map(str, expected))})."
         )
-    limit = config.length_limit(modality)
-    if not 1 <= value.shape[1] <= limit:
-        raise ValueError(
-            f"`{name}` has {value.shape[1]} steps, but this model takes 1 to {limit} (`max_{modality}_length`): cut "
-            "longer sequences, as the processor does, or leave the modality out."
-        )
+    check_length(config, modality, name, value.shape[1])
     if not _may_look_at_values(value):
         return
     if modality == "text":
@@ -99,16 +94,48 @@ def _check_values(config: UmonsConfig, modality: str, value: torch.Tensor):
         raise ValueError(f"`{name}` holds NaN or infinite values in row(s) {rows}: leave them out or repair them.")
 
 
+def check_length(config: UmonsConfig, modality: str, name: str, length: int):
+    """Raises ValueError for a sequence, of the input `name`, that is longer than the model takes, or empty."""
+    limit = config.length_limit(modality)
+    if not 1 <= length <= limit:
+        raise ValueError(
+            f"`{name}` has {length} steps, but this model takes 1 to {limit} (`max_{modality}_length`): cut "
+            "longer sequences, as the processor does, or leave the modality out."
+        )
+
+
+def check_sound(config: UmonsConfig, sound: torch.Tensor, mask: torch.Tensor | None):
+    """Raises ValueError for `input_values` that the model's audio encoder cannot take."""
+    if config.audio_encoder is None or "audio" not in config.modalities:
+        raise ValueError(
+            "`input_values` is given, but this model has no audio encoder: pass `input_features`, as its processor gives "
+            "them, or configure one with `UmonsConfig(audio_encoder=...)`."
+        )
+    if sound.ndim not in (2, 3):
+        raise ValueError(
+            f"`input_values` has shape {tuple(sound.shape)}, but this model wants (batch, samples), or (batch, mel bins, "
+            f"frames): what the feature extractor of its audio encoder ({config.audio_encoder.model_type}) gives."
+        )
+    if mask is not None and (mask.ndim != 2 or mask.shape[0] != len(sound) or mask.shape[1] not in sound.shape[1:]):
+        raise ValueError(
+            f"`input_values_mask` has shape {tuple(mask.shape)}, but it must be (batch, samples or frames) of "
+            f"`input_values`, which has shape {tuple(sound.shape)}."
+        )
+    if _may_look_at_values(sound) and not torch.isfinite(sound).all():
+        raise ValueError("`input_values` holds NaN or infinite values: leave such sound out or repair it.")
+
+
 def check_clips(config: UmonsConfig, clips: torch.Tensor, mask: torch.Tensor | None):
-    """Raises ValueError for `pixel_values_videos` that the model's video tower cannot take."""
-    if config.video_tower is None:
+    """Raises ValueError for `pixel_values_videos` that the model's video tower or encoder cannot take."""
+    if config.video_tower is None and config.video_encoder is None:
         raise ValueError(
             "`pixel_values_videos` is given, but this model has no video tower: pass `video_features`, or configure one "
             "with `UmonsConfig(video_tower={})`."
         )
     if clips.ndim != 6 or clips.shape[3] != 3:
         raise ValueError(
-            f"`pixel_values_videos` has shape {tuple(clips.shape)}, but this model wants (batch, clips, 16, 3, 112, 112)."
+            f"`pixel_values_videos` has shape {tuple(clips.shape)}, but this model wants (batch, clips, 16, 3, 112, 112)"
+            f"{'' if config.video_encoder is None else ', with the frames and size of its video encoder'}."
         )
     if not 1 <= clips.shape[1] <= config.max_video_length:
         raise ValueError(

@@ -13,7 +13,6 @@
 """PyTorch UMONS model: a transformer that encodes text, audio and video jointly (TBJE, ACL 2020)."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -25,78 +24,20 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.processing_utils import Unpack
-from transformers.utils import ModelOutput, TransformersKwargs, auto_docstring, can_return_tuple, logging
+from transformers.utils import TransformersKwargs, auto_docstring, can_return_tuple, logging
 from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .configuration_umons import UmonsConfig
+from .encoders_umons import UmonsEncoder, UmonsEncoders
 from .front_ends_umons import UmonsFrontEnds, UmonsLSTM
-from .inputs_umons import INPUT_NAMES, check_clips, prepare_inputs
+from .inputs_umons import INPUT_NAMES, check_clips, check_length, check_sound, prepare_inputs
+from .loading_umons import FromEncodersMixin
+from .outputs_umons import UmonsAudioFeaturesOutput, UmonsModelOutput, UmonsSequenceClassifierOutput
 from .video_tower_umons import UmonsVideoTower
 
 
 logger = logging.get_logger(__name__)
-
-
-@auto_docstring(
-    custom_intro="""
-    What `UmonsModel` gives. The joint sequence is text, audio and video, as far as the call has them, one after the
-    other along time: S = T_text + T_audio + T_video steps.
-    """
-)
-@dataclass
-class UmonsModelOutput(ModelOutput):
-    r"""
-    last_hidden_state (`torch.FloatTensor` of shape `(B, S, hidden_size)`):
-        The joint sequence after the last block.
-    pooler_output (`torch.FloatTensor` of shape `(B, 2 * hidden_size)`):
-        The normalised sum of what the final glimpses saw of each modality.
-    hidden_states (`tuple[torch.FloatTensor]`, *optional*, with `output_hidden_states=True`):
-        The joint sequence as it enters the first block and after each block: `num_hidden_layers + 1` times
-        `(B, S, hidden_size)`.
-    attentions (`tuple[torch.FloatTensor]`, *optional*, with `output_attentions=True` and eager attention):
-        Self-attention, block by block, and within a block modality by modality: `(B, heads, T_m, T_m)` each.
-    cross_attentions (`tuple[torch.FloatTensor]`, *optional*, as `attentions`):
-        How the guided modalities attend to the guide, in the same order: `(B, heads, T_m, T_guide)` each.
-    glimpse_weights (`tuple[torch.FloatTensor]`, *optional*, with `output_glimpse_weights=True`):
-        Where each glimpse looks, in the same order: `(B, T_m, T_m)` for all blocks but the last (weights over
-        axis 1, one glimpse for each position of axis 2), then the final glimpse of each modality, `(B, T_m, 1)`.
-    """
-
-    last_hidden_state: torch.FloatTensor | None = None
-    pooler_output: torch.FloatTensor | None = None
-    hidden_states: tuple[torch.FloatTensor, ...] | None = None
-    attentions: tuple[torch.FloatTensor, ...] | None = None
-    cross_attentions: tuple[torch.FloatTensor, ...] | None = None
-    glimpse_weights: tuple[torch.FloatTensor, ...] | None = None
-
-
-@auto_docstring(custom_intro="What `UmonsForSequenceClassification` gives.")
-@dataclass
-class UmonsSequenceClassifierOutput(ModelOutput):
-    r"""
-    loss (`torch.FloatTensor` of shape `()`, *optional*, with `labels`):
-        The mean over the batch of the loss that the configuration names.
-    logits (`torch.FloatTensor` of shape `(B, num_labels)`):
-        Scores before any softmax or sigmoid. With `joint_sentiment`, column 0 is the sentiment itself.
-    hidden_states (`tuple[torch.FloatTensor]`, *optional*, with `output_hidden_states=True`):
-        The joint sequence as it enters the first block and after each block: `num_hidden_layers + 1` times
-        `(B, S, hidden_size)`.
-    attentions (`tuple[torch.FloatTensor]`, *optional*, with `output_attentions=True` and eager attention):
-        Self-attention, block by block, and within a block modality by modality: `(B, heads, T_m, T_m)` each.
-    cross_attentions (`tuple[torch.FloatTensor]`, *optional*, as `attentions`):
-        How the guided modalities attend to the guide, in the same order: `(B, heads, T_m, T_guide)` each.
-    glimpse_weights (`tuple[torch.FloatTensor]`, *optional*, with `output_glimpse_weights=True`):
-        Where each glimpse looks, in the same order: `(B, T_m, T_m)` for all blocks but the last (weights over
-        axis 1, one glimpse for each position of axis 2), then the final glimpse of each modality, `(B, T_m, 1)`.
-    """
-
-    loss: torch.FloatTensor | None = None
-    logits: torch.FloatTensor | None = None
-    hidden_states: tuple[torch.FloatTensor, ...] | None = None
-    attentions: tuple[torch.FloatTensor, ...] | None = None
-    cross_attentions: tuple[torch.FloatTensor, ...] | None = None
-    glimpse_weights: tuple[torch.FloatTensor, ...] | None = None
 
 
 class UmonsStream(NamedTuple):
@@ -303,7 +244,7 @@ class UmonsPooler(nn.Module):
 
 
 @auto_docstring
-class UmonsPreTrainedModel(PreTrainedModel):
+class UmonsPreTrainedModel(FromEncodersMixin, PreTrainedModel):
     config: UmonsConfig
     base_model_prefix = "model"
     main_input_name = "input_ids"
@@ -339,8 +280,32 @@ class UmonsPreTrainedModel(PreTrainedModel):
             init.normal_(module.weight, std=factor)
             if module.padding_idx is not None and not getattr(module.weight, "_is_hf_initialized", False):
                 init.zeros_(module.weight[module.padding_idx])
+        elif isinstance(module, UmonsEncoder) and module.layer_weights is not None:
+            init.zeros_(module.layer_weights)
         else:
             super()._init_weights(module)
+
+    def resize_token_embeddings(self, *args, **kwargs) -> nn.Embedding:
+        embeddings = super().resize_token_embeddings(*args, **kwargs)
+        self.config.vocab_size = embeddings.num_embeddings  # which transformers sets in that of a text encoder alone
+        return embeddings
+
+    @can_return_tuple
+    @auto_docstring
+    def get_audio_features(
+        self, input_values: torch.FloatTensor, input_values_mask: torch.Tensor | None = None, **kwargs
+    ) -> UmonsAudioFeaturesOutput:
+        r"""
+        input_values (`torch.FloatTensor` of shape `(batch_size, num_samples)` or `(batch_size, mel_bins, num_frames)`):
+            Sound, as the audio encoder wants it and [`UmonsProcessor`] gives it.
+        input_values_mask (`torch.Tensor` of shape `(batch_size, num_samples)` or `(batch_size, num_frames)`, *optional*):
+            1 for sound, 0 for padding. Without it, all is sound but for rows of zeros.
+        """
+        check_sound(self.config, input_values, input_values_mask)
+        mask = None if input_values_mask is None else input_values_mask.to(input_values.device, torch.bool)
+        features, mask = self.base_model.encoders["audio"](input_values, mask)
+        check_length(self.config, "audio", "input_values", features.shape[1])
+        return UmonsAudioFeaturesOutput(last_hidden_state=features, pooler_output=features, attention_mask=mask.long())
 
     @can_return_tuple
     @auto_docstring
@@ -349,25 +314,24 @@ class UmonsPreTrainedModel(PreTrainedModel):
     ) -> BaseModelOutputWithPooling:
         r"""
         pixel_values_videos (`torch.FloatTensor` of shape `(batch_size, video_length, 16, 3, 112, 112)`):
-            Normalised clips, as [`UmonsVideoProcessor`] gives them.
+            Normalised clips, as [`UmonsVideoProcessor`] gives them; of the size and length that a video encoder wants.
         video_features_mask (`torch.Tensor` of shape `(batch_size, video_length)`, *optional*):
             1 for clips, 0 for padding, of which no features are computed.
 
         Returns:
             [`BaseModelOutputWithPooling`], whose `pooler_output` is the model's `video_features`, `(batch_size, video_length,
-            512)`: zero where the mask is.
+            video_feature_size)`: zero where the mask is.
         """
         check_clips(self.config, pixel_values_videos, video_features_mask)
         clips = pixel_values_videos.flatten(0, 1)
+        tower = self.base_model.video_tower or self.base_model.encoders["video"]
         if video_features_mask is None:
-            features = self.base_model.video_tower(clips)
+            features = tower(clips)
         else:
             is_clip = video_features_mask.flatten().to(device=clips.device, dtype=torch.bool)
-            features = clips.new_zeros(
-                len(clips), self.config.video_feature_size, dtype=self.base_model.video_tower.dtype
-            )
+            features = clips.new_zeros(len(clips), self.config.video_feature_size, dtype=tower.dtype)
             if is_clip.any():
-                features[is_clip] = self.base_model.video_tower(clips[is_clip])
+                features[is_clip] = tower(clips[is_clip])
         features = features.unflatten(0, pixel_values_videos.shape[:2])
         return BaseModelOutputWithPooling(last_hidden_state=features, pooler_output=features)
 
@@ -388,6 +352,7 @@ class UmonsModel(UmonsPreTrainedModel):
         super().__init__(config)
         self.main_input_name = INPUT_NAMES[config.modalities[0]]  # what Trainer counts; not every model has text
         self.front_ends = UmonsFrontEnds(config)
+        self.encoders = UmonsEncoders(config)
         # CODEPATH: models of raw pictures have a tower; those of the paper are given the features of clips
         self.video_tower = UmonsVideoTower(config.video_tower) if config.video_tower is not None else None
         last = config.num_hidden_layers - 1
@@ -397,10 +362,15 @@ class UmonsModel(UmonsPreTrainedModel):
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Embedding | None:
+        if "text" in self.encoders:
+            return self.encoders["text"].model.get_input_embeddings()
         return self.front_ends["text"].embed_tokens if "text" in self.front_ends else None
 
     def set_input_embeddings(self, value: nn.Embedding):
-        self.front_ends["text"].embed_tokens = value
+        if "text" in self.encoders:
+            self.encoders["text"].model.set_input_embeddings(value)
+        else:
+            self.front_ends["text"].embed_tokens = value
 
     @merge_with_config_defaults
     @capture_outputs
@@ -411,6 +381,8 @@ class UmonsModel(UmonsPreTrainedModel):
         attention_mask: torch.Tensor | None = None,
         input_features: torch.FloatTensor | None = None,
         input_features_mask: torch.Tensor | None = None,
+        input_values: torch.FloatTensor | None = None,
+        input_values_mask: torch.Tensor | None = None,
         video_features: torch.FloatTensor | None = None,
         video_features_mask: torch.Tensor | None = None,
         pixel_values_videos: torch.FloatTensor | None = None,
@@ -422,16 +394,25 @@ class UmonsModel(UmonsPreTrainedModel):
         attention_mask (`torch.Tensor` of shape `(batch_size, text_length)`, *optional*):
             1 for words, 0 for padding.
         input_features (`torch.FloatTensor` of shape `(batch_size, audio_length, audio_feature_size)`, *optional*):
-            Log-mel frames.
+            Log-mel frames, or the sequence that an audio encoder made before.
         input_features_mask (`torch.Tensor` of shape `(batch_size, audio_length)`, *optional*):
             1 for frames, 0 for padding.
+        input_values (`torch.FloatTensor` of shape `(batch_size, num_samples)` or `(batch_size, mel_bins, num_frames)`, *optional*):
+            Sound as the audio encoder wants it, which turns it into `input_features`.
+        input_values_mask (`torch.Tensor` of shape `(batch_size, num_samples)` or `(batch_size, num_frames)`, *optional*):
+            1 for sound, 0 for padding.
         video_features (`torch.FloatTensor` of shape `(batch_size, video_length, video_feature_size)`, *optional*):
             Features of consecutive video clips.
         video_features_mask (`torch.Tensor` of shape `(batch_size, video_length)`, *optional*):
             1 for clips, 0 for padding.
         pixel_values_videos (`torch.FloatTensor` of shape `(batch_size, video_length, 16, 3, 112, 112)`, *optional*):
-            Normalised clips, which the video tower turns into `video_features`.
+            Normalised clips, which the video tower or encoder turns into `video_features`.
         """
+        if input_values is not None:
+            if input_features is not None:
+                raise ValueError("`input_values` and `input_features` are both given: pass one of them.")
+            heard = self.get_audio_features(input_values, input_values_mask, return_dict=True)
+            input_features, input_features_mask = heard.pooler_output, heard.attention_mask
         if pixel_values_videos is not None:
             if video_features is not None:
                 raise ValueError("`pixel_values_videos` and `video_features` are both given: pass one of them.")
@@ -443,6 +424,8 @@ class UmonsModel(UmonsPreTrainedModel):
             "video": (video_features, video_features_mask),
         }
         values, masks = prepare_inputs(self.config, inputs, self.dtype)
+        if "text" in values and "text" in self.encoders:
+            values["text"] = self.encoders["text"](values["text"], masks["text"]).to(self.dtype)
         sequences = self.front_ends(values)
 
         present = {modality: mask.any(dim=1) for modality, mask in masks.items()}
@@ -539,6 +522,8 @@ class UmonsForSequenceClassification(UmonsPreTrainedModel):
         attention_mask: torch.Tensor | None = None,
         input_features: torch.FloatTensor | None = None,
         input_features_mask: torch.Tensor | None = None,
+        input_values: torch.FloatTensor | None = None,
+        input_values_mask: torch.Tensor | None = None,
         video_features: torch.FloatTensor | None = None,
         video_features_mask: torch.Tensor | None = None,
         pixel_values_videos: torch.FloatTensor | None = None,
@@ -551,15 +536,19 @@ class UmonsForSequenceClassification(UmonsPreTrainedModel):
         attention_mask (`torch.Tensor` of shape `(batch_size, text_length)`, *optional*):
             1 for words, 0 for padding.
         input_features (`torch.FloatTensor` of shape `(batch_size, audio_length, audio_feature_size)`, *optional*):
-            Log-mel frames.
+            Log-mel frames, or the sequence that an audio encoder made before.
         input_features_mask (`torch.Tensor` of shape `(batch_size, audio_length)`, *optional*):
             1 for frames, 0 for padding.
+        input_values (`torch.FloatTensor` of shape `(batch_size, num_samples)` or `(batch_size, mel_bins, num_frames)`, *optional*):
+            Sound as the audio encoder wants it, which turns it into `input_features`.
+        input_values_mask (`torch.Tensor` of shape `(batch_size, num_samples)` or `(batch_size, num_frames)`, *optional*):
+            1 for sound, 0 for padding.
         video_features (`torch.FloatTensor` of shape `(batch_size, video_length, video_feature_size)`, *optional*):
             Features of consecutive video clips.
         video_features_mask (`torch.Tensor` of shape `(batch_size, video_length)`, *optional*):
             1 for clips, 0 for padding.
         pixel_values_videos (`torch.FloatTensor` of shape `(batch_size, video_length, 16, 3, 112, 112)`, *optional*):
-            Normalised clips, which the video tower turns into `video_features`.
+            Normalised clips, which the video tower or encoder turns into `video_features`.
         labels (`torch.Tensor`, *optional*):
             Classes, `(batch_size,)` int64; several labels, `(batch_size, num_labels)` float of 0 and 1; a number,
             `(batch_size,)` float; with `joint_sentiment`, `(batch_size, num_labels)` float, the sentiment and then the
@@ -570,6 +559,8 @@ class UmonsForSequenceClassification(UmonsPreTrainedModel):
             attention_mask=attention_mask,
             input_features=input_features,
             input_features_mask=input_features_mask,
+            input_values=input_values,
+            input_values_mask=input_values_mask,
             video_features=video_features,
             video_features_mask=video_features_mask,
             pixel_values_videos=pixel_values_videos,

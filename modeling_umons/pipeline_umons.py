@@ -3,7 +3,10 @@
 """Pipeline for UMONS: a clip, a sound or words in; sentiment and emotions out."""
 
 import math
+import re
+from bisect import bisect_left
 from collections.abc import Iterator
+from numbers import Integral, Real
 from typing import Any
 
 import torch
@@ -12,6 +15,8 @@ from transformers.pipelines.base import ChunkPipeline
 from .segments_umons import Segment, as_dict, iter_segments, transcribe
 
 
+# A rest of a file that is shorter is no segment: codecs pad.
+SHORTEST_S = 0.1
 MODALITY_OF_MASK = {"attention_mask": "text", "input_features_mask": "audio", "video_features_mask": "video"}
 
 
@@ -39,8 +44,8 @@ class MultimodalEmotionPipeline(ChunkPipeline):
             3) at the rate of the video processor; also what `datasets.Video` gives.
     or a list, generator or `KeyDataset` of those, with `batch_size`. Of a file of which one answer is wanted, the first
     two minutes are read. Pictures count in a model with a video tower. A clip without sound is no error where there is
-    `text` to go on with. A stretch of a file in which there is nothing has no answer, but for `modalities`, an empty
-    list. Raises ValueError for an input in which there is nothing that the model can use, and OSError for a file that
+    `text` to go on with. Silence, sound that stays below the smallest step of 16 bits, is nothing. A stretch of a file in
+    which there is nothing has no answer, but for `modalities`, an empty list. Raises ValueError for an input in which there is nothing that the model can use, and OSError for a file that
     cannot be read. Results are plain numbers and strings, which `json.dumps` takes.
 
     Options, here or in the call:
@@ -49,7 +54,7 @@ class MultimodalEmotionPipeline(ChunkPipeline):
             with its `timestamp` (start, end) in seconds. Files are read window by window, however long they are, and
             [`~MultimodalEmotionPipeline.stream`] gives each result as soon as it is there. What is left at the end
             joins in unless it is shorter than a frame of the model's sound. Of a segment that is longer than the model
-            hears, the beginning counts. Silence, below the smallest step of 16-bit sound, is nothing.
+            hears, the beginning counts.
         return_timestamps (`bool`, *optional*): the same, with segments as long as the model hears at most.
         transcriber (an `automatic-speech-recognition` pipeline, *optional*): hears the words where neither `text` nor
             `words` are given. Results then have its `text` and, if it can tell, `words` with the `timestamp` of each.
@@ -64,6 +69,10 @@ class MultimodalEmotionPipeline(ChunkPipeline):
     _load_image_processor = False
     _load_video_processor = False
 
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.processor.check_model(self.model.config)
+
     def _sanitize_parameters(
         self,
         top_k=None,
@@ -77,17 +86,16 @@ class MultimodalEmotionPipeline(ChunkPipeline):
             raise ValueError(f"Unknown option(s) {sorted(unknown)}: see the help of {type(self).__name__}.")
         preprocess, forward, postprocess = {}, {}, {}
         if return_timestamps and segment_s is None:
-            extractor = self.processor.feature_extractor
-            segment_s = extractor.max_length * extractor.frame_duration
+            segment_s = self.processor.max_duration
         if segment_s is not None:
-            if not 0 < segment_s < math.inf:
-                raise ValueError(f"`segment_s` is {segment_s}: a segment must be longer than 0 seconds, and end.")
-            preprocess["segment_s"] = postprocess["segment_s"] = segment_s
+            if isinstance(segment_s, bool) or not isinstance(segment_s, Real) or not 0 < segment_s < math.inf:
+                raise ValueError(f"`segment_s` is {segment_s!r}: a segment must be longer than 0 seconds, and end.")
+            preprocess["segment_s"] = postprocess["segment_s"] = float(segment_s)
         if transcriber is not None:
             preprocess["transcriber"] = transcriber
         if top_k is not None:
-            if top_k < 1:
-                raise ValueError(f"`top_k` is {top_k}: ask for at least one emotion.")
+            if isinstance(top_k, bool) or not isinstance(top_k, Integral) or top_k < 1:
+                raise ValueError(f"`top_k` is {top_k!r}: ask for a whole number of emotions, at least one.")
             postprocess["top_k"] = top_k
         if return_attention is not None:
             forward["return_attention"] = postprocess["return_attention"] = return_attention
@@ -126,11 +134,13 @@ class MultimodalEmotionPipeline(ChunkPipeline):
             batch_size: segments that the model takes at once.
             options: the others of the class.
         """
-        segment_s = segment_s or self._preprocess_params.get("segment_s")
+        if segment_s is None:
+            segment_s = self._preprocess_params.get("segment_s")
         given = self._sanitize_parameters(segment_s=segment_s, **{"return_timestamps": True, **options})
         set_before = (self._preprocess_params, self._forward_params, self._postprocess_params)
         preprocess, forward, postprocess = ({**before, **new} for before, new in zip(set_before, given, strict=True))
-        batch_size = batch_size or self._batch_size or 1
+        if batch_size is None:
+            batch_size = self._batch_size or 1
         for results in self.get_iterator(
             [inputs], 0, batch_size, {**preprocess, "stream": True}, forward, postprocess
         ):
@@ -155,7 +165,7 @@ class MultimodalEmotionPipeline(ChunkPipeline):
             segment_s,
             listens="audio" in config.modalities or transcribes,
             looks=self._has_tower,
-            shortest_s=self.processor.feature_extractor.frame_duration,
+            shortest_s=max(SHORTEST_S, self.processor.frame_duration),
             frame_rate=video_processor.frame_rate,
             size=(video_processor.size["height"], video_processor.size["width"]),
         )
@@ -166,13 +176,14 @@ class MultimodalEmotionPipeline(ChunkPipeline):
             following = next(segments, None)
             item = self._process(segment)
             if segment_s is None and not any(item[mask].any() for mask in MODALITY_OF_MASK if mask in item):
-                raise ValueError(self._nothing_in(segment.text))
+                raise ValueError(self._nothing_in(segment))
             yield {**item, "is_last": stream or following is None}
             segment = following
 
     @property
     def _has_tower(self) -> bool:
-        return getattr(self.model.config, "video_tower", None) is not None
+        config = self.model.config
+        return any(getattr(config, name, None) is not None for name in ("video_tower", "video_encoder"))
 
     def _process(self, segment: Segment) -> dict[str, Any]:
         """Tensors for the model, of the same names in every segment, so that segments make batches."""
@@ -187,12 +198,19 @@ class MultimodalEmotionPipeline(ChunkPipeline):
         if "text" in config.modalities:
             tokenizer = self.processor.tokenizer
             ids = tokenizer(segment.text or "", truncation=True)["input_ids"]
+            ids = ids if self.processor.has_words(ids) else []
             item["input_ids"] = torch.tensor([ids or [tokenizer.pad_token_id]])
             item["attention_mask"] = torch.tensor([[1] * len(ids) or [0]])
         if "audio" in config.modalities:
             item["input_features"] = torch.zeros(1, 1, config.audio_feature_size)
             item["input_features_mask"] = torch.zeros(1, 1, dtype=torch.long)
-            if segment.audio is not None:
+            if segment.audio is not None and getattr(config, "audio_encoder", None) is not None:
+                sound = self.processor(audio=[segment.audio], sampling_rate=segment.sampling_rate, return_tensors="pt")
+                with torch.no_grad():  # the encoder here, as the tower below
+                    heard = self.model.get_audio_features(**sound.to(self.device))
+                item["input_features"] = heard.pooler_output.float().cpu()
+                item["input_features_mask"] = heard.attention_mask.cpu()
+            elif segment.audio is not None:
                 frames = self.processor.feature_extractor(
                     [segment.audio], sampling_rate=segment.sampling_rate, return_offsets=True, return_tensors="pt"
                 )
@@ -209,14 +227,15 @@ class MultimodalEmotionPipeline(ChunkPipeline):
                 item["video_features_mask"] = clips["video_features_mask"]
         return item
 
-    def _nothing_in(self, text: str | None) -> str:
+    def _nothing_in(self, segment: Segment) -> str:
         modalities = self.model.config.modalities
         remedies = {"text": "{'text': ...} with words", "audio": "a file with sound"}
         if self._has_tower:
             remedies["video"] = "a clip with pictures"
         return (
             f"There is nothing in this input for a model of {' and '.join(modalities)}"
-            f"{'' if text is None else f', and no word in its text, {text!r:.50}'}: "
+            f"{', its sound is silence' if segment.is_silent else ''}"
+            f"{'' if segment.text is None else f', and no word in its text, {segment.text!r:.50}'}: "
             f"pass {' or '.join(remedies[m] for m in modalities if m in remedies)}."
         )
 
@@ -299,16 +318,29 @@ class MultimodalEmotionPipeline(ChunkPipeline):
             tokenizer = self.processor.tokenizer
             # Words as they were written, not as the vocabulary knows them.
             spans = tokenizer(outputs["text"], truncation=True, return_offsets_mapping=True)["offset_mapping"]
+            if getattr(self.model.config, "text_encoder", None) is not None:
+                return _sum_by_word(outputs["text"], spans, weights)
             return [{"word": outputs["text"][i:j], "weight": w} for (i, j), w in zip(spans, weights, strict=True)]
         first = outputs["start"] or 0.0
         if modality == "audio":
-            step = self.processor.feature_extractor.frame_duration
+            step = self.processor.frame_duration
             first += outputs["offset"]
         else:  # the middle of each clip
             cut = self.processor.video_processor
             step = cut.clip_stride / cut.frame_rate
             first += cut.clip_length / 2 / cut.frame_rate
         return [{"time": round(first + i * step, 3), "weight": weight} for i, weight in enumerate(weights)]
+
+
+def _sum_by_word(text: str, spans: list[tuple[int, int]], weights: list[float]) -> list[dict[str, Any]]:
+    """The words of a text, as white space parts them, with the summed weights of their tokens; special tokens have none."""
+    words = list(re.finditer(r"\S+", text))
+    ends, sums = [word.end() for word in words], {}
+    for (start, end), weight in zip(spans, weights, strict=True):
+        if text[start:end].strip():
+            index = bisect_left(ends, end)
+            sums[index] = sums.get(index, 0.0) + weight
+    return [{"word": words[index].group(), "weight": weight} for index, weight in sums.items()]
 
 
 def _is_number(text: str) -> bool:

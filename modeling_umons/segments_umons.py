@@ -36,7 +36,7 @@ logger = logging.get_logger(__name__)
 INPUT_NAMES = ("text", "words", "audio", "sampling_rate", "video")
 # What a dict in the place of `audio` or `video` may hold, beside the `sampling_rate` of the first two.
 FILE_NAMES = ("array", "raw", "bytes", "path")
-SILENCE = 2.0**-15  # the smallest step of 16-bit sound: a segment that stays below it is silent
+SILENCE = 2.0**-15  # the smallest step of 16-bit sound: what stays below it is silent
 STRETCH_S = 30.0  # seconds that a transcriber hears at once, as long as Whisper's window
 
 
@@ -48,7 +48,7 @@ class Segment:
         words: as given or heard, each with its `timestamp` (start, end) in seconds from the beginning of the file; `None`
             where nobody has told, empty where there is none, or a transcriber knows no times.
         start, end: seconds from the beginning of the file; `None` for words alone.
-        audio: (samples,) in [-1, 1] at `sampling_rate` Hz, or `None`.
+        audio: (samples,) in [-1, 1] at `sampling_rate` Hz, or `None`, as where it `is_silent`.
         frames: uint8 (num_frames, height, width, 3), or `None`.
     """
 
@@ -59,6 +59,7 @@ class Segment:
     audio: np.ndarray | None = None
     sampling_rate: int | None = None
     frames: np.ndarray | None = None
+    is_silent: bool = False
 
 
 def as_dict(inputs) -> dict[str, Any]:
@@ -84,10 +85,23 @@ def as_dict(inputs) -> dict[str, Any]:
         inputs.update(_from_datasets(name, inputs.get(name)))
     if not isinstance(inputs.get("text", ""), str):
         raise ValueError(f"`text` must be a string, not {type(inputs['text']).__name__}.")
+    _check_characters("text", inputs.get("text", ""))
     if "words" in inputs:
         words = inputs["words"] if isinstance(inputs["words"], (list, tuple)) else [inputs["words"]]
         inputs["words"] = [_as_word(word) for word in words]
+        _check_characters("words", " ".join(word["word"] for word in inputs["words"]))
     return inputs
+
+
+def _check_characters(name: str, text: str):
+    """Raises ValueError for halves of characters, which tokenizers refuse."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"`{name}` has {text[error.start]!a} as character {error.start}, which is half of one: decode it from bytes "
+            "with the encoding that they are in."
+        ) from None
 
 
 def iter_segments(
@@ -132,14 +146,14 @@ def iter_segments(
         if index > 0 and following.end - following.start < min(segment_s, shortest_s) - 1e-3:
             break  # a rest of some milliseconds: codecs pad, and segments are of whole samples
         segment = following
+        if segment.audio is not None and np.abs(segment.audio).max(initial=0) < SILENCE:
+            segment.audio, segment.is_silent = None, True
         if segment_s is None:
             segment.text, segment.words = text, words
             yield segment
             for track in tracks:
                 track.close()
             return
-        if segment.audio is not None and np.abs(segment.audio).max(initial=0) < SILENCE:
-            segment.audio = None
         if words is not None:
             _deal(queue, segment)
         yield segment
@@ -278,8 +292,11 @@ def _cut_time(last: float, window_s: float) -> Iterator[Clip]:
 
 
 def _cut_waveform(sound, rate: float | None, window_s: float) -> Iterator[Clip]:
-    if rate is None or not rate > 0:
-        raise ValueError(f"`audio` is a waveform and its `sampling_rate` is {rate}: give it in Hz beside it.")
+    if isinstance(rate, bool) or not isinstance(rate, Real) or not 0 < rate < math.inf:
+        raise ValueError(
+            f"`audio` is a waveform and its `sampling_rate` is {rate!r:.50}: give it in Hz beside it, as a number."
+        )
+    rate = int(rate) if rate == int(rate) else float(rate)  # plain: times are reckoned with it, and go to JSON
     sound = _mono(sound)
     step = max(1, round(window_s * rate))
     for first in range(0, len(sound), step):

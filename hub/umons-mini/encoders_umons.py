@@ -1,0 +1,1 @@
+../../modeling_umons/encoders_umons.py

@@ -1,0 +1,1 @@
+../../modeling_umons/loading_umons.py

@@ -1,0 +1,1 @@
+../../modeling_umons/outputs_umons.py

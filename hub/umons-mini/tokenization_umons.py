@@ -1,0 +1,1 @@
+../../modeling_umons/tokenization_umons.py
