@@ -72,8 +72,6 @@ class BaselineConfig(WithInheritedArguments, PreTrainedConfig):
 
     # Saving copies the code, so that the folder loads without this package.
     _auto_class: ClassVar[str] = "AutoConfig"
-    # The module of the configuration itself.
-    _config_module: ClassVar[str] = "configuration_baselines"
     # The name of the model's classes before `Model` and `ForSequenceClassification`, and the module that they are in.
     _model_name: ClassVar[str] = ""
     _model_module: ClassVar[str] = ""
@@ -108,7 +106,7 @@ class BaselineConfig(WithInheritedArguments, PreTrainedConfig):
         kwargs.setdefault(
             "auto_map",
             {
-                "AutoConfig": f"{self._config_module}.{type(self).__name__}",
+                "AutoConfig": f"configuration_baselines.{type(self).__name__}",
                 "AutoModel": f"{self._model_module}.{self._model_name}Model",
                 "AutoModelForSequenceClassification": f"{self._model_module}.{self._model_name}ForSequenceClassification",
             },
@@ -324,4 +322,47 @@ class GraphMfnConfig(MemoryFusionConfig):
         return [("_".join(s), "_".join(v)) for s, v in edges] + [("_".join(s), "output") for s in vertices]
 
 
-__all__ = ["BaselineConfig", "GraphMfnConfig", "MemoryFusionConfig", "MfnConfig", "TfnConfig"]
+@auto_docstring(
+    custom_intro="""
+    Configuration of Multilogue-Net (Shenoy and Sardana, 2020). The sizes of the states are those of the paper.
+    """
+)
+@strict
+class MultilogueNetConfig(BaselineConfig):
+    r"""
+    utterance_size (`int`, *optional*, defaults to 100):
+        Size of what an utterance is in each modality, before its context.
+    global_state_size (`int`, *optional*, defaults to 150):
+        Size of the state of the conversation.
+    party_state_size (`int`, *optional*, defaults to 150):
+        Size of the state of each speaker.
+    emotion_state_size (`int`, *optional*, defaults to 100):
+        Size of the state that the emotion is read from, in each direction.
+    dropout (`float`, *optional*, defaults to 0.5):
+        Dropout of what the head reads.
+    recurrent_dropout (`float`, *optional*, defaults to 0.1):
+        Dropout of the states, at each utterance.
+    """
+
+    model_type = "multilogue_net"
+    _model_name: ClassVar[str] = "MultilogueNet"
+    _model_module: ClassVar[str] = "modeling_multilogue_net"
+    # Inputs and labels have one more dimension in front of the others': (conversations, utterances, ...).
+    takes_conversations: ClassVar[bool] = True
+
+    utterance_size: int = 100
+    global_state_size: int = 150
+    party_state_size: int = 150
+    emotion_state_size: int = 100
+    dropout: float | int = 0.5
+    recurrent_dropout: float | int = 0.1
+
+
+__all__ = [
+    "BaselineConfig",
+    "GraphMfnConfig",
+    "MemoryFusionConfig",
+    "MfnConfig",
+    "MultilogueNetConfig",
+    "TfnConfig",
+]

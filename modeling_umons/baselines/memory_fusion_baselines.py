@@ -22,6 +22,7 @@ from transformers.utils import TransformersKwargs, auto_docstring, can_return_tu
 from .alignment_baselines import align, check_word_times, guide_lengths
 from .configuration_baselines import MemoryFusionConfig
 from .modeling_baselines import (
+    INPUT_DOCS,
     INPUT_NAMES,
     BaselineModelOutput,
     BaselinePreTrainedModel,
@@ -31,11 +32,23 @@ from .modeling_baselines import (
 )
 
 
+# What `forward` takes besides.
+WORD_TIME_DOCS = r"""
+    word_times (`torch.FloatTensor` of shape `(batch_size, text_length, 2)`, *optional*):
+        Start and end of each word, in seconds from the beginning of the segment; NaN where unknown. Looked at with
+        `alignment="words"`.
+    audio_offsets (`torch.FloatTensor` of shape `(batch_size,)`, *optional*):
+        Seconds of silence trimmed before the first audio frame (`offsets` of the feature extractor); 0 by default.
+        Looked at together with `word_times`.
+    output_efficacies (`bool`, *optional*, defaults to `False`):
+        Of Graph-MFN: whether to return the efficacies of its edges.
+"""
+
+
 class FusedSteps(NamedTuple):
     """What a model makes of the LSTMs' states at every step."""
 
-    fused: torch.Tensor  # (B, S, fused size), what the gates of the memory read
-    proposal: torch.Tensor  # (B, S, memory_size), what may be written into the memory
+    fused: torch.Tensor  # (B, S, fused size), what the memory reads
     efficacies: torch.Tensor | None = None  # (B, S, edges), of Graph-MFN
 
 
@@ -149,7 +162,7 @@ class MemoryFusionModel(BaselinePreTrainedModel):
     def __init__(self, config: MemoryFusionConfig, fused_size: int):
         r"""
         fused_size (`int`):
-            Size of what `fuse` gives the gates of the memory to read.
+            Size of what `fuse` gives the memory to read.
         """
         super().__init__(config)
         self.main_input_name = INPUT_NAMES[config.modalities[0]]
@@ -161,6 +174,10 @@ class MemoryFusionModel(BaselinePreTrainedModel):
         if "text" in config.modalities:
             self.embed_tokens = nn.Embedding(config.vocab_size, config.word_embedding_size, config.pad_token_id)
         self.lstms = ParallelLSTMs([input_sizes[m] for m in config.modalities], config.hidden_sizes())
+        # What may be written into the memory.
+        self.proposal_fc1 = nn.Linear(fused_size, config.proposal_hidden_size)
+        self.proposal_dropout = nn.Dropout(config.proposal_dropout)
+        self.proposal_fc2 = nn.Linear(config.proposal_hidden_size, config.memory_size)
         self.memory = GatedMemory(config, fused_size)
         self.output_fc = nn.Linear(sum(config.hidden_sizes()) + config.memory_size, config.output_hidden_size)
         self.output_dropout = nn.Dropout(config.output_dropout)
@@ -170,7 +187,7 @@ class MemoryFusionModel(BaselinePreTrainedModel):
         raise NotImplementedError("A subclass says what it makes of the LSTMs' states.")
 
     @can_return_tuple
-    @auto_docstring
+    @auto_docstring(custom_args=INPUT_DOCS + WORD_TIME_DOCS)
     def forward(
         self,
         input_ids: torch.LongTensor | None = None,
@@ -184,28 +201,6 @@ class MemoryFusionModel(BaselinePreTrainedModel):
         output_efficacies: bool = False,
         **kwargs: Unpack[TransformersKwargs],
     ) -> BaselineModelOutput:
-        r"""
-        input_ids (`torch.LongTensor` of shape `(batch_size, text_length)`, *optional*):
-            Word ids.
-        attention_mask (`torch.Tensor` of shape `(batch_size, text_length)`, *optional*):
-            1 for words, 0 for padding.
-        input_features (`torch.FloatTensor` of shape `(batch_size, audio_length, audio_feature_size)`, *optional*):
-            Log-mel frames.
-        input_features_mask (`torch.Tensor` of shape `(batch_size, audio_length)`, *optional*):
-            1 for frames, 0 for padding.
-        video_features (`torch.FloatTensor` of shape `(batch_size, video_length, video_feature_size)`, *optional*):
-            Features of consecutive video clips.
-        video_features_mask (`torch.Tensor` of shape `(batch_size, video_length)`, *optional*):
-            1 for clips, 0 for padding.
-        word_times (`torch.FloatTensor` of shape `(batch_size, text_length, 2)`, *optional*):
-            Start and end of each word, in seconds from the beginning of the segment; NaN where unknown. Looked at with
-            `alignment="words"`.
-        audio_offsets (`torch.FloatTensor` of shape `(batch_size,)`, *optional*):
-            Seconds of silence trimmed before the first audio frame (`offsets` of the feature extractor); 0 by default.
-            Looked at together with `word_times`.
-        output_efficacies (`bool`, *optional*, defaults to `False`):
-            Of Graph-MFN: whether to return the efficacies of its edges.
-        """
         inputs = {
             "text": (input_ids, attention_mask),
             "audio": (input_features, input_features_mask),
@@ -231,7 +226,8 @@ class MemoryFusionModel(BaselinePreTrainedModel):
             [sequences.get(m) for m in self.config.modalities], is_step[..., None] & present[:, None]
         )
         steps = self.fuse(hidden, cells, present)
-        memory = self.memory(steps.fused, steps.proposal, is_step)
+        proposal = self.proposal_fc2(self.proposal_dropout(nn.functional.relu(self.proposal_fc1(steps.fused)))).tanh()
+        memory = self.memory(steps.fused, proposal, is_step)
 
         states = torch.cat([hidden, memory], dim=-1)
         # States stay what they are in padding: the last step has them all.

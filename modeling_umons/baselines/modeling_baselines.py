@@ -28,6 +28,28 @@ logger = logging.get_logger(__name__)
 
 INPUT_NAMES = {"text": "input_ids", "audio": "input_features", "video": "video_features"}
 MASK_NAMES = {"text": "attention_mask", "audio": "input_features_mask", "video": "video_features_mask"}
+# What every `forward` takes.
+INPUT_DOCS = r"""
+    input_ids (`torch.LongTensor` of shape `(batch_size, text_length)`, *optional*):
+        Word ids.
+    attention_mask (`torch.Tensor` of shape `(batch_size, text_length)`, *optional*):
+        1 for words, 0 for padding.
+    input_features (`torch.FloatTensor` of shape `(batch_size, audio_length, audio_feature_size)`, *optional*):
+        Log-mel frames.
+    input_features_mask (`torch.Tensor` of shape `(batch_size, audio_length)`, *optional*):
+        1 for frames, 0 for padding.
+    video_features (`torch.FloatTensor` of shape `(batch_size, video_length, video_feature_size)`, *optional*):
+        Features of consecutive video clips.
+    video_features_mask (`torch.Tensor` of shape `(batch_size, video_length)`, *optional*):
+        1 for clips, 0 for padding.
+"""
+# What a model with a head takes besides.
+LABEL_DOCS = r"""
+    labels (`torch.Tensor`, *optional*):
+        Classes, `(batch_size,)` int64; several labels, `(batch_size, num_labels)` float of 0 and 1; a number,
+        `(batch_size,)` float; with `joint_sentiment`, `(batch_size, num_labels)` float, the sentiment and then the
+        emotions (0 or 1), NaN where unknown.
+"""
 
 
 @auto_docstring(custom_intro="What the baselines give.")
@@ -181,6 +203,15 @@ def masked_mean(values: torch.Tensor, mask: torch.BoolTensor) -> torch.Tensor:
     return (values * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)
 
 
+def masked_softmax(scores: torch.Tensor, mask: torch.BoolTensor) -> torch.Tensor:
+    """
+    Over the last axis, of what the mask leaves; of no meaning where it leaves nothing. Half precision is too coarse for a
+    sum of many exponentials: it is made in single precision then.
+    """
+    scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
+    return scores.softmax(dim=-1, dtype=torch.promote_types(scores.dtype, torch.float32)).to(scores.dtype)
+
+
 @auto_docstring(
     custom_intro="The start of all baselines' weights, and what the rest of transformers has to know of them."
 )
@@ -271,7 +302,7 @@ class BaselineForSequenceClassification(BaselinePreTrainedModel):
         return self.loss_function(labels, logits, self.config)
 
     @can_return_tuple
-    @auto_docstring
+    @auto_docstring(custom_args=INPUT_DOCS + LABEL_DOCS)
     def forward(
         self,
         input_ids: torch.LongTensor | None = None,
@@ -283,24 +314,6 @@ class BaselineForSequenceClassification(BaselinePreTrainedModel):
         labels: torch.Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> BaselineSequenceClassifierOutput:
-        r"""
-        input_ids (`torch.LongTensor` of shape `(batch_size, text_length)`, *optional*):
-            Word ids.
-        attention_mask (`torch.Tensor` of shape `(batch_size, text_length)`, *optional*):
-            1 for words, 0 for padding.
-        input_features (`torch.FloatTensor` of shape `(batch_size, audio_length, audio_feature_size)`, *optional*):
-            Log-mel frames.
-        input_features_mask (`torch.Tensor` of shape `(batch_size, audio_length)`, *optional*):
-            1 for frames, 0 for padding.
-        video_features (`torch.FloatTensor` of shape `(batch_size, video_length, video_feature_size)`, *optional*):
-            Features of consecutive video clips.
-        video_features_mask (`torch.Tensor` of shape `(batch_size, video_length)`, *optional*):
-            1 for clips, 0 for padding.
-        labels (`torch.Tensor`, *optional*):
-            Classes, `(batch_size,)` int64; several labels, `(batch_size, num_labels)` float of 0 and 1; a number,
-            `(batch_size,)` float; with `joint_sentiment`, `(batch_size, num_labels)` float, the sentiment and then the
-            emotions (0 or 1), NaN where unknown.
-        """
         outputs = self.model(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -308,7 +321,7 @@ class BaselineForSequenceClassification(BaselinePreTrainedModel):
             input_features_mask=input_features_mask,
             video_features=video_features,
             video_features_mask=video_features_mask,
-            **kwargs,
+            **kwargs | {"return_dict": True},  # whatever the configuration says of it
         )
         logits = self.classifier(outputs.pooler_output)
         return BaselineSequenceClassifierOutput(

@@ -137,9 +137,6 @@ class GraphMfnModel(GraphMfnPreTrainedModel, MemoryFusionModel):
         super().__init__(config, fused_size=config.vertex_size)
         self.singletons = nn.ModuleList([nn.Linear(2 * size, config.vertex_size) for size in config.hidden_sizes()])
         self.graph = GraphMfnFusionGraph(config)
-        self.proposal_fc1 = nn.Linear(config.vertex_size, config.proposal_hidden_size)
-        self.proposal_dropout = nn.Dropout(config.proposal_dropout)
-        self.proposal_fc2 = nn.Linear(config.proposal_hidden_size, config.memory_size)
         self.post_init()
 
     def fuse(self, hidden: torch.Tensor, cells: torch.Tensor, present: torch.BoolTensor) -> FusedSteps:
@@ -147,9 +144,7 @@ class GraphMfnModel(GraphMfnPreTrainedModel, MemoryFusionModel):
         singletons = [
             layer(torch.cat(states, dim=-1)) for layer, *states in zip(self.singletons, before, now, strict=True)
         ]
-        fused, efficacies = self.graph(torch.stack(singletons, dim=2), present)
-        proposal = self.proposal_fc2(self.proposal_dropout(nn.functional.relu(self.proposal_fc1(fused))))
-        return FusedSteps(fused, proposal.tanh(), efficacies)
+        return FusedSteps(*self.graph(torch.stack(singletons, dim=2), present))
 
 
 @auto_docstring(

@@ -18,7 +18,7 @@ from transformers.utils import auto_docstring
 
 from .configuration_baselines import MfnConfig
 from .memory_fusion_baselines import FusedSteps, MemoryFusionModel, with_step_before
-from .modeling_baselines import BaselineForSequenceClassification, BaselinePreTrainedModel
+from .modeling_baselines import BaselineForSequenceClassification, BaselinePreTrainedModel, masked_softmax
 
 
 @auto_docstring
@@ -47,9 +47,6 @@ class MfnModel(MfnPreTrainedModel, MemoryFusionModel):
         self.attention_fc1 = nn.Linear(size, config.attention_hidden_size)
         self.attention_dropout = nn.Dropout(config.attention_hidden_dropout)
         self.attention_fc2 = nn.Linear(config.attention_hidden_size, size)
-        self.proposal_fc1 = nn.Linear(size, config.proposal_hidden_size)
-        self.proposal_dropout = nn.Dropout(config.proposal_dropout)
-        self.proposal_fc2 = nn.Linear(config.proposal_hidden_size, config.memory_size)
         self.post_init()
 
     def fuse(self, hidden: torch.Tensor, cells: torch.Tensor, present: torch.BoolTensor) -> FusedSteps:
@@ -57,12 +54,7 @@ class MfnModel(MfnPreTrainedModel, MemoryFusionModel):
         scores = self.attention_fc2(self.attention_dropout(nn.functional.relu(self.attention_fc1(cells))))
         sizes = self.config.hidden_sizes()
         is_there = torch.cat([present[:, i, None].expand(-1, size) for i, size in enumerate(sizes)] * 2, dim=-1)
-        scores = scores.masked_fill(~is_there[:, None], torch.finfo(scores.dtype).min)
-        # Half precision is too coarse for a sum of many exponentials; double precision stays what it is.
-        dtype = torch.promote_types(scores.dtype, torch.float32)
-        attended = nn.functional.softmax(scores, dim=-1, dtype=dtype).to(cells.dtype) * cells
-        proposal = self.proposal_fc2(self.proposal_dropout(nn.functional.relu(self.proposal_fc1(attended))))
-        return FusedSteps(attended, proposal.tanh())
+        return FusedSteps(masked_softmax(scores, is_there[:, None]) * cells)
 
 
 @auto_docstring(

@@ -20,7 +20,7 @@ from transformers import initialization as init
 from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs, auto_docstring, can_return_tuple
 
-from .configuration_multilogue_net import MultilogueNetConfig
+from .configuration_baselines import MultilogueNetConfig
 from .modeling_baselines import (
     INPUT_NAMES,
     MASK_NAMES,
@@ -31,8 +31,38 @@ from .modeling_baselines import (
     check_rows,
     last_valid_state,
     masked_mean,
+    masked_softmax,
     prepare_inputs,
+    true_steps_first,
 )
+
+
+# What `forward` takes.
+CONVERSATION_DOCS = r"""
+    input_ids (`torch.LongTensor` of shape `(num_conversations, num_utterances, text_length)`, *optional*):
+        Word ids.
+    attention_mask (`torch.Tensor` of shape `(num_conversations, num_utterances, text_length)`, *optional*):
+        1 for words, 0 for padding.
+    input_features (`torch.FloatTensor` of shape `(num_conversations, num_utterances, audio_length, audio_feature_size)`, *optional*):
+        Log-mel frames.
+    input_features_mask (`torch.Tensor` of shape `(num_conversations, num_utterances, audio_length)`, *optional*):
+        1 for frames, 0 for padding.
+    video_features (`torch.FloatTensor` of shape `(num_conversations, num_utterances, video_length, video_feature_size)`, *optional*):
+        Features of consecutive video clips.
+    video_features_mask (`torch.Tensor` of shape `(num_conversations, num_utterances, video_length)`, *optional*):
+        1 for clips, 0 for padding.
+    speaker_ids (`torch.LongTensor` of shape `(num_conversations, num_utterances)`, *optional*):
+        Who speaks, in any numbers. Without them one speaker says everything.
+    utterance_mask (`torch.Tensor` of shape `(num_conversations, num_utterances)`, *optional*):
+        1 for utterances, 0 for padding. Without it, what has something in any modality is an utterance.
+"""
+# What a model with a head takes besides.
+LABEL_DOCS = r"""
+    labels (`torch.Tensor`, *optional*):
+        Of each utterance what the other models want of each row: `(num_conversations, num_utterances)` or
+        `(num_conversations, num_utterances, num_labels)`. Utterances of class -100 or of a NaN number, as padding
+        has, do not count; with `joint_sentiment` each label that is NaN does not.
+"""
 
 
 class MultilogueNetGRUCell(nn.Module):
@@ -141,12 +171,6 @@ class MultilogueNetRecurrence(nn.Module):
         return (weights[:, :, None] @ history).squeeze(2) * has_past[..., None].to(query.dtype)
 
 
-def masked_softmax(scores: torch.Tensor, mask: torch.BoolTensor) -> torch.Tensor:
-    """Over the last axis, at least in single precision; of no meaning where the mask is empty."""
-    scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
-    return scores.softmax(dim=-1, dtype=torch.promote_types(scores.dtype, torch.float32)).to(scores.dtype)
-
-
 def number_speakers(speaker_ids: torch.Tensor) -> tuple[torch.LongTensor, int]:
     """Numbers from 0 for the speakers (C, U) of each conversation, in the order in which they appear; and how many."""
     first = (speaker_ids[:, :, None] == speaker_ids[:, None, :]).int().argmax(dim=-1)
@@ -205,7 +229,7 @@ class MultilogueNetModel(MultilogueNetPreTrainedModel):
         self.post_init()
 
     @can_return_tuple
-    @auto_docstring
+    @auto_docstring(custom_args=CONVERSATION_DOCS)
     def forward(
         self,
         input_ids: torch.LongTensor | None = None,
@@ -218,24 +242,6 @@ class MultilogueNetModel(MultilogueNetPreTrainedModel):
         utterance_mask: torch.Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> BaselineModelOutput:
-        r"""
-        input_ids (`torch.LongTensor` of shape `(num_conversations, num_utterances, text_length)`, *optional*):
-            Word ids.
-        attention_mask (`torch.Tensor` of shape `(num_conversations, num_utterances, text_length)`, *optional*):
-            1 for words, 0 for padding.
-        input_features (`torch.FloatTensor` of shape `(num_conversations, num_utterances, audio_length, audio_feature_size)`, *optional*):
-            Log-mel frames.
-        input_features_mask (`torch.Tensor` of shape `(num_conversations, num_utterances, audio_length)`, *optional*):
-            1 for frames, 0 for padding.
-        video_features (`torch.FloatTensor` of shape `(num_conversations, num_utterances, video_length, video_feature_size)`, *optional*):
-            Features of consecutive video clips.
-        video_features_mask (`torch.Tensor` of shape `(num_conversations, num_utterances, video_length)`, *optional*):
-            1 for clips, 0 for padding.
-        speaker_ids (`torch.LongTensor` of shape `(num_conversations, num_utterances)`, *optional*):
-            Who speaks, in any numbers. Without them one speaker says everything.
-        utterance_mask (`torch.Tensor` of shape `(num_conversations, num_utterances)`, *optional*):
-            1 for utterances, 0 for padding. Without it, what has something in any modality is an utterance.
-        """
         inputs = {
             "text": (input_ids, attention_mask),
             "audio": (input_features, input_features_mask),
@@ -259,13 +265,10 @@ class MultilogueNetModel(MultilogueNetPreTrainedModel):
         states = self._follow(by_modality, mask, speaker_ids.to(mask.device))  # (M, C, U, 2 * emotion_state_size)
         last_hidden_state = states.movedim(0, 2).flatten(2)
         pooler_output = torch.cat([last_hidden_state, *self._compare(states, mask)], dim=-1)
-
-        wants_all = kwargs.get("output_hidden_states")
-        wants_all = self.config.output_hidden_states if wants_all is None else wants_all
         return BaselineModelOutput(
             last_hidden_state=last_hidden_state,
             pooler_output=pooler_output,
-            hidden_states=(utterances, last_hidden_state) if wants_all else None,
+            hidden_states=(utterances, last_hidden_state) if self.wants_hidden_states(kwargs) else None,
         )
 
     def _mask_utterances(
@@ -302,11 +305,9 @@ class MultilogueNetModel(MultilogueNetPreTrainedModel):
 
     def _read_words(self, input_ids: torch.LongTensor, mask: torch.BoolTensor) -> torch.Tensor:
         """(rows, T) -> (rows, utterance_size)."""
-        # Words first, wherever padding stands, and only what has words: of a batch of conversations much is padding.
-        order = mask.int().argsort(dim=1, descending=True, stable=True)
-        has_words = mask.any(dim=1)
-        words, mask = input_ids.gather(1, order)[has_words], mask.gather(1, order)[has_words]
-        states, _ = self.lstm(self.embed_tokens(words))
+        has_words = mask.any(dim=1)  # of a batch of conversations much is padding
+        words, mask = true_steps_first(self.embed_tokens(input_ids[has_words]), mask[has_words])
+        states, _ = self.lstm(words)
         features = states.new_zeros(len(has_words), states.shape[-1])
         return features.index_put((has_words,), last_valid_state(states, mask))
 
@@ -376,7 +377,7 @@ class MultilogueNetForSequenceClassification(MultilogueNetPreTrainedModel, Basel
         self.post_init()
 
     @can_return_tuple
-    @auto_docstring
+    @auto_docstring(custom_args=CONVERSATION_DOCS + LABEL_DOCS)
     def forward(
         self,
         input_ids: torch.LongTensor | None = None,
@@ -390,28 +391,6 @@ class MultilogueNetForSequenceClassification(MultilogueNetPreTrainedModel, Basel
         labels: torch.Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> BaselineSequenceClassifierOutput:
-        r"""
-        input_ids (`torch.LongTensor` of shape `(num_conversations, num_utterances, text_length)`, *optional*):
-            Word ids.
-        attention_mask (`torch.Tensor` of shape `(num_conversations, num_utterances, text_length)`, *optional*):
-            1 for words, 0 for padding.
-        input_features (`torch.FloatTensor` of shape `(num_conversations, num_utterances, audio_length, audio_feature_size)`, *optional*):
-            Log-mel frames.
-        input_features_mask (`torch.Tensor` of shape `(num_conversations, num_utterances, audio_length)`, *optional*):
-            1 for frames, 0 for padding.
-        video_features (`torch.FloatTensor` of shape `(num_conversations, num_utterances, video_length, video_feature_size)`, *optional*):
-            Features of consecutive video clips.
-        video_features_mask (`torch.Tensor` of shape `(num_conversations, num_utterances, video_length)`, *optional*):
-            1 for clips, 0 for padding.
-        speaker_ids (`torch.LongTensor` of shape `(num_conversations, num_utterances)`, *optional*):
-            Who speaks, in any numbers. Without them one speaker says everything.
-        utterance_mask (`torch.Tensor` of shape `(num_conversations, num_utterances)`, *optional*):
-            1 for utterances, 0 for padding. Without it, what has something in any modality is an utterance.
-        labels (`torch.Tensor`, *optional*):
-            Of each utterance what the other models want of each row: `(num_conversations, num_utterances)` or
-            `(num_conversations, num_utterances, num_labels)`. Utterances of class -100 or of a NaN number, as padding
-            has, do not count; with `joint_sentiment` each label that is NaN does not.
-        """
         outputs = self.model(
             input_ids=input_ids,
             attention_mask=attention_mask,

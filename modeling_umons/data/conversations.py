@@ -27,8 +27,9 @@ class ConversationRows(torch.utils.data.Dataset):
     """
     A data set of `datasets` whose items are conversations: `pa.Table`s of the rows of one `video_id`, in the order of
     `segment`, then of `start`, then of the rows themselves; what is null comes last. Conversations come in the order of
-    their first row. Rows that are not in the data set leave no gap: their neighbours are neighbours then. Without a
-    `video_id` a row is a conversation of one. A row that is in the data set several times, by its `segment_id`, is in as
+    their first row. Rows that are not in the data set leave no gap: their neighbours are neighbours then. A row without a
+    `video_id`, or with neither `segment` nor `start`, is a conversation of one: recordings that somebody has sorted, maybe
+    by what they are to be recognised by, do not follow each other. A row that is in the data set several times, by its `segment_id`, is in as
     many conversations, so that none repeats itself.
 
     Args:
@@ -81,18 +82,20 @@ def _group(dataset: Dataset) -> list[list[int]]:
             return [None] * len(dataset)
         return dataset.select_columns(name).with_format("arrow")[:][name].to_pylist()
 
+    order = list(zip(column("segment"), column("start"), strict=True))
     groups: dict[object, list[int]] = {}
     copies: Counter[str] = Counter()
-    for row, (video, segment) in enumerate(zip(column("video_id"), column("segment_id"), strict=True)):
-        copy = copies[segment]
-        if segment is not None:
-            copies[segment] += 1
-        groups.setdefault(row if video is None else (video, copy), []).append(row)
+    for row, (video, name) in enumerate(zip(column("video_id"), column("segment_id"), strict=True)):
+        copy = copies[name]
+        if name is not None:
+            copies[name] += 1
+        is_alone = video is None or order[row] == (None, None)
+        groups.setdefault(row if is_alone else (video, copy), []).append(row)
 
-    order = [
-        [(value is None, 0 if value is None else value) for value in column(name)] for name in ("segment", "start")
-    ]
-    return [sorted(group, key=lambda row: [values[row] for values in order]) for group in groups.values()]
+    def place(row: int) -> list[tuple[bool, float]]:
+        return [(value is None, 0 if value is None else value) for value in order[row]]
+
+    return [sorted(group, key=place) for group in groups.values()]
 
 
 class ConversationCollator(UtteranceCollator):

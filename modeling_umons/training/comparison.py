@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from .report import to_json, write_whole
-from .report_tables import cell, is_of_one_emotion, markdown_table, plain_text
+from .report_tables import cell, is_of_one_emotion, markdown_table, plain_text, print_table, size_of
 
 
 # Test figures on all of CMU-MOSEI, as published. Their inputs are others (GloVe, COVAREP and FACET, or BERT), and so are
@@ -51,10 +51,14 @@ def write_comparison(
     Args:
         reports: of each system, what `report.write_report` returned for each of its seeds.
         recipe: the options of the run.
+
+    Raises:
+        ValueError: the reports of a seed are not all of the same task and rows.
     """
     folder = Path(folder)
     first = next(iter(reports.values()))[0]
-    shown = "test" if "test" in first["splits"] else next(reversed(first["splits"]))
+    shown = _shown_split(first)
+    _check_same_rows(reports, shown)
     figures = {name: [report["splits"][shown] for report in of_seeds] for name, of_seeds in reports.items()}
     one = figures[next(iter(figures))]
     comparison = {
@@ -63,13 +67,15 @@ def write_comparison(
         "rows": one[0]["rows"],
         "groups": one[0]["groups"],
         "seeds": len(one),
+        # A split that a table has is the same for all seeds; one that is held out is each seed's own.
+        "seeds share rows": all(_trace_of_rows(of_seed) == _trace_of_rows(one[0]) for of_seed in one),
         "systems": {
             name: {**_about(reports[name]), "metrics": _metrics(of_seeds), "sources": _sources(of_seeds)}
             for name, of_seeds in figures.items()
         },
         "rivals": _rivals(one),
         "rivals of sources": {
-            source: _rivals([part["sources"][source] for part in one]) for source in one[0].get("sources", {})
+            source: _rivals([of_seed["sources"][source] for of_seed in one]) for source in _common_sources(one)
         },
         "recipe": dict(recipe),
     }
@@ -80,6 +86,29 @@ def write_comparison(
     write_whole(folder / "comparison.md", _markdown(comparison))
     write_whole(folder / "comparison.json", to_json(comparison))
     return comparison
+
+
+def _shown_split(report: Mapping[str, Any]) -> str:
+    return "test" if "test" in report["splits"] else next(reversed(report["splits"]))
+
+
+def _trace_of_rows(figures: Mapping[str, Any]) -> str:
+    """What is the same for the same rows, and hardly for others: how many they are, and what constants get on them."""
+    return to_json([figures["rows"], figures["groups"], figures["constant"]])
+
+
+def _check_same_rows(reports: Mapping[str, Sequence[Mapping[str, Any]]], shown: str) -> None:
+    first = next(iter(reports))
+    for name, of_seeds in reports.items():
+        for place, (one, other) in enumerate(zip(reports[first], of_seeds, strict=True), start=1):
+            traces = [
+                (r["task"], _trace_of_rows(r["splits"][shown]) if shown in r["splits"] else None) for r in (one, other)
+            ]
+            if traces[0] != traces[1]:
+                raise ValueError(
+                    f"The models number {place} of {first} and {name} were not measured on the same rows of {shown}, so that "
+                    "nothing compares them: remove the folder of the one that is older, and train it anew."
+                )
 
 
 def _about(reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -109,8 +138,13 @@ def _metrics(figures: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _sources(figures: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    names = figures[0].get("sources", {})
-    return {source: _metrics([one["sources"][source] for one in figures]) for source in names}
+    return {source: _metrics([one["sources"][source] for one in figures]) for source in _common_sources(figures)}
+
+
+def _common_sources(figures: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Sources of which all seeds have rows."""
+    named = [one.get("sources", {}) for one in figures]
+    return [source for source in named[0] if all(source in sources for sources in named)]
 
 
 def _rivals(figures: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
@@ -129,22 +163,47 @@ def _rivals(figures: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]
 # --- to read
 
 
-def _headlines(comparison: Mapping[str, Any]) -> list[str]:
+def _headlines(task: str, metrics: Mapping[str, Any]) -> list[str]:
     from .report_plots import CLASS_HEADLINES, HEADLINES
 
-    metrics = next(iter(comparison["systems"].values()))["metrics"]
-    return [metric for metric in HEADLINES.get(comparison["task"], CLASS_HEADLINES) if metric in metrics]
+    return [metric for metric in HEADLINES.get(task, CLASS_HEADLINES) if metric in metrics]
+
+
+def _headlines_of(comparison: Mapping[str, Any]) -> list[str]:
+    return _headlines(comparison["task"], next(iter(comparison["systems"].values()))["metrics"])
+
+
+def headline(report: Mapping[str, Any]) -> str:
+    """The chief figures of a report (what `report.write_report` returned) in a line."""
+    shown = _shown_split(report)
+    metrics = report["splits"][shown]["model"]
+    chief = [f"{metric} {cell(metrics[metric])}" for metric in _headlines(report["task"], metrics)]
+    return "  ".join([shown, *chief])
+
+
+def print_comparison(comparison: Mapping[str, Any]) -> None:
+    """The chief figures of all systems on the screen: means over seeds, with their standard deviation."""
+    headlines, systems = _headlines_of(comparison), comparison["systems"]
+    rows = [[name, *(_with_spread(of["metrics"].get(m)) for m in headlines)] for name, of in systems.items()]
+    rows += [[name, *(cell(of.get(m)) for m in headlines)] for name, of in comparison["rivals"].items()]
+    print_table([f"{comparison['split']} ({size_of(comparison)})", *headlines], rows)
+
+
+def _with_spread(of: Mapping[str, Any] | None) -> str:
+    if of is None:
+        return ""
+    return f"{of['mean']:.3f}" if of["std"] is None else f"{of['mean']:.3f} ± {of['std']:.3f}"
 
 
 def _markdown(comparison: Mapping[str, Any]) -> str:
-    systems, headlines = comparison["systems"], _headlines(comparison)
-    size = f"{comparison['rows']} rows" + (f" in {comparison['groups']} groups" if comparison["groups"] else "")
+    systems, headlines = comparison["systems"], _headlines_of(comparison)
     seeds = comparison["seeds"]
     over = f"the mean over {seeds} seeds ± their standard deviation" if seeds > 1 else "of one seed"
     parts = [
         f"# Comparison: {comparison['task']}",
-        f"All systems were trained on the same rows with the same budget, and measured on the same {size} of the split "
-        f"{comparison['split']}. Figures are {over}; below them the 95 % bootstrap interval over test rows"
+        f"All systems were trained on the same rows with the same budget, and measured on the same {size_of(comparison)} of "
+        f"the split {comparison['split']}{'' if comparison['seeds share rows'] else ', each seed on such rows of its own'}. "
+        f"Figures are {over}; below them the 95 % bootstrap interval over test rows"
         f"{', averaged over seeds' if seeds > 1 else ''}.",
         _table(headlines, {name: system["metrics"] for name, system in systems.items()}, comparison["rivals"]),
         "![Every system with its interval](comparison.png)",
@@ -180,11 +239,8 @@ def _table(
     """A row for each system and rival, a column for each metric."""
 
     def figure(of: Mapping[str, Any] | None) -> str:
-        if of is None:
-            return ""
-        spread = "" if of["std"] is None else f" ± {of['std']:.3f}"
-        interval = "" if of["interval"] is None else f"<br>{of['interval'][0]:.3f} to {of['interval'][1]:.3f}"
-        return f"{of['mean']:.3f}{spread}{interval}"
+        interval = of["interval"] if of else None
+        return _with_spread(of) + (f"<br>{interval[0]:.3f} to {interval[1]:.3f}" if interval else "")
 
     rows = [[name, *(figure(of.get(metric)) for metric in metrics)] for name, of in systems.items()]
     rows += [[name, *(cell(of.get(metric)) for metric in metrics)] for name, of in rivals.items()]
@@ -195,7 +251,7 @@ def _plot(path: Path, comparison: Mapping[str, Any]):
     """An axis for each headline figure: seeds as dots, their mean and interval as a bar, rivals as lines."""
     from .report_plots import BLUE, LIGHT, NEUTRAL, ORANGE, _figure, _save
 
-    systems, metrics = comparison["systems"], _headlines(comparison)[:6]
+    systems, metrics = comparison["systems"], _headlines_of(comparison)[:6]
     names = list(systems)
     rows = -(-len(metrics) // 2)
     figure = _figure((0.9 + 0.22 * len(names)) * rows + 0.6)

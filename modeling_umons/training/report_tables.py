@@ -47,6 +47,15 @@ def markdown_table(head: list[str], rows: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
+def print_table(head: list[str], rows: list[list[str]]) -> None:
+    """A table on the screen, with its numbers to the right and an empty line before it."""
+    widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
+    print()
+    for row in [head, *rows]:
+        cells = [text.rjust(width) for text, width in zip(row[1:], widths[1:], strict=True)]
+        print("  ".join([row[0].ljust(widths[0]), *cells]).rstrip())
+
+
 def figures_markdown(figures: Figures) -> str:
     """The table of all figures; those of single emotions fold away."""
     overall = [metric for metric in figures["model"] if not is_of_one_emotion(metric)]

@@ -1,10 +1,6 @@
 """Multilogue-Net against its equations, and what holds of conversations whatever its weights are."""
 
-import json
 import math
-import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -372,39 +368,3 @@ def test_what_is_saved_is_loaded(tmp_path):
     assert AutoConfig.from_pretrained(tmp_path).takes_conversations
     with torch.no_grad():
         assert loaded.eval()(**inputs).logits.equal(model(**inputs).logits)
-
-
-WITHOUT_THE_PACKAGE = """
-import json, sys
-import torch
-from transformers import AutoConfig, AutoModelForSequenceClassification
-
-sys.modules["modeling_umons"] = None  # an import of it fails
-config = AutoConfig.from_pretrained("saved", trust_remote_code=True)
-model = AutoModelForSequenceClassification.from_pretrained("saved", trust_remote_code=True).eval()
-with torch.no_grad():
-    logits = model(**torch.load("inputs.pt", weights_only=True)).logits
-print(json.dumps([type(model).__module__.split(".")[0], config.takes_conversations, logits.tolist()]))
-"""
-
-
-def test_a_saved_folder_is_enough(tmp_path):
-    model, inputs = make_model(["text", "audio"]), make_inputs(["text", "audio"])
-    model.save_pretrained(tmp_path / "saved")
-    torch.save(inputs, tmp_path / "inputs.pt")
-    names = {path.name for path in (tmp_path / "saved").glob("*.py")}
-    assert {"modeling_multilogue_net.py", "configuration_multilogue_net.py", "modeling_baselines.py"} <= names
-    # `-P`: the folder that it runs in is not searched; the variables keep the cache apart.
-    environment = {"HF_HOME": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "1", "PATH": str(shutil.which("env"))}
-    result = subprocess.run(
-        [sys.executable, "-P", "-c", WITHOUT_THE_PACKAGE],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
-    assert result.returncode == 0, result.stderr
-    module, takes_conversations, logits = json.loads(result.stdout.splitlines()[-1])
-    assert (module, takes_conversations) == ("transformers_modules", True)
-    with torch.no_grad():
-        torch.testing.assert_close(torch.tensor(logits), model(**inputs).logits)

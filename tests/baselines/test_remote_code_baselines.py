@@ -1,18 +1,19 @@
-"""A saved folder is enough: it loads in a new process in which this package is not installed."""
+"""A saved folder is enough: it loads in a new process in which this package is not installed, by `pipeline` as well."""
 
 import json
 import os
 import subprocess
 import sys
 
-import torch
-from reference_baselines import make_batch, make_model
-from safetensors.torch import load_file, save_file
+import pytest
+from reference_baselines import make_model
+from small_pipelines import TASK, make_processor
+from transformers import pipeline
 
 import modeling_umons
 
 
-NAMES = {"tfn": "Tfn", "mfn": "Mfn", "graph_mfn": "GraphMfn"}
+NAMES = {"tfn": "Tfn", "mfn": "Mfn", "graph_mfn": "GraphMfn", "multilogue_net": "MultilogueNet"}
 LOAD = """
 import json, sys
 from importlib.abc import MetaPathFinder
@@ -24,39 +25,40 @@ class NotInstalled(MetaPathFinder):
 
 sys.meta_path.insert(0, NotInstalled())
 import torch
-from safetensors.torch import load_file, save_file
-from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
+from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, AutoProcessor, pipeline
 
 torch.set_num_threads(1)
+names, inputs = json.loads(sys.argv[1])
 found = {}
-batch = load_file("batch.safetensors")
-for name in NAMES:
-    classes = []
-    for auto_class in (AutoConfig, AutoModel, AutoModelForSequenceClassification):
-        loaded = auto_class.from_pretrained(name, trust_remote_code=True)
-        classes.append([type(loaded).__module__.split(".")[0], type(loaded).__name__])
-    with torch.no_grad():
-        save_file({"logits": loaded.eval()(**batch).logits}, f"{name}.safetensors")
-    loaded.save_pretrained(f"{name}_again")
-    found[name] = classes
+for name in names:
+    loaded = {}
+    for auto_class in (AutoConfig, AutoModel, AutoModelForSequenceClassification, AutoProcessor):
+        loaded[auto_class.__name__] = auto_class.from_pretrained(name, trust_remote_code=True)
+    loaded["AutoModelForSequenceClassification"].save_pretrained(f"{name}_again")
+    recognize = pipeline("multimodal-emotion-recognition", model=name, trust_remote_code=True)
+    loaded["pipeline"], loaded["its model"] = recognize, recognize.model
+    classes = {key: [type(value).__module__.split(".")[0], type(value).__name__] for key, value in loaded.items()}
+    found[name] = [classes, recognize(inputs)]
 print(json.dumps(found))
 """
 
 
-def test_loads_without_the_package_and_saves_again(tmp_path):
-    num_threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # sums come in another order on several, and answers are compared to the last bit
-    batch, expected = make_batch(), {}
-    save_file(batch, tmp_path / "batch.safetensors")
+def test_loads_without_the_package_and_saves_again(root, tmp_path):
+    inputs = [{"text": "so glad", "video": str(root / "hub" / "sample" / "clips" / "040.mp4")}, {"text": "so very"}]
+    processor, expected = make_processor(), {}
+    sizes = {"vocab_size": len(processor.tokenizer), "audio_feature_size": 80, "modalities": ["text", "audio"]}
+    sizes |= {f"max_{modality}_length": 60 for modality in ("text", "audio")}
     for name, prefix in NAMES.items():
-        model = make_model(getattr(modeling_umons, f"{prefix}ForSequenceClassification"))
-        model.save_pretrained(tmp_path / name)
-        with torch.no_grad():
-            expected[name] = model(**batch).logits
-    torch.set_num_threads(num_threads)
+        model = make_model(
+            getattr(modeling_umons, f"{prefix}ForSequenceClassification"), num_labels=7, joint_sentiment=True, **sizes
+        )
+        recognize = pipeline(TASK, model=model, processor=processor)
+        recognize.save_pretrained(tmp_path / name)
+        processor.save_pretrained(tmp_path / name)  # last, as training does
+        expected[name] = recognize(inputs)
 
     result = subprocess.run(
-        [sys.executable, "-I", "-W", "error", "-c", f"NAMES = {list(NAMES)}\n{LOAD}"],
+        [sys.executable, "-I", "-W", "error", "-c", LOAD, json.dumps([list(NAMES), inputs])],
         cwd=tmp_path,
         env={"PATH": os.environ["PATH"], "HF_HOME": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "1"},
         stdin=subprocess.DEVNULL,  # nobody there to say yes to remote code
@@ -66,9 +68,22 @@ def test_loads_without_the_package_and_saves_again(tmp_path):
     assert result.returncode == 0, result.stderr
     found = json.loads(result.stdout)
     for name, prefix in NAMES.items():
-        suffixes = ("Config", "Model", "ForSequenceClassification")
-        assert found[name] == [["transformers_modules", f"{prefix}{suffix}"] for suffix in suffixes]
-        assert torch.equal(load_file(tmp_path / f"{name}.safetensors")["logits"], expected[name])
+        classes, results = found[name]
+        assert classes == {
+            key: ["transformers_modules", class_name]
+            for key, class_name in {
+                "AutoConfig": f"{prefix}Config",
+                "AutoModel": f"{prefix}Model",
+                "AutoModelForSequenceClassification": f"{prefix}ForSequenceClassification",
+                "AutoProcessor": "UmonsProcessor",
+                "pipeline": "MultimodalEmotionPipeline",
+                "its model": f"{prefix}ForSequenceClassification",
+            }.items()
+        }
+        for answer, one in zip(results, expected[name], strict=True):
+            assert answer["modalities"] == one["modalities"]
+            scores = [{e["label"]: e["score"] for e in a["emotions"]} | {"": a["sentiment"]} for a in (answer, one)]
+            assert scores[0] == pytest.approx(scores[1], abs=1e-6)
         saved, again = ({path.name for path in (tmp_path / f"{name}{end}").iterdir()} for end in ("", "_again"))
-        assert saved == again
-        assert f"modeling_{name}.py" in saved
+        assert again <= saved
+        assert {f"modeling_{name}.py", "configuration_baselines.py"} <= again

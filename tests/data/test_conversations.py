@@ -55,6 +55,17 @@ def test_conversations_in_their_order(dataset):
     assert [table["segment_id"].to_pylist() for table in tables] == [["4", "1", "7", "6"], ["8"], ["2", "0", "5"]]
 
 
+def test_recordings_without_an_order_are_no_conversation(dataset):
+    """Else their order would tell what they are: they may be sorted by their labels."""
+    unordered = dataset.map(lambda row: {"segment": None, "start": None}, features=dataset.features)
+    assert numbers_of(ConversationRows(unordered)) == [[i] for i in range(len(ROWS))]
+    assert numbers_of(ConversationRows(unordered.remove_columns(["segment", "start"]))) == [
+        [i] for i in range(len(ROWS))
+    ]
+    one_order = dataset.map(lambda row: {"segment": None}, features=dataset.features).select([1, 4, 6, 7])
+    assert numbers_of(ConversationRows(one_order)) == [[7, 6, 4, 1]]
+
+
 def test_long_conversations_are_cut(dataset):
     rows = ConversationRows(dataset, max_utterances=3)
     assert numbers_of(rows) == [[2, 0, 5], [4, 1, 7], [6], [3], [8]]

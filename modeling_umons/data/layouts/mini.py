@@ -13,6 +13,7 @@ from datasets import Features, Value
 
 from ..columns import SPLITS, make_features
 from . import Source, open_source
+from .arrays import split_id
 
 
 SOURCES = ("mosi", "mosei", "meld", "ravdess")
@@ -93,7 +94,7 @@ class MiniMixture(Source):
         row = self.sources[name].read(original_split, original_id)
         row = {column: value for column, value in row.items() if column in self.features}
         if name == "ravdess":
-            if split != "train" or row["segment"] % 2:
+            if split != "train" or split_id(original_id)[1] % 2:
                 row.update(text=None, words=None)
         elif "ravdess" in self.sources and split == "train" and row["segment"] % 3 == 0:
             row["audio_features"] = self._calm_voice(_hash(segment_id))

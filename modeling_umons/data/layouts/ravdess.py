@@ -35,7 +35,8 @@ class RavdessFolder(ClipFolder):
     """
     `actor_01` to `actor_24` (or `Actor_01`, as they are published) with the `.flac` or `.wav` files of speech.
 
-    A segment is a file and its video the actor: `actor_12[3]` is the fourth file of actor 12, by name. The columns `speaker`
+    A segment is a file and its video the actor: `actor_12[3]` is the fourth file of actor 12, by name. The column `segment`
+    is null, as these names say the emotion first: what follows what is no context. The columns `speaker`
     (actor_12) and `emotion` (one of `RAVDESS_EMOTIONS`) come on top; the six emotions are 1 or 0 by `emotion`, and
     `sentiment` is null. Files of song, files with video and files of other names are left out. The splits are those of
     [`split_of_actor`].
@@ -90,7 +91,6 @@ class RavdessFolder(ClipFolder):
             "split": split_of_actor(actor),
             "segment_id": f"actor_{actor:02}[{segment}]",
             "video_id": f"actor_{actor:02}",
-            "segment": segment,
             "text": STATEMENTS[statement - 1],
             "emotion": emotion - 1,
             **{emotion: float(emotion == present) for emotion in EMOTIONS},
