@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,7 +24,8 @@ TIMELINE_HELP = """Show how sentiment and emotions change in a clip or sound fil
 
 The suffix of an output says its format: .csv or .json for the numbers, .srt or .vtt for captions with
 the strongest emotion, .png or .svg for a picture. Files of any length are read segment by segment, and
-outputs are written whole or not at all. The exit status is 1 if the file cannot be read.
+outputs are written whole or not at all, even if nobody reads what is printed to its end, as in
+`umons timeline talk.mp4 --output talk.csv | head`. The exit status is 1 if the file cannot be read.
 """
 SERVE_HELP = """Answer requests over HTTP: POST /predict, GET /health, GET /metrics.
 
@@ -36,6 +38,7 @@ Inputs are a URL, {"text", "audio", "video"} with media in base64 or as URLs, or
 parameters are top_k, segment_s, return_timestamps and return_attention. Nobody is asked who they
 are: before others can reach it, put a proxy in front that does ask, and that speaks HTTPS.
 """
+NOBODY_READS = 141  # what shells say of a command that SIGPIPE has ended
 DEFAULT_MODEL = Path(__file__).resolve().parent.parent / "hub" / "umons-mini"
 
 
@@ -89,7 +92,7 @@ def make_parser() -> argparse.ArgumentParser:
     serve.add_argument("--max_queue", type=int, default=64, help="requests inside; others get 503 (default: 64)")
     serve.add_argument("--timeout_s", type=float, default=30.0, help="seconds for a request (default: 30)")
     serve.add_argument("--max_media_mb", type=int, default=23, help="of one request, in MiB (default: 23)")
-    serve.add_argument("--max_clip_s", type=float, default=600.0, help="of a clip that is cut (default: 600)")
+    serve.add_argument("--max_media_s", type=float, default=600.0, help="of the media of one request (default: 600)")
     _add_model_arguments(serve)
     return parser
 
@@ -131,9 +134,9 @@ def predict(arguments: argparse.Namespace) -> int:
         attention = result.pop("attention", None)
         results.append({"input": name, **result})
         if not arguments.json:
-            print(format_result(results[-1]))
+            _say(format_result(results[-1]), goes_on=arguments.plot is not None)
     if arguments.json:
-        print(json.dumps(results, indent=2))
+        _say(json.dumps(results, indent=2), goes_on=arguments.plot is not None)
     if arguments.plot is not None and not failed:
         from .plots import plot_result
 
@@ -154,7 +157,7 @@ def timeline(arguments: argparse.Namespace) -> int:
     if arguments.transcriber is not None:
         options["transcriber"] = load_transcriber(arguments.transcriber)
     segments = recognize.stream(inputs, **options)
-    shown = print_json(segments) if arguments.json else print_table(segments)
+    shown = (print_json if arguments.json else print_table)(segments, goes_on=bool(arguments.output))
     try:
         write_timeline(shown, *arguments.output, labels=recognize.labels, title=Path(arguments.file).name)
     except OSError as error:
@@ -163,29 +166,42 @@ def timeline(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def print_table(segments):
-    """Passes segments on, and prints a line for each."""
+def print_table(segments, goes_on: bool = False):
+    """Passes segments on, and prints a line for each; `goes_on` when nobody reads them any more."""
     from .timeline import describe, format_time
 
-    print(f"{'time':<20}{'sentiment':>10}  {'strongest emotions':<32}words")
+    _say(f"{'time':<20}{'sentiment':>10}  {'strongest emotions':<32}words", goes_on=goes_on)
     for segment in segments:
         start, end = (format_time(time, digits=1) for time in segment["timestamp"])
         sentiment = f"{segment['sentiment']:+.2f}" if "sentiment" in segment else ""
         scores = describe({name: segment[name] for name in ("emotions", "labels") if name in segment}, num_scores=2)
         if not segment["modalities"]:
             scores = "(nothing here)"
-        print(f"{start}-{end} {sentiment:>9}  {scores:<32}{segment.get('text', '')}".rstrip(), flush=True)
+        _say(f"{start}-{end} {sentiment:>9}  {scores:<32}{segment.get('text', '')}".rstrip(), goes_on=goes_on)
         yield segment
 
 
-def print_json(segments):
-    """Passes segments on, and prints them as a list, a line for each."""
+def print_json(segments, goes_on: bool = False):
+    """Passes segments on, and prints them as a list, a line for each; `goes_on` when nobody reads them any more."""
     separator = "["
     for segment in segments:
-        print(separator, json.dumps(segment, allow_nan=False), sep="\n", end="", flush=True)
+        _say(f"{separator}\n{json.dumps(segment, allow_nan=False)}", end="", goes_on=goes_on)
         separator = ","
         yield segment
-    print("\n]" if separator == "," else "[]")
+    _say("\n]" if separator == "," else "[]", goes_on=goes_on)
+
+
+def _say(text: str, goes_on: bool, end: str = "\n"):
+    """Prints. Where nobody reads it, as after `| head`, the command ends; or `goes_on` with its files, and is quiet."""
+    try:
+        print(text, end=end, flush=True)
+    except BrokenPipeError:
+        # What is still to be printed, now or when Python ends, goes nowhere.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+        if not goes_on:
+            sys.exit(NOBODY_READS)
 
 
 def read_words(path: Path) -> list:
@@ -211,7 +227,7 @@ def load_transcriber(model: str):
 
 def serve(arguments: argparse.Namespace) -> int:
     """Answers requests until it is told to stop; returns the exit status."""
-    for name in ("max_batch_size", "max_queue", "timeout_s", "max_media_mb", "max_clip_s"):
+    for name in ("max_batch_size", "max_queue", "timeout_s", "max_media_mb", "max_media_s"):
         if not 0 < getattr(arguments, name) < float("inf"):
             raise ValueError(f"--{name} is {getattr(arguments, name):g}: it must be more than 0, and finite.")
     if not 0 <= arguments.max_wait_ms < float("inf"):
@@ -226,7 +242,7 @@ def serve(arguments: argparse.Namespace) -> int:
     # base64 takes four bytes for three, and JSON a little more
     num_bytes = arguments.max_media_mb * 2**20
     limits = Limits(
-        max_body_bytes=num_bytes * 4 // 3 + 2**20, max_media_bytes=num_bytes, max_clip_s=arguments.max_clip_s
+        max_body_bytes=num_bytes * 4 // 3 + 2**20, max_media_bytes=num_bytes, max_media_s=arguments.max_media_s
     )
     options = {
         name: getattr(arguments, name) for name in ("host", "port", "max_batch_size", "max_wait_ms", "max_queue")

@@ -1,6 +1,6 @@
 # Copyright 2026 The modeling_umons authors.
 # SPDX-License-Identifier: MIT
-"""Requests from strangers: reads their JSON, fetches what they name, and answers them with the pipeline.
+"""Requests from strangers: reads their JSON and answers them with the pipeline.
 
 `umons serve` and the handler of an Inference Endpoint both stand on this file. It also works as a plain module beside a
 handler: it needs nothing else of the package.
@@ -8,50 +8,25 @@ handler: it needs nothing else of the package.
 
 import base64
 import binascii
-import http.client
-import ipaddress
 import json
 import math
-import queue
-import socket
-import ssl
-import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
-from transformers.pipelines.base import no_collate_fn, pad_collate_fn
-from transformers.pipelines.pt_utils import PipelinePackIterator
+from transformers.pipelines.base import pad_collate_fn
+from transformers.pipelines.pt_utils import PipelineIterator
 from transformers.utils import logging
 
 
 logger = logging.get_logger(__name__)
 
 MEDIA_TYPES = ("audio/", "video/", "application/octet-stream")
-MAX_URL_LENGTH = 2048
-MAX_REDIRECTS = 3
-REDIRECTS = (301, 302, 303, 307, 308)
+MAX_JSON_PARTS = 50_000  # a request has few: what is large in it is text and base64
 MAX_SEGMENT_S = 120.0  # seconds: as much as the pipeline reads of a file for one answer; a segment is held in memory
-PORTS = (80, 443)
-# Of IPv6, global unicast alone: whatever maps or translates IPv4 (::ffff:0:0/96, 64:ff9b::/96), is local or multicast
-# lies outside. Within it, tunnels that lead to IPv4 (Teredo in 2001::/23, 6to4) and examples are no public hosts either.
-GLOBAL_IPV6 = ipaddress.ip_network("2000::/3")
-REFUSED_NETWORKS = [
-    ipaddress.ip_network(network)
-    for network in (
-        "192.0.0.0/24",  # protocol assignments, where one cloud keeps its metadata
-        "192.88.99.0/24",  # 6to4 relays
-        "168.63.129.16/32",  # another cloud's host agent: public by its number alone
-        "2001::/23",
-        "2001:db8::/32",
-        "2002::/16",
-        "3fff::/20",
-    )
-]
 
 
 @dataclass(frozen=True)
@@ -64,7 +39,7 @@ class Limits:
         max_media_bytes: of all media in it together, decoded from base64 or downloaded.
         max_inputs: entries in a list of inputs.
         max_text_length: characters of a text.
-        max_clip_s: seconds of a file that is cut into segments. One answer takes the first two minutes of any file.
+        max_media_s: seconds of what is read of all media in it together. One answer takes the first two minutes of a file.
         max_segments: of all its inputs together.
         fetch_s: seconds for all of its downloads together, from the first name that is looked up to the last byte.
     """
@@ -73,7 +48,7 @@ class Limits:
     max_media_bytes: int = 23 * 2**20
     max_inputs: int = 32
     max_text_length: int = 10_000
-    max_clip_s: float = 600.0
+    max_media_s: float = 600.0
     max_segments: int = 600
     fetch_s: float = 10.0
 
@@ -115,14 +90,17 @@ class Request:
 # ---- from JSON to what the pipeline takes ----
 
 
-def parse_json(body: bytes) -> Any:
-    """What the JSON says. Raises RequestError for what is no strict JSON."""
+def parse_json(body: bytes | bytearray) -> Any:
+    """What the JSON says. Raises RequestError for what is no strict JSON, or of far more parts than a request."""
+    # Each object, list or member takes many times its bytes: they are counted before any is made.
+    if sum(body.count(mark) for mark in b"[{,") > MAX_JSON_PARTS:
+        raise RequestError(f"The body has more than {MAX_JSON_PARTS} objects, lists and commas: send less.", 413)
 
     def refuse(constant: str):
         raise RequestError(f"The body has {constant}, which is no JSON: leave out what is not a number.")
 
     try:
-        return json.loads(bytes(body).decode("utf-8"), parse_constant=refuse)
+        return json.loads(body.decode("utf-8"), parse_constant=refuse)
     except RequestError:
         raise
     except RecursionError:
@@ -286,183 +264,6 @@ def _too_large(max_bytes: int) -> RequestError:
     return RequestError(f"The media of a request are too large: {max(0, max_bytes)} bytes are left for this one.", 413)
 
 
-# ---- what URLs lead to ----
-
-
-def is_public(address: str, port: int) -> bool:
-    """Whether a stranger may send this process to an IP address and port: the public internet, HTTP's own ports."""
-    ip = ipaddress.ip_address(address)
-    if port not in PORTS or any(ip in network for network in REFUSED_NETWORKS):
-        return False
-    if ip.version == 6:
-        return ip in GLOBAL_IPV6
-    return ip.is_global and not (ip.is_multicast or ip.is_reserved or ip.is_unspecified or ip.is_loopback)
-
-
-def fetch_media(request: Request, limits: Limits = Limits(), allow: Callable[[str, int], bool] = is_public):
-    """Puts bytes in the place of each URL of a request. `allow` and errors are those of [`fetch`]."""
-    deadline = min(time.monotonic() + limits.fetch_s, request.deadline)
-    for entry in request.inputs:
-        for name in ("audio", "video"):
-            if isinstance(entry.get(name), str):
-                entry[name] = fetch(entry[name], limits.max_media_bytes - request.media_bytes, deadline, allow)
-
-
-def fetch(url: str, max_bytes: int, deadline: float, allow: Callable[[str, int], bool] = is_public) -> bytes:
-    """
-    Downloads what a stranger's URL names.
-
-    Each hop is resolved once, and the connection is made to the very address that was checked, so a name that changes
-    its address between the two gains nothing. Proxies of the environment are not used.
-
-    Args:
-        url: http or https, without a name and password.
-        max_bytes: a longer answer is refused, whether it tells its length or not.
-        deadline: `time.monotonic()` at which the download is cut off, however the other side spreads its bytes.
-        allow: decides about (IP address, port) of each hop.
-
-    Raises:
-        RequestError: the URL is refused (400), its file too large (413), or not to be had (422).
-    """
-    here = url
-    for _ in range(1 + MAX_REDIRECTS):
-        target = _check_url(here)
-        connection = _PinnedConnection(target, _resolve(target, deadline, allow), deadline)
-        try:
-            with connection.until_deadline():
-                path = quote(target.path or "/", safe="/%:@!$&'()*+,;=~") + "?" * bool(target.query)
-                connection.request(
-                    "GET",
-                    path + quote(target.query, safe="/?%:@!$&'()*+,;=~"),
-                    headers={"User-Agent": "modeling_umons", "Accept": "audio/*, video/*, */*;q=0.1"},
-                )
-                with connection.getresponse() as response:
-                    if response.status == 200:
-                        return _read_response(response, max_bytes, deadline)
-                    location = response.headers.get("Location")
-                if response.status not in REDIRECTS or not location:
-                    raise RequestError(f"{url:.200} answered with status {response.status} instead of a file.", 422)
-                here = _join_url(here, location)
-        except (http.client.HTTPException, OSError) as error:
-            late = time.monotonic() >= deadline
-            why = "took too long" if late else f"could not be fetched ({type(error).__name__})"
-            raise RequestError(f"{url:.200} {why}: send the file itself.", 422) from error
-    raise RequestError(f"{url:.200} was redirected more than {MAX_REDIRECTS} times.", 422)
-
-
-def _join_url(here: str, location: str) -> str:
-    try:
-        return urljoin(here, location)
-    except ValueError:
-        raise RequestError("A redirection leads to what is no URL.", 422) from None
-
-
-def _check_url(url: str) -> SplitResult:
-    """The parts of a URL; its host in ASCII. Raises RequestError for a URL that is not fetched."""
-    try:
-        target = urlsplit(url)
-        port, host = target.port, (target.hostname or "").encode("idna").decode()
-    except ValueError:  # a port that is no number, brackets that do not close, no name of a host
-        raise RequestError(f"{url!r:.200} is no URL.") from None
-    if target.scheme not in ("http", "https"):
-        raise RequestError(f"{url!r:.200}: only http and https are fetched.")
-    if not host or len(url) > MAX_URL_LENGTH or any(ord(c) <= 32 or ord(c) == 127 for c in url):
-        raise RequestError(f"{url!r:.200} is no URL that is fetched: it is too long, lacks a host or holds a blank.")
-    if "@" in target.netloc:
-        raise RequestError("A URL with a user name or password is not fetched: use one that needs none.")
-    port = port or (443 if target.scheme == "https" else 80)
-    return target._replace(netloc=f"[{host}]:{port}" if ":" in host else f"{host}:{port}", fragment="")
-
-
-def _resolve(target: SplitResult, deadline: float, allow: Callable[[str, int], bool]) -> list[str]:
-    """The addresses of a host, looked up once and all of them allowed."""
-    answers = queue.SimpleQueue()
-
-    def look_up():
-        try:
-            found = socket.getaddrinfo(target.hostname, target.port, type=socket.SOCK_STREAM)
-        except (OSError, UnicodeError):
-            found = []
-        answers.put([entry[4][0] for entry in found])
-
-    # The system's resolver knows no limit of time: its thread is left behind when it takes too long.
-    threading.Thread(target=look_up, daemon=True).start()
-    try:
-        addresses = answers.get(timeout=max(0.0, deadline - time.monotonic()))
-    except queue.Empty:
-        raise RequestError(f"The address of {target.hostname:.200} could not be found in time.", 422) from None
-    if not addresses:
-        raise RequestError(f"{target.hostname:.200} has no address.", 422)
-    if not all(allow(address, target.port) for address in addresses):
-        raise RequestError(
-            f"{target.hostname:.200} port {target.port} is not fetched from: only public addresses at ports "
-            f"{' and '.join(map(str, PORTS))} are."
-        )
-    return addresses
-
-
-class _PinnedConnection(http.client.HTTPConnection):
-    """A connection to a host at addresses that are given, which ends at a deadline."""
-
-    def __init__(self, target: SplitResult, addresses: list[str], deadline: float):
-        super().__init__(target.hostname, target.port)
-        self.default_port = (
-            443 if target.scheme == "https" else 80
-        )  # so that Host names no port that goes without saying
-        self.addresses, self.deadline, self.is_secure = addresses, deadline, target.scheme == "https"
-        self.timer = self.line = None
-
-    def connect(self):
-        for i, address in enumerate(self.addresses):
-            left = self.deadline - time.monotonic()
-            if left <= 0:
-                raise TimeoutError("no time is left to connect")
-            try:
-                self.sock = socket.create_connection((address, self.port), left)
-                break
-            except OSError:
-                if i == len(self.addresses) - 1:
-                    raise
-        # A timeout of the socket starts anew with each byte; this one does not. Of a copy: TLS takes the socket over.
-        self.line = self.sock.dup()
-        self.timer = threading.Timer(max(0.0, self.deadline - time.monotonic()), _hang_up, [self.line])
-        self.timer.daemon = True
-        self.timer.start()
-        if self.is_secure:
-            self.sock = ssl.create_default_context().wrap_socket(self.sock, server_hostname=self.host)
-
-    @contextmanager
-    def until_deadline(self) -> Iterator[None]:
-        """Closes everything in the end. `close` alone is also called when the headers have come."""
-        try:
-            yield
-        finally:
-            self.close()
-            if self.timer is not None:
-                self.timer.cancel()
-                self.line.close()
-
-
-def _hang_up(sock: socket.socket):
-    with suppress(OSError):
-        sock.shutdown(socket.SHUT_RDWR)
-
-
-def _read_response(response: http.client.HTTPResponse, max_bytes: int, deadline: float) -> bytes:
-    if (response.length or 0) > max_bytes:
-        raise _too_large(max_bytes)
-    body = bytearray()
-    while chunk := response.read1(65536):
-        body += chunk
-        if len(body) > max_bytes:
-            raise _too_large(max_bytes)
-    if time.monotonic() >= deadline:  # a connection that was cut looks like the end of the file, or of its headers
-        raise TimeoutError("no time is left to read")
-    if response.length or not body:  # what was announced and did not come
-        raise http.client.IncompleteRead(b"", response.length)
-    return bytes(body)
-
-
 # ---- answers ----
 
 
@@ -473,68 +274,145 @@ def answer(pipeline, requests: Iterable[Request], limits: Limits = Limits(), bat
     Args:
         pipeline: a `MultimodalEmotionPipeline`.
         requests: whose URLs have been fetched.
-        limits: for the length of clips and number of segments.
+        limits: for the seconds of media and number of segments.
         batch_size: segments that go through the model at once.
 
     Returns:
         For each request what the pipeline gives, or a RequestError. In the answer to a list, an input that failed is
         `{"error": words}`: one that is bad does not spoil the others.
     """
-    answers, groups = [], defaultdict(list)  # what the model is asked alike can share its batches
-    for request in requests:
-        answers.append([None] * len(request.inputs))
-        left = limits.max_segments
-        for i, entry in enumerate(request.inputs):
+    jobs = [Job(pipeline, request, limits) for request in requests]
+    while any(not job.is_done for job in jobs):
+        advance(jobs, batch_size)
+    return [job.result for job in jobs]
+
+
+class Job:
+    """
+    A request on its way to its answer, one segment after the other, so that other requests can come in between.
+
+    Attributes:
+        is_done: whether `result`, what [`answer`] returns of a request, is complete.
+        is_cut: whether its files are cut into segments, and stay open from one to the next.
+        spent_s: seconds that its segments took to prepare until now.
+    """
+
+    def __init__(self, pipeline, request: Request, limits: Limits = Limits()):
+        self.pipeline, self.request, self.limits = pipeline, request, limits
+        self.before, self.options, self.after = pipeline._sanitize_parameters(**request.parameters)
+        self.is_cut = "segment_s" in self.before
+        self.spent_s, self.is_done = 0.0, False
+        self.media_s, self.num_segments = 0.0, 0
+        self.answers: list[Any] = [None] * len(request.inputs)
+        self.outputs: list[list[Any]] = [[] for _ in request.inputs]
+        self.segments = self._prepare()
+
+    @property
+    def result(self) -> Any:
+        if not self.request.is_list:
+            return self.answers[0]
+        return [{"error": str(found)} if isinstance(found, RequestError) else found for found in self.answers]
+
+    def next_segment(self) -> tuple["Job", int, dict[str, Any]] | None:
+        """The job itself, the index of an input and what the model takes of a segment; `None` when there is no more."""
+        began = time.monotonic()
+        found = next(self.segments, None)
+        self.spent_s += time.monotonic() - began
+        self.is_done = found is None or (found[0] == len(self.answers) - 1 and found[1]["is_last"])
+        return found and (self, *found)
+
+    def _prepare(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        for i, entry in enumerate(self.request.inputs):
             try:
-                before, options, after = pipeline._sanitize_parameters(**request.parameters)
-                segments = _prepare(pipeline, entry, before, limits, left, request.deadline)
+                self._check_limits()
+                with closing(self.pipeline.preprocess(entry, **self.before)) as segments:
+                    for segment in segments:
+                        self.num_segments += 1
+                        self.media_s += (segment["end"] or 0.0) - (segment["start"] or 0.0)
+                        self._check_limits()
+                        if segment["is_last"]:
+                            segments.close()  # what it holds is large
+                        yield i, segment
+                        if self.answers[i] is not None:  # the model could not take a segment: no other will help
+                            break
             except Exception as error:
-                answers[-1][i] = _in_words(error)
-            else:
-                left -= len(segments)
-                groups[tuple(options.items())].append((segments, after, answers[-1], i))
-    for options, prepared in groups.items():
-        _predict(pipeline, prepared, dict(options), batch_size)
-    return [_join(request, found) for request, found in zip(requests, answers, strict=True)]
+                self.answers[i] = _in_words(error)
+
+    def _check_limits(self):
+        """Files are read no further than this lets them."""
+        if time.monotonic() > self.request.deadline:
+            raise RequestError("There was no time left for this request: send less, or try later.", 504)
+        if self.media_s > self.limits.max_media_s + 1e-3:
+            raise RequestError(f"The media are longer than {self.limits.max_media_s:g} s together: send less.", 413)
+        if self.num_segments > self.limits.max_segments:
+            raise RequestError(f"More than {self.limits.max_segments} segments: make `segment_s` longer.", 413)
+
+    def take(self, i: int, outputs: dict[str, Any]):
+        """What the model says of a segment."""
+        self.outputs[i].append(outputs)
+        if outputs["is_last"]:
+            self.answers[i] = self.pipeline.postprocess(self.outputs[i], **self.after)
 
 
-def _prepare(pipeline, entry, options, limits: Limits, max_segments: int, deadline: float) -> list[dict[str, Any]]:
-    """What the model takes, for each segment of an input. Files are read no further than the limits go."""
-    segments = []
-    late = RequestError("There was no time left for this request: send less, or try later.", 504)
-    if time.monotonic() > deadline:
-        raise late
-    with closing(pipeline.preprocess(entry, **options)) as found:
-        for segment in found:
-            if time.monotonic() > deadline:
-                raise late
-            if "segment_s" in options and (segment["end"] or 0.0) > limits.max_clip_s:
-                raise RequestError(f"The clip is longer than {limits.max_clip_s:g} s: send a part of it.", 413)
-            if len(segments) == max_segments:
-                raise RequestError(f"More than {limits.max_segments} segments: make `segment_s` longer.", 413)
-            segments.append(segment)
-    return segments
+def advance(jobs: list[Job], batch_size: int, seconds: float = math.inf) -> int:
+    """
+    Takes jobs that are not done one batch further. The one that has had the least time comes first, so that a large
+    request waits for the small ones, and not they for it.
+
+    Args:
+        batch_size: segments in the batch, and jobs with open files, at most.
+        seconds: after which the batch goes to the model as it is.
+
+    Returns:
+        The number of segments in the batch.
+    """
+    batch, end = [], time.monotonic() + seconds
+    while len(batch) < batch_size and (job := _next_job(jobs, batch_size)) is not None:
+        if (segment := job.next_segment()) is not None:
+            batch.append(segment)
+        if time.monotonic() > end:
+            break
+    groups = defaultdict(list)  # what the model is asked alike
+    for job, i, segment in batch:
+        groups[tuple(job.options.items())].append((job, i, segment))
+    for group in groups.values():
+        _predict(group)
+    return len(batch)
 
 
-def _predict(pipeline, prepared: list[tuple], options: dict[str, Any], batch_size: int):
-    """Puts answers in their places. A batch that fails is taken apart, so that each input fails for itself."""
-    items = [segment for segments, *_ in prepared for segment in segments]
-    if batch_size > 1:
-        collate = pad_collate_fn(pipeline.tokenizer, pipeline.feature_extractor or pipeline.image_processor)
-    else:
-        collate = no_collate_fn
-    batches = (collate(items[i : i + batch_size]) for i in range(0, len(items), batch_size))
+def _next_job(jobs: list[Job], max_open: int) -> Job | None:
+    waiting = [job for job in jobs if not job.is_done]
+    num_open = sum(job.is_cut and job.spent_s > 0 for job in waiting)
+    ready = [job for job in waiting if not job.is_cut or job.spent_s > 0 or num_open < max_open]
+    now = time.monotonic()  # what is late takes no time, but lets go of its files
+    return min(ready, key=lambda job: job.spent_s if now < job.request.deadline else -math.inf, default=None)
+
+
+def _predict(group: list[tuple[Job, int, dict[str, Any]]]):
+    """Hands outputs to the jobs. A batch that fails is taken apart, so that each input fails for itself."""
+    pipeline, options = group[0][0].pipeline, group[0][0].options
+    segments = [segment for *_, segment in group]
     try:
-        outputs = list(PipelinePackIterator(batches, pipeline.forward, options, loader_batch_size=batch_size))
-        for found, (_, after, places, i) in zip(outputs, prepared, strict=True):
-            places[i] = pipeline.postprocess(found, **after)
-    except Exception as error:
-        if len(prepared) > 1:
-            for one in prepared:
-                _predict(pipeline, [one], options, batch_size)
+        if len(segments) == 1:
+            outputs = [pipeline.forward(segments[0], **options)]
         else:
-            _, _, places, i = prepared[0]
-            places[i] = _in_words(error)
+            collate = pad_collate_fn(pipeline.tokenizer, pipeline.feature_extractor or pipeline.image_processor)
+            batches = [collate(segments)]
+            outputs = list(PipelineIterator(batches, pipeline.forward, options, loader_batch_size=len(segments)))
+    except Exception as error:
+        if len(group) == 1:
+            job, i, _ = group[0]
+            job.answers[i] = _in_words(error)
+        else:
+            for one in group:
+                _predict([one])
+        return
+    for (job, i, _), found in zip(group, outputs, strict=True):
+        try:
+            if job.answers[i] is None:
+                job.take(i, found)
+        except Exception as error:
+            job.answers[i] = _in_words(error)
 
 
 def _in_words(error: Exception) -> RequestError:
@@ -544,12 +422,6 @@ def _in_words(error: Exception) -> RequestError:
     if isinstance(error, (OSError, ValueError)) and getattr(error, "filename", None) is None:
         return RequestError(str(error), 422)
     return failed(error)
-
-
-def _join(request: Request, answers: list[Any]) -> Any:
-    if not request.is_list:
-        return answers[0]
-    return [{"error": str(found)} if isinstance(found, RequestError) else found for found in answers]
 
 
 def failed(error: Exception) -> RequestError:

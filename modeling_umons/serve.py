@@ -22,17 +22,18 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HTTPRequest
+from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
+from .fetch_umons import FetchError, fetch_media, is_public
 from .requests_umons import (
     MEDIA_TYPES,
+    Job,
     Limits,
     Request,
     RequestError,
-    answer,
+    advance,
     failed,
-    fetch_media,
     from_query,
-    is_public,
     parse_json,
     read_request,
 )
@@ -40,19 +41,27 @@ from .requests_umons import (
 
 MAX_FETCHES = 8  # downloads at once
 MAX_HELD_BYTES = 512 * 2**20  # bodies and media of all requests that are inside
+MAX_CONNECTIONS = 512
+IDLE_S = 5.0  # that a connection has for the headers of its first request, and of each that follows
+ROUND_S = 0.1  # of preparing segments, until those that are there go to the model
 EXAMPLE = {"inputs": {"text": "what a wonderful day"}, "parameters": {"top_k": 3}}
 
 
 class Counts:
-    """What /metrics tells. The batcher counts its batches, all else is for the event loop to change."""
+    """
+    What /metrics tells. The batcher counts its batches, all else is for the event loop to change.
+
+    Outcomes are `answered`; `refused` for what the client sent; `overloaded` where there was no room for it; `errors` of
+    the server; `timeouts`; and `gone` clients.
+    """
 
     def __init__(self):
-        self.outcomes = Counter(answered=0, refused=0, errors=0, timeouts=0, gone=0)
+        self.outcomes = Counter(answered=0, refused=0, overloaded=0, errors=0, timeouts=0, gone=0)
         self.requests = self.inside = self.held_bytes = self.num_batches = self.num_batched = 0
         self.latencies = deque(maxlen=1000)
 
     def close(self, status: int, seconds: float):
-        names = {200: "answered", 499: "gone", 500: "errors", 504: "timeouts"}
+        names = {200: "answered", 499: "gone", 500: "errors", 503: "overloaded", 504: "timeouts"}
         self.outcomes[names.get(status, "refused")] += 1
         if status == 200:
             self.latencies.append(seconds)
@@ -70,19 +79,24 @@ class Counts:
 
 
 class Batcher:
-    """A thread that answers requests in batches."""
+    """A thread that answers requests in batches of their segments. None waits until another is done with."""
 
     def __init__(self, pipeline, limits: Limits, max_batch_size: int, max_wait_ms: float):
         self.pipeline, self.limits = pipeline, limits
         self.max_batch_size, self.max_wait_s = max_batch_size, max_wait_ms / 1000
-        self.waiting: queue.SimpleQueue[tuple[Request, Future] | None] = queue.SimpleQueue()
+        self.waiting: queue.SimpleQueue[tuple[Job, Future] | None] = queue.SimpleQueue()
+        self.futures: dict[Job, Future] = {}  # of what has begun
         self.counts = Counts()
         self.thread = threading.Thread(target=self._run, name="batcher", daemon=True)
+
+    @property
+    def num_queued(self) -> int:
+        return self.waiting.qsize() + len(self.futures)
 
     def submit(self, request: Request) -> Future:
         """The answer to come; cancel it, and what has not begun is dropped."""
         future = Future()
-        self.waiting.put((request, future))
+        self.waiting.put((Job(self.pipeline, request, self.limits), future))
         return future
 
     def close(self):
@@ -92,35 +106,48 @@ class Batcher:
 
     def _run(self):
         is_open = True
-        while is_open:
-            taken, is_open = self._take()
-            batch = [(request, future) for request, future in taken if future.set_running_or_notify_cancel()]
-            requests = [request for request, _ in batch]
-            self.counts.num_batches += bool(batch)
-            self.counts.num_batched += len(batch)
+        while is_open or self.futures:
+            is_open = is_open and self._take()
             try:
-                answers = answer(self.pipeline, requests, self.limits, self.max_batch_size)
+                num_segments = advance(list(self.futures), self.max_batch_size, ROUND_S)
             except Exception as error:  # the thread must outlive what nobody has foreseen
-                answers = [failed(error)] * len(batch)
-            for (_, future), found in zip(batch, answers, strict=True):
+                self._fail(failed(error))
+                continue
+            self.counts.num_batches += num_segments > 0
+            self.counts.num_batched += num_segments
+            for job in [job for job in self.futures if job.is_done]:
+                future, found = self.futures.pop(job), job.result
                 if isinstance(found, RequestError):
                     future.set_exception(found)
                 else:
                     future.set_result(found)
 
-    def _take(self) -> tuple[list[tuple[Request, Future]], bool]:
-        """What waits, at most a batch; others that are inside have `max_wait_s` to come. And whether to go on."""
-        batch, end = [], None
-        while len(batch) < (min(self.max_batch_size, self.counts.inside) if batch else 1):
+    def _fail(self, error: RequestError):
+        while self.futures:
+            self.futures.popitem()[1].set_exception(error)
+
+    def _take(self) -> bool:
+        """
+        Begins what waits, and tells whether more may come. With nothing to do it waits for a request, which then waits
+        at most `max_wait_s` for others that are inside to share its batch.
+        """
+        end = None if not self.futures else 0.0
+        while end is None or not self.waiting.empty() or len(self.futures) < self._num_expected():
             try:
                 taken = self.waiting.get(timeout=None if end is None else max(0.0, end - time.monotonic()))
             except queue.Empty:
                 break
             if taken is None:
-                return batch, False
-            batch.append(taken)
-            end = end or time.monotonic() + self.max_wait_s
-        return batch, True
+                return False
+            job, future = taken
+            if future.set_running_or_notify_cancel():
+                self.futures[job] = future
+            if end is None:
+                end = time.monotonic() + self.max_wait_s
+        return True
+
+    def _num_expected(self) -> int:
+        return min(self.max_batch_size, self.counts.inside)
 
 
 class Predictor:
@@ -130,6 +157,7 @@ class Predictor:
         self.batcher, self.limits, self.counts = batcher, batcher.limits, batcher.counts
         self.max_queue, self.timeout_s, self.allow = max_queue, timeout_s, allow
         self.fetchers = ThreadPoolExecutor(MAX_FETCHES, "fetch")
+        self.parsing = asyncio.Lock()  # JSON takes several times its bytes while it is read
 
     async def __call__(self, http: HTTPRequest) -> JSONResponse:
         began, held = time.monotonic(), [0]
@@ -152,6 +180,8 @@ class Predictor:
     def _in_words(self, error: Exception) -> RequestError:
         if isinstance(error, RequestError):
             return error
+        if isinstance(error, FetchError):
+            return RequestError(str(error), error.status)
         if isinstance(error, TimeoutError):
             return RequestError(f"No answer within {self.timeout_s:g} s: send less, or try later.", 504)
         if isinstance(error, ClientDisconnect):
@@ -169,7 +199,8 @@ class Predictor:
         except TimeoutError:
             raise RequestError(f"The body did not arrive within {self.timeout_s:g} s.", 408) from None
         if kind == "application/json":
-            request = await asyncio.to_thread(lambda sent: read_request(parse_json(sent), self.limits), body)
+            async with asyncio.timeout(deadline - time.monotonic()), self.parsing:
+                request = await asyncio.to_thread(lambda sent: read_request(parse_json(sent), self.limits), body)
         else:
             request = read_request(from_query(dict(http.query_params), bytes(body)), self.limits)
         del body  # the media are copies
@@ -266,12 +297,12 @@ def make_app(
         """Whether requests are answered, and by which model."""
         ready = batcher.thread.is_alive()
         status, code = ("ready", 200) if ready else ("not ready", 503)
-        return JSONResponse({"status": status, "model": name, "queued": batcher.waiting.qsize()}, code)
+        return JSONResponse({"status": status, "model": name, "queued": batcher.num_queued}, code)
 
     @app.get("/metrics")
     async def metrics():
         """Requests since the start, and the latency of the last that were answered."""
-        return {**batcher.counts.as_dict(), "queued": batcher.waiting.qsize()}
+        return {**batcher.counts.as_dict(), "queued": batcher.num_queued}
 
     @app.exception_handler(HTTPException)
     async def no_such_page(http: HTTPRequest, error: HTTPException):
@@ -279,6 +310,62 @@ def make_app(
         return JSONResponse({"error": words}, error.status_code, error.headers)
 
     return app
+
+
+class Protocol(AutoHTTPProtocol):
+    """uvicorn's HTTP, which by itself waits for ever for the headers of a request, and holds any number of connections."""
+
+    patience: asyncio.TimerHandle | None = None
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no request is being answered: the next has not come, or not all of its headers."""
+        return self.cycle is None or self.cycle.response_complete
+
+    def connection_made(self, transport):
+        super().connection_made(transport)
+        if len(self.connections) > MAX_CONNECTIONS:
+            idle = (other for other in self.connections if other.is_idle and not other.transport.is_closing())
+            next(idle, self).transport.abort()
+        self._wait_for_headers()
+
+    def on_response_complete(self):
+        super().on_response_complete()
+        self._wait_for_headers()
+
+    def connection_lost(self, exc):
+        self.patience.cancel()
+        super().connection_lost(exc)
+
+    def _wait_for_headers(self):
+        if self.patience is not None:
+            self.patience.cancel()
+        self.patience = self.loop.call_later(self.config.timeout_keep_alive, self._give_up, self.cycle)
+
+    def _give_up(self, cycle):
+        if self.cycle is cycle and self.is_idle:
+            self.transport.close()
+
+
+def make_server(app: FastAPI, timeout_s: float = 30.0, idle_s: float = IDLE_S) -> uvicorn.Server:
+    """
+    The server of an application.
+
+    Args:
+        timeout_s: that of [`make_app`]; when it is told to stop, the server gives requests that long, and 5 seconds.
+        idle_s: seconds that a connection has for the headers of each request, from its first byte or the last answer.
+    """
+    return uvicorn.Server(
+        uvicorn.Config(
+            app,
+            http=Protocol,
+            ws="none",
+            log_level="warning",
+            server_header=False,
+            timeout_keep_alive=idle_s,
+            timeout_graceful_shutdown=math.ceil(timeout_s) + 5,
+        )
+    )
 
 
 def serve(
@@ -295,10 +382,8 @@ def serve(
         signal.signal(signal.SIGTERM, stop)  # uvicorn puts its own in place, and hands the signal on when it is done
         address = f"[{host}]" if ":" in host else host
         print(f"umons: {name} answers at http://{address}:{sock.getsockname()[1]}/predict", flush=True)
-        patience = math.ceil(timeout_s) + 5
-        config = uvicorn.Config(app, log_level="warning", server_header=False, timeout_graceful_shutdown=patience)
         try:
-            uvicorn.Server(config).run(sockets=[sock])
+            make_server(app, timeout_s).run(sockets=[sock])
         except KeyboardInterrupt:
             return
         except SystemExit as end:

@@ -2,11 +2,13 @@
 """Measure `umons serve`: requests per second and latency, with requests answered in batches and one by one.
 
     python scripts/benchmark_serve.py
-    python scripts/benchmark_serve.py --seconds 5 --rounds 5 --output docs/benchmarks
+    python scripts/benchmark_serve.py --seconds 5 --rounds 7 --output docs/benchmarks
 
 Two servers of the same model run, one with batches and one without. Clients keep their connections and send the next
-request when the last is answered. The servers are asked in turns; figures are medians over the rounds, the ratio is the
-median of each round's own. A Markdown table goes to the screen, and with --output to <folder>/serve.md.
+request when the last is answered. Each round asks for everything once, of the servers in turns, so that what else the machine
+does falls on all alike. Figures are medians over the rounds; the ratio is the median of each round's own, with the least and the
+most of them beside it. It takes less than two minutes. A Markdown table goes to the screen, and with --output to
+<folder>/serve.md.
 """
 
 import argparse
@@ -99,24 +101,31 @@ def measure(addresses: dict[str, str], arguments: argparse.Namespace) -> list[st
         "text": ({"Content-Type": "application/json"}, text),
         "clip of 3 s": ({"Content-Type": "video/mp4"}, CLIP.read_bytes()),
     }
-    rows = []
-    for kind, (headers, body) in requests.items():
-        for num_clients in arguments.clients:
-            rounds = {name: [] for name in addresses}
-            for address in addresses.values():
-                load(address, headers, body, num_clients, 0.3)  # does not count
-            for i in range(arguments.rounds):
-                for name in list(addresses)[:: 1 if i % 2 else -1]:
-                    rounds[name].append(load(addresses[name], headers, body, num_clients, arguments.seconds))
-            cells = [kind, str(num_clients)]
-            for found in rounds.values():
-                middle = {key: float(np.median([one[key] for one in found])) for key in found[0]}
-                cells += [f"{middle['rate']:.0f}", f"{middle['p50']:.1f}", f"{middle['p95']:.1f}"]
-            with_batches, without = ([one["rate"] for one in found] for found in rounds.values())
-            cells.append(f"{np.median(np.divide(with_batches, without)):.2f}")
-            rows.append(f"| {' | '.join(cells)} |")
-            print(rows[-1], file=sys.stderr)
-    return rows
+    loads = [(kind, num_clients) for kind in requests for num_clients in arguments.clients]
+    found = {(*load_of, name): [] for load_of in loads for name in addresses}
+    for i in range(-1, arguments.rounds):  # the first does not count
+        for kind, num_clients in loads:
+            for name in list(addresses)[:: 1 if i % 2 else -1]:
+                seconds = arguments.seconds if i >= 0 else 0.3
+                figures = load(addresses[name], *requests[kind], num_clients, seconds)
+                if i >= 0:
+                    found[kind, num_clients, name].append(figures)
+    return [
+        as_row(kind, num_clients, [found[kind, num_clients, name] for name in addresses])
+        for kind, num_clients in loads
+    ]
+
+
+def as_row(kind: str, num_clients: int, found: list[list[dict[str, float]]]) -> str:
+    """A row of the table, of the figures of each server's rounds."""
+    cells = [kind, str(num_clients)]
+    for rounds in found:
+        middle = {key: float(np.median([one[key] for one in rounds])) for key in rounds[0]}
+        cells += [f"{middle['rate']:.0f}", f"{middle['p50']:.1f}", f"{middle['p95']:.1f}"]
+    with_batches, without = ([one["rate"] for one in rounds] for rounds in found)
+    ratios = np.divide(with_batches, without)
+    cells.append(f"{np.median(ratios):.2f} ({ratios.min():.2f} to {ratios.max():.2f})")
+    return f"| {' | '.join(cells)} |"
 
 
 def report(rows: list[str], batch: float, machine: str, arguments: argparse.Namespace) -> str:
@@ -126,13 +135,13 @@ def report(rows: list[str], batch: float, machine: str, arguments: argparse.Name
     lines = [
         "# Requests to `umons serve`",
         "",
-        f"{machine}. Medians of {arguments.rounds} round(s) of {arguments.seconds:g} s.",
+        f"{machine}. Medians of {arguments.rounds} round(s) of {arguments.seconds:g} s; in brackets the least and the most.",
         "",
         f"| {' | '.join([*columns, 'Times the rate'])} |",
         f"|{'---|' * (len(columns) + 1)}",
         *rows,
         "",
-        f"- Batches: up to {SERVERS['batches']} requests, which wait up to 5 ms for others on their way; {batch:.1f} in the mean of the run. "
+        f"- Batches: up to {SERVERS['batches']} segments, of requests that wait up to 5 ms for others on their way; {batch:.1f} in the mean of the run. "
         "One by one: a server with `--max_batch_size 1`. They are asked in turns.",
         f"- The clip is `{CLIP.relative_to(ROOT)}`, sent as it is; text is JSON of one sentence.",
         "- Clients share the machine with the server, and send their next request when the last is answered.",
@@ -143,8 +152,8 @@ def report(rows: list[str], batch: float, machine: str, arguments: argparse.Name
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", help="a folder or Hub repository (default: hub/umons-mini)")
-    parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 32], help="at once (default: 1 8 32)")
-    parser.add_argument("--seconds", type=float, default=1.0, help="of a round (default: 1)")
+    parser.add_argument("--clients", type=int, nargs="+", default=[1, 16], help="at once (default: 1 16)")
+    parser.add_argument("--seconds", type=float, default=4.0, help="of each load in a round (default: 4)")
     parser.add_argument("--rounds", type=int, default=3, help="that count (default: 3)")
     parser.add_argument("--output", type=Path, metavar="FOLDER", help="where serve.md goes")
     arguments = parser.parse_args()

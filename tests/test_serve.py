@@ -12,17 +12,19 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import httpx
 import pytest
-import uvicorn
+import torch
+from small_pipelines import TASK, WORDS, close, make_model, make_processor
 from transformers import pipeline
 
-from modeling_umons import cli
+from modeling_umons import TfnConfig, TfnForSequenceClassification, cli
+from modeling_umons import serve as serve_module
 from modeling_umons.requests_umons import Limits
-from modeling_umons.serve import make_app
+from modeling_umons.serve import make_app, make_server
 
 
 TEXT = {"inputs": {"text": "what a wonderful day"}}
@@ -39,9 +41,9 @@ def clip(root) -> bytes:
 
 
 @contextmanager
-def running(recognize, **options) -> Iterator[httpx.Client]:
+def running(recognize, idle_s: float = 5.0, **options) -> Iterator[httpx.Client]:
     """A server in a thread, and a client of it."""
-    server = uvicorn.Server(uvicorn.Config(make_app(recognize, **options), log_level="warning"))
+    server = make_server(make_app(recognize, **options), idle_s=idle_s)
     with socket.create_server(("127.0.0.1", 0)) as sock:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]})
         thread.start()
@@ -134,6 +136,32 @@ def test_health_metrics_and_schema(client):
     assert set(schema["paths"]) == {"/predict", "/health", "/metrics"}
 
 
+def make_tfn():
+    torch.manual_seed(0)
+    return TfnForSequenceClassification(
+        TfnConfig(vocab_size=2 + len(WORDS), word_embedding_size=12, num_labels=1)
+    ).eval()
+
+
+@pytest.mark.parametrize(
+    ("make", "expected"),
+    [
+        (lambda: make_model(id2label={0: "calm", 1: "cross", 2: "glad"}), ["labels", "modalities"]),
+        (make_tfn, ["sentiment", "modalities"]),
+    ],
+    ids=["classes", "baseline"],
+)
+def test_other_models(make, expected, clip):
+    recognize = pipeline(TASK, model=make(), processor=make_processor())
+    with running(recognize) as client:
+        found = client.post(
+            "/predict", params={"text": "so glad"}, content=clip, headers={"Content-Type": "video/mp4"}
+        )
+        assert list(found.json()) == expected
+        assert found.json()["modalities"] == ["text", "audio"]
+        close(found.json(), recognize({"text": "so glad", "video": clip}))
+
+
 # ---- refusals ----
 
 
@@ -152,13 +180,14 @@ def refused(response: httpx.Response, status: int) -> str:
     [
         (b'{"inputs": ', 400, "no JSON"),
         (b'{"inputs": {"text": NaN}}', 400, "NaN"),
-        (b'{"inputs": ' + b"[" * 100_000, 400, "nested too deeply"),
+        (b'{"inputs": ' + b"[" * 40_000, 400, "nested too deeply"),
+        (b'{"inputs": [' + b"{}," * 60_000, 413, "more than 50000 objects"),
         (b'{"inputs": "/etc/passwd"}', 400, "no http(s) URL"),
         (b'{"inputs": "http://127.0.0.1/x.wav"}', 400, "only public addresses"),
         (b'{"inputs": {"text": "..."}}', 422, "no word in its text"),
         (b'{"inputs": {"audio": "bm8gY2xpcA=="}}', 422, "could not be opened"),
     ],
-    ids=["cut", "nan", "deep", "path", "local", "no_words", "no_media"],
+    ids=["cut", "nan", "deep", "many", "path", "local", "no_words", "no_media"],
 )
 def test_a_bad_request(client, body, status, words):
     headers = {"Content-Type": "application/json; charset=utf-8"}
@@ -197,7 +226,7 @@ def test_too_large(client):
 
 
 def test_too_long(recognize, clip):
-    with running(recognize, limits=Limits(max_clip_s=2)) as client:
+    with running(recognize, limits=Limits(max_media_s=2)) as client:
         response = client.post("/predict?segment_s=0.5", content=clip, headers={"Content-Type": "video/mp4"})
         assert "longer than 2 s" in refused(response, 413)
 
@@ -229,6 +258,20 @@ def test_fifty_at_once(client, clip):
     assert after["mean_batch_size"] > before["mean_batch_size"]
 
 
+def test_small_requests_do_not_wait_for_large_ones(recognize, clip):
+    """The large ones are still being answered when the small one has its answer."""
+    headers = {"Content-Type": "video/mp4"}
+    sound = base64.b64encode(clip).decode()
+    large = {"inputs": [{"audio": sound}] * 12, "parameters": {"segment_s": 0.2}}
+    with running(recognize, max_batch_size=4) as client, ThreadPoolExecutor(2) as pool:
+        taken = [pool.submit(client.post, "/predict", json=large) for _ in range(2)]
+        until(lambda: client.get("/metrics").json()["mean_batch_size"])  # they have begun
+        assert client.post("/predict", content=clip, headers=headers).status_code == 200
+        assert client.get("/metrics").json()["answered"] == 1
+        for future in taken:
+            assert [len(found) for found in future.result().json()] == [13] * 12
+
+
 def test_a_full_house_refuses(recognize, gate):
     with running(recognize, max_queue=3, max_batch_size=1) as client, ThreadPoolExecutor(3) as pool:
         taken = [pool.submit(client.post, "/predict", json=TEXT) for _ in range(3)]
@@ -236,6 +279,8 @@ def test_a_full_house_refuses(recognize, gate):
         response = client.post("/predict", json=TEXT)
         assert "try again soon" in refused(response, 503)
         assert response.headers["Retry-After"] == "1"
+        counts = client.get("/metrics").json()
+        assert (counts["overloaded"], counts["refused"]) == (1, 0)
         assert client.get("/health").json()["status"] == "ready"
         gate.set()
         assert [future.result().status_code for future in taken] == [200] * 3
@@ -274,13 +319,71 @@ def test_a_slow_sender_is_cut_off(recognize):
         head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{"
         with socket.create_connection((client.base_url.host, client.base_url.port)) as slow:
             slow.sendall(head)
-            slow.settimeout(20)
             assert client.post("/predict", json=TEXT).status_code == 200  # others do not wait for it
-            answered = b""
-            while part := slow.recv(4096):
-                answered += part
+            answered = received(slow)
         assert answered.startswith(b"HTTP/1.1 408")
         assert b"did not arrive within 0.5 s" in answered
+
+
+def received(sock: socket.socket) -> bytes:
+    """All that comes until the other side hangs up."""
+    sock.settimeout(20)
+    answered = b""
+    with suppress(ConnectionResetError):
+        while part := sock.recv(4096):
+            answered += part
+    return answered
+
+
+def test_connections_that_bring_no_request_are_closed(recognize):
+    """They send nothing, half of their headers, or byte after byte of them; one had its answer, and one waits for it."""
+    with running(recognize, idle_s=0.5) as client, ExitStack() as stack:
+        address = (client.base_url.host, client.base_url.port)
+        idle = [stack.enter_context(socket.create_connection(address)) for _ in range(15)]
+        for sock in idle[5:]:
+            sock.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\n")
+        for sock in idle[10:]:
+            sock.sendall(b"X-More: ")
+            for _ in range(10):
+                sock.sendall(b"x")
+        answered = stack.enter_context(socket.create_connection(address))
+        answered.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert received(answered).startswith(b"HTTP/1.1 200")
+        assert [received(sock) for sock in idle] == [b""] * 15
+        assert client.post("/predict", json=TEXT).status_code == 200
+
+
+def test_an_answer_may_take_longer_than_a_connection_may_be_idle(recognize, gate):
+    with running(recognize, idle_s=0.1) as client, ThreadPoolExecutor(1) as pool:
+        taken = pool.submit(client.post, "/predict", json=TEXT)
+        assert gate.begun.wait(20)
+        with socket.create_connection((client.base_url.host, client.base_url.port)) as idle:
+            assert received(idle) == b""
+        gate.set()
+        assert taken.result().status_code == 200
+
+
+def test_idle_connections_make_room(recognize, monkeypatch):
+    monkeypatch.setattr(serve_module, "MAX_CONNECTIONS", 3)
+    with running(recognize, idle_s=60) as client, ExitStack() as stack:
+        address = (client.base_url.host, client.base_url.port)
+        idle = [stack.enter_context(socket.create_connection(address)) for _ in range(3)]
+        for sock in idle:
+            sock.setblocking(False)
+        for _ in range(3):  # one of those that are idle, which may be the new one, had to go
+            with suppress(httpx.TransportError):
+                client.get("/health")
+                break
+        until(lambda: sum(is_closed(sock) for sock in idle) >= 1)
+
+
+def is_closed(sock: socket.socket) -> bool:
+    try:
+        return sock.recv(1) == b""
+    except BlockingIOError:
+        return False
+    except ConnectionResetError:
+        return True
 
 
 def test_a_url_is_fetched(recognize, clip):

@@ -1,12 +1,13 @@
 # Copyright 2026 The modeling_umons authors.
 # SPDX-License-Identifier: MIT
-"""Handler of a Hugging Face Inference Endpoint: stands in the repository of a model, beside requests_umons.py."""
+"""Handler of a Hugging Face Inference Endpoint: stands in the repository of a model, beside requests_umons.py and fetch_umons.py."""
 
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from requests_umons import Limits, RequestError, answer, fetch_media, read_request
+from fetch_umons import fetch_media, is_public
+from requests_umons import Limits, RequestError, answer, read_request
 from transformers import pipeline
 
 
@@ -38,10 +39,10 @@ class EndpointHandler:
             What the pipeline gives; for a list of inputs a list, with `{"error": words}` for an input that failed.
 
         Raises:
-            RequestError: a ValueError whose words are for the client.
+            RequestError, FetchError: ValueErrors whose words are for the client.
         """
         request = read_request(data, self.limits)
-        fetch_media(request, self.limits)
+        fetch_media(request, self.limits, is_public)
         with self.lock:
             (found,) = answer(self.pipeline, [request], self.limits)
         if isinstance(found, RequestError):

@@ -12,6 +12,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from small_pipelines import WORDS, make_model, make_processor
+
+from modeling_umons import TfnConfig, TfnForSequenceClassification
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +23,7 @@ def repository(root, tmp_path_factory) -> Path:
     """A model and its handler as they are uploaded: copies, not links."""
     folder = tmp_path_factory.mktemp("endpoint") / "repository"
     shutil.copytree(root / "hub" / "umons-mini", folder)
-    for name in ("handler.py", "requests_umons.py", "requirements.txt"):
+    for name in ("handler.py", "fetch_umons.py", "requests_umons.py", "requirements.txt"):
         shutil.copy(root / "hub" / "endpoint" / name, folder)
     return folder
 
@@ -35,7 +39,8 @@ def handler(repository):
         yield module.EndpointHandler(str(repository))
     finally:
         sys.path.remove(str(repository))
-        sys.modules.pop("requests_umons", None)
+        for name in ("fetch_umons", "requests_umons"):
+            sys.modules.pop(name, None)
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +77,26 @@ def test_a_list_is_answered_entry_by_entry(handler, clip):
     assert first["modalities"] == ["text"]
     assert list(failed) == ["error"]
     assert third["modalities"] == ["audio"]
+
+
+@pytest.mark.parametrize("kind", ["classes", "baseline"])
+def test_models_of_another_kind(handler, clip, kind, tmp_path):
+    """One with other labels, and one of another architecture, each from its own folder."""
+    torch.manual_seed(0)
+    if kind == "classes":
+        model = make_model(id2label={0: "calm", 1: "cross", 2: "glad"})
+    else:
+        model = TfnForSequenceClassification(
+            TfnConfig(vocab_size=2 + len(WORDS), word_embedding_size=12, num_labels=1)
+        )
+    model.eval().save_pretrained(tmp_path)
+    make_processor().save_pretrained(tmp_path)
+    found = call(type(handler)(str(tmp_path)), {"text": "so glad", "video": base64.b64encode(clip).decode()})
+    if kind == "classes":
+        assert {entry["label"] for entry in found["labels"]} == {"calm", "cross", "glad"}
+    else:
+        assert isinstance(found["sentiment"], float)
+    assert found["modalities"] == ["text", "audio"]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+../../modeling_umons/fetch_umons.py
