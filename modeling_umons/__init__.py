@@ -32,7 +32,7 @@ _MODULE_OF = {
     "GraphMfnConfig": "baselines.configuration_baselines",
     "GraphMfnModel": "baselines.modeling_graph_mfn",
     "GraphMfnForSequenceClassification": "baselines.modeling_graph_mfn",
-    "MultilogueNetConfig": "baselines.configuration_multilogue_net",
+    "MultilogueNetConfig": "baselines.configuration_baselines",
     "MultilogueNetModel": "baselines.modeling_multilogue_net",
     "MultilogueNetForSequenceClassification": "baselines.modeling_multilogue_net",
 }

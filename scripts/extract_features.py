@@ -14,7 +14,8 @@ The input is one of
     fear), or one column for each emotion;
   - a folder that `save_to_disk` of `datasets` wrote or `load_dataset` loads, with a column of sound or video.
 
-The output has log-mel frames (80 values, one frame in 0.2 s) as `audio_features`, R(2+1)D features of clips of 16 frames
+The output has log-mel frames (80 values, one frame in 0.2 s) as `audio_features`, or what --audio_encoder makes of the
+sound; what scripts/train.py --audio_encoder reads; R(2+1)D features of clips of 16 frames
 at 15 frames per second, one in 8 frames (512 values) as `video_features`, and what the input has of the other columns.
 What is missing is null.
 
@@ -44,14 +45,27 @@ def parse_arguments() -> tuple[argparse.ArgumentParser, argparse.Namespace]:
         "--modalities",
         nargs="+",
         choices=["text", "audio", "video"],
-        help="what goes into the output; text is copied (default: text audio, and video with --tower_weights)",
+        help="what goes into the output; text is copied (default: text audio, and video with --tower_weights or --video_encoder)",
     )
-    parser.add_argument("--max_length", type=int, help="audio frames and video clips kept of a row (default: 60)")
+    parser.add_argument(
+        "--max_length",
+        type=int,
+        help="audio frames and video clips kept of a row (default: 60; of an audio encoder half a minute)",
+    )
     parser.add_argument(
         "--tower_weights",
         help="a state dict of torchvision's r2plus1d_18 (a file), or KINETICS400_V1, which is fetched",
     )
-    parser.add_argument("--model", help="a saved model, to extract with its settings and its video tower")
+    parser.add_argument(
+        "--audio_encoder",
+        help="a pretrained encoder of sound (wav2vec 2.0, WavLM, Whisper ...: a folder or Hub id), in place of log-mel",
+    )
+    parser.add_argument(
+        "--video_encoder", help="one of clips of pictures (VideoMAE, TimeSformer ...), in place of the video tower"
+    )
+    parser.add_argument(
+        "--model", help="a saved model, to extract with its settings, its encoders and its video tower"
+    )
     parser.add_argument(
         "--dtype",
         choices=["float32", "bfloat16"],
@@ -84,10 +98,17 @@ def print_report(report: ExtractionReport, output: str) -> None:
 
 def main() -> int:
     parser, args = parse_arguments()
-    modalities = args.modalities or ["text", "audio", *(["video"] if args.tower_weights else [])]
+    modalities = args.modalities or ["text", "audio", *(["video"] if args.tower_weights or args.video_encoder else [])]
     try:
         settings = ExtractionSettings(
-            tuple(modalities), args.max_length, args.tower_weights, args.model, args.dtype, args.shard_size
+            tuple(modalities),
+            args.max_length,
+            args.tower_weights,
+            args.model,
+            args.dtype,
+            args.shard_size,
+            args.audio_encoder,
+            args.video_encoder,
         )
         report = extract_features(args.input, args.output, settings, args.num_proc, args.engine)
     except ValueError as error:

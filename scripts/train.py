@@ -29,7 +29,7 @@ from typing import NamedTuple
 from datasets import Dataset
 from datasets.exceptions import DatasetsError
 from safetensors import SafetensorError
-from transformers import AutoConfig, pipeline, set_seed
+from transformers import AutoConfig, PreTrainedModel, pipeline, set_seed
 from transformers.utils.logging import disable_progress_bar
 
 from modeling_umons.training.arguments import (
@@ -42,8 +42,11 @@ from modeling_umons.training.arguments import (
 )
 from modeling_umons.training.card import write_model_card
 from modeling_umons.training.checkpoints import REPORT, check_for_other_run, check_writable
-from modeling_umons.training.comparison import epoch_seconds, write_comparison
+from modeling_umons.training.comparison import epoch_seconds, headline, print_comparison, write_comparison
+from modeling_umons.training.encoders import check_encoder_options
+from modeling_umons.training.missing import missing_curves
 from modeling_umons.training.models import Parts, System, check_options, chosen_options, make_config, make_model, union
+from modeling_umons.training.plain_encoder import PlainEncoderForSequenceClassification
 from modeling_umons.training.push import redact
 from modeling_umons.training.report import Split, measure, print_results, summarize_seeds, task_of, write_report
 from modeling_umons.training.standardize import standardize_front_ends
@@ -64,7 +67,7 @@ class Prepared(NamedTuple):
     """What all models of a comparison are trained on."""
 
     task: Task
-    parts: Parts
+    parts: dict[str, Parts]  # by the name of the model
     splits: dict[str, Dataset]  # of usable rows
     trained_rows: Split
 
@@ -85,14 +88,20 @@ def prepare(systems: list[System], data: DataArguments, arguments: ModelArgument
     texts = []
     if "text" in arguments.modalities and data.text_column in splits["train"].column_names:
         texts = [str(text) for text in splits["train"][data.text_column] if text is not None]
-    parts = Parts.make(arguments, texts)
-    configs = [make_config(system, arguments, parts, task) for system in (union(systems), *systems)]
+    parts, processors, configs = {}, [], []
+    made: dict[tuple, Parts] = {}
+    for system in (union(systems), *systems):
+        encoders = system.encoders(arguments)
+        key = tuple(encoders.items())
+        made[key] = parts[system.name] = made.get(key) or Parts.make(arguments, texts, encoders)
+        processors.append(parts[system.name].processor)
+        configs.append(make_config(system, arguments, parts[system.name], task))
     rows = {}
     with run.main_process_first(desc="features"):
         for name, split in splits.items():
-            collators = [make_collator(parts.processor, config, task) for config in configs]
+            collators = [make_collator(*of, task) for of in zip(processors, configs, strict=True)]
             is_trained = arguments.model_name_or_path is not None
-            rows[name], problems = rows_for_all(split, collators, parts.processor.feature_extractor, data, is_trained)
+            rows[name], problems = rows_for_all(split, collators, processors[0].feature_extractor, data, is_trained)
             logger.info("%s: %d rows, %d with a problem", name, len(rows[name]), len(problems))
             for problem in problems[:SHOWN_PROBLEMS]:
                 logger.warning("%s, %s", name, problem)
@@ -130,10 +139,13 @@ def train(
     check_writable(run.output_dir)
     if run.resume_from_checkpoint is None:
         check_for_other_run(run.output_dir)
-    task, parts, splits, train_split = prepared()
+    task, all_parts, splits, train_split = prepared()
+    parts = all_parts[system.name]
     set_seed(run.seed)
     config = make_config(system, arguments, parts, task)
     model, processor = make_model(config, arguments, parts), parts.processor
+    if getattr(config, "audio_encoder", None) is not None:
+        processor.max_audio_length = config.max_audio_length  # which --config_overrides may have changed
     collator = make_collator(processor, config, task)
     rows = splits | {"train": repeat_sources(splits["train"], data.repeat)}
     if arguments.standardize_features:
@@ -144,21 +156,32 @@ def train(
     trainer.run()
 
     scored = {name: Split.of(task, rows[name], trainer.logits(rows[name])) for name in rows if name != "train"}
+    shown = "test" if "test" in scored else "validation"
+    curves = missing_curves(task, trainer.logits, rows[shown], scored[shown].logits, collator, run.seed)
     if not trainer.is_world_process_zero():
         return None
     results = measure(task, train_split, scored, tune=run.tune_thresholds)
+    if curves is not None:
+        results[shown]["missing"] = curves
     output = Path(run.output_dir)
-    # The pipeline's code first, and the processor last: the pipeline saves parts of it in its own way.
-    pipeline("multimodal-emotion-recognition", model=model, processor=processor).save_pretrained(output)
-    processor.save_pretrained(output)
+    save(model, processor, output)
     source = Path(data.train_file or data.dataset_name).as_posix()
     sizes = {name: len(split) for name, split in splits.items()}
     write_model_card(output, CARD_TEMPLATE, config, source, sizes, recipe, results, **vars(card))
     history = trainer.state.log_history
     about = {"model": system.name, "parameters": model.num_parameters(), "seconds per epoch": epoch_seconds(history)}
     report = write_report(output / "report", task, results, scored, history=history, recipe=recipe, about=about)
-    print_results(results)
     return Trained(report, task, train_split, scored)
+
+
+def save(model: PreTrainedModel, processor, output: Path) -> None:
+    """The model, for `pipeline` and the Auto classes; one of this script alone without the pipeline's code."""
+    if isinstance(model, PlainEncoderForSequenceClassification):
+        model.save_pretrained(output)
+    else:
+        # The pipeline's code first, and the processor last: the pipeline saves parts of it in its own way.
+        pipeline("multimodal-emotion-recognition", model=model, processor=processor).save_pretrained(output)
+    processor.save_pretrained(output)
 
 
 def describe(*parts) -> dict:
@@ -171,7 +194,8 @@ def train_all(data: DataArguments, arguments: ModelArguments, *others) -> None:
     """Each model with each seed, in folders of their own where they are several; and what that shows."""
     *others, run = others
     systems = [System.parse(name, arguments.modalities) for name in dict.fromkeys(arguments.model)]
-    check_options(systems, arguments)
+    check_options(systems, arguments, [*run.learning_rates, *run.epochs])
+    check_encoder_options(arguments, run, encoders_to_train(systems, arguments))
     is_one = len(systems) * run.seeds == 1
     if run.resume_from_checkpoint not in (None, "last") and not is_one:
         raise ValueError(
@@ -183,9 +207,18 @@ def train_all(data: DataArguments, arguments: ModelArguments, *others) -> None:
         for system in systems:
             output = Path(run.output_dir, *([system.name] if len(systems) > 1 else []))
             output = output / f"seed-{seed}" if run.seeds > 1 else output
-            rate = run.learning_rate_of((system.model_type, system.name))
-            own = dataclasses.replace(run, seed=seed, output_dir=str(output), learning_rate=rate)
-            trained[system.name][seed] = train(system, prepared, data, arguments, *others, own)
+            names = (system.model_type, system.name)
+            rate, epochs = run.learning_rate_of(names), run.epochs_of(names)
+            own = dataclasses.replace(
+                run, seed=seed, output_dir=str(output), learning_rate=rate, num_train_epochs=epochs
+            )
+            trained[system.name][seed] = member = train(system, prepared, data, arguments, *others, own)
+            if member is None or member.scored is None:
+                continue
+            if len(systems) > 1:
+                print(f"{system.name}, seed {seed}: {headline(member.report)}")
+            else:
+                print_results(member.report["splits"])
     if is_one or not run.should_save:
         return
     for name, members in trained.items():
@@ -193,7 +226,15 @@ def train_all(data: DataArguments, arguments: ModelArguments, *others) -> None:
             report_seeds(Path(run.output_dir, *([name] if len(systems) > 1 else [])), members, run)
     if len(systems) > 1:
         reports = {name: [member.report for member in members.values()] for name, members in trained.items()}
-        write_comparison(Path(run.output_dir), reports, describe(data, arguments, *others, run))
+        print_comparison(write_comparison(Path(run.output_dir), reports, describe(data, arguments, *others, run)))
+
+
+def encoders_to_train(systems: list[System], arguments: ModelArguments) -> set[str]:
+    """The modalities of which one of the models has a pretrained encoder."""
+    if arguments.model_name_or_path is None:
+        return {modality for system in systems for modality in system.encoders(arguments)}
+    config = AutoConfig.from_pretrained(arguments.model_name_or_path)
+    return {m for m in config.modalities if getattr(config, f"{m}_encoder", None) is not None}
 
 
 def report_seeds(output: Path, members: dict[int, Trained], run: RunArguments) -> None:

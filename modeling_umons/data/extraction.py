@@ -21,11 +21,14 @@ import numpy as np
 import pyarrow.parquet as pq
 import torch
 from tqdm import tqdm
+from transformers import AutoConfig
 
 from ..configuration_umons import UmonsVideoTowerConfig
+from ..encoders_umons import UmonsVideoEncoder
 from ..feature_extraction_umons import UmonsFeatureExtractor
 from ..media import WHOLE_S, read_clip
-from ..modeling_umons import UmonsForSequenceClassification
+from ..modeling_umons import UmonsForSequenceClassification, UmonsModel, UmonsPreTrainedModel
+from ..processing_umons import UmonsProcessor
 from ..video_processing_umons import UmonsVideoProcessor
 from ..video_tower_umons import UmonsVideoTower
 from .clip_tables import ClipTable, Shard, plan_shards, read_clip_table, typed_columns
@@ -36,6 +39,8 @@ SETTINGS_NAME = "extraction.json"
 FAILURES_NAME = "failures.csv"
 FAILURES_KEY = b"failures"  # in a shard's own metadata, so that it is there exactly when the shard is
 POLL_S = 0.2
+# Sizes of a model of which only the encoder is of interest.
+SMALL = {"hidden_size": 1, "num_attention_heads": 1, "intermediate_size": 1, "num_hidden_layers": 1}
 
 
 @dataclass(frozen=True)
@@ -47,12 +52,14 @@ class ExtractionSettings:
         modalities: any of text (which is copied, with `words`), audio and video.
         max_length: frames of audio and clips of video kept of a row; `None` is what the extractors keep, 60.
         tower_weights: a state dict of torchvision's `r2plus1d_18`, or the name of weights of torchvision.
-        model: a saved model, whose extractors and, without `tower_weights`, video tower serve.
+        model: a saved model, whose extractors serve, and its encoders and, without `tower_weights`, video tower.
         dtype: of the video tower, "float32" or "bfloat16".
         shard_size: rows of a shard.
+        audio_encoder: a pretrained encoder of sound (a folder or Hub id), whose sequence takes the place of log-mel frames.
+        video_encoder: one of clips of pictures, in place of the video tower.
 
     Raises:
-        ValueError: nothing is to be extracted, or video without a tower, or a tower without video.
+        ValueError: nothing is to be extracted, or video without a tower, or a tower or an encoder without its modality.
     """
 
     modalities: tuple[str, ...] = ("text", "audio")
@@ -61,20 +68,46 @@ class ExtractionSettings:
     model: str | None = None
     dtype: str = "float32"
     shard_size: int = 256
+    audio_encoder: str | None = None
+    video_encoder: str | None = None
 
     def __post_init__(self):
         if not {"audio", "video"} & set(self.modalities):
             raise ValueError("--modalities text leaves nothing to extract: add audio, video or both.")
-        if "video" in self.modalities and not (self.tower_weights or self.model):
+        if "video" in self.modalities and not (self.tower_weights or self.model or self.video_encoder):
             raise ValueError(
                 "Video features need a video tower: give --tower_weights (a state dict of torchvision's r2plus1d_18, or "
                 "KINETICS400_V1) or a --model that has one."
             )
         if self.tower_weights and "video" not in self.modalities:
             raise ValueError("--tower_weights is given, but video is not among the --modalities: add it.")
+        for modality, encoder in (("audio", self.audio_encoder), ("video", self.video_encoder)):
+            if encoder and modality not in self.modalities:
+                raise ValueError(
+                    f"--{modality}_encoder is given, but {modality} is not among the --modalities: add it."
+                )
+            if encoder and self.model:
+                raise ValueError(f"--{modality}_encoder and --model are both given: a model has its own, or none.")
+        if self.video_encoder and self.tower_weights:
+            raise ValueError("--video_encoder and --tower_weights are both given: pass one of them.")
         for name in ("max_length", "shard_size"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"--{name} is {getattr(self, name)}; it must be at least 1.")
+
+    def listener(self) -> "EncoderListener | None":
+        """What hears by a pretrained encoder; `None` where sound becomes log-mel frames."""
+        if "audio" not in self.modalities:
+            return None
+        if self.audio_encoder:
+            options = {} if self.max_length is None else {"max_audio_length": self.max_length}
+            model = UmonsModel.from_encoders(audio=self.audio_encoder, **options, **SMALL)
+            return EncoderListener(model, UmonsProcessor.from_encoders(audio=self.audio_encoder, **options))
+        if not self.model or getattr(AutoConfig.from_pretrained(self.model), "audio_encoder", None) is None:
+            return None
+        model = UmonsForSequenceClassification.from_pretrained(self.model)
+        processor = UmonsProcessor.from_pretrained(self.model)
+        processor.max_audio_length = min(self.max_length or model.config.max_audio_length, processor.max_audio_length)
+        return EncoderListener(model, processor)
 
     def feature_extractor(self) -> UmonsFeatureExtractor:
         extractor = UmonsFeatureExtractor.from_pretrained(self.model) if self.model else UmonsFeatureExtractor()
@@ -82,6 +115,9 @@ class ExtractionSettings:
         return extractor
 
     def video_processor(self) -> UmonsVideoProcessor:
+        if self.video_encoder:
+            length = {} if self.max_length is None else {"max_video_length": self.max_length}
+            return UmonsProcessor.from_encoders(video=self.video_encoder, **length).video_processor
         options = {} if self.max_length is None else {"max_clips": self.max_length}
         return (
             UmonsVideoProcessor.from_pretrained(self.model, **options)
@@ -89,12 +125,16 @@ class ExtractionSettings:
             else UmonsVideoProcessor(**options)
         )
 
-    def tower(self) -> UmonsVideoTower:
-        if self.tower_weights:
+    def tower(self) -> UmonsVideoTower | UmonsVideoEncoder:
+        """What makes features of clips."""
+        if self.video_encoder:
+            tower = UmonsModel.from_encoders(video=self.video_encoder, **SMALL).encoders["video"]
+        elif self.tower_weights:
             tower = UmonsVideoTower(UmonsVideoTowerConfig())
             tower.load_torchvision_weights(self.tower_weights)
         else:
-            tower = UmonsForSequenceClassification.from_pretrained(self.model).base_model.video_tower
+            model = UmonsForSequenceClassification.from_pretrained(self.model).base_model
+            tower = dict(model.encoders).get("video", model.video_tower)
             if tower is None:
                 raise ValueError(f"The model {self.model} has no video tower: give --tower_weights too.")
         # In bfloat16 convolutions are fastest with channels last, in float32 (on CPUs) with channels first.
@@ -107,16 +147,56 @@ class ExtractionSettings:
             "input": f"{len(clips.rows)} rows, sha256 {clips.fingerprint()}",
             "shard_size": self.shard_size,
             "modalities": sorted(self.modalities),
-            "feature_extractor": self.feature_extractor().to_dict(),
         }
+        listener = self.listener()
+        record |= {"feature_extractor": self.feature_extractor().to_dict()} if listener is None else listener.record()
         if "video" in self.modalities:
-            weights = Path(self.tower_weights) if self.tower_weights else Path(self.model) / "model.safetensors"
+            weights = Path(self.tower_weights or Path(self.model or "", "model.safetensors"))
             record |= {
                 "video_processor": self.video_processor().to_dict(),
                 "tower": _sha256(weights) if weights.is_file() else str(self.tower_weights or self.model),
+                **({"tower": _digest(self.tower())} if self.video_encoder else {}),
                 "dtype": self.dtype,
             }
         return json.loads(json.dumps(record, default=str))
+
+
+class EncoderListener:
+    """
+    The pretrained encoder of sound of a UMONS model, by itself: what it gives is what the model, given the sound, would
+    make of it first.
+
+    Args:
+        model: has an audio encoder.
+        processor: belongs to it.
+    """
+
+    def __init__(self, model: UmonsPreTrainedModel, processor: UmonsProcessor):
+        self.model, self.processor = model.eval(), processor
+        self.size = model.config.audio_feature_size
+        self.sampling_rate = processor.feature_extractor.sampling_rate
+
+    @torch.inference_mode()
+    def __call__(self, audio: np.ndarray) -> np.ndarray:
+        """(samples,) at `sampling_rate` to (T, size) float32. Raises ValueError where there is nothing to hear."""
+        if not np.any(audio):
+            raise ValueError("the sound is silent throughout")
+        inputs = self.processor(audio=[audio], sampling_rate=self.sampling_rate, return_tensors="pt")
+        heard = self.model.get_audio_features(**inputs.to(self.model.device))
+        steps = int(heard.attention_mask.sum())
+        return heard.pooler_output[0, :steps].float().cpu().numpy()
+
+    def record(self) -> dict[str, Any]:
+        """What the features depend on."""
+        encoder = self.model.base_model.encoders["audio"]
+        return {"audio_encoder": _digest(encoder), "max_audio_length": self.processor.max_audio_length}
+
+
+def _digest(model: torch.nn.Module) -> str:
+    digest = hashlib.sha256()
+    for name, weight in model.state_dict().items():
+        digest.update(name.encode() + weight.cpu().float().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _sha256(path: Path) -> str:
@@ -126,7 +206,7 @@ def _sha256(path: Path) -> str:
 
 class RowExtractor:
     """
-    From a row of a [`ClipTable`] to the columns of `make_features(audio_size)`.
+    From a row of a [`ClipTable`] to the columns of `make_features(audio_size, video_size)`.
 
     Args:
         settings: what to extract.
@@ -136,17 +216,26 @@ class RowExtractor:
     def __init__(self, settings: ExtractionSettings, worker: int = 0):
         self.with_text = "text" in settings.modalities
         self.wants_audio, self.wants_video = "audio" in settings.modalities, "video" in settings.modalities
-        self.feature_extractor = settings.feature_extractor()
-        self.audio_size = self.feature_extractor.frame_size
-        # Twice what the features span, for silence at the beginning is trimmed: no file may fill the memory.
-        self.max_duration = max(WHOLE_S, 2 * self.feature_extractor.max_length * self.feature_extractor.frame_duration)
+        num_gpus = torch.cuda.device_count()
+        self.device = f"cuda:{worker % num_gpus}" if num_gpus else "cpu"
+        self.listener = settings.listener()
+        if self.listener is not None:
+            self.listener.model.to(self.device)
+            self.audio_size, self.sampling_rate = self.listener.size, self.listener.sampling_rate
+            self.max_duration = max(WHOLE_S, self.listener.processor.max_duration)
+        else:
+            extractor = self.feature_extractor = settings.feature_extractor()
+            self.audio_size, self.sampling_rate = extractor.frame_size, extractor.sampling_rate
+            # Twice what the features span, for silence at the beginning is trimmed: no file may fill the memory.
+            self.max_duration = max(WHOLE_S, 2 * extractor.max_length * extractor.frame_duration)
+        self.video_size = UmonsVideoTowerConfig().hidden_size
         if self.wants_video:
-            num_gpus = torch.cuda.device_count()
-            self.device = f"cuda:{worker % num_gpus}" if num_gpus else "cpu"
             cut = self.video_processor = settings.video_processor()
             span = ((cut.max_clips - 1) * cut.clip_stride + cut.clip_length) / cut.frame_rate
             self.max_duration = max(self.max_duration, span)
             self.tower = settings.tower().to(self.device)
+            if isinstance(self.tower, UmonsVideoEncoder):
+                self.video_size = self.tower.model.config.hidden_size
 
     def __call__(self, clips: ClipTable, index: int) -> tuple[dict[str, Any], list[str]]:
         """
@@ -185,7 +274,7 @@ class RowExtractor:
             source,
             start=start,
             end=end,
-            sampling_rate=self.feature_extractor.sampling_rate,
+            sampling_rate=self.sampling_rate,
             audio=self.wants_audio,
             video=self.wants_video,
             max_duration=self.max_duration,
@@ -193,13 +282,14 @@ class RowExtractor:
         )
 
     def _listen(self, audio: np.ndarray) -> np.ndarray:
-        """(samples,) to (T, 80) float32."""
-        rate = self.feature_extractor.sampling_rate
-        return self.feature_extractor([audio], sampling_rate=rate)["input_features"][0]
+        """(samples,) to (T, 80) float32, or (T, size) of an encoder."""
+        if self.listener is not None:
+            return self.listener(audio)
+        return self.feature_extractor([audio], sampling_rate=self.sampling_rate)["input_features"][0]
 
     @torch.inference_mode()
     def _look(self, frames: np.ndarray) -> np.ndarray:
-        """(frames, height, width, 3) uint8 to (clips, 512) float32."""
+        """(frames, height, width, 3) uint8 to (clips, 512) float32, or (clips, size) of an encoder."""
         clips = self.video_processor([frames], return_tensors="pt")["pixel_values_videos"][0]
         return self.tower(clips.to(self.device)).float().cpu().numpy()
 
@@ -251,7 +341,7 @@ class ShardExtractor:
                 problems = [str(error) if is_known else f"{type(error).__name__}: {error}"]
             failures += [(index, self.clips.rows[index]["file"], problem) for problem in problems]
             self.on_row()
-        table = to_table(rows, make_features(self.extract.audio_size))
+        table = to_table(rows, make_features(self.extract.audio_size, self.extract.video_size))
         schema = table.schema.with_metadata({**table.schema.metadata, FAILURES_KEY: json.dumps(failures)})
 
         def write(path: str) -> None:

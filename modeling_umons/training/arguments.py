@@ -60,7 +60,8 @@ class ModelArguments:
         default_factory=lambda: ["umons"],
         metadata={
             "help": "A new model: umons, tfn, mfn, graph_mfn or multilogue_net, or with some of the modalities alone "
-            "umons_text, tfn_text_audio ...; several are trained on the same rows and compared."
+            "umons_text, tfn_text_audio ...; several are trained on the same rows and compared. Beside a umons with pretrained "
+            "encoders: umons_paper, which is without them, and plain_encoder, the text encoder with a linear head alone."
         },
     )
     config_overrides: list[str] = field(
@@ -77,6 +78,31 @@ class ModelArguments:
         default=None,
         metadata={
             "help": "A folder with the preprocessor_config.json that sound is heard by; else as the paper has it."
+        },
+    )
+    text_encoder: str | None = field(
+        default=None,
+        metadata={
+            "help": "UMONS: a pretrained encoder in place of word vectors and LSTM: a folder or Hub id, or the word minilm."
+        },
+    )
+    audio_encoder: str | None = field(
+        default=None,
+        metadata={
+            "help": "UMONS: the pretrained encoder whose features the data has (scripts/extract_features.py); it becomes a "
+            "part of the model, which then takes sound itself, and is not trained."
+        },
+    )
+    video_encoder: str | None = field(default=None, metadata={"help": "UMONS: the same for clips of pictures."})
+    mix_encoder_layers: bool = field(
+        default=False,
+        metadata={"help": "Take a learnt mean of all hidden layers of the text encoder, not the last one."},
+    )
+    freeze_encoders: bool = field(default=False, metadata={"help": "Leave the text encoder as it is."})
+    lora_rank: int = field(
+        default=0,
+        metadata={
+            "help": "Train the text encoder by LoRA of this rank, merged into it at the end; 0 trains all of it."
         },
     )
     standardize_features: bool = field(
@@ -146,7 +172,9 @@ class RunArguments(TrainingArguments):
         default=0, metadata={"help": "Stop after so many epochs without gain, halvings not counted; 0 never does."}
     )
     max_grad_norm: float = field(default=0.0, metadata={"help": "Where to clip gradients; 0 does not."})
-    per_device_train_batch_size: int = field(default=32, metadata={"help": "Batch size, per process."})
+    per_device_train_batch_size: int = field(
+        default=32, metadata={"help": "Rows in a batch, per process; conversations are batched to about as many."}
+    )
     per_device_eval_batch_size: int = field(default=32, metadata={"help": "Batch size in evaluation, per process."})
     num_train_epochs: float = field(default=10, metadata={"help": "Passes over the training rows."})
     eval_strategy: str = field(default="epoch", metadata={"help": "When to evaluate."})
@@ -172,6 +200,19 @@ class RunArguments(TrainingArguments):
     learning_rates: list[str] = field(
         default_factory=list,
         metadata={"help": "Of single ones of several models, in place of --learning_rate: tfn=5e-3 mfn=5e-4."},
+    )
+    epochs: list[str] = field(
+        default_factory=list,
+        metadata={"help": "Of single ones of several models, in place of --num_train_epochs: umons_paper=12."},
+    )
+    encoder_learning_rate: float | None = field(
+        default=None, metadata={"help": "The learning rate of the text encoder, in place of --learning_rate."}
+    )
+    encoder_layer_decay: float = field(
+        default=1.0, metadata={"help": "By what a layer of the encoder has its rate lower than the one above it."}
+    )
+    unfreeze_epoch: int = field(
+        default=0, metadata={"help": "Leave the text encoder as it is until this epoch, counted from 0."}
     )
     seeds: int = field(default=1, metadata={"help": "Train so many models, from --seed on, and report their spread."})
     tune_thresholds: bool = field(
@@ -202,16 +243,21 @@ class RunArguments(TrainingArguments):
 
     def learning_rate_of(self, names: Sequence[str]) -> float:
         """The learning rate of a model that goes by these names, the last of which counts most."""
-        rates = {}
-        for item in self.learning_rates:
-            name, _, rate = item.partition("=")
+        return self._number_of(names, "learning_rates", "its rate, such as tfn=5e-3", self.learning_rate)
+
+    def epochs_of(self, names: Sequence[str]) -> float:
+        """The same of the number of epochs."""
+        return self._number_of(names, "epochs", "how many, such as umons_paper=12", self.num_train_epochs)
+
+    def _number_of(self, names: Sequence[str], option: str, expected: str, default: float) -> float:
+        numbers = {}
+        for item in getattr(self, option):
+            name, _, number = item.partition("=")
             try:
-                rates[name] = float(rate)
+                numbers[name] = float(number)
             except ValueError as error:
-                raise ValueError(
-                    f"--learning_rates {item}: expected a model and its rate, such as tfn=5e-3."
-                ) from error
-        return next((rates[name] for name in reversed(names) if name in rates), self.learning_rate)
+                raise ValueError(f"--{option} {item}: expected a model and {expected}.") from error
+        return next((numbers[name] for name in reversed(names) if name in numbers), default)
 
     def take_push(self, num_models: int) -> FinalPush | None:
         """

@@ -9,6 +9,7 @@ Figures of a split are a dictionary, as `measure` gives it and report.json holds
     rivals              {"tfidf": {metric: value}}; empty where there is none
     notes               sentences on how all this was made, and why something is not there
     sources             {name: the same of its rows}, where the rows are of several sources
+    missing             what `missing.missing_curves` gives, of the split that is shown
 
 and where thresholds of emotions were chosen on validation, on the other splits also `thresholds` {emotion: logit},
 `model_tuned`, `intervals_tuned`, and "tfidf_tuned" among the rivals, which has thresholds of its own.
@@ -36,6 +37,7 @@ from .report_tables import (
     is_of_one_emotion,
     markdown_table,
     plain_text,
+    print_table,
     size_of,
     splits_markdown,
     table_rows,
@@ -280,11 +282,7 @@ def print_results(results: Mapping[str, Figures]) -> None:
         overall = [metric for metric in figures["model"] if not is_of_one_emotion(metric)]
         head, rows = table_rows(figures, overall)
         head[0] = f"{name} ({size_of(figures)})"
-        widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
-        print()
-        for row in [head, *rows]:
-            cells = [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
-            print("  ".join([row[0].ljust(widths[0]), *cells]).rstrip())
+        print_table(head, rows)
 
 
 # --- files

@@ -11,6 +11,7 @@ from ..configuration_umons import EMOTIONS
 from ..data.columns import SENTIMENT_7
 from ..plots import COLORS, NEUTRAL
 from .metrics import sentiment_bins
+from .missing import describe_curves
 from .tasks import Task
 
 
@@ -77,6 +78,15 @@ def write_plots(
             "and the expected calibration error (ECE), the mean distance from the diagonal.",
         ),
     }
+    curves = figures.get("missing") if figures is not None else None
+    if curves is not None:
+        caption = (
+            f"{name} where a share of rows loses a modality at evaluation, drawn by chance among those that have another one; "
+            f"the training has nothing to do with it. {describe_curves(curves)}"
+        )
+        drawings["missing.png"] = (True, lambda: _draw_missing(curves), caption)
+    else:
+        drawings["missing.png"] = (False, None, "")
     plots = []
     for file, (is_wanted, draw, caption) in drawings.items():
         (folder / file).unlink(missing_ok=True)
@@ -213,6 +223,25 @@ def _draw_curve(axis, history: list[dict[str, Any]], name: str, label: str, colo
     points = [(entry["epoch"], entry[name]) for entry in history if name in entry and "epoch" in entry]
     if points:
         axis.plot(*zip(*points, strict=True), color=color, label=label, marker="o" if len(points) < 30 else None, ms=3)
+
+
+def _draw_missing(curves: Mapping[str, Any]):
+    """An axis for each headline figure, a line for each modality that rows lose."""
+    metrics = list(dict.fromkeys(metric for of in curves["without"].values() for metric in of["metrics"]))
+    figure = _figure(3)
+    for axis, metric in zip(figure.subplots(1, 2, squeeze=False)[0], [*metrics, None, None], strict=False):
+        if metric is None:
+            axis.set_visible(False)
+            continue
+        for (modality, of), color in zip(curves["without"].items(), (BLUE, ORANGE, NEUTRAL), strict=False):
+            if metric in of["metrics"]:
+                shares = [100 * share for share in curves["shares"]]
+                axis.plot(shares, of["metrics"][metric], "o-", color=color, ms=4, label=f"without {modality}")
+        better = " (less is better)" if metric == "mae" else ""
+        axis.set(xlabel="rows that lose it, %", xticks=shares)
+        axis.set_title(f"{metric}{better}", loc="left", fontsize=10)
+        axis.legend(frameon=False)
+    return figure
 
 
 def _draw_sentiment(truth: np.ndarray, prediction: np.ndarray, model: Mapping[str, float]):

@@ -177,8 +177,9 @@ def rows_for_all(
         return dataset.select_columns(columns).with_format("arrow")[:]
 
     is_usable = np.ones(len(dataset), dtype=bool)
-    for columns, collator in {tuple(c.modality_columns): c for c in collators}.items():
-        if set(columns) != set(first.modality_columns):
+    # Tokenizers differ in what is a text without words.
+    for collator in {(*c.modality_columns, id(c.tokenizer)): c for c in collators}.values():
+        if collator.modality_columns != first.modality_columns or collator.tokenizer is not first.tokenizer:
             is_usable &= collator.usable_rows(read)
     if lost := int((~is_usable).sum()):
         problems.append(f"{lost} row(s) lack what one of the models reads, and are left out for all")
@@ -284,6 +285,13 @@ def _rename_text(dataset: Dataset, column: str) -> Dataset:
 
 def _listen(dataset: Dataset, feature_extractor, data: DataArguments) -> tuple[Dataset, dict[int, str]]:
     """Adds `audio_features`, null where there is no sound; says of which rows the file cannot be read."""
+
+    if not hasattr(feature_extractor, "frame_size"):
+        raise ValueError(
+            f"The model hears by a pretrained encoder, and reads features of it, but the table has sound files "
+            f"({data.audio_column}) and no column `audio_features`. Make one with scripts/extract_features.py, whose "
+            "--audio_encoder or --model takes the same encoder."
+        )
 
     def hear(row: dict[str, Any], index: int) -> dict[str, Any]:
         value, heard = row[data.audio_column], {"audio_features": None, "problem": None}

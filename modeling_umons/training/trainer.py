@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from datasets import Dataset
 from torch.nn import functional as F
+from torch.utils.data import SequentialSampler
 from transformers import Trainer
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import TrainerState
@@ -25,9 +26,11 @@ from .checkpoints import (
     list_checkpoints,
     remove_checkpoints,
 )
+from .encoders import UnfreezeEncoders, merge_lora, parameter_groups, rest_frozen
 from .losses import TaskLoss, balanced_weights, flatten_conversations
 from .metrics import task_metrics
 from .progress import show_progress
+from .sampling import LengthGroups, row_lengths
 from .schedule import ReloadBestAndHalve, best_checkpoint
 from .tasks import Task
 
@@ -67,10 +70,14 @@ class UmonsTrainer(Trainer):
         _check_metric(args.metric_for_best_model, task, rows["validation"])
         # `Trainer` cannot smooth labels of which several hold, and warns that it does not; `TaskLoss` does.
         label_smoothing, args.label_smoothing_factor = args.label_smoothing_factor, 0.0
+        train_rows = rows_for(collator, rows["train"])
+        # So many rows make a batch, be they one by one or in conversations: as many steps in an epoch for all models.
+        batch_size = args.per_device_train_batch_size * len(train_rows) / max(len(rows["train"]), 1)
+        args.per_device_train_batch_size = max(1, round(batch_size))
         super().__init__(
             model=model,
             args=args,
-            train_dataset=rows_for(collator, rows["train"]),
+            train_dataset=train_rows,
             eval_dataset=rows_for(collator, rows["validation"]),
             data_collator=collator,
             processing_class=processor,
@@ -92,8 +99,35 @@ class UmonsTrainer(Trainer):
             )
         if args.max_halvings or args.patience:
             self.add_callback(ReloadBestAndHalve(args.max_halvings, args.patience))
+        if args.unfreeze_epoch:
+            self.add_callback(UnfreezeEncoders)
         self.add_callback(MarkWholeCheckpoints)
         show_progress(self)
+
+    def create_optimizer(self, model=None) -> torch.optim.Optimizer:
+        model = self.model if model is None else model
+        has_rates = self.args.encoder_learning_rate is not None or self.args.encoder_layer_decay != 1
+        if self.optimizer is None and has_rates:
+            groups = parameter_groups(model, self.args, self.get_decay_parameter_names(model))
+            optimizer, options = self.get_optimizer_cls_and_kwargs(self.args, model)
+            self.optimizer = optimizer(groups, **options)
+        return super().create_optimizer(model)
+
+    def _get_train_sampler(self, train_dataset=None):
+        # `Trainer` finds lengths in dictionaries, and these rows are of Arrow.
+        if self.args.train_sampling_strategy != "group_by_length":
+            return super()._get_train_sampler(train_dataset)
+        if not isinstance(self.train_dataset, ArrowRows):
+            raise ValueError(
+                "--train_sampling_strategy group_by_length is for rows, but the model reads conversations."
+            )
+        collator = self.data_collator
+        lengths = row_lengths(self.train_dataset, collator.modality_columns, collator.max_lengths)
+        batch_size = self.args.train_batch_size * self.args.gradient_accumulation_steps
+        return LengthGroups(batch_size, lengths, self.args.seed)
+
+    def _get_eval_sampler(self, eval_dataset):
+        return SequentialSampler(eval_dataset)  # answers come in the order of the rows, however training draws them
 
     def _make_loss(
         self, task: Task, augmentation: AugmentationArguments, label_smoothing: float, rows: Dataset
@@ -112,6 +146,7 @@ class UmonsTrainer(Trainer):
     ) -> torch.Tensor | tuple[torch.Tensor, Any]:
         share = 1.0
         if model.training:
+            rest_frozen(self.model)
             inputs, others, share = self.augment.mix(self.augment(inputs))
         if self.task_loss is None:
             outputs = model(**inputs)
@@ -136,7 +171,7 @@ class UmonsTrainer(Trainer):
 
     def run(self) -> None:
         """
-        Trains; with `--resume_from_checkpoint last` goes on from the last whole checkpoint, if there is one.
+        Trains, to a model without LoRA's parts; with `--resume_from_checkpoint last` goes on from the last whole checkpoint, if there is one.
 
         Raises:
             OSError: the disk is full or about to be.
@@ -154,6 +189,7 @@ class UmonsTrainer(Trainer):
         if checkpoint is not None:
             logger.info("Going on from %s", checkpoint)
             if self._had_stopped(Path(checkpoint)):
+                merge_lora(self.model)
                 return
         try:
             self.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
@@ -164,6 +200,7 @@ class UmonsTrainer(Trainer):
                 f"A checkpoint could not be written to {output}: {error}. What was saved before is whole: make room, and go "
                 "on with --resume_from_checkpoint last."
             ) from error
+        merge_lora(self.model)
 
     def _had_stopped(self, checkpoint: Path) -> bool:
         """Whether a run ended early with this checkpoint; if so the weights that it kept are loaded, and all is done."""

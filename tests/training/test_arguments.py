@@ -23,6 +23,8 @@ KEPT = (
     "emotion",
     "joint",
     "meld",
+    "minilm_joint",
+    "minilm_sentiment",
     "ravdess",
     "sample",
     "sentiment",

