@@ -14,14 +14,20 @@ What the folder is, it tells by what is in it:
   metric    a metric of `evaluate`: a Space whose name is that of its .py file
   space     an application: app.py, and README.md with `sdk: gradio`
 
-Before anything is sent, the folder is checked: a model must load for one who has the Hub alone, and weights must be
-safetensors. Links are followed. Hidden files, caches and the checkpoints of a run stay here. In the card that is
-uploaded, the examples load the repository; the one in the folder stays as it is.
+Before anything is sent, the folder is checked: a model must load for one who has the Hub alone, weights must be
+safetensors, and no file may hold a token. Hidden files, caches and the checkpoints of a run stay here. In the card that
+is uploaded, the examples load the repository; the one in the folder stays as it is.
 
-All goes in one commit, so the repository is as before until all is there; what it has already is not sent again. When a
-push was interrupted, repeat it. Log in with `hf auth login` first, or set HF_TOKEN.
+Links are followed to Python files wherever they are, and to all else within the folder that the pushed one stands in
+(where that is / or your home, within the pushed folder alone), but to nothing hidden. Where a link leads is shown.
 
-exit status: 0 the repository is as the folder; 1 nothing was pushed; 2 wrong usage
+All goes in one commit, so the repository is as before until all is there (a new one is empty); what it has already is
+not sent again. Of what it has beside, only weights of the model, or Parquet files that the pushed configurations would
+read, are removed; they are listed. When a push was interrupted, repeat it. Files go by plain HTTP, also where hf_xet is
+installed. Log in with `hf auth login` first, or set HF_TOKEN.
+
+exit status: 0 the repository is as the folder; 1 not pushed, or the Hub did not say that it was (then push again);
+2 wrong usage; 130 stopped by Ctrl-C
 """
 
 import argparse
@@ -67,8 +73,13 @@ def main() -> int:
         print(f"{parser.prog}: error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("Stopped; the repository is as it was.", file=sys.stderr)
+        print(
+            "Stopped. The repository is as it was, unless the commit was under way already: push again to be sure.",
+            file=sys.stderr,
+        )
         return 130
+    for name in pushed.removed:
+        print(f"removed: {name}")
     print(f"{pushed.url} is at {pushed.commit}" + ("" if pushed.is_new else ", as it was: there is nothing new"))
     return 0
 

@@ -31,6 +31,7 @@ import yaml
 
 
 USER = "umons"
+CUT_AT = 1000  # bytes of a file, after which nothing more of it comes
 LFS_BYTES = 1 << 20  # files above this size go by LFS, as those with these suffixes do
 LFS_SUFFIXES = (".bin", ".safetensors", ".parquet", ".arrow", ".pt", ".onnx", ".npy")
 REPO = r"(?P<repo>[\w.\-]+/[\w.\-]+)"
@@ -152,11 +153,15 @@ class Handler(BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
     hub: "LocalHub"
+    is_answer_lost = is_file_cut = False
 
     def log_message(self, *arguments: Any) -> None:
         pass
 
     def reply(self, status: int = 200, content: Any = None, headers: dict[str, Any] | None = None) -> None:
+        if self.is_answer_lost:
+            self.connection.shutdown(socket.SHUT_RDWR)
+            raise ConnectionResetError
         body = b"" if content is None else json.dumps(content).encode()
         headers = {"Content-Type": "application/json; charset=utf-8", "Content-Length": len(body), **(headers or {})}
         self.send_response(status)
@@ -187,7 +192,11 @@ class Handler(BaseHTTPRequestHandler):
         self.hub.requests.append((self.command, url.path))
         method = "GET" if self.command == "HEAD" else self.command
         try:
-            if fault := self.hub.next_fault(url.path):
+            fault = self.hub.next_fault(url.path)
+            self.is_answer_lost = fault is not None and fault.how == "lost"
+            is_file = method == "GET" and "/resolve/" in url.path
+            self.is_file_cut = fault is not None and fault.how == "cut" and is_file
+            if fault and not self.is_answer_lost and not self.is_file_cut:
                 return self.break_down(fault)
             for known, pattern, function in ROUTES:
                 if known == method and (match := pattern.fullmatch(url.path)):
@@ -252,6 +261,14 @@ def create_repo(request: Handler) -> None:
         request.store.commit(content, "main", files, "initial commit")
         request.store.save(kind, repo, content)
     request.reply(content=answer)
+
+
+@route("POST", r"/_mend")
+def mend(request: Handler) -> None:
+    """For a client of the tests, in whose middle the Hub gets well."""
+    request.read_body()
+    request.hub.mend()
+    request.reply()
 
 
 @route("DELETE", r"/api/repos/delete")
@@ -467,7 +484,10 @@ def _send_file(request: Handler, path: Path, headers: dict[str, Any]) -> None:
         request.send_header(name, str(value))
     request.end_headers()
     if request.command != "HEAD":
-        request.wfile.write(data[start:end])
+        request.wfile.write(data[start : min(end, CUT_AT) if request.is_file_cut else end])
+        if request.is_file_cut and end > CUT_AT:
+            request.connection.shutdown(socket.SHUT_RDWR)
+            raise ConnectionResetError
 
 
 @dataclass
@@ -502,7 +522,7 @@ class LocalHub:
     def fail(self, pattern: str, how: int | str, times: int | None = None, message: str = "out of order") -> None:
         """
         Lets requests for paths that `pattern` is found in go wrong, all or so many: answered with a status, "cut" in the
-        middle of their body, or "hold": not answered at all, and `is_held` is set.
+        middle of their body (of a file that is read, always at the same place), "lost": done, but not answered, or "hold": not answered at all, and `is_held` is set.
         """
         self.faults.append(Fault(re.compile(pattern), how, times, message))
 

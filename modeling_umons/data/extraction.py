@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import torch
 from tqdm import tqdm
-from transformers import AutoConfig
+from transformers import PreTrainedConfig
 
 from ..configuration_umons import UmonsVideoTowerConfig
 from ..encoders_umons import UmonsVideoEncoder
@@ -102,7 +102,8 @@ class ExtractionSettings:
             options = {} if self.max_length is None else {"max_audio_length": self.max_length}
             model = UmonsModel.from_encoders(audio=self.audio_encoder, **options, **SMALL)
             return EncoderListener(model, UmonsProcessor.from_encoders(audio=self.audio_encoder, **options))
-        if not self.model or getattr(AutoConfig.from_pretrained(self.model), "audio_encoder", None) is None:
+        # A folder may have the settings of extractors alone, and no model.
+        if not self.model or not PreTrainedConfig.get_config_dict(self.model)[0].get("audio_encoder"):
             return None
         model = UmonsForSequenceClassification.from_pretrained(self.model)
         processor = UmonsProcessor.from_pretrained(self.model)

@@ -34,6 +34,40 @@ SYSTEMS = {
     "multilogue_net": "Multilogue-Net",
 }
 
+# The papers of those that are not UMONS', whose own stands in the template.
+PAPERS = {
+    "tfn": """@inproceedings{zadeh-etal-2017-tensor,
+    title = "Tensor Fusion Network for Multimodal Sentiment Analysis",
+    author = "Zadeh, Amir and Chen, Minghai and Poria, Soujanya and Cambria, Erik and Morency, Louis-Philippe",
+    booktitle = "Proceedings of the 2017 Conference on Empirical Methods in Natural Language Processing",
+    year = "2017",
+    publisher = "Association for Computational Linguistics",
+    doi = "10.18653/v1/D17-1115",
+}""",
+    "mfn": """@inproceedings{zadeh-etal-2018-memory,
+    title = "Memory Fusion Network for Multi-view Sequential Learning",
+    author = "Zadeh, Amir and Liang, Paul Pu and Mazumder, Navonil and Poria, Soujanya and Cambria, Erik and Morency, Louis-Philippe",
+    booktitle = "Proceedings of the Thirty-Second AAAI Conference on Artificial Intelligence",
+    year = "2018",
+}""",
+    "graph_mfn": """@inproceedings{zadeh-etal-2018-multimodal,
+    title = "Multimodal Language Analysis in the Wild: {CMU}-{MOSEI} Dataset and Interpretable Dynamic Fusion Graph",
+    author = "Zadeh, AmirAli Bagher and Liang, Paul Pu and Poria, Soujanya and Cambria, Erik and Morency, Louis-Philippe",
+    booktitle = "Proceedings of the 56th Annual Meeting of the Association for Computational Linguistics (Volume 1: Long Papers)",
+    year = "2018",
+    publisher = "Association for Computational Linguistics",
+    doi = "10.18653/v1/P18-1208",
+}""",
+    "multilogue_net": """@inproceedings{shenoy-sardana-2020-multilogue,
+    title = "Multilogue-Net: A Context-Aware {RNN} for Multi-modal Emotion Detection and Sentiment Analysis in Conversation",
+    author = "Shenoy, Aman and Sardana, Ashish",
+    booktitle = "Second Grand-Challenge and Workshop on Multimodal Language (Challenge-HML)",
+    year = "2020",
+    publisher = "Association for Computational Linguistics",
+    doi = "10.18653/v1/2020.challengehml-1.3",
+}""",
+}
+
 
 def write_model_card(
     output: Path,
@@ -92,6 +126,9 @@ def write_model_card(
         recipe="\n".join(f"- {name}: {_plain(value)}" for name, value in recipe.items()),
         results="\n\n".join(splits_markdown(results, "###")) or "Not evaluated.",
     )
+    if paper := PAPERS.get(config.model_type):
+        heading, above = "## Citation\n", card.text.partition("## Citation\n")[0]
+        card.text = f"{above}{heading}\n```bibtex\n{paper}\n```\n"
     card.save(output / "README.md")
 
 

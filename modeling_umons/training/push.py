@@ -1,7 +1,7 @@
 """Pushing a finished folder to the Hub, in one commit: a model, a prepared data set, a metric of `evaluate`, or a Space.
 
-What is there already is not uploaded again. Until the commit, which is one request, the repository is as it was: a push
-that was interrupted is simply repeated.
+What is there already is not uploaded again. Until the commit, which is one request, the repository is as it was (a new
+one is empty): a push that was interrupted is simply repeated.
 """
 
 import os
@@ -30,22 +30,37 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import httpx, validate_repo_id
 from huggingface_hub.utils._http import default_client_factory
 
-from .push_checks import README, Files, check, collect_files, find_type, read_metadata
+from .push_checks import (
+    README,
+    Files,
+    check,
+    collect_files,
+    expect,
+    find_type,
+    is_under,
+    matches,
+    read_metadata,
+    refuse_tokens,
+    replaced_patterns,
+)
 
 
 REPO_TYPES = {"model": "model", "dataset": "dataset", "metric": "space", "space": "space"}
-# What a later push of the same kind replaces: a shard that stayed behind would be loaded with the new ones.
-REPLACED = {"model": (".safetensors", ".safetensors.index.json"), "dataset": (".parquet",), "metric": (), "space": ()}
+# Where our cards load what they describe; in front of the name that it has here.
+EXAMPLES = {
+    "model": r"\bpipeline\([^()]*\bmodel=",
+    "dataset": r"\bload_dataset\(",
+    "metric": r"\bevaluate\.load\(",
+}
 TIMEOUT = 60.0  # seconds without a sign of life; `huggingface_hub` itself would wait for ever
 ATTEMPTS = 3  # of the whole; `huggingface_hub` repeats single uploads, too
 WAIT = 2.0  # seconds before the second attempt, twice that before the third
-LARGEST_SEARCHED = 16 << 20  # bytes of a file that is searched for a token
-ANY_TOKEN = re.compile(r"\bhf_\w{20,}")
+ANY_TOKEN = re.compile(r"hf_\w{20,}")
 DEFAULT_REVISION = "main"
 
 
 class PushError(OSError):
-    """Nothing was pushed, and why. It never holds a token."""
+    """It was not pushed, or the Hub did not say that it was; and why. It never holds a token."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +74,8 @@ class Plan:
         files: path in the repository -> a file here, or contents.
         left_out: names of what is not uploaded.
         warnings: sentences.
+        replaced: patterns of what must not stay in the repository where it is not in `files`.
+        sdk: what a Space runs by.
     """
 
     kind: str
@@ -66,6 +83,8 @@ class Plan:
     files: dict[str, Path | bytes]
     left_out: list[str]
     warnings: list[str]
+    replaced: list[str] = field(default_factory=list)
+    sdk: str | None = None
 
     @property
     def repo_type(self) -> str:
@@ -85,10 +104,12 @@ class Plan:
         lines = [f"{self.kind} -> {self.repo_type} repository {self.repo_id}"]
         for name, size in sizes.items():
             source = self.files[name]
-            target = f" -> {source.resolve()}" if isinstance(source, Path) and source.is_symlink() else ""
-            lines.append(f"{size:>14,}  {name}{target}")
+            is_linked = isinstance(source, Path) and not is_under(source, name)
+            lines.append(f"{size:>14,}  {name}" + (f" -> {source.resolve()}" if is_linked else ""))
         lines.append(f"{sum(sizes.values()):>14,}  bytes in {len(sizes)} files")
         lines += [f"left out: {', '.join(self.left_out)}"] if self.left_out else []
+        if replaced := [pattern for pattern in self.replaced if pattern not in self.files]:
+            lines.append(f"removed there, where not in this list: {', '.join(replaced)}")
         return "\n".join([*lines, *(f"warning: {warning}" for warning in self.warnings)])
 
 
@@ -101,14 +122,22 @@ class Pushed:
         url: the repository's page.
         commit: the commit that the branch is at.
         is_new: whether this push made it; it is false where everything was there already.
+        removed: what the repository has no longer.
     """
 
     url: str
     commit: str
     is_new: bool
+    removed: list[str] = field(default_factory=list)
 
 
-def make_plan(folder: str | Path, repo_id: str, kind: str | None = None, endpoint: str | Path | None = None) -> Plan:
+def make_plan(
+    folder: str | Path,
+    repo_id: str,
+    kind: str | None = None,
+    endpoint: str | Path | None = None,
+    token: str | None = None,
+) -> Plan:
     """
     What a push of `folder` uploads, without any network.
 
@@ -117,10 +146,11 @@ def make_plan(folder: str | Path, repo_id: str, kind: str | None = None, endpoin
         repo_id: the repository, as user/name.
         kind: "model", "dataset", "metric" or "space"; found out by default.
         endpoint: a folder with the handler of an inference endpoint, whose files go to the model's repository too.
+        token: what must not be in a file, beside all that looks like a token of the Hub; that of the user by default.
 
     Raises:
         ValueError: the name of the repository, or the options, cannot be.
-        OSError: the folder is not whole, or would not load for others.
+        OSError: the folder is not whole, would not load for others, or holds what is not for others.
     """
     folder = Path(folder)
     check_repo_id(repo_id)
@@ -128,14 +158,16 @@ def make_plan(folder: str | Path, repo_id: str, kind: str | None = None, endpoin
     if not folder.is_dir():
         raise OSError(f"{folder} is no folder.")
     files, left_out = collect_files(folder)
-    warnings = check(kind, folder, files, repo_id)
+    metadata = read_metadata(folder / README)
+    warnings = check(kind, folder, files, metadata, repo_id)
     if endpoint is not None:
         if kind != "model":
             raise ValueError(f"--endpoint is for models; {folder} is a {kind}.")
         files |= _endpoint_files(Path(endpoint), files)
-    readme = fill_in_repo_id(files[README].read_text(encoding="utf-8"), folder, repo_id)
-    contents = {README: readme.encode("utf-8")}
-    return Plan(kind, repo_id, {name: contents.get(name, path) for name, path in files.items()}, left_out, warnings)
+    refuse_tokens(files, (token or get_token() or "").strip())
+    readme = fill_in_repo_id(files[README].read_text(encoding="utf-8"), kind, _names(folder, metadata), repo_id)
+    contents = {name: readme.encode("utf-8") if name == README else path for name, path in files.items()}
+    return Plan(kind, repo_id, contents, left_out, warnings, replaced_patterns(kind, metadata), metadata.get("sdk"))
 
 
 def check_repo_id(repo_id: str) -> None:
@@ -161,15 +193,28 @@ def _endpoint_files(endpoint: Path, model_files: Files) -> dict[str, Path]:
     return files
 
 
-def fill_in_repo_id(card: str, folder: Path, repo_id: str) -> str:
-    """The card with the repository's name where its examples load the folder by the name that it has here."""
+def _names(folder: Path, metadata: dict) -> set[str]:
+    """What the card can call the thing: by the folder that it is in, or was trained in."""
+    what = f"{folder / README}: `model-index`"
+    models = [expect(dict, model, what).get("name") for model in expect(list, metadata.get("model-index") or [], what)]
+    folder = folder.resolve()
+    return {folder.name, f"{folder.parent.name}/{folder.name}", *(name for name in models if isinstance(name, str))}
+
+
+def fill_in_repo_id(card: str, kind: str, names: set[str], repo_id: str) -> str:
+    """The card with the repository's name where its examples load the thing by a name that it has here."""
+    if kind not in EXAMPLES:
+        return card
     heading = re.search(r"^# (.+)$", card, re.MULTILINE)
-    models = [model.get("name") for model in read_metadata(folder / README).get("model-index") or () if model]
-    names = {folder.resolve().name, f"{folder.resolve().parent.name}/{folder.resolve().name}", *models}
-    names |= {heading[1].strip()} if heading else set()
-    known = "|".join(re.escape(name) for name in names if name)
+    names = {name for name in names | ({heading[1].strip()} if heading else set()) if name}
+    known = "|".join(map(re.escape, names))
+    call = re.compile(rf"""({EXAMPLES[kind]}\s*)(["'])(?:{known})\2""")
+    # In blocks of code alone.
     return re.sub(
-        rf'(\bmodel=|\bfrom_pretrained\(|\bload\(|\bload_dataset\()(\s*)"(?:{known})"', rf'\1\2"{repo_id}"', card
+        r"^```.*?^```",
+        lambda block: call.sub(rf"\1\g<2>{repo_id}\2", block[0]),
+        card,
+        flags=re.MULTILINE | re.DOTALL,
     )
 
 
@@ -191,16 +236,19 @@ def push(
         token: by default that of `hf auth login` or of the variable HF_TOKEN.
 
     Raises:
-        PushError: nothing was pushed.
+        PushError: it was not pushed, or the Hub did not say that it was.
     """
     token = find_token(token)
-    _refuse_tokens(plan, token)
     revision = revision or DEFAULT_REVISION
     message = commit_message or f"Upload {plan.kind}"
+    api, before = HfApi(token=token), None
     with hub_errors(plan.repo_id, token):
         for attempt in range(1, ATTEMPTS + 1):
             try:
-                return _push_once(HfApi(token=token), plan, private, revision, message)
+                now = _find_or_create(api, plan, private, revision)
+                # A commit whose answer was lost on the way is found by the next attempt, and is of this push.
+                before = before or now
+                return _commit(api, plan, before, now, revision, message)
             except Exception as error:
                 if attempt == ATTEMPTS or not _may_pass(_cause(error)):
                     raise
@@ -209,69 +257,66 @@ def push(
 
 
 def find_token(token: str | None = None) -> str:
-    """The token, or that of the user. Raises PushError where there is none."""
-    token = token or get_token()
-    if token is None:
+    """The token, or that of the user. Raises PushError where there is none, or where it cannot be one."""
+    token = (token or get_token() or "").strip()
+    if not token:
         raise PushError(
             "There is no token to push with: run `hf auth login`, or set HF_TOKEN, with a token that may write "
             "(huggingface.co/settings/tokens)."
         )
+    if not re.fullmatch(r"[!-~]+", token):
+        raise PushError(
+            "The token holds spaces, or other characters that no token has: copy it anew from "
+            "huggingface.co/settings/tokens."
+        )
     return token
 
 
-def _refuse_tokens(plan: Plan, token: str) -> None:
-    for name, source in plan.files.items():
-        if isinstance(source, bytes) or source.stat().st_size <= LARGEST_SEARCHED:
-            content = source if isinstance(source, bytes) else source.read_bytes()
-            if token.encode() in content:
-                raise PushError(f"{name} holds your token, which all would see: take it out, and make a new token.")
+def _commit(api: HfApi, plan: Plan, before, now, revision: str, message: str) -> Pushed:
+    """Commits what the repository, as it is now, has not; what is told is against how it was before."""
+
+    def old(info) -> list[str]:
+        names = {file.rfilename for file in info.siblings or ()} - set(plan.files)
+        return sorted(name for name in names if matches(name, plan.replaced))
+
+    additions = [CommitOperationAdd(name, source) for name, source in plan.files.items()]
+    deletions = [CommitOperationDelete(name, is_folder=False) for name in old(now)]
+    # With the parent named, a commit that someone else makes meanwhile is not undone by this one.
+    commit = api.create_commit(
+        repo_id=plan.repo_id,
+        repo_type=plan.repo_type,
+        operations=[*additions, *deletions],
+        commit_message=message,
+        revision=revision,
+        parent_commit=now.sha,
+    )
+    kind = "" if plan.repo_type == "model" else f"{plan.repo_type}s/"
+    url = f"{api.endpoint}/{kind}{plan.repo_id}"
+    url = url if revision == DEFAULT_REVISION else f"{url}/tree/{revision}"
+    return Pushed(url, commit.oid, commit.oid != before.sha, old(before))
 
 
-def _push_once(api: HfApi, plan: Plan, private: bool, revision: str, message: str) -> Pushed:
+def _find_or_create(api: HfApi, plan: Plan, private: bool, revision: str):
+    """What is at the branch, which is made where it is missing."""
     repo = {"repo_id": plan.repo_id, "repo_type": plan.repo_type}
-    info = _find_or_create(api, plan, private, revision)
+    try:
+        info = api.repo_info(**repo)
+    except RepositoryNotFoundError as error:
+        if error.response.status_code != 404:
+            raise
+        api.create_repo(**repo, private=private or None, space_sdk=plan.sdk, exist_ok=True)
+        info = api.repo_info(**repo)
     if private and not info.private:
         raise PushError(
             f"{plan.repo_id} exists and is public: make it private in its settings, or push without --private."
         )
-    there = {file.rfilename for file in info.siblings or ()}
-    old = sorted(name for name in there - set(plan.files) if name.endswith(REPLACED[plan.kind] or ("\0",)))
-    additions = [CommitOperationAdd(name, source) for name, source in plan.files.items()]
-    deletions = [CommitOperationDelete(name, is_folder=False) for name in old]
-    # With the parent named, a commit that someone else makes meanwhile is not undone by this one.
-    commit = api.create_commit(
-        **repo, operations=[*additions, *deletions], commit_message=message, revision=revision, parent_commit=info.sha
-    )
-    kind = "" if plan.repo_type == "model" else f"{plan.repo_type}s/"
-    url = f"{api.endpoint}/{kind}{plan.repo_id}"
-    return Pushed(
-        url if revision == DEFAULT_REVISION else f"{url}/tree/{revision}", commit.oid, commit.oid != info.sha
-    )
-
-
-def _find_or_create(api: HfApi, plan: Plan, private: bool, revision: str):
-    """What is at the branch."""
-    repo = {"repo_id": plan.repo_id, "repo_type": plan.repo_type}
+    if revision == DEFAULT_REVISION:
+        return info
     try:
         return api.repo_info(**repo, revision=revision)
     except RevisionNotFoundError:
-        if api.repo_info(**repo).private < private:
-            return api.repo_info(**repo)  # to be refused, without a new branch
         api.create_branch(**repo, branch=revision, exist_ok=True)
-    except RepositoryNotFoundError as error:
-        if error.response.status_code != 404:
-            raise
-        sdk = read_sdk(plan) if plan.repo_type == "space" else None
-        api.create_repo(**repo, private=private or None, space_sdk=sdk, exist_ok=True)
-        if revision != DEFAULT_REVISION:
-            api.create_branch(**repo, branch=revision, exist_ok=True)
-    return api.repo_info(**repo, revision=revision)
-
-
-def read_sdk(plan: Plan) -> str:
-    """What the card of a Space says that it runs by."""
-    match = re.search(r"^sdk:\s*(\w+)", plan.files[README].decode("utf-8"), re.MULTILINE)
-    return match[1]
+        return api.repo_info(**repo, revision=revision)
 
 
 # --- what can go wrong on the way
@@ -279,7 +324,10 @@ def read_sdk(plan: Plan) -> str:
 
 @contextmanager
 def hub_errors(repo_id: str, token: str) -> Iterator[None]:
-    """Within, the Hub has to show a sign of life in `TIMEOUT` seconds; and what goes wrong is a `PushError` in words."""
+    """
+    Within, the Hub has to show a sign of life in `TIMEOUT` seconds; and what goes wrong is a `PushError` in words.
+    Files go by plain HTTP: what `hf_xet` sends knows neither this limit nor our attempts.
+    """
 
     def client_factory() -> httpx.Client:
         client = default_client_factory()
@@ -287,6 +335,7 @@ def hub_errors(repo_id: str, token: str) -> Iterator[None]:
         return client
 
     set_client_factory(client_factory)
+    is_xet_disabled, constants.HF_HUB_DISABLE_XET = constants.HF_HUB_DISABLE_XET, True
     try:
         yield
     except PushError:
@@ -295,6 +344,7 @@ def hub_errors(repo_id: str, token: str) -> Iterator[None]:
         # Without the chain of errors: it tells of requests, whose headers hold the token.
         raise PushError(redact(_explain(_cause(error), repo_id), token)) from None
     finally:
+        constants.HF_HUB_DISABLE_XET = is_xet_disabled
         set_client_factory(default_client_factory)
 
 
@@ -391,7 +441,8 @@ class FinalPush:
     def __call__(self, folder: str | os.PathLike) -> Pushed:
         """Pushes a finished model. Raises PushError, which says how to repeat the push."""
         try:
-            return push(make_plan(folder, self.repo_id, "model"), self.private, self.revision, token=self.token)
+            plan = make_plan(folder, self.repo_id, "model", token=self.token)
+            return push(plan, self.private, self.revision, token=self.token)
         except (OSError, ValueError) as error:
             options = ["--private"] * self.private + [f"--revision {self.revision}"] * bool(self.revision)
             command = " ".join([f"python scripts/push_to_hub.py {folder} --repo_id {self.repo_id}", *options])

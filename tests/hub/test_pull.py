@@ -26,6 +26,7 @@ from modeling_umons.training.push import make_plan, push
 
 DEADLINE = 240  # seconds
 TASK = "multimodal-emotion-recognition"
+SICK_REPOS = ("says-401", "says-500", "is-cut")
 INPUTS = {"text": ["so very glad", "this is awful"]}
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
 
@@ -96,6 +97,18 @@ found["no code"] = logits("umons/no-code")
 found["module"] = type(AutoModelForSequenceClassification.from_pretrained("umons/mini")).__module__
 metric = evaluate.load("umons/metrics", "sentiment")
 found["metric"] = metric.compute(predictions=[0.4, -1.2], references=[1.0, -0.5])["acc2_has0"]
+"""
+# Of a Hub that gets well later; nobody waits before asking again.
+SICK = """
+import time
+from urllib.request import Request, urlopen
+
+time.sleep = lambda seconds: None
+for name in sys.argv[2:]:
+    found[name] = error(logits, f"umons/{name}")
+urlopen(Request(sys.argv[1] + "/_mend", method="POST")).read()
+for name in sys.argv[2:]:
+    found[f"{name} later"] = logits(f"umons/{name}")
 """
 END = "\njson.dump(found, sys.stdout)\n"
 
@@ -182,6 +195,8 @@ def fill(hub, root, base):
     save(base / "labels", UmonsForSequenceClassification(config), processor)
     push(make_plan(base / "labels", "umons/labels"))
     push(make_plan(base / "labels", "umons/hidden"), private=True)
+    for name in SICK_REPOS:
+        push(make_plan(base / "labels", f"umons/{name}"))
 
     # One who did not use the command: no code.
     bare = base / "bare"
@@ -247,3 +262,16 @@ def test_with_the_package_no_code_is_trusted(shelf, root, tmp_path):
     assert found["no code"] == local_logits(base / "labels")
     assert found["metric"] == 1.0
     assert not list((tmp_path / "home" / "modules" / "transformers_modules").glob("umons*"))
+
+
+def test_a_hub_that_is_sick_and_gets_well(shelf, tmp_path):
+    """An error each time, that says what it was; and nothing of it stays that would spoil the next try."""
+    hub, base = shelf
+    hub.fail(r"/says-401/", 401, message="Invalid credentials")
+    hub.fail(r"/says-500/", 500)
+    hub.fail(r"/is-cut/resolve/.*safetensors", "cut")
+    found = ask(hub, tmp_path, INSTALLED, SICK, words=[hub.endpoint, *SICK_REPOS])
+    assert "umons/says-401" in found["says-401"]
+    assert found["says-500"].startswith(f"OSError: We couldn't connect to '{hub.endpoint}'")
+    assert found["is-cut"].split(":")[0] in ("RemoteProtocolError", "OSError", "ReadError")
+    assert [found[f"{name} later"] for name in SICK_REPOS] == [local_logits(base / "labels")] * 3

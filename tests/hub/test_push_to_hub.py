@@ -14,9 +14,11 @@ import huggingface_hub
 import pytest
 from huggingface_hub import RepoCard
 from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
+from huggingface_hub.utils._runtime import is_xet_available
 
 from modeling_umons.data import MoseiBuilder, prepare_dataset
 from modeling_umons.training import push as push_module
+from modeling_umons.training import push_checks
 from modeling_umons.training.push import PushError, make_plan, push
 
 
@@ -77,7 +79,7 @@ def space(root, tmp_path):
     """A Gradio Space, with links to a file and to a folder of code."""
     folder = tmp_path / "space"
     folder.mkdir()
-    (folder / "README.md").write_text("---\nsdk: gradio\nlicense: mit\n---\n\n# Try it\n")
+    (folder / "README.md").write_text('---\n"sdk": "gradio"\nlicense: mit\n---\n\n# Try it\n')
     (folder / "app.py").write_text("import gradio\n")
     (folder / "media.py").symlink_to(root / "modeling_umons" / "media.py")
     (tmp_path / "code").mkdir()
@@ -150,7 +152,10 @@ def test_dry_run_shows_all_and_asks_nobody(hub, model, script, monkeypatch):
     assert hub.requests == []
     assert "model repository umons/mini" in said
     assert f"{(model / 'model.safetensors').stat().st_size:,}  model.safetensors\n" in said
-    assert "bytes in 25 files" in said
+    assert f"bytes in {sum(path.is_file() for path in model.rglob('*')) - 5} files" in said
+    assert (
+        "removed there, where not in this list: model.safetensors.index.json, model-?????-of-?????.safetensors" in said
+    )
     assert "left out: .cache, __pycache__, checkpoint-7, report/.x.part, training_args.bin" in said
     assert "warning" not in said
 
@@ -206,46 +211,48 @@ def test_branches_and_privacy(hub, model):
     assert set(hub.head("model", "umons/hidden")[1]) == set(hub.head("model", "umons/hidden", "first")[1])
 
 
-def test_old_shards_do_not_stay(hub, dataset, model, tmp_path):
+def test_old_shards_do_not_stay_and_what_others_put_there_does(hub, dataset, model, script, tmp_path):
+    """Names that only look like ours are left alone, whatever folder they are in."""
+    api = huggingface_hub.HfApi(endpoint=hub.endpoint, token=TOKEN)
+
+    def put(kind, repo, *names):
+        operations = [huggingface_hub.CommitOperationAdd(name, b"theirs") for name in names]
+        api.create_commit(repo, operations, commit_message="Theirs", repo_type=kind)
+
+    push(make_plan(model, "umons/mini"))
+    theirs = {"onnx/adapter.safetensors", "onnx/model.safetensors", "adapter_model.safetensors"}
+    put("model", "umons/mini", *theirs, "model-00001-of-00002.safetensors", "model.safetensors.index.json")
+    status, said = script(model, "--repo_id", "umons/mini")
+    assert status == 0
+    there = {name for name in hub.head("model", "umons/mini")[1] if "safetensors" in name}
+    assert there == {*theirs, "model.safetensors"}
+    assert "removed: model-00001-of-00002.safetensors\nremoved: model.safetensors.index.json\n" in said
+
     push(make_plan(dataset, "umons/mosei"))
+    theirs = {"other/train-00000-of-00001.parquet", "data/faces-0.parquet", "data/train-x/a.parquet"}
+    put("dataset", "umons/mosei", *theirs)
     other = tmp_path / "other"
     shutil.copytree(dataset, other)
     (other / "data" / "train-00000-of-00001.parquet").rename(other / "data" / "train-00000-of-00002.parquet")
-    push(make_plan(other, "umons/mosei"))
-    assert [name for name in hub.head("dataset", "umons/mosei")[1] if "train-" in name] == [
-        "data/train-00000-of-00002.parquet"
-    ]
+    assert push(make_plan(other, "umons/mosei")).removed == ["data/train-00000-of-00001.parquet"]
+    there = {name for name in hub.head("dataset", "umons/mosei")[1] if name.endswith(".parquet")}
+    assert there == {str(path.relative_to(other)) for path in other.rglob("*.parquet")} | theirs
 
 
 @pytest.mark.parametrize(
-    ("spoil", "words"),
+    ("pattern", "replaced"),
     [
-        (lambda f: (f / "media.py").unlink(), r"has no media\.py, but \w+\.py imports it"),
-        (lambda f: (f / "pipeline_umons.py").unlink(), r"no pipeline_umons\.py, but config\.json names"),
-        (lambda f: (f / "modeling_umons.py").write_text("x ="), "is no Python"),
-        (lambda f: (f / "modeling_umons.py").write_text("x = 1"), "has no class UmonsModel"),
-        (lambda f: (f / "model.safetensors").unlink(), r"has no model\.safetensors"),
-        (lambda f: (f / "model.safetensors").write_bytes(b"\xff" * 9), "no safetensors file, or is cut short"),
-        (lambda f: cut((f / "model.safetensors"), 1000), "is cut short"),
-        (lambda f: (f / "model.safetensors").rename(f / "pytorch_model.bin"), r"pytorch_model\.bin is a pickle"),
-        (lambda f: (f / "model-00001-of-00002.safetensors").write_bytes(b""), "is no part of these weights"),
-        (lambda f: (f / "tokenizer.json").unlink(), r"has no tokenizer\.json"),
-        (lambda f: [f.joinpath(n).unlink() for n in ("processor_config.json", "preprocessor_config.json")],
-         r"has no processor_config\.json"),
-        (lambda f: (f / "config.json").write_text('{"model_type": "umons"}'), "names no code"),
-        (lambda f: (f / "config.json").write_text("{"), "is no JSON"),
-        (lambda f: (f / "README.md").unlink(), r"has no README\.md"),
-        (lambda f: (f / "README.md").write_text("---\na: [\n---\n"), "no YAML mapping"),
-        (lambda f: (f / "lost.py").symlink_to("nowhere"), "a link to nowhere, where there is no file"),
-        (lambda f: (f / "loop").symlink_to(f), "a link to a folder that it is in"),
+        ("./data/train-*", ["data/train-*.parquet"]),
+        ("https://example.org/train.parquet", []),
+        ("data/**", ["data/**/*.parquet"]),
     ],
-    ids=["import", "pipeline", "python", "class", "weights", "header", "cut", "pickle", "stray", "tokenizer", "processor",
-         "code", "json", "card", "yaml", "link", "loop"],
-)  # fmt: skip
-def test_a_model_that_is_not_whole(model, spoil, words):
-    spoil(model)
-    with pytest.raises(OSError, match=words):
-        make_plan(model, "umons/mini")
+)
+def test_cards_that_are_as_the_hub_has_them(hub, dataset, tmp_path, pattern, replaced):
+    shutil.copytree(dataset / "data", tmp_path / "mosei" / "data")
+    (tmp_path / "mosei" / "README.md").write_text(f"---\nlicense: mit\nconfigs: [{{data_files: '{pattern}'}}]\n---\n")
+    plan = make_plan(tmp_path / "mosei", "umons/mosei")
+    assert (plan.warnings, plan.replaced) == ([], replaced)
+    assert push(plan).is_new
 
 
 def cut(path, by):
@@ -356,12 +363,64 @@ def test_no_hub_no_token_no_network(hub, model, monkeypatch):
         push(plan)
 
 
-def test_a_folder_with_the_token_in_it(hub, model):
-    (model / "notes.txt").write_text(f"my token is {TOKEN}")
-    with pytest.raises(PushError, match=r"notes\.txt holds your token") as refused:
-        push(make_plan(model, "umons/mini"))
-    assert TOKEN not in str(refused.value)
+@pytest.mark.parametrize(
+    "token", [TOKEN, "hf_" + "ofSomebodyElse" * 2, "of-another-kind"], ids=["own", "other", "odd"]
+)
+def test_a_folder_with_a_token_in_it(hub, model, script, monkeypatch, token):
+    """Wherever it stands, and in a dry run too."""
+    monkeypatch.setattr(push_checks, "CHUNK", 1 << 10)
+    if not token.startswith("hf_"):
+        monkeypatch.setenv("HF_TOKEN", token)
+    (model / "notes.txt").write_text("hf_a_name_in_some_code_and_no_token" + "x" * 1000 + token)
+    for options in ([], ["--dry_run"]):
+        status, said = script(model, "--repo_id", "umons/mini", *options)
+        assert status == 1
+        assert "notes.txt holds a token" in said
+        assert token not in said
     assert hub.requests == []
+
+
+def test_tokens_that_cannot_be(hub, model):
+    plan = make_plan(model, "umons/mini")
+    for token in (f"{TOKEN}\nX: y", f"{TOKEN[:20]} {TOKEN[20:]}", f"{TOKEN}\0", f"{TOKEN}é"):
+        with pytest.raises(PushError, match="characters that no token has") as refused:
+            push(plan, token=token)
+        assert TOKEN[:10] not in str(refused.value)
+    assert hub.requests == []
+    hub.fail(r".", 418, message=f"teapot of {TOKEN}")
+    with pytest.raises(PushError, match="teapot of hf_") as refused:
+        push(plan, token=f" {TOKEN}\n")
+    assert TOKEN not in str(refused.value)
+
+
+def test_large_files_go_the_way_that_is_tried_here(hub, model, monkeypatch):
+    """By HTTP, although hf_xet is installed and wanted, and would be asked for at another address."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", False)
+    assert is_xet_available()
+    assert push(make_plan(model, "umons/mini")).is_new
+    assert uploads(hub) > 0
+    assert not [path for _, path in hub.requests if "xet" in path]
+    assert is_xet_available()
+
+
+def test_a_commit_whose_answer_is_lost(hub, model):
+    before = push(make_plan(model, "umons/mini")).commit
+    change_weights(model)
+    hub.fail(r"/commit/", "lost", times=1)
+    pushed = push(make_plan(model, "umons/mini"))
+    assert pushed.is_new
+    assert pushed.commit == hub.head("model", "umons/mini")[0] != before
+    assert len(hub.store.load("model", "umons/mini")["commits"]) == 3  # and not another one
+
+
+def test_ctrl_c_promises_nothing(hub, model, script, monkeypatch):
+    def stop(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "create_commit", stop)
+    status, said = script(model, "--repo_id", "umons/mini")
+    assert status == 130
+    assert "unless the commit was under way" in said
 
 
 def test_killed_in_the_middle(hub, model, root, tmp_path):

@@ -29,7 +29,7 @@ from selenium.webdriver.support.ui import WebDriverWait  # noqa: E402
 CHROMIUM, CHROMEDRIVER = (shutil.which(name) for name in ("chromium", "chromedriver"))
 FLAGS = [
     "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync", "--window-size=1280,1100",
+    "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream", "--disable-background-networking", "--disable-component-update", "--disable-sync", "--window-size=1280,1100",
 ]  # fmt: skip
 WORDS = "We laughed the whole way home, it was a wonderful evening."
 EMOTIONS = {"happy", "sad", "anger", "surprise", "disgust", "fear"}
@@ -303,6 +303,34 @@ def test_words_are_transcribed(page, root):
     page.wait.until(lambda driver: page.find("#words textarea").get_property("value") == "a")
 
 
+def test_a_microphone(page):
+    """Chromium's own: it beeps."""
+    page.all("button[role=tab]")[1].click()
+    page.click("#sound button[aria-label='Record audio']")
+    page.click("#sound .record-button")
+    page.wait.until(lambda driver: "0:02" in page.find("#sound").text)  # it beeps once a second
+    page.click("#sound .stop-button")
+    page.find("#sound .waveform-container, #sound #waveform")
+    page.click("#analyse")
+    assert {label for label, _ in page.results()} == EMOTIONS
+    page.find("#result .spectrogram")
+    assert "This is from the sound." in page.find("#result").text
+
+
+def test_a_camera(page):
+    page.click("#clip button[aria-label='Capture from camera']")
+    page.click("#clip [title='grant webcam access'] button")
+    page.click("#clip button[aria-label='start recording']")
+    clock = "return document.querySelector('#clip video').currentTime"
+    begun = page.run(clock)
+    page.wait.until(lambda driver: page.run(clock) > begun + 2)
+    page.click("#clip .capture-button")  # it says "Stop" now
+    page.find("#clip [aria-label=Clear]")
+    page.click("#analyse")
+    assert {label for label, _ in page.results()} == EMOTIONS
+    assert "This is from the sound." in page.find("#result").text
+
+
 def test_errors_are_words_and_the_app_goes_on(page, tmp_path):
     page.click("#analyse")
     assert "There is nothing to analyse yet" in page.error()
@@ -508,6 +536,49 @@ def test_a_transcriber_types_the_words(app, analyst, sample_minute, root):
     assert heard[0] == pytest.approx(analyst.window_s, abs=0.05)
     with pytest.raises(gradio.Error, match="nothing to transcribe"):
         listening.transcribe(None, None)
+
+
+def test_models_of_other_kinds(app, analyst, root, monkeypatch):
+    """Baselines have no glimpses, and their configurations no towers; classes and a single number are answers too."""
+    import torch
+
+    from modeling_umons import TfnConfig, TfnForSequenceClassification, UmonsConfig, UmonsForSequenceClassification
+
+    clip, processor = str(root / "hub" / "sample" / "clips" / "018.mp4"), analyst.recognize.processor
+    frame_size = analyst.recognize.model.config.audio_feature_size
+    sizes = {"vocab_size": len(processor.tokenizer), "audio_feature_size": frame_size, "modalities": ["text", "audio"]}
+    sizes |= {"word_embedding_size": 8, "hidden_size": 16}
+    small = {**sizes, "intermediate_size": 16, "num_hidden_layers": 1}
+    classes = {"id2label": {0: "calm & cool", 1: "angry"}, "problem_type": "single_label_classification"}
+    monkeypatch.setattr(app, "SEGMENT_S", 1.0)
+    monkeypatch.setattr(app.Analyst, "window_s", 1.5)
+    torch.manual_seed(0)
+    for model, shown, glimpses in (
+        (TfnForSequenceClassification(TfnConfig(**sizes, num_labels=7, joint_sentiment=True)), "happy", False),
+        (TfnForSequenceClassification(TfnConfig(**sizes, **classes)), "calm &amp; cool", False),
+        (UmonsForSequenceClassification(UmonsConfig(**small, **classes)), "calm &amp; cool", True),
+        (UmonsForSequenceClassification(UmonsConfig(**small, num_labels=1)), "Sentiment ", True),
+    ):
+        other = app.Analyst(type(analyst.recognize)(model=model.eval(), processor=processor))
+        for given in ((clip, None, WORDS), (None, None, WORDS)):
+            html, data = other.analyse(*given)
+            assert shown in html
+            assert ("Where it looked: words" in html) == glimpses
+            assert "attention" not in data
+        assert other.has_glimpses == glimpses
+        assert "does not look at pictures" in html
+        assert len(other.analyse(clip, None, "")[1]["timeline"]) > 1
+        with pytest.raises(app.gr.Error, match="no word in its text"):
+            other.analyse(None, None, "!!!")
+        assert other.has_glimpses == glimpses
+
+
+def test_models_that_are_not_there_end_it_in_words(app, tmp_path, monkeypatch):
+    for name, load in (("MODEL", app.load_pipeline), ("TRANSCRIBER", app.load_transcriber)):
+        for place in (tmp_path, tmp_path / "nowhere"):
+            monkeypatch.setattr(app, name, str(place))
+            with pytest.raises(SystemExit, match=f"cannot be loaded: {name} is {place}. "):
+                load()
 
 
 def test_the_card_and_the_requirements(root):

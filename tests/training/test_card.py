@@ -7,7 +7,7 @@ from huggingface_hub import ModelCard
 from transformers.pipelines import SUPPORTED_TASKS
 
 from modeling_umons import UmonsConfig
-from modeling_umons.training.card import renew_model_card, write_model_card
+from modeling_umons.training.card import SYSTEMS, renew_model_card, write_model_card
 from modeling_umons.training.tasks import make_task
 
 
@@ -32,9 +32,12 @@ ROWS = {"train": 30, "validation": 8, "test": 9}
 def write(root, tmp_path):
     """Writes a card and reads it as the Hub does."""
 
-    def call(source="clips/metadata.csv", results=RESULTS, modalities=("text", "audio"), recipe=None, **more):
+    def call(
+        source="clips/metadata.csv", results=RESULTS, modalities=("text", "audio"), recipe=None, system="umons", **more
+    ):
         options = make_task("classification", classes=["calm", "angry"]).config_options()
         config = UmonsConfig(modalities=list(modalities), **options)
+        config.model_type = system
         write_model_card(tmp_path, root / "model_card.md", config, source, ROWS, recipe or {}, results, **more)
         return ModelCard.load(tmp_path / "README.md")
 
@@ -129,6 +132,26 @@ def test_card_is_renewed_from_the_report(write, root, tmp_path):
     (tmp_path / "README.md").write_text("# Of other making\n")
     with pytest.raises(ValueError, match="has no section 'Data'"):
         renew_model_card(tmp_path, root / "model_card.md")
+
+
+PAPERS = {
+    "umons": ("10.18653/v1/2020.challengehml-1.1", "Delbrouck"),
+    "tfn": ("10.18653/v1/D17-1115", "Zadeh"),
+    "mfn": ("10.1609/aaai.v32i1.12021", "Zadeh"),
+    "graph_mfn": ("10.18653/v1/P18-1208", "Zadeh"),
+    "multilogue_net": ("10.18653/v1/2020.challengehml-1.3", "Shenoy"),
+}
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_the_paper_is_that_of_the_system(write, system):
+    """One paper, and that of the others nowhere."""
+    cited = write(system=system).text.partition("## Citation\n\n```bibtex\n")[2]
+    doi, author = PAPERS[system]
+    assert f'doi = "{doi}"' in cited
+    assert f'author = "{author}' in cited
+    assert (cited.count("@inproceedings"), cited.count("```")) == (1, 1)
+    assert cited.count("{") == cited.count("}")
 
 
 def test_a_model_that_was_not_tested(write):
