@@ -120,14 +120,14 @@ def _input_names(config: UmonsConfig) -> list[str]:
 
 def _dynamic_shapes(config: UmonsConfig) -> dict[str, dict]:
     """Each axis has its name where it comes first; elsewhere it is found to be the same, as masks must fit values."""
-    same = torch.export.Dim.AUTO
+    same, fixed = torch.export.Dim.AUTO, torch.export.Dim.STATIC
     shapes = {}
     for modality in config.modalities:
         batch = same if shapes else torch.export.Dim("batch", min=1)
         limit = config.length_limit(modality)
-        length = torch.export.Dim(f"{modality}_length", min=1, max=limit) if limit > 1 else None
+        length = torch.export.Dim(f"{modality}_length", min=1, max=limit) if limit > 1 else fixed
         shapes[INPUT_NAMES[modality]] = {0: batch, 1: length}
-        shapes[MASK_NAMES[modality]] = {0: same, 1: None if length is None else same}
+        shapes[MASK_NAMES[modality]] = {0: same, 1: same if limit > 1 else fixed}
     return shapes
 
 

@@ -28,7 +28,7 @@ def plot_result(result: dict[str, Any], path: str | Path, title: str = ""):
     figure = Figure(figsize=(8, 2.6 + 1.9 * len(attention)), layout="constrained")
     axes = figure.subplots(1 + len(attention), 1, squeeze=False, height_ratios=[1.4, *[1] * len(attention)])[:, 0]
     if title:
-        figure.suptitle(title, parse_math=False)  # a dollar is a dollar
+        figure.suptitle(_drawable(title), parse_math=False)  # a dollar is a dollar
     _draw_scores(axes[0], result)
     for axis, (modality, weights) in zip(axes[1:], attention.items(), strict=True):
         if modality == "text":
@@ -41,7 +41,10 @@ def plot_result(result: dict[str, Any], path: str | Path, title: str = ""):
 def _draw_scores(axis, result: dict[str, Any]):
     ranked = (result.get("emotions") or result.get("labels") or [])[::-1]
     names = [entry["label"] for entry in ranked]
-    bars = axis.barh(names, [entry["score"] for entry in ranked], color=[COLORS.get(name, NEUTRAL) for name in names])
+    positions = range(len(names))
+    colors = [COLORS.get(name, NEUTRAL) for name in names]
+    bars = axis.barh(positions, [entry["score"] for entry in ranked], color=colors)
+    axis.set_yticks(positions, [_drawable(name) for name in names], parse_math=False)
     axis.bar_label(bars, fmt="%.2f", padding=3)
     axis.set_xlim(0, 1.12)
     axis.set_xlabel("score")
@@ -53,7 +56,7 @@ def _draw_words(axis, weights: list[dict[str, Any]]):
     positions = range(len(weights))
     axis.bar(positions, [entry["weight"] for entry in weights], color=NEUTRAL)
     slant = {"rotation": 60, "ha": "right"} if len(weights) > 8 else {}
-    axis.set_xticks(positions, [entry["word"] for entry in weights], parse_math=False, **slant)
+    axis.set_xticks(positions, [_drawable(entry["word"]) for entry in weights], parse_math=False, **slant)
     axis.set_ylabel("weight")
     axis.set_title("where it looked: words", loc="left")
 
@@ -92,7 +95,7 @@ def plot_timeline(segments: list[dict[str, Any]], path: str | Path, labels: list
     figure.get_layout_engine().set(hspace=0.02, h_pad=0.03)
     axes = figure.subplots(max(1, len(heights)), 1, squeeze=False, sharex=True, height_ratios=heights or None)[:, 0]
     if title:
-        axes[0].set_title(title, loc="left", parse_math=False, fontweight="bold")
+        axes[0].set_title(_drawable(title, "bold"), loc="left", parse_math=False, fontweight="bold")
     for axis in axes:
         _prepare_time(axis, edges)
     if sentiment is not None:
@@ -186,4 +189,15 @@ def _draw_gaps(axis, values, edges):
 
 
 def _name_row(axis, name: str):
-    axis.set_ylabel(name, rotation=0, ha="right", va="center", labelpad=8, parse_math=False)
+    axis.set_ylabel(_drawable(name), rotation=0, ha="right", va="center", labelpad=8, parse_math=False)
+
+
+def _drawable(text: str, weight: str = "normal") -> str:
+    """The text, with what matplotlib's font lacks, as Chinese or emoji, written as in Python: \\u4f60."""
+    from matplotlib.font_manager import FontProperties, findfont, get_font
+
+    font = get_font(findfont(FontProperties(weight=weight)))
+    return "".join(
+        sign if sign == "\n" or font.get_char_index(ord(sign)) else sign.encode("unicode_escape").decode()
+        for sign in text
+    )

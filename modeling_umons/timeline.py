@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import secrets
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from functools import partial
@@ -30,7 +31,11 @@ def write_timeline(
     The suffix of a path says the format. `.csv` is a table with a column for each score, `.json` the results as they are,
     `.srt` and `.vtt` are captions with the strongest emotion and the words, if they are known; `.png` and `.svg` draw the
     sentiment and the scores over time. Of a segment without an answer the table has an empty row, and the picture a gap;
-    captions pass over it. A file is written whole or not at all.
+    captions pass over it. A file is written whole or not at all; of a link, the file it leads to.
+
+    Of the table, a score that is called as another column, such as `text`, has `score_` before its name; and words and
+    names of scores that begin as a formula does, with one of = + - @, have an apostrophe before them, as spreadsheets
+    would reckon with what a stranger said. `.json` has both as they are.
 
     Args:
         segments: results with `timestamp`, in the order of time, that all have the same scores.
@@ -77,8 +82,8 @@ def check_paths(paths: Iterable[str | Path]):
         seen.add(path.resolve())
         if path.is_dir():
             raise IsADirectoryError(f"{path} is a folder: name a file.")
-        if not path.parent.is_dir():
-            raise FileNotFoundError(f"{path}: there is no folder {path.parent}. Make it first.")
+        if not (folder := path.resolve().parent).is_dir():
+            raise FileNotFoundError(f"{path}: there is no folder {folder}. Make it first.")
 
 
 def scores_of(segment: dict[str, Any]) -> dict[str, float]:
@@ -128,14 +133,28 @@ def _checked(segments: Iterable[dict[str, Any]], labels: list[str]) -> Iterator[
 
 @contextmanager
 def _whole_file(path: str | Path) -> Iterator[Path]:
-    """A path beside the file, which takes its place when all went well and leaves nothing otherwise."""
+    """An empty file beside it, which takes its place when all went well and leaves nothing otherwise."""
     path = Path(path)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    target = path.resolve()  # of a link, what it leads to
+    temporary = target.with_name(f".{secrets.token_hex(6)}.part{path.suffix}")  # short: names have a longest
+    with _errors_name(path):
+        target.is_file()  # a name that is too long
+        open(temporary, "x").close()
     try:
         yield temporary
-        os.replace(temporary, path)
+        with _errors_name(path):
+            os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def _errors_name(path: Path):
+    """Errors of the system speak of the file that was asked for, not of the one beside it."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
 
 
 # --- one writer for each format: a generator that is sent the segments, and `None` after the last
@@ -152,9 +171,16 @@ def _in_text(write: Callable, newline: str | None = None) -> Callable:
 
 
 def _write_csv(file: TextIO, labels: list[str]):
-    columns = ["start", "end", "modalities", "sentiment", *labels, "text"]
+    own = ["start", "end", "modalities", "sentiment", "text"]
+    names = {}
+    for label in labels:
+        name = label
+        while name in own or name in names.values():
+            name = f"score_{name}"
+        names[label] = name
+    columns = [*own[:-1], *names.values(), own[-1]]
     table = csv.DictWriter(file, columns, lineterminator="\n")
-    table.writeheader()
+    table.writerow({name: _no_formula(name) for name in columns})
     while (segment := (yield)) is not None:
         start, end = segment["timestamp"]
         sentiment = f"{segment['sentiment']:.6f}" if "sentiment" in segment else None
@@ -162,9 +188,14 @@ def _write_csv(file: TextIO, labels: list[str]):
             "start": start,
             "end": end,
             "modalities": "+".join(segment["modalities"]),
-            **{name: f"{score:.6f}" for name, score in scores_of(segment).items()},
+            **{names[label]: f"{score:.6f}" for label, score in scores_of(segment).items()},
         }
-        table.writerow({**row, "sentiment": sentiment, "text": segment.get("text")})
+        table.writerow({**row, "sentiment": sentiment, "text": _no_formula(segment.get("text"))})
+
+
+def _no_formula(text: str | None) -> str | None:
+    """Text that a spreadsheet shows and does not reckon with."""
+    return f"'{text}" if text and text[0] in "=+-@\t\r" else text
 
 
 def _write_json(file: TextIO, labels: list[str]):
@@ -183,8 +214,8 @@ def _write_captions(file: TextIO, labels: list[str], head: str, separator: str, 
         if not describe(segment) or start == end:
             continue
         number += 1
-        # A line break would end the caption if another followed.
-        lines = [f"[{describe(segment)}]", " ".join((segment.get("text") or "").split())]
+        # A line break would end the caption if another followed; names of scores may have one as well.
+        lines = [" ".join(line.split()) for line in (f"[{describe(segment)}]", segment.get("text") or "")]
         text = "\n".join(escape(line) for line in lines if line)
         file.write(f"{number}\n{start} --> {end}\n{text}\n\n")
 

@@ -94,3 +94,35 @@ class Transcriber:
     def __call__(self, sound, **options):
         self.heard.append(sound)
         return {"text": self.texts[len(self.heard) - 1]}
+
+
+# --- what tests share
+
+
+@pytest.fixture(scope="module")
+def recognize() -> MultimodalEmotionPipeline:
+    return make_pipeline(joint_sentiment=True)
+
+
+@pytest.fixture(scope="module")
+def sound() -> np.ndarray:
+    """Two and a half seconds, exactly as a 16-bit file holds them."""
+    return (np.round(tone(2.5) * 32767).astype(np.int16) / np.float32(32768)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def clip() -> bytes:
+    return write_media(tone(2.5), pictures=2.5)
+
+
+@pytest.fixture(scope="module")
+def wav() -> bytes:
+    return write_media(tone(2.5), container="wav")
+
+
+@pytest.fixture(scope="module")
+def silent_clip() -> bytes:
+    return write_media(None, pictures=1.5)
+
+
+FIXTURES = (recognize, sound, clip, wav, silent_clip)  # for a test module to take by these names

@@ -277,6 +277,25 @@ def test_timeline_prints_a_table_and_writes_files(model, talk, tmp_path, capsys)
     assert "so glad" in paths[3].read_text()
 
 
+@pytest.mark.parametrize("options", [[], ["--json"]], ids=["table", "json"])
+def test_nobody_reads_to_the_end(model, talk, tmp_path, monkeypatch, options):
+    """As with `| head`: files are written to their end, and without any the command ends."""
+    output = tmp_path / "talk.csv"
+    command = ["timeline", talk, "--model", model, "--segment_s", "1", *options]
+    for files, status in ((["--output", str(output)], 0), ([], cli.NOBODY_READS)):
+        reading, writing = os.pipe()
+        os.close(reading)
+        with open(writing, "w", encoding="utf-8") as stdout:
+            monkeypatch.setattr("sys.stdout", stdout)
+            try:
+                ended = cli.main([*command, *files])
+            except SystemExit as exit:
+                ended = exit.code
+            monkeypatch.undo()
+        assert ended == status
+    assert len(output.read_text().splitlines()) > 8
+
+
 def test_timeline_prints_json(model, talk, tmp_path, capsys):
     assert cli.main(["timeline", talk, "--model", model, "--json", "--output", str(tmp_path / "talk.json")]) == 0
     printed = json.loads(capsys.readouterr().out)

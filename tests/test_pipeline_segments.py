@@ -9,37 +9,13 @@ import av
 import numpy as np
 import pytest
 import torch
-from small_pipelines import RATE, TASK, Transcriber, close, make_pipeline, tone, write_media
+from small_pipelines import FIXTURES, RATE, TASK, Transcriber, close, make_pipeline, tone, write_media
 from transformers import Wav2Vec2Config, Wav2Vec2CTCTokenizer, Wav2Vec2FeatureExtractor, Wav2Vec2ForCTC, pipeline
 
-from modeling_umons import MultimodalEmotionPipeline
 from modeling_umons.media import iter_windows
 
 
-@pytest.fixture(scope="module")
-def recognize() -> MultimodalEmotionPipeline:
-    return make_pipeline(joint_sentiment=True)
-
-
-@pytest.fixture(scope="module")
-def sound() -> np.ndarray:
-    """Two and a half seconds, exactly as a 16-bit file holds them."""
-    return (np.round(tone(2.5) * 32767).astype(np.int16) / np.float32(32768)).astype(np.float32)
-
-
-@pytest.fixture(scope="module")
-def clip() -> bytes:
-    return write_media(tone(2.5), pictures=2.5)
-
-
-@pytest.fixture(scope="module")
-def wav() -> bytes:
-    return write_media(tone(2.5), container="wav")
-
-
-@pytest.fixture(scope="module")
-def silent_clip() -> bytes:
-    return write_media(None, pictures=1.5)
+recognize, sound, clip, wav, silent_clip = FIXTURES
 
 
 @pytest.mark.parametrize("form", ["file", "waveform"])
@@ -279,7 +255,7 @@ def test_words_after_the_end_are_told(recognize, clip, caplog, monkeypatch):
 
 
 def test_silence_has_no_answer(recognize):
-    """In segments; nor does a transcriber have to listen to it. One answer for a whole input is always given."""
+    """In segments and as a whole; nor does a transcriber have to listen to it."""
     quiet = np.full(RATE, 1e-5, dtype=np.float32)
     sound = {"audio": np.concatenate([tone(1), quiet, np.zeros(RATE, np.float32), tone(1)]), "sampling_rate": RATE}
     transcriber = Transcriber("all", "so", "glad")
@@ -287,7 +263,15 @@ def test_silence_has_no_answer(recognize):
     assert [r["modalities"] for r in results] == [["text", "audio"], [], [], ["text", "audio"]]
     assert "sentiment" not in results[1]
     assert len(transcriber.heard) == 3
-    assert recognize({"audio": quiet, "sampling_rate": RATE})["modalities"] == ["audio"]
+    silence = {"audio": quiet, "sampling_rate": RATE}
+    for options in ({}, {"transcriber": transcriber}):
+        with pytest.raises(
+            ValueError, match="nothing in this input for a model of text and audio, its sound is silence: "
+        ):
+            recognize(silence, **options)
+    assert len(transcriber.heard) == 3
+    assert recognize({**silence, "text": "so glad"}) == recognize({"text": "so glad"})
+    assert [result["modalities"] for result in recognize(silence, segment_s=0.5)] == [[], []]
 
 
 def test_a_stream_gives_what_a_list_gives(recognize, clip):
@@ -299,8 +283,9 @@ def test_a_stream_gives_what_a_list_gives(recognize, clip):
     assert list(recognize.stream(clip)) == recognize(clip, return_timestamps=True)
     chosen = pipeline(TASK, model=recognize.model, processor=recognize.processor, segment_s=0.5, top_k=2)
     assert [len(r["emotions"]) for r in chosen.stream(clip)] == [2] * 5
-    with pytest.raises(ValueError, match="`segment_s` is -1"):
-        next(recognize.stream(clip, segment_s=-1))
+    for wrong in (-1, 0):
+        with pytest.raises(ValueError, match=f"`segment_s` is {wrong}"):
+            next(recognize.stream(clip, segment_s=wrong))
 
 
 def test_a_stream_reads_no_further_than_it_must(recognize, monkeypatch):

@@ -9,37 +9,14 @@ from threading import Thread
 import numpy as np
 import pytest
 import torch
-from small_pipelines import RATE, TASK, Transcriber, close, make_model, make_pipeline, tone, write_media
+from small_pipelines import FIXTURES, RATE, TASK, Transcriber, close, make_model, make_pipeline, tone
 from transformers import pipeline
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from modeling_umons import EMOTIONS, MultimodalEmotionPipeline, UmonsForSequenceClassification
 
 
-@pytest.fixture(scope="module")
-def recognize() -> MultimodalEmotionPipeline:
-    return make_pipeline(joint_sentiment=True)
-
-
-@pytest.fixture(scope="module")
-def sound() -> np.ndarray:
-    """Two and a half seconds, exactly as a 16-bit file holds them."""
-    return (np.round(tone(2.5) * 32767).astype(np.int16) / np.float32(32768)).astype(np.float32)
-
-
-@pytest.fixture(scope="module")
-def clip() -> bytes:
-    return write_media(tone(2.5), pictures=2.5)
-
-
-@pytest.fixture(scope="module")
-def wav() -> bytes:
-    return write_media(tone(2.5), container="wav")
-
-
-@pytest.fixture(scope="module")
-def silent_clip() -> bytes:
-    return write_media(None, pictures=1.5)
+recognize, sound, clip, wav, silent_clip = FIXTURES
 
 
 # --- inputs
@@ -308,6 +285,16 @@ def test_text_does_not_excuse_an_unreadable_file(recognize, tmp_path, clip):
         ({"sampling_rate": 22050}, "nothing in this input"),
         ({"audio": np.zeros(100)}, "`sampling_rate` is None: give it in Hz"),
         ({"audio": np.zeros(100), "sampling_rate": 0}, "`sampling_rate` is 0: give it in Hz"),
+        (
+            {"audio": np.zeros(100), "sampling_rate": "22050"},
+            "`sampling_rate` is '22050': give it in Hz .* as a number",
+        ),
+        ({"audio": np.zeros(100), "sampling_rate": torch.tensor(22050)}, r"`sampling_rate` is tensor\(22050\)"),
+        ({"audio": np.zeros(100), "sampling_rate": float("inf")}, "`sampling_rate` is inf"),
+        ({"audio": np.zeros(100), "sampling_rate": True}, "`sampling_rate` is True"),
+        ({"audio": np.zeros(100), "sampling_rate": 22050}, "its sound is silence"),
+        ({"text": "so \udcff glad"}, r"`text` has '\\udcff' as character 3, which is half of one: decode it"),
+        ({"words": [{"word": "\ud83d", "timestamp": (0, 1)}]}, r"`words` has '\\ud83d'"),
         ({"audio": np.zeros(0), "sampling_rate": 22050}, "is empty"),
         ({"audio": np.full(100, np.nan), "sampling_rate": 22050}, "NaN"),
         ({"audio": {"path": None, "bytes": None}}, r"`audio` is a dict of \['bytes', 'path'\]"),
@@ -347,6 +334,11 @@ def test_unreadable_files_are_os_errors_that_name_them(recognize, tmp_path):
     ("options", "message"),
     [
         ({"top_k": 0}, "`top_k` is 0"),
+        ({"top_k": 2.5}, "`top_k` is 2.5: ask for a whole number of emotions"),
+        ({"top_k": "3"}, "`top_k` is '3'"),
+        ({"top_k": True}, "`top_k` is True"),
+        ({"segment_s": "5"}, "`segment_s` is '5'"),
+        ({"segment_s": True}, "`segment_s` is True"),
         ({"segment_s": 0}, "`segment_s` is 0"),
         ({"segment_s": -1.0}, "`segment_s` is -1.0"),
         ({"segment_s": float("inf")}, "`segment_s` is inf"),
@@ -360,6 +352,14 @@ def test_wrong_options(recognize, options, message):
 
 
 # --- options
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.int64, float])
+def test_numbers_of_numpy_become_plain(recognize, sound, clip, kind):
+    given = {"audio": sound, "sampling_rate": kind(RATE)}
+    results = recognize(given, segment_s=kind(1), top_k=np.int64(2))
+    assert json.loads(json.dumps(results)) == json.loads(json.dumps(recognize(given, segment_s=1, top_k=2)))
+    assert json.dumps(recognize(clip, segment_s=kind(1)))
 
 
 def test_top_k(recognize):

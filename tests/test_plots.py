@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from modeling_umons.plots import COLORS, GAP, NEUTRAL, plot_result, plot_timeline
+from modeling_umons.plots import COLORS, GAP, NEUTRAL, _drawable, plot_result, plot_timeline
 
 
 WORDS = [{"word": word, "weight": weight} for word, weight in (("so", 0.1), ("very", 0.2), ("glad", 0.7))]
@@ -52,6 +52,17 @@ def test_a_bar_is_as_long_as_its_score(tmp_path):
 def test_results_of_other_kinds(tmp_path, result):
     plot_result(result, tmp_path / "plot.png", title="from $5_{ to $6")
     assert len(colors(tmp_path / "plot.png")) >= 2
+
+
+def test_signs_that_the_font_lacks_are_spelled(tmp_path):
+    """Without a warning: pytest makes errors of them."""
+    name = "你好 😀 \udcff Größe\t$5_{"
+    labels = [{"label": name, "score": 0.5}, {"label": "calm", "score": 0.4}]
+    attention = {"text": [{"word": name, "weight": 1.0}]}
+    plot_result({"labels": labels, "attention": attention}, tmp_path / "plot.svg", title=name)
+    plot_timeline([{"timestamp": (0, 1), "labels": labels}], tmp_path / "time.png", title=name)
+    assert _drawable(name) == "\\u4f60\\u597d 😀 \\udcff Größe\\t$5_{"
+    assert _drawable("a\nb", "bold") == "a\nb"
 
 
 def test_the_suffix_says_the_format(tmp_path):

@@ -1,6 +1,7 @@
 """Timelines: tables, captions that real readers read, and files that are whole or not there."""
 
 import csv
+import errno
 import json
 
 import av
@@ -77,6 +78,33 @@ def test_a_table(tmp_path):
     assert {value for name, value in rows[1].items() if name not in ("start", "end")} == {""}
 
 
+def test_a_table_keeps_its_columns_and_has_no_formula(tmp_path):
+    scores = {"text": 0.5, "score_text": 0.25, "start": 0.125, "=1+1": 0.0625}
+    words = ["=HYPERLINK(0)", "+1", "-1", "@here", "\tso", "so = glad", ""]
+    ranked = [{"label": name, "score": score} for name, score in scores.items()]
+    segments = [
+        {"labels": ranked, "modalities": ["text"], "timestamp": (k, k + 1), "text": w} for k, w in enumerate(words)
+    ]
+    write_timeline(segments, tmp_path / "clip.csv", labels=list(scores))
+    with open(tmp_path / "clip.csv", encoding="utf-8", newline="") as file:
+        head, *rows = csv.reader(file)
+    names = ["score_text", "score_score_text", "score_start", "'=1+1"]
+    assert head == ["start", "end", "modalities", "sentiment", *names, "text"]
+    assert [row[-1] for row in rows] == ["'=HYPERLINK(0)", "'+1", "'-1", "'@here", "'\tso", "so = glad", ""]
+    assert [float(score) for score in rows[1][4:8]] == list(scores.values())
+    assert rows[1][0] == "1"
+
+
+def test_names_of_scores_stay_in_their_caption(tmp_path):
+    name = "calm\n\n00:00:01.000 --> 00:00:02.000\n<b>"
+    segments = [{"labels": [{"label": name, "score": 1.0}], "modalities": ["text"], "timestamp": (0, 1)}]
+    write_timeline(segments, tmp_path / "clip.srt", tmp_path / "clip.vtt")
+    ((_, _, text),) = captions(tmp_path / "clip.srt")
+    assert text.strip() == "[calm 00:00:01.000 → 00:00:02.000 \u2039b\u203a 1.00]"
+    ((_, _, text),) = captions(tmp_path / "clip.vtt")
+    assert text.strip() == "[calm 00:00:01.000 --&gt; 00:00:02.000 &lt;b&gt; 1.00]"
+
+
 def test_json_is_what_the_pipeline_gave(tmp_path):
     write_timeline(SEGMENTS, tmp_path / "clip.json")
     assert json.loads((tmp_path / "clip.json").read_text(encoding="utf-8")) == json.loads(json.dumps(SEGMENTS))
@@ -111,7 +139,7 @@ def test_segments_are_written_as_they_come(tmp_path):
     def stream():
         for k in range(20000):
             if k == 19999:
-                (part,) = tmp_path.glob(".clip.*.csv")
+                (part,) = tmp_path.glob(".*.csv")
                 seen.append(part.stat().st_size)
             yield segment(float(k), k + 1.0)
 
@@ -133,6 +161,38 @@ def test_whole_or_not_at_all(tmp_path):
     assert paths[0].read_text() == "as it was"
     write_timeline(SEGMENTS, *paths)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(path.name for path in paths)
+
+
+def test_long_names_and_links(tmp_path):
+    longest = tmp_path / ("a" * 251 + ".csv")
+    (tmp_path / "far").mkdir()
+    (tmp_path / "far" / "clip.json").write_text("as it was")
+    for name, target in (("link.json", "far/clip.json"), ("new.vtt", "far/new.vtt")):
+        (tmp_path / name).symlink_to(target)
+    write_timeline(SEGMENTS, longest, tmp_path / "link.json", tmp_path / "new.vtt")
+    assert longest.stat().st_size > 100
+    assert (tmp_path / "link.json").is_symlink()
+    assert len(json.loads((tmp_path / "far" / "clip.json").read_text(encoding="utf-8"))) == len(SEGMENTS)
+    assert (tmp_path / "far" / "new.vtt").read_text(encoding="utf-8").startswith("WEBVTT")
+    assert sorted(path.name for path in (tmp_path / "far").iterdir()) == ["clip.json", "new.vtt"]
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".png"])
+def test_where_nothing_can_be_written_is_told_first_and_by_name(tmp_path, suffix, monkeypatch):
+    def refuse(path, *arguments, **options):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    def segments():
+        pytest.fail("the model has worked for nothing")
+        yield
+
+    monkeypatch.setattr("builtins.open", refuse)  # root may write into any folder
+    with pytest.raises(PermissionError, match=rf"Permission denied: '{tmp_path}/clip{suffix}'"):
+        write_timeline(segments(), tmp_path / f"clip{suffix}", labels=[])
+    monkeypatch.undo()
+    with pytest.raises(OSError, match=f"too long: '{tmp_path}/aaa"):
+        write_timeline(segments(), tmp_path / ("a" * 252 + suffix), labels=[])
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ from drawing import CSS, Picture, draw
 HERE = Path(__file__).resolve().parent
 MINI = HERE.parent / "umons-mini"
 MODEL = os.environ.get("MODEL") or (str(MINI) if MINI.is_dir() else "umons/umons-mini")
-TRANSCRIBER = os.environ.get("TRANSCRIBER")
+TRANSCRIBER = os.environ.get("TRANSCRIBER") or None
 
 MAX_FILE_SIZE = "100mb"
 MAX_MINUTES = 10
@@ -55,22 +55,28 @@ EXAMPLES = {
 
 
 def load_pipeline():
-    """The pipeline of `MODEL`; with the code in its repository where the package is not installed."""
+    """The pipeline of `MODEL`; with the code in its repository where the package is not installed. Ends where it fails."""
     from transformers import pipeline
 
     installed = find_spec("modeling_umons") is not None
     if installed:
         import_module("modeling_umons")  # registers the task
-    return pipeline("multimodal-emotion-recognition", model=MODEL, trust_remote_code=None if installed else True)
+    try:
+        return pipeline("multimodal-emotion-recognition", model=MODEL, trust_remote_code=None if installed else True)
+    except (OSError, ValueError, ImportError) as error:
+        raise SystemExit(f"The model cannot be loaded: MODEL is {MODEL}. {error}") from None
 
 
 def load_transcriber():
-    """The pipeline of `TRANSCRIBER`, or `None`."""
+    """The pipeline of `TRANSCRIBER`, or `None`. Ends where it fails."""
     if TRANSCRIBER is None:
         return None
     from transformers import pipeline
 
-    return pipeline("automatic-speech-recognition", model=TRANSCRIBER)
+    try:
+        return pipeline("automatic-speech-recognition", model=TRANSCRIBER)
+    except (OSError, ValueError, ImportError) as error:
+        raise SystemExit(f"The transcriber cannot be loaded: TRANSCRIBER is {TRANSCRIBER}. {error}") from None
 
 
 class Analyst:
@@ -78,14 +84,16 @@ class Analyst:
 
     def __init__(self, recognize, transcriber: Callable | None = None):
         self.recognize, self.transcriber = recognize, transcriber
-        # The decoder that the pipeline itself uses: of the package, or of the model's repository.
-        self.read_clip = import_module(".media", type(recognize).__module__.rpartition(".")[0]).read_clip
+        self.has_glimpses = True  # until the model says otherwise
+        # The decoder that the pipeline itself uses, and the frames: of the package, or of the model's repository.
+        code = type(recognize).__module__.rpartition(".")[0]
+        self.read_clip = import_module(".media", code).read_clip
+        self.frames_class = import_module(".feature_extraction_umons", code).UmonsFeatureExtractor
 
     @property
     def window_s(self) -> float:
         """Seconds that the model hears at once."""
-        extractor = self.recognize.processor.feature_extractor
-        return extractor.max_length * extractor.frame_duration
+        return self.recognize.processor.max_duration
 
     def analyse(self, clip: str | None, sound: str | None, text: str | None) -> tuple[str, dict[str, Any]]:
         """The result as HTML, and as the pipeline gives it. Files are paths."""
@@ -97,7 +105,7 @@ class Analyst:
         try:
             # The pipeline first: it says best what is wrong with a file.
             inputs = {"video": path, "text": text or None}
-            result = self.recognize(inputs, return_attention=True)
+            result = self._recognize(inputs)
             heard = self._listen(path, 60.0 * MAX_MINUTES + 1)
             timeline = self._timeline(path, heard)
         except (OSError, ValueError) as error:
@@ -105,7 +113,7 @@ class Analyst:
         picture = Picture(
             notes=self._notes(result["modalities"], path, text, heard), text=text, spectrogram=self._spectrogram(heard)
         )
-        attention = result.pop("attention")
+        attention = result.pop("attention", {})
         return draw(result, attention, timeline, picture), {**result, **({"timeline": timeline} if timeline else {})}
 
     def transcribe(self, clip: str | None, sound: str | None) -> str:
@@ -119,6 +127,17 @@ class Analyst:
         except (OSError, ValueError) as error:
             raise _error(error, path) from None
         return text.strip()[:MAX_TEXT]
+
+    def _recognize(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """A result, with `attention` if the model has glimpses, as those of other architectures have not."""
+        if self.has_glimpses:
+            try:
+                return self.recognize(inputs, return_attention=True)
+            except ValueError:
+                result = self.recognize(inputs)  # raises the same if it was about the input
+                self.has_glimpses = False
+                return result
+        return self.recognize(inputs)
 
     def _listen(self, path: str | None, max_duration: float):
         """The sound of a file that the pipeline has read, or `None` where there is none."""
@@ -141,9 +160,10 @@ class Analyst:
         """Log-mel frames (num_frames, mel bins) of what the model heard, seconds before the first and between two."""
         if heard is None or heard.audio is None:
             return None
-        extractor = self.recognize.processor.feature_extractor
-        settings = {"frame_stride": 2, "delta_lags": None}  # finer in time than the model's own, for the eye
-        fine = type(extractor).from_dict({**extractor.to_dict(), **settings})
+        own = self.recognize.processor.feature_extractor  # that of an encoder may be of any kind
+        settings = own.to_dict() if hasattr(own, "frame_stride") else {}
+        # finer in time than the model's own, for the eye
+        fine = self.frames_class.from_dict({**settings, "frame_stride": 2, "delta_lags": None})
         frames = fine(
             [heard.audio],
             sampling_rate=heard.sampling_rate,
@@ -155,12 +175,13 @@ class Analyst:
     def _notes(self, counted: list[str], path: str | None, text: str, heard) -> list[str]:
         """In words: what counted, what was missing and why, what was too long."""
         config = self.recognize.model.config
+        looks = any(getattr(config, name, None) is not None for name in ("video_tower", "video_encoder"))
         names = {"text": "the words", "audio": "the sound", "video": "the pictures"}
         notes = [f"This is from {' and '.join(names[modality] for modality in counted)}."]
         unable = {
             "text": "read words" if "text" not in config.modalities else None,
             "audio": "listen" if "audio" not in config.modalities else None,
-            "video": "look at pictures" if config.video_tower is None else None,
+            "video": "look at pictures" if not looks else None,
         }
         given = {"text": bool(text), "audio": path is not None, "video": path is not None}
         missing = {"text": "No words were", "audio": "No sound was", "video": "No pictures were"}

@@ -87,16 +87,17 @@ def draw(result: dict, attention: dict, timeline: list[dict], picture: Picture) 
 
     Args:
         result: of the pipeline, for one input.
-        attention: its `attention`, by modality.
+        attention: its `attention`, by modality; empty for a model without glimpses.
         timeline: results with a `timestamp` each, or empty.
         picture: what is drawn beside them.
     """
     ranked = result.get("emotions") or result.get("labels") or []
+    named = "Emotions" if "emotions" in result else "Classes"
     parts = [f'<p class="quiet">{escape(" ".join(picture.notes))}</p>', '<div class="top">']
     if "sentiment" in result:
         parts.append(_dial(result["sentiment"]))
     if ranked:
-        parts.append(_bars(ranked))
+        parts.append(_bars(ranked, named))
     parts.append("</div>")
     if attention.get("text"):
         parts += ["<h3>Where it looked: words</h3>", _words(picture.text, attention["text"])]
@@ -139,13 +140,13 @@ def _on_circle(value: float, radius: float = 90.0) -> tuple[float, float]:
     return 130 + radius * math.cos(angle), 130 - radius * math.sin(angle)
 
 
-def _bars(ranked: list[dict[str, Any]]) -> str:
+def _bars(ranked: list[dict[str, Any]], named: str) -> str:
     rows = "".join(
         f'<li><span class="label">{escape(entry["label"])}</span><span class="track" aria-hidden="true">'
         f'<i style="width:{100 * entry["score"]:.1f}%"></i></span><span class="number">{entry["score"]:.2f}</span></li>'
         for entry in ranked
     )
-    return f'<ul class="rows emotions" aria-label="Emotions, the likeliest first">{rows}</ul>'
+    return f'<ul class="rows emotions" aria-label="{named}, the likeliest first">{rows}</ul>'
 
 
 def _words(text: str, weights: list[dict[str, Any]]) -> str:

@@ -137,7 +137,7 @@ def test_card_is_renewed_from_the_report(write, root, tmp_path):
 PAPERS = {
     "umons": ("10.18653/v1/2020.challengehml-1.1", "Delbrouck"),
     "tfn": ("10.18653/v1/D17-1115", "Zadeh"),
-    "mfn": ("10.1609/aaai.v32i1.12021", "Zadeh"),
+    "mfn": (None, "Zadeh"),
     "graph_mfn": ("10.18653/v1/P18-1208", "Zadeh"),
     "multilogue_net": ("10.18653/v1/2020.challengehml-1.3", "Shenoy"),
 }
@@ -148,7 +148,7 @@ def test_the_paper_is_that_of_the_system(write, system):
     """One paper, and that of the others nowhere."""
     cited = write(system=system).text.partition("## Citation\n\n```bibtex\n")[2]
     doi, author = PAPERS[system]
-    assert f'doi = "{doi}"' in cited
+    assert f'doi = "{doi}"' in cited if doi else "doi" not in cited
     assert f'author = "{author}' in cited
     assert (cited.count("@inproceedings"), cited.count("```")) == (1, 1)
     assert cited.count("{") == cited.count("}")
