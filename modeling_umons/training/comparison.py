@@ -201,7 +201,7 @@ def _markdown(comparison: Mapping[str, Any]) -> str:
     over = f"the mean over {seeds} seeds ± their standard deviation" if seeds > 1 else "of one seed"
     parts = [
         f"# Comparison: {comparison['task']}",
-        f"All systems were trained on the same rows with the same budget, and measured on the same {size_of(comparison)} of "
+        f"All systems were trained on the same rows, for as long as the recipe below says, and measured on the same {size_of(comparison)} of "
         f"the split {comparison['split']}{'' if comparison['seeds share rows'] else ', each seed on such rows of its own'}. "
         f"Figures are {over}; below them the 95 % bootstrap interval over test rows"
         f"{', averaged over seeds' if seeds > 1 else ''}.",
