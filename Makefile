@@ -7,7 +7,7 @@ LAUNCH := $(BIN)/accelerate launch --quiet --config_file scripts/recipes/acceler
 # The code beside them in hub/umons-mini is linked, not copied.
 MINI_FILES := README.md config.json model.safetensors preprocessor_config.json processor_config.json report tokenizer.json tokenizer_config.json
 
-.PHONY: demo test space mini lint clean
+.PHONY: demo test space benchmark mini lint clean
 
 demo: $(INSTALLED)
 	$(LAUNCH) scripts/train.py scripts/recipes/sample.yaml
@@ -24,6 +24,10 @@ test: $(INSTALLED)
 # The page on which people try the model: http://127.0.0.1:7860
 space: $(INSTALLED)
 	$(BIN)/python hub/space/app.py
+
+# How fast the model is, beside what this machine can do: a table and a plot in docs/benchmarks
+benchmark: $(INSTALLED)
+	$(BIN)/python scripts/benchmark.py model --output docs/benchmarks
 
 # Trains umons-mini anew from a folder with mosi, mosei, meld and ravdess: make mini DATA=folder
 mini: $(INSTALLED)

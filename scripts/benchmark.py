@@ -4,6 +4,8 @@
     python scripts/benchmark.py media
     python scripts/benchmark.py media --clip_dir my_clips --audio_dir my_clips --num_threads 4 --output docs/benchmarks
     python scripts/benchmark.py data --num_rows 20000 --batch_size 64
+    python scripts/benchmark.py model --num_threads 2 --repeats 7 --output docs/benchmarks
+    python scripts/benchmark.py model --part recipe --batch 32 --mode inference --variants packed
 
 What is compared runs in turns within one process, each side warmed up; times are medians over the rounds, ratios the
 medians of each round's own. A Markdown table goes to the screen, and with --output a folder gets it as <benchmark>.md,
@@ -13,6 +15,8 @@ benchmarks:
   media   log-mel features against librosa, the video tower in bfloat16 against torchvision's network in float32, and
           how long a whole clip takes from file to prediction (networks have random weights; the time is the same)
   data    batches for training from Parquet files, streamed and by index, against `datasets` with tensors for rows
+  model   inference and training against the equations written plainly and against the machine's matrix product; an
+          epoch of rows with real lengths; the processor; a cold start of `umons predict`
 """
 
 import argparse
@@ -20,6 +24,7 @@ import copy
 import json
 import os
 import platform
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -80,6 +85,9 @@ class Report:
     stages: dict[str, list[float]] = field(default_factory=dict)
     figures: dict[str, float] = field(default_factory=dict)  # accuracies, shares and the like, by name
     remarks: list[str] = field(default_factory=list)
+    tables: list[str] = field(default_factory=list)  # more lines of Markdown
+    curves: dict[str, dict[str, list]] = field(default_factory=dict)  # panel, line, points (x, ms for each utterance)
+    cases: list[dict] = field(default_factory=list)  # what stands in `tables`, with every round
 
 
 def measure_in_turns(repeats: int, *calls: Callable[[], object]) -> list[list[float]]:
@@ -381,8 +389,40 @@ def add_data_arguments(parser: argparse.ArgumentParser):
     parser.add_argument("--batch_size", type=int, default=32, help="rows of a batch (default: %(default)s)")
 
 
+# ---- model ----
+
+
+def import_benchmark_model():
+    sys.path.insert(0, str(Path(__file__).resolve().parent))  # where it is not, if something else runs this file
+    import benchmark_model
+
+    return benchmark_model
+
+
+def model(arguments: argparse.Namespace) -> Report:
+    benchmark_model = import_benchmark_model()
+    results = benchmark_model.measure(arguments, measure_in_turns)
+    return Report(
+        "The model",
+        "the model",
+        figures={f"{name}, reached by {by}": reached for name, _, reached, by in results.aims},
+        remarks=[*benchmark_model.REMARKS, *results.remarks],
+        tables=benchmark_model.to_tables(results),
+        curves=results.curves,
+        cases=[case.to_dict() for case in results.cases],
+    )
+
+
+def add_model_arguments(parser: argparse.ArgumentParser):
+    import_benchmark_model().add_model_arguments(parser)
+
+
 # By name: what it runs, and the arguments that are its own.
-BENCHMARKS = {"media": (media, add_media_arguments), "data": (data, add_data_arguments)}
+BENCHMARKS = {
+    "media": (media, add_media_arguments),
+    "data": (data, add_data_arguments),
+    "model": (model, add_model_arguments),
+}
 
 
 # ---- reports ----
@@ -412,9 +452,9 @@ def to_markdown(report: Report, machine: dict, repeats: int) -> str:
         f"{machine['python']}, torch {machine['torch']} on {machine['threads']} thread(s), transformers "
         f"{machine['transformers']}. Medians of {repeats} round(s).",
         "",
-        "| What | Ours | Reference | Times faster | Aim |",
-        "|---|---|---|---|---|",
     ]
+    if report.comparisons:
+        lines += ["| What | Ours | Reference | Times faster | Aim |", "|---|---|---|---|---|"]
     for comparison in report.comparisons:
         ours = f"{1000 * np.median(comparison.ours) / comparison.count:.3g} ms per {comparison.per}"
         reference, ratio = "not there", "-"
@@ -426,6 +466,7 @@ def to_markdown(report: Report, machine: dict, repeats: int) -> str:
         medians = {name: float(np.median(times)) for name, times in report.stages.items()}
         lines += ["", "| Stage | Seconds | Share |", "|---|---|---|"]
         lines += [f"| {name} | {s:.3f} | {s / sum(medians.values()):.1%} |" for name, s in medians.items()]
+    lines += report.tables
     return "\n".join([*lines, "", *(f"- {remark}" for remark in report.remarks), ""])
 
 
@@ -455,6 +496,9 @@ def write_report(report: Report, machine: dict, arguments: argparse.Namespace):
     if report.stages:
         plot_stages(report.stages, report.whole, folder / f"{name}.png")
         markdown += f"\n![Where the time goes]({name}.png)\n"
+    if report.curves:
+        import_benchmark_model().plot_curves(report.curves, folder / f"{name}.png")
+        markdown += f"\n![What an utterance costs]({name}.png)\n"
     (folder / f"{name}.md").write_text(markdown)
 
 

@@ -6,10 +6,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
+from datasets import Dataset
 from torch.utils.data import Sampler
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
-from ..data.collator import ArrowRows
+from ..data.collator import ArrowRows, UtteranceCollator
+from ..data.conversations import ConversationCollator
 
 
 CHARACTERS_PER_TOKEN = 4
@@ -73,6 +75,17 @@ def row_lengths(
             steps = steps[dataset._indices.column(0).to_numpy()]
         lengths.append(steps.clip(max=(max_lengths or {}).get(modality)))
     return combine_lengths(lengths).tolist()
+
+
+def order_by_length(rows: Dataset, collator: UtteranceCollator) -> np.ndarray:
+    """
+    Numbers of the rows, the longest first, so that batches in this order pad little and what takes most memory comes at
+    once. The order of the rows themselves where they are to be conversations, which have their own.
+    """
+    if isinstance(collator, ConversationCollator):
+        return np.arange(len(rows))
+    lengths = row_lengths(ArrowRows(rows), collator.modality_columns, collator.max_lengths)
+    return np.argsort(lengths, kind="stable")[::-1]
 
 
 def combine_lengths(lengths: Sequence[np.ndarray]) -> np.ndarray:

@@ -30,7 +30,7 @@ from .encoders import UnfreezeEncoders, merge_lora, parameter_groups, rest_froze
 from .losses import TaskLoss, balanced_weights, flatten_conversations
 from .metrics import task_metrics
 from .progress import show_progress
-from .sampling import LengthGroups, row_lengths
+from .sampling import LengthGroups, order_by_length, row_lengths
 from .schedule import ReloadBestAndHalve, best_checkpoint
 from .tasks import Task
 
@@ -78,7 +78,8 @@ class UmonsTrainer(Trainer):
             model=model,
             args=args,
             train_dataset=train_rows,
-            eval_dataset=rows_for(collator, rows["validation"]),
+            # Metrics do not depend on the order of the rows; how much is padded does.
+            eval_dataset=rows_for(collator, rows["validation"].select(order_by_length(rows["validation"], collator))),
             data_collator=collator,
             processing_class=processor,
             compute_metrics=lambda evaluation: evaluation_metrics(task, evaluation.label_ids, evaluation.predictions),
@@ -230,9 +231,10 @@ class UmonsTrainer(Trainer):
 
     def logits(self, rows: Dataset) -> np.ndarray:
         """(rows, num_labels) float32, of the model as it is now."""
-        rows = rows_for(self.data_collator, rows)
+        order = order_by_length(rows, self.data_collator)
+        rows = rows_for(self.data_collator, rows.select(order))
         logits = self.predict(rows).predictions
-        return rows.in_row_order(logits) if isinstance(rows, ConversationRows) else logits
+        return rows.in_row_order(logits) if isinstance(rows, ConversationRows) else logits[np.argsort(order)]
 
 
 def evaluation_metrics(task: Task, truth: np.ndarray, logits: np.ndarray) -> dict[str, float]:

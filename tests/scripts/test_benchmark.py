@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: MIT
 """scripts/benchmark.py as a user runs it, on little. How long things take is not tested."""
 
+import argparse
 import json
 import os
 import runpy
@@ -10,6 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -140,6 +142,106 @@ def test_the_reference_of_data_makes_the_same_batches(root, tmp_path):
     assert ours.keys() == reference.keys()
     for name, value in ours.items():
         torch.testing.assert_close(value, reference[name], rtol=0, atol=0)
+
+
+TINY = ("--hidden_size", 16, "--num_hidden_layers", 2, "--vocab_size", 50, "--length", 8, "--num_rows", 70)
+
+
+@pytest.fixture(scope="module")
+def model_output(root, tmp_path_factory) -> tuple[subprocess.CompletedProcess, Path]:
+    output = tmp_path_factory.mktemp("model")
+    parts = ("recipe", "epoch", "scaling", "processor")
+    chosen = ("--part", *parts, "--batch", 2, "--variants", "packed", "eager", "--repeats", 1, "--num_batches", 1)
+    return run(root, "model", *TINY, *chosen, "--output", output), output
+
+
+def test_model(model_output):
+    process, output = model_output
+    assert process.returncode == 0, process.stderr
+    assert process.stderr == ""
+    assert {path.name for path in output.iterdir()} == {"model.md", "model.json", "model.png"}
+    markdown = (output / "model.md").read_text()
+    assert markdown.startswith(process.stdout.rstrip())
+    for part in ("## Aims", "## Every case", "| words to ids (20 each) |", "![What an utterance costs](model.png)"):
+        assert part in markdown
+    with Image.open(output / "model.png") as image:
+        image.load()
+        assert len(image.getcolors(100_000)) > 10
+
+
+def test_model_json(model_output):
+    contents = json.loads((model_output[1] / "model.json").read_text())
+    cases = contents["cases"]
+    assert [(case["modalities"], case["mode"], case["name"]) for case in cases] == [
+        (modalities, mode, name)
+        for modalities in ("text_audio", "text_audio_video")
+        for mode, names in (
+            (
+                "inference",
+                ("plain, float32", "eager, float32", "packed, float32", "eager, bfloat16", "packed, bfloat16"),
+            ),
+            ("training", ("plain, float32", "eager, float32")),
+        )
+        for name in names
+    ]
+    for case in cases:
+        assert case["ratio"] == pytest.approx(case["plain"][0] / case["seconds"][0])
+        assert case["flops"] > 0
+        if case["mode"] == "inference":
+            assert case["difference"] < (2e-2 if "bfloat16" in case["name"] else 1e-5)
+    assert set(contents["curves"]) == {"rows of a batch", "words, and frames", "threads"}
+
+
+@pytest.fixture
+def benchmark_cases(root, monkeypatch):
+    monkeypatch.syspath_prepend(str(root / "scripts"))
+    import benchmark_cases
+
+    return benchmark_cases
+
+
+@pytest.fixture
+def tiny() -> argparse.Namespace:
+    return argparse.Namespace(hidden_size=16, num_hidden_layers=3, vocab_size=50, length=8)
+
+
+@pytest.mark.parametrize("modalities", [["text", "audio"], ["text", "audio", "video"], ["audio", "video"]], ids=len)
+def test_the_plain_model_is_the_model(benchmark_cases, tiny, modalities):
+    """Of rows that are padded to the full length, and for the model only to the longest of them."""
+    model, plain = benchmark_cases.make_models(modalities, tiny)
+    lengths = {modality: np.array([3, 1, 5]) + i for i, modality in enumerate(modalities)}
+    short = benchmark_cases.make_batch(model.config, lengths)
+    full = benchmark_cases.pad_batch(short, 8)
+    labels = torch.tensor([[0.0, 1, 0, 1, 1, 0]] * 3)
+    expected = plain(**full)
+    torch.testing.assert_close(model(**short).logits, expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(model(**full).logits, expected, rtol=0, atol=1e-5)
+    model(**short, labels=labels).loss.backward()
+    plain(**full, labels=labels).backward()
+    gradients = dict(model.named_parameters())
+    for name, parameter in plain.named_parameters():
+        torch.testing.assert_close(gradients[name].grad, parameter.grad, rtol=1e-3, atol=1e-6, msg=name)
+
+
+def test_flops_are_counted(benchmark_cases, tiny):
+    """Of a model small enough to count by hand: what depends on the batch is twice as much for twice as many rows."""
+    model, plain = benchmark_cases.make_models(["text", "audio"], tiny)
+    one, two = (benchmark_cases.count_flops(plain, benchmark_cases.full_batch(model.config, n)) for n in (1, 2))
+    assert two == 2 * one
+    d, t, layers = 16, 8, 3
+    linear = (4 + 4 + 4 + 4) * d * d * t  # text: self and mlp; audio besides: cross
+    linear += 4 * d * d * t
+    attention = 3 * 2 * t * t * d
+    glimpses = 2 * (2 * d * d + 2 * d * t) * t
+    head = 2 * ((2 * d * d + 2 * d) * t + 2 * d * d) + 2 * d * 6
+    front = 80 * d * t + 4 * d * (300 + d) * t
+    assert one == 2 * (layers * (linear + attention) + (layers - 1) * glimpses + head + front)
+
+
+def test_memory_is_measured(benchmark_cases, tiny, capsys):
+    options = {**vars(tiny), "modalities": "text_audio", "batch": 2, "mode": "training", "name": "eager, float32"}
+    benchmark_cases.print_peak(options | {"num_threads": torch.get_num_threads()})
+    assert float(capsys.readouterr().out) > 0
 
 
 @pytest.mark.parametrize(
