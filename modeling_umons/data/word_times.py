@@ -34,7 +34,9 @@ def word_times(table: pa.Table, tokenizer: PreTrainedTokenizerFast, input_ids: t
     rows = [(i, words) for i, words in enumerate(table["words"].to_pylist()) if _has_times(words)]
     if not rows:
         return times
-    encoded = tokenizer([[word["word"] for word in words] for _, words in rows], is_split_into_words=True, truncation=True)
+    encoded = tokenizer(
+        [[word["word"] for word in words] for _, words in rows], is_split_into_words=True, truncation=True
+    )
     for number, (row, words) in enumerate(rows):
         ids = encoded["input_ids"][number][: input_ids.shape[1]]
         if input_ids[row, : len(ids)].tolist() != ids:
