@@ -152,8 +152,8 @@ def report(rows: list[str], batch: float, machine: str, arguments: argparse.Name
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", help="a folder or Hub repository (default: hub/umons-mini)")
-    parser.add_argument("--clients", type=int, nargs="+", default=[1, 16], help="at once (default: 1 16)")
-    parser.add_argument("--seconds", type=float, default=4.0, help="of each load in a round (default: 4)")
+    parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 32], help="at once (default: 1 8 32)")
+    parser.add_argument("--seconds", type=float, default=3.0, help="of each load in a round (default: 3)")
     parser.add_argument("--rounds", type=int, default=3, help="that count (default: 3)")
     parser.add_argument("--output", type=Path, metavar="FOLDER", help="where serve.md goes")
     arguments = parser.parse_args()

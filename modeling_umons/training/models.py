@@ -82,7 +82,7 @@ class System:
         """The pretrained encoders that it has, by modality: folders or Hub ids. Raises ImportError for a missing package."""
         if self.is_paper or self.model_type not in ("umons", PLAIN_ENCODER):
             return {}
-        names = {modality: getattr(arguments, f"{modality}_encoder") for modality in self.modalities}
+        names = {modality: getattr(arguments, f"{modality}_encoder", None) for modality in self.modalities}
         return {modality: find_encoder(name) for modality, name in names.items() if name is not None}
 
 

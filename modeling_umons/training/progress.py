@@ -52,5 +52,5 @@ def show_progress(trainer: Trainer):
     trainer.pop_callback(PrinterCallback)
     if trainer.pop_callback(ProgressCallback) is not None:
         trainer.add_callback(_Bar)
-    trainer.add_callback(OneLinePerEpoch)
     trainer.add_callback(TimeEpochs)
+    trainer.add_callback(OneLinePerEpoch)
