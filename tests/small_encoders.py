@@ -89,3 +89,12 @@ def save_encoder(config: PreTrainedConfig, folder: Path) -> str:
     else:
         VideoMAEImageProcessor(size={"shortest_edge": 16}).save_pretrained(folder)
     return str(folder)
+
+
+def weights_of(model) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def changed(model, before: dict[str, torch.Tensor]) -> set[str]:
+    """Names of weights that are not what they were, up to the encoder's part `model.encoders.text.model.`."""
+    return {name for name, value in model.state_dict().items() if not value.equal(before[name])}

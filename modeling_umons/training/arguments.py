@@ -1,5 +1,6 @@
 """The options of scripts/train.py: data, model, augmentation and run, from a recipe in YAML and the command line."""
 
+from argparse import ArgumentDefaultsHelpFormatter, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -297,12 +298,17 @@ class RunArguments(TrainingArguments):
 PARTS = (DataArguments, ModelArguments, AugmentationArguments, CardArguments, RunArguments)
 
 
+class _ManualFormatter(ArgumentDefaultsHelpFormatter, RawDescriptionHelpFormatter):
+    """Paragraphs and examples as they are written, and the default of each option."""
+
+
 def parse_arguments(words: list[str], description: str, parts: tuple[type, ...] = PARTS) -> tuple[Any, ...]:
     """
     Options of the command line over those of a recipe, `words[0]` where it ends in .yaml, over the defaults. Raises
     ValueError for what nothing reads and for values that do not fit.
     """
-    parser = HfArgumentParser(parts, description=description, usage="train.py [recipe.yaml] [--options]")
+    usage = "train.py [recipe.yaml] [--options]"
+    parser = HfArgumentParser(parts, description=description, usage=usage, formatter_class=_ManualFormatter)
     parser.error = _refuse
     if words and words[0].endswith((".yaml", ".yml")):
         path, *words = words

@@ -3,17 +3,14 @@
 import importlib.util
 import json
 import sys
-import wave
-from fractions import Fraction
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
 import torch
 from datasets import Dataset
 from safetensors.torch import load_file
-from small_encoders import AUDIO, VIDEO, save_encoder
+from small_encoders import changed, weights_of
 from transformers import (
     AutoModelForSequenceClassification,
     BertConfig,
@@ -25,10 +22,8 @@ from transformers import (
 )
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-from modeling_umons import UmonsConfig, UmonsForSequenceClassification, UmonsProcessor
+from modeling_umons import UmonsProcessor
 from modeling_umons.data.columns import make_features, to_table
-from modeling_umons.data.extraction import ExtractionSettings, extract_features
-from modeling_umons.media import read_clip
 from modeling_umons.training.arguments import AugmentationArguments, ModelArguments, RunArguments, parse_arguments
 from modeling_umons.training.checkpoints import find_checkpoint
 from modeling_umons.training.encoders import (
@@ -38,7 +33,6 @@ from modeling_umons.training.encoders import (
     find_encoder,
     layer_depths,
     merge_lora,
-    prepare_encoders,
     rest_frozen,
 )
 from modeling_umons.training.models import Parts, System, check_options, make_config, make_model
@@ -115,15 +109,6 @@ def make(tmp_path, bert, rows):
         )
 
     return call
-
-
-def weights_of(model) -> dict[str, torch.Tensor]:
-    return {name: value.clone() for name, value in model.state_dict().items()}
-
-
-def changed(model, before: dict[str, torch.Tensor]) -> set[str]:
-    """Names of weights that are not what they were, up to the encoder's part `model.encoders.text.model.`."""
-    return {name for name, value in model.state_dict().items() if not value.equal(before[name])}
 
 
 def is_of_encoder(name: str) -> bool:
@@ -351,137 +336,6 @@ def test_rows_of_a_length_make_up_a_batch(make, rows):
     assert abs(np.corrcoef(batches.mean(axis=1), np.arange(100))[0, 1]) < 0.3  # the long ones are not all at one end
     sampler.set_epoch(4)
     assert list(sampler) != order
-
-
-# --- features of sound
-
-
-def test_encoders_of_sound_are_part_of_the_model_but_do_not_learn():
-    config = AUDIO["wav2vec2"]()
-    model = UmonsForSequenceClassification(UmonsConfig(modalities=["audio"], audio_encoder=config, **BODY))
-    prepare_encoders(model, ModelArguments())
-    learning = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
-    assert learning
-    assert not any(".encoders." in name for name in learning)
-
-
-@pytest.fixture(scope="module")
-def wav2vec2(tmp_path_factory) -> str:
-    return save_encoder(AUDIO["wav2vec2"](), tmp_path_factory.mktemp("wav2vec2"))
-
-
-@pytest.fixture(scope="module")
-def clips(tmp_path_factory) -> Path:
-    """A folder of four tones and a table of them."""
-    folder = tmp_path_factory.mktemp("clips")
-    random = np.random.default_rng(0)
-    lines = ["file_name,text,sentiment,split"]
-    for i, split in enumerate(["train", "train", "validation", "test"]):
-        samples = 0.2 * random.normal(size=1600 + 400 * i)
-        with wave.open(str(folder / f"{i}.wav"), "wb") as file:
-            file.setparams((1, 2, 16000, 0, "NONE", ""))
-            file.writeframes((samples.clip(-1, 1) * 32767).astype("<i2").tobytes())
-        lines.append(f"{i}.wav,good,{i - 1},{split}")
-    (folder / "metadata.csv").write_text("\n".join(lines), encoding="utf-8")
-    return folder
-
-
-def test_features_that_were_extracted_once_are_what_the_model_hears_itself(clips, wav2vec2, tmp_path):
-    settings = ExtractionSettings(("text", "audio"), 40, audio_encoder=wav2vec2)
-    report = extract_features(clips, tmp_path / "features", settings)
-    assert (report.num_rows, report.failures) == (4, [])
-    again = extract_features(clips, tmp_path / "features", settings)  # nothing is left to do
-    assert again.num_rows == 4
-    with pytest.raises(ValueError, match="max_audio_length"):
-        extract_features(
-            clips, tmp_path / "features", ExtractionSettings(("text", "audio"), 30, audio_encoder=wav2vec2)
-        )
-
-    data = {split: Dataset.from_parquet(str(path)) for split in ("train", "validation", "test")
-            for path in (tmp_path / "features").rglob(f"{split}-*.parquet")}  # fmt: skip
-    arguments = ModelArguments(
-        audio_encoder=wav2vec2, **BODY, **NO_DROPOUT, config_overrides=["max_audio_length=40"], word_embedding_size=4
-    )
-    task, system = make_task("sentiment"), System.parse("umons", ["text", "audio"])
-    parts = Parts.make(arguments, ["good"], system.encoders(arguments))
-    config = make_config(system, arguments, parts, task)
-    parts.processor.max_audio_length = config.max_audio_length
-    model = make_model(config, arguments, parts)
-    before = weights_of(model)
-    run = RunArguments(
-        output_dir=tmp_path / "run", num_train_epochs=1, disable_tqdm=True, report_to="none", use_cpu=True
-    )
-    collator = make_collator(parts.processor, config, task)
-    trainer = UmonsTrainer(model, run, task, data, collator, AugmentationArguments(), parts.processor)
-    trainer.run()
-    names = changed(model, before)
-    assert "model.front_ends.audio.weight" in names
-    assert not any(".encoders." in name for name in names)
-
-    clip = read_clip(str(clips / "3.wav"), video=False, sampling_rate=16000)
-    inputs = parts.processor(text=["good"], audio=[clip.audio], sampling_rate=16000, return_tensors="pt")
-    with torch.no_grad():
-        heard = model.eval()(**inputs).logits.numpy()
-    np.testing.assert_allclose(heard, trainer.logits(data["test"]), atol=1e-5)
-
-    model.save_pretrained(tmp_path / "saved")
-    parts.processor.save_pretrained(tmp_path / "saved")
-    settings = ExtractionSettings(("text", "audio"), model=str(tmp_path / "saved"))
-    extract_features(clips, tmp_path / "again", settings)
-    one, other = (next((tmp_path / name).rglob("test-*.parquet")) for name in ("features", "again"))
-    assert Dataset.from_parquet(str(one))["audio_features"] == Dataset.from_parquet(str(other))["audio_features"]
-
-
-def test_files_of_sound_are_no_features(clips, wav2vec2):
-    arguments = ModelArguments(audio_encoder=wav2vec2, **BODY)
-    task, system = make_task("sentiment"), System.parse("umons", ["text", "audio"])
-    parts = Parts.make(arguments, ["good"], system.encoders(arguments))
-    collator = make_collator(parts.processor, make_config(system, arguments, parts, task), task)
-    (data, *_) = parse_arguments([], "")
-    rows = Dataset.from_list([{"file_name": str(clips / "0.wav"), "text": "good", "sentiment": 1.0}])
-    with pytest.raises(ValueError, match=r"scripts/extract_features\.py"):
-        rows_for_all(rows, [collator], parts.processor.feature_extractor, data)
-
-
-def test_features_of_an_encoder_of_pictures(tmp_path):
-    encoder = save_encoder(VIDEO["videomae"](), tmp_path / "videomae")
-    (tmp_path / "clips").mkdir()
-    with av.open(str(tmp_path / "clips" / "clip.mp4"), "w") as container:
-        stream = container.add_stream("mpeg4", rate=15)
-        stream.width, stream.height, stream.pix_fmt = 32, 32, "yuv420p"
-        random = np.random.default_rng(0)
-        for number in range(20):
-            picture = random.integers(0, 255, (32, 32, 3), dtype=np.uint8)
-            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
-            frame.pts, frame.time_base = number, Fraction(1, 15)
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
-    settings = ExtractionSettings(("video",), 2, video_encoder=encoder)
-    extract_features(tmp_path / "clips", tmp_path / "features", settings)
-    rows = Dataset.from_parquet(str(next((tmp_path / "features").rglob("*.parquet"))))
-    features = np.array(rows["video_features"][0])
-
-    processor = UmonsProcessor.from_encoders(video=encoder, max_video_length=2)
-    model = UmonsForSequenceClassification.from_encoders(video=encoder, max_video_length=2, num_labels=2, **BODY)
-    cut = processor.video_processor
-    clip = read_clip(str(tmp_path / "clips" / "clip.mp4"), audio=False, frame_rate=cut.frame_rate, size=(16, 16))
-    with torch.no_grad():
-        seen = model.get_video_features(cut([clip.frames], return_tensors="pt")["pixel_values_videos"])
-    np.testing.assert_allclose(features, seen.pooler_output[0].numpy(), atol=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("options", "match"),
-    [
-        ({"video_encoder": "y"}, "video is not among"),
-        ({"modalities": ("video",), "tower_weights": "x", "video_encoder": "y"}, "pass one of them"),
-        ({"modalities": ("video",), "tower_weights": "x", "audio_encoder": "y"}, "audio is not among"),
-        ({"audio_encoder": "y", "model": "z"}, "both given"),
-    ],
-)
-def test_an_encoder_that_would_hear_nothing(options, match):
-    with pytest.raises(ValueError, match=match):
-        ExtractionSettings(**options)
 
 
 # --- several systems
