@@ -29,6 +29,7 @@ from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .configuration_umons import UmonsConfig
+from .dropout_umons import UmonsDropout, UmonsReLUDropout, apply_dropout, is_fast
 from .encoders_umons import UmonsEncoder, UmonsEncoders
 from .front_ends_umons import UmonsFrontEnds, UmonsLSTM
 from .inputs_umons import INPUT_NAMES, check_clips, check_length, check_sound, prepare_inputs
@@ -61,12 +62,14 @@ def eager_attention_forward(
     **kwargs: Unpack[TransformersKwargs],
 ) -> tuple[torch.Tensor, torch.Tensor]:
     scores = query @ key.transpose(2, 3) * scaling
-    if attention_mask is not None:
+    if attention_mask is not None and attention_mask.dtype == torch.bool:  # as `sdpa` has them, True where to look
+        scores = scores.masked_fill(~attention_mask, torch.finfo(scores.dtype).min)
+    elif attention_mask is not None:
         scores = scores + attention_mask
     # Half precision is too coarse for a sum of many exponentials; double precision stays what it is.
     dtype = torch.promote_types(scores.dtype, torch.float32)
     weights = nn.functional.softmax(scores, dim=-1, dtype=dtype).to(query.dtype)
-    weights = nn.functional.dropout(weights, p=dropout, training=module.training)
+    weights = apply_dropout(weights, dropout, module.training)
     return (weights @ value).transpose(1, 2).contiguous(), weights
 
 
@@ -97,16 +100,19 @@ class UmonsAttention(nn.Module):
         key = self.k_proj(source).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
         value = self.v_proj(source).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
 
-        attention_interface: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
-            self.config._attn_implementation, eager_attention_forward
-        )
+        implementation = self.config._attn_implementation
+        dropout = self.attention_dropout if self.training else 0.0
+        # With dropout on a CPU, PyTorch does for `sdpa` what `eager` does, but with its own dropout.
+        if implementation == "sdpa" and is_fast(query, dropout):
+            implementation = "eager"
+        attention_interface: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention_forward)
         attended, weights = attention_interface(
             self,
             query,
             key,
             value,
             attention_mask,
-            dropout=self.attention_dropout if self.training else 0.0,
+            dropout=dropout,
             scaling=self.scaling,
             **kwargs,
         )
@@ -119,11 +125,11 @@ class UmonsMLP(nn.Module):
     def __init__(self, config: UmonsConfig):
         super().__init__()
         self.fc1 = nn.Linear(config.hidden_size, config.intermediate_size)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.activation = UmonsReLUDropout(config.hidden_dropout_prob)
         self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        return self.fc2(self.dropout(nn.functional.relu(self.fc1(hidden_states))))
+        return self.fc2(self.activation(self.fc1(hidden_states)))
 
 
 class UmonsGlimpse(nn.Module):
@@ -136,14 +142,14 @@ class UmonsGlimpse(nn.Module):
     def __init__(self, config: UmonsConfig, num_glimpses: int):
         super().__init__()
         self.fc1 = nn.Linear(config.hidden_size, config.intermediate_size)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.activation = UmonsReLUDropout(config.hidden_dropout_prob)
         self.fc2 = nn.Linear(config.intermediate_size, num_glimpses)
 
     def forward(
         self, hidden_states: torch.Tensor, padding_mask: torch.BoolTensor | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         n = min(self.fc2.out_features, hidden_states.shape[1])
-        scores = self.dropout(nn.functional.relu(self.fc1(hidden_states)))
+        scores = self.activation(self.fc1(hidden_states))
         scores = nn.functional.linear(scores, self.fc2.weight[:n], self.fc2.bias[:n])
         if padding_mask is not None:
             scores = scores.masked_fill(~padding_mask[..., None], torch.finfo(scores.dtype).min)
@@ -174,7 +180,7 @@ class UmonsModalityLayer(nn.Module):
         self.mlp_layer_norm = layer_norm()
         self.glimpse = None if is_last else UmonsGlimpse(config, config.length_limit(modality))
         self.glimpse_layer_norm = None if is_last else layer_norm()
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.dropout = UmonsDropout(config.hidden_dropout_prob)
 
     def forward(
         self,
@@ -221,7 +227,9 @@ class UmonsLayer(GradientCheckpointingLayer):
         guide_present: torch.Tensor | None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> torch.Tensor:
-        sequences = hidden_states.split([stream.length for stream in streams], dim=1)
+        # Contiguous, for a linear map of anything else is a batch of small products.
+        lengths = [stream.length for stream in streams]
+        sequences = [sequence.contiguous() for sequence in hidden_states.split(lengths, dim=1)]
         guide = sequences[0] if streams[0].modality == self.guide else None
         sequences = [
             self.modality_layers[stream.modality](sequence, stream, guide, guide_present, **kwargs)

@@ -1,0 +1,1 @@
+../../modeling_umons/dropout_umons.py
