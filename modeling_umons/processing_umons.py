@@ -235,27 +235,40 @@ class UmonsProcessor(ProcessorMixin):
             return super()._process_audio(audio, sampling_rate=sampling_rate, **kwargs)
         if sampling_rate is None or not sampling_rate > 0:
             raise ValueError(f"`sampling_rate` is {sampling_rate}: pass the rate of the sound in Hz with `audio`.")
-        most = round(self.max_duration * extractor.sampling_rate)
-        least = 3 * round(self.frame_duration * extractor.sampling_rate)  # of fewer samples an encoder makes nothing
         waveforms = []
         for i, waveform in enumerate(audio):
-            waveform = resample(
-                to_mono(waveform, f"Waveform {i} of the batch"), sampling_rate, extractor.sampling_rate
-            )
-            waveforms.append(np.pad(waveform[:most].numpy(), (0, max(0, least - len(waveform)))))
-        # Whisper pads to its window by itself; others not at all unless they are told to. Of `kwargs` no more than the kind
-        # of tensors: transformers passes on what it finds with the tokenizer, such as a `max_length` in tokens.
+            waveform = to_mono(waveform, f"Waveform {i} of the batch")
+            waveforms.append(resample(waveform, sampling_rate, extractor.sampling_rate).numpy())
+        # Of `kwargs` no more than this: transformers passes on what it finds with the tokenizer, such as a `max_length`.
+        return self.prepare_sound(waveforms, kwargs.get("return_tensors") or "np"), []
+
+    def prepare_sound(self, waveforms: list[np.ndarray], return_tensors: str = "np") -> dict:
+        """
+        What the model's audio encoder takes.
+
+        Args:
+            waveforms: (samples,) float32 each, one channel at the feature extractor's rate. Cut to `max_duration`.
+            return_tensors: `"np"` or `"pt"`.
+
+        Returns:
+            `input_values` (B, samples) or (B, mel bins, frames) float32, and `input_values_mask` over its time.
+        """
+        extractor = self.feature_extractor
+        most = round(self.max_duration * extractor.sampling_rate)
+        least = 3 * round(self.frame_duration * extractor.sampling_rate)  # of fewer samples an encoder makes nothing
+        waveforms = [np.pad(waveform[:most], (0, max(0, least - len(waveform)))) for waveform in waveforms]
+        # Whisper pads to its window by itself; others not at all unless they are told to.
         padding = inspect.signature(extractor.__call__).parameters["padding"].default or True
         made = extractor(
             waveforms,
             sampling_rate=extractor.sampling_rate,
             padding=padding,
             return_attention_mask=True,
-            return_tensors=kwargs.get("return_tensors") or "np",
+            return_tensors=return_tensors,
         )
         # Feature extractors call their mask as tokenizers do.
         values = [made[extractor.model_input_names[0]], made["attention_mask"]]
-        return dict(zip(ENCODER_AUDIO_NAMES, values, strict=True)), []
+        return dict(zip(ENCODER_AUDIO_NAMES, values, strict=True))
 
 
 def _check_vocabulary(tokenizer, config: PreTrainedConfig):

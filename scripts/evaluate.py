@@ -122,16 +122,14 @@ def score(
     numbered, prepared = with_numbers(dataset), {}
     logits, usable = {}, {}
     for member in members:
-        collator, extractor = (
-            make_collator(member.processor, member.model.config, task),
-            member.processor.feature_extractor,
-        )
+        processor, extractor = member.processor, member.processor.feature_extractor
+        collator = make_collator(processor, member.model.config, task, numbered.column_names)
         # Models of one recipe differ in their weights: what they read is read once.
-        kind = [collator.modality_columns, type(member.processor.tokenizer).__name__, extractor.to_dict()]
+        kind = [collator.modality_columns, type(processor.tokenizer).__name__, extractor.to_dict()]
         key = json.dumps(kind, sort_keys=True, default=str)
         if key not in prepared:
             options = DataArguments(audio_column=data.audio_column, label_column=data.label_column)
-            prepared[key] = usable_rows(numbered, collator, extractor, options, is_trained=True)
+            prepared[key] = usable_rows(numbered, collator, processor, options, is_trained=True)
             report_problems(name, *prepared[key])
         rows = prepared[key][0]
         if not len(rows):

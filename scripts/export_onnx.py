@@ -133,8 +133,8 @@ def load_rows(dataset: str, split: str):
 def print_metrics(engines: dict[str, Callable], model, processor, dataset) -> None:
     """How well each engine does on the rows of a data set, side by side."""
     task = task_of(model.config)
-    collator = make_collator(processor, model.config, task)
-    rows, problems = usable_rows(dataset, collator, processor.feature_extractor, DataArguments(), is_trained=True)
+    collator = make_collator(processor, model.config, task, dataset.column_names)
+    rows, problems = usable_rows(dataset, collator, processor, DataArguments(), is_trained=True)
     if not len(rows):
         raise ValueError(f"The model can use no row of the data set: {problems[0]}")
     truth, logits = [], {name: [] for name in engines}

@@ -43,7 +43,7 @@ from modeling_umons.training.arguments import (
 from modeling_umons.training.card import write_model_card
 from modeling_umons.training.checkpoints import REPORT, check_for_other_run, check_writable
 from modeling_umons.training.comparison import epoch_seconds, headline, print_comparison, write_comparison
-from modeling_umons.training.encoders import check_encoder_options
+from modeling_umons.training.encoders import check_encoder_options, running_encoders
 from modeling_umons.training.missing import missing_curves
 from modeling_umons.training.models import Parts, System, check_options, chosen_options, make_config, make_model, union
 from modeling_umons.training.plain_encoder import PlainEncoderForSequenceClassification
@@ -95,13 +95,19 @@ def prepare(systems: list[System], data: DataArguments, arguments: ModelArgument
         key = tuple(encoders.items())
         made[key] = parts[system.name] = made.get(key) or Parts.make(arguments, texts, encoders)
         processors.append(parts[system.name].processor)
-        configs.append(make_config(system, arguments, parts[system.name], task))
+        configs.append(config := make_config(system, arguments, parts[system.name], task))
+        if getattr(config, "audio_encoder", None) is not None:
+            processors[-1].max_audio_length = config.max_audio_length  # which --config_overrides may have changed
+    collators = [
+        make_collator(*of, task, splits["train"].column_names) for of in zip(processors, configs, strict=True)
+    ]
+    running = set().union(*map(running_encoders, collators)) & encoders_to_train(systems, arguments)
+    check_encoder_options(arguments, run, running)  # again, now that it is known what the data has
     rows = {}
     with run.main_process_first(desc="features"):
         for name, split in splits.items():
-            collators = [make_collator(*of, task) for of in zip(processors, configs, strict=True)]
             is_trained = arguments.model_name_or_path is not None
-            rows[name], problems = rows_for_all(split, collators, processors[0].feature_extractor, data, is_trained)
+            rows[name], problems = rows_for_all(split, collators, processors, data, is_trained)
             logger.info("%s: %d rows, %d with a problem", name, len(rows[name]), len(problems))
             for problem in problems[:SHOWN_PROBLEMS]:
                 logger.warning("%s, %s", name, problem)
@@ -143,10 +149,9 @@ def train(
     parts = all_parts[system.name]
     set_seed(run.seed)
     config = make_config(system, arguments, parts, task)
-    model, processor = make_model(config, arguments, parts), parts.processor
-    if getattr(config, "audio_encoder", None) is not None:
-        processor.max_audio_length = config.max_audio_length  # which --config_overrides may have changed
-    collator = make_collator(processor, config, task)
+    processor = parts.processor
+    collator = make_collator(processor, config, task, splits["train"].column_names)
+    model = make_model(config, arguments, parts, running_encoders(collator))
     rows = splits | {"train": repeat_sources(splits["train"], data.repeat)}
     if arguments.standardize_features:
         standardize_front_ends(model, rows["train"], collator)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
+    from ..processing_umons import UmonsProcessor
     from ..training.tasks import Task
 
 
@@ -27,6 +28,11 @@ MODEL_INPUTS = {
     "audio": ("input_features", "input_features_mask"),
     "video": ("video_features", "video_features_mask"),
 }
+# The column of sound itself, for a model whose audio encoder hears it: one channel of float32 at the encoder's rate.
+SOUND = "audio_values"
+# Batches of sound are padded to this at least: encoders that mask stretches of it in training (SpecAugment) find no place
+# for them otherwise.
+MIN_SOUND_S = 0.5
 
 
 class ArrowRows(torch.utils.data.Dataset):
@@ -63,6 +69,8 @@ class UtteranceCollator:
             not named is not cut, except text by the tokenizer's own `model_max_length`.
         audio_size, video_size: the size of the model's `input_features` and `video_features`.
         reads_word_times: whether the model wants `word_times`, where a table has a column `words` that knows them.
+        listener: for a model whose audio encoder hears sound itself, its `UmonsProcessor`: batches have `input_values` of
+            the column `audio_values` in place of `input_features`.
     """
 
     def __init__(
@@ -74,11 +82,13 @@ class UtteranceCollator:
         audio_size: int = 80,
         video_size: int = 512,
         reads_word_times: bool = False,
+        listener: UmonsProcessor | None = None,
     ):
         if not modalities or not set(modalities) <= {"text", "audio", "video"}:
             raise ValueError(f"The modalities are {list(modalities)}, expected any of text, audio, video.")
         text = "text" if tokenizer is not None else "input_ids"
-        names = {"text": text, "audio": "audio_features", "video": "video_features"}
+        audio = "audio_features" if listener is None else SOUND
+        names = {"text": text, "audio": audio, "video": "video_features"}
         self.modality_columns = {
             modality: names[modality] for modality in ("text", "audio", "video") if modality in modalities
         }
@@ -86,6 +96,7 @@ class UtteranceCollator:
         self.task = task
         self.max_lengths = dict(max_lengths or {})
         self.sizes = {"audio": audio_size, "video": video_size}
+        self.listener = listener
         self.reads_word_times = reads_word_times and tokenizer is not None and "text" in modalities
 
     @property
@@ -118,8 +129,9 @@ class UtteranceCollator:
         """
         Returns:
             `input_ids` (B, T_text) and `attention_mask` int64; `input_features` (B, T_audio, audio_size) float32 and
-            `input_features_mask` int64; `video_features` (B, T_video, video_size) float32 and `video_features_mask`
-            int64; `word_times` (B, T_text, 2) float32, if wanted and known; `labels` (B,) or (B, num_labels), int64 for
+            `input_features_mask` int64, or with a `listener` `input_values` and `input_values_mask` as
+            [`UmonsProcessor.prepare_sound`] gives them; `video_features` (B, T_video, video_size) float32 and
+            `video_features_mask` int64; `word_times` (B, T_text, 2) float32, if wanted and known; `labels` (B,) or (B, num_labels), int64 for
             classes and else float32. A row without a modality has a
             mask of zeros there.
 
@@ -129,6 +141,9 @@ class UtteranceCollator:
         batch = {}
         for modality, name in self.modality_columns.items():
             column = self._tokenize(table) if name == "text" else _column(table, name)
+            if name == SOUND:
+                batch |= self._prepare_sound(column)
+                continue
             values, mask = MODEL_INPUTS[modality]
             batch[values], batch[mask] = self._pad(modality, name, column)
         if self.reads_word_times and "words" in table.column_names:
@@ -154,6 +169,20 @@ class UtteranceCollator:
     def _encode(self, texts: list[str]) -> list[list[int]]:
         options: dict[str, Any] = {"truncation": True, "max_length": self.max_lengths.get("text")}
         return self.tokenizer(texts, return_attention_mask=False, **options)["input_ids"] if texts else []
+
+    def _prepare_sound(self, column: pa.ChunkedArray) -> dict[str, torch.Tensor]:
+        """`input_values` and their mask, both zero in rows without sound."""
+        pieces = [np.empty(0, np.float32)] * len(column)
+        if column.null_count < len(column):
+            pieces = [piece for chunk in column.chunks for piece in _pieces(chunk, SOUND)]
+        # A last row, which is left out again, sets how long the others are at least.
+        silence = np.zeros(round(MIN_SOUND_S * self.listener.feature_extractor.sampling_rate), np.float32)
+        batch = self.listener.prepare_sound([*pieces, silence], "pt")
+        is_absent = torch.tensor([len(piece) == 0 for piece in pieces], dtype=torch.bool)
+        batch = {name: values[:-1] for name, values in batch.items()}
+        for values in batch.values():
+            values[is_absent] = 0
+        return batch
 
     def _pad(self, modality: str, name: str, column: pa.ChunkedArray) -> tuple[torch.Tensor, torch.Tensor]:
         """Values (B, T) or (B, T, size), and their mask (B, T); T is 1 at least."""

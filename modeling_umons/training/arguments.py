@@ -90,20 +90,25 @@ class ModelArguments:
     audio_encoder: str | None = field(
         default=None,
         metadata={
-            "help": "UMONS: the pretrained encoder whose features the data has (scripts/extract_features.py); it becomes a "
-            "part of the model, which then takes sound itself, and is not trained."
+            "help": "UMONS: a pretrained encoder of sound. Of a table of sound files it is trained with the rest; where the "
+            "data has its features (scripts/extract_features.py) it becomes a part of the model as it is."
         },
     )
-    video_encoder: str | None = field(default=None, metadata={"help": "UMONS: the same for clips of pictures."})
+    video_encoder: str | None = field(
+        default=None,
+        metadata={"help": "UMONS: the encoder of clips of pictures whose features the data has; it is not trained."},
+    )
     mix_encoder_layers: bool = field(
         default=False,
-        metadata={"help": "Take a learnt mean of all hidden layers of the text encoder, not the last one."},
+        metadata={
+            "help": "Take a learnt mean of all hidden layers of each encoder that is trained, not the last one."
+        },
     )
-    freeze_encoders: bool = field(default=False, metadata={"help": "Leave the text encoder as it is."})
+    freeze_encoders: bool = field(default=False, metadata={"help": "Leave the encoders as they are."})
     lora_rank: int = field(
         default=0,
         metadata={
-            "help": "Train the text encoder by LoRA of this rank, merged into it at the end; 0 trains all of it."
+            "help": "Train the encoders by LoRA of this rank, merged into them at the end; 0 trains all of them."
         },
     )
     standardize_features: bool = field(
@@ -207,13 +212,13 @@ class RunArguments(TrainingArguments):
         metadata={"help": "Of single ones of several models, in place of --num_train_epochs: umons_paper=12."},
     )
     encoder_learning_rate: float | None = field(
-        default=None, metadata={"help": "The learning rate of the text encoder, in place of --learning_rate."}
+        default=None, metadata={"help": "The learning rate of the encoders, in place of --learning_rate."}
     )
     encoder_layer_decay: float = field(
-        default=1.0, metadata={"help": "By what a layer of the encoder has its rate lower than the one above it."}
+        default=1.0, metadata={"help": "By what a layer of an encoder has its rate lower than the one above it."}
     )
     unfreeze_epoch: int = field(
-        default=0, metadata={"help": "Leave the text encoder as it is until this epoch, counted from 0."}
+        default=0, metadata={"help": "Leave the encoders as they are until this epoch, counted from 0."}
     )
     seeds: int = field(default=1, metadata={"help": "Train so many models, from --seed on, and report their spread."})
     tune_thresholds: bool = field(

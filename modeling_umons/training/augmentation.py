@@ -9,8 +9,13 @@ from dataclasses import dataclass
 import torch
 
 
-MASKS = {"text": "attention_mask", "audio": "input_features_mask", "video": "video_features_mask"}
-FEATURES = {"audio": "input_features", "video": "video_features"}
+# The features of a batch, or the sound itself, and their masks.
+FEATURES = {
+    "input_features": "input_features_mask",
+    "input_values": "input_values_mask",
+    "video_features": "video_features_mask",
+}
+MASKS = ("attention_mask", *FEATURES.values())
 
 
 @dataclass(frozen=True)
@@ -44,7 +49,7 @@ class Augmentation:
         """The batch, as the model takes it, with new tensors where something changes. Of conversations, each utterance
         is a row."""
         if (mask := batch.get("utterance_mask")) is not None:
-            names = [name for name in ("input_ids", *MASKS.values(), *FEATURES.values()) if name in batch]
+            names = [name for name in ("input_ids", *MASKS, *FEATURES) if name in batch]
             changed = self({name: batch[name].flatten(0, 1) for name in names})
             return batch | {name: values.unflatten(0, mask.shape) for name, values in changed.items()}
         batch = dict(batch)
@@ -52,6 +57,11 @@ class Augmentation:
             dropped = torch.rand(batch["input_ids"].shape, device=batch["input_ids"].device) < self.word_dropout
             dropped &= batch["attention_mask"].bool()
             batch["input_ids"] = batch["input_ids"].masked_fill(dropped, self.unk_token_id)
+        if (self.time_mask or self.bin_mask) and "input_values" in batch:
+            raise ValueError(
+                "--time_mask and --bin_mask mask features, but the model hears sound itself: leave them out, its encoder has "
+                "masks of its own (`mask_time_prob` in its configuration)."
+            )
         if (self.time_mask or self.bin_mask) and "input_features" in batch:
             batch["input_features"] = self._mask_stripes(batch["input_features"], batch["input_features_mask"])
         if self.modality_dropout:
@@ -81,11 +91,10 @@ class Augmentation:
         batch = dict(batch)
         share = torch.distributions.Beta(self.mixup, self.mixup).sample().item()
         others = torch.randperm(len(batch["labels"])).to(batch["labels"].device)
-        for modality, name in FEATURES.items():
+        for name, mask in FEATURES.items():
             if name in batch:
-                mask = batch[MASKS[modality]]
                 batch[name] = share * batch[name] + (1 - share) * batch[name][others]
-                batch[MASKS[modality]] = mask | mask[others]
+                batch[mask] = batch[mask] | batch[mask][others]
         return batch, others, share
 
     def _mask_stripes(self, features: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -99,7 +108,7 @@ class Augmentation:
         return features
 
     def _drop_modalities(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        names = [name for name in MASKS.values() if name in batch]
+        names = [name for name in MASKS if name in batch]
         present = torch.stack([batch[name].any(dim=1) for name in names], dim=1)  # (B, M)
         loses_one = torch.rand(len(present), device=present.device) < self.modality_dropout
         loses_one &= present.sum(dim=1) > 1

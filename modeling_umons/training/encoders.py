@@ -11,6 +11,7 @@ from transformers.trainer_callback import TrainerCallback
 
 
 if TYPE_CHECKING:
+    from ..data.collator import UtteranceCollator
     from .arguments import ModelArguments, RunArguments
 
 
@@ -44,16 +45,31 @@ def encoders_of(model: nn.Module) -> dict[str, PreTrainedModel]:
     return {modality: encoder.model for modality, encoder in encoders.items()}
 
 
-def prepare_encoders(model: nn.Module, arguments: "ModelArguments") -> None:
+def running_encoders(collator: "UtteranceCollator") -> set[str]:
     """
-    Decides which weights of the encoders learn. Only that of the text is run in training: of sound and video, features
-    are trained on that were extracted before, so those encoders stay as they are.
+    The modalities whose encoders, if a model has them, run in training: that of the text, and that of the sound where
+    batches have the sound itself. Of the others, features are read that were extracted before.
     """
+    return {"text"} if collator.listener is None else {"text", "audio"}
+
+
+def prepare_encoders(model: nn.Module, arguments: "ModelArguments", running: Collection[str]) -> None:
+    """Decides which weights of the encoders learn: of those that are `running`, the ones that `arguments` say."""
     for modality, encoder in encoders_of(model).items():
-        if modality != "text" or arguments.freeze_encoders:
+        if modality not in running or arguments.freeze_encoders:
             encoder.requires_grad_(False)
         elif arguments.lora_rank:
             add_lora(encoder, arguments.lora_rank)
+        else:
+            set_learning(encoder, True)
+
+
+def set_learning(encoder: PreTrainedModel, learns: bool) -> None:
+    """Whether an encoder learns; the convolutions in front of wav2vec 2.0 and its kin never do, as their authors advise."""
+    encoder.requires_grad_(learns)
+    convolutions = getattr(encoder, "feature_extractor", None)
+    if hasattr(convolutions, "_freeze_parameters"):  # not by `requires_grad_`, for then they would be derived in vain
+        convolutions._freeze_parameters()
 
 
 def rest_frozen(model: nn.Module) -> None:
@@ -118,14 +134,17 @@ def layer_depths(encoder: PreTrainedModel) -> dict[str, int]:
 
 
 class UnfreezeEncoders(TrainerCallback):
-    """Leaves the encoder of the text as it is until the epoch `args.unfreeze_epoch`, counted from 0."""
+    """Leaves the encoders that are `running` as they are until the epoch `args.unfreeze_epoch`, counted from 0."""
+
+    def __init__(self, running: Collection[str]):
+        self.running = running
 
     def on_epoch_begin(self, args, state, control, model, **kwargs):
         # A run that goes on does so within an epoch; the fraction of one that has just ended is not exact.
         has_begun = int(state.epoch + 1e-6) >= args.unfreeze_epoch
         for modality, encoder in encoders_of(model).items():
-            if modality == "text":
-                encoder.requires_grad_(has_begun)
+            if modality in self.running:
+                set_learning(encoder, has_begun)
 
 
 # --- LoRA
@@ -167,22 +186,22 @@ def merge_lora(model: nn.Module) -> None:
 # --- options
 
 
-def check_encoder_options(arguments: "ModelArguments", run: "RunArguments", encoders: Collection[str]) -> None:
+def check_encoder_options(arguments: "ModelArguments", run: "RunArguments", running: Collection[str]) -> None:
     """
     Raises ValueError for options of encoders that nothing reads or that contradict each other, and for values that do
     not fit.
 
     Args:
         arguments, run: the options.
-        encoders: the modalities of which one of the models has one.
+        running: the modalities of which a model has an encoder that runs in training.
     """
     chosen = [name for name in OPTIONS if getattr(arguments, name, None) or getattr(run, name, None)]
     if run.encoder_layer_decay == 1:
         chosen.remove("encoder_layer_decay")
-    if chosen and "text" not in encoders:
+    if chosen and not running:
         raise ValueError(
-            f"Nothing reads {', '.join('--' + name for name in chosen)}: only an encoder of text is trained, and no model "
-            "has one. Give --text_encoder."
+            f"Nothing reads {', '.join('--' + name for name in chosen)}: no encoder runs in training. Give --text_encoder, "
+            "or --audio_encoder and a table of sound files without a column `audio_features`."
         )
     if not 0 < run.encoder_layer_decay <= 1:
         raise ValueError(f"--encoder_layer_decay is {run.encoder_layer_decay}; it must be above 0, and 1 at most.")

@@ -9,7 +9,6 @@ import pyarrow.compute as pc
 from datasets import Dataset, Features, concatenate_datasets
 
 from ..data.collator import UtteranceCollator
-from ..data.columns import make_features
 from ..data.conversations import ConversationCollator
 from .metrics import task_metrics
 from .tasks import Task
@@ -59,7 +58,7 @@ def missing_curves(
         can = np.flatnonzero(has[modality] & (number > 1))
         if not len(can):
             continue
-        blind = predict(_emptied(rows.select(can), name, collator.sizes))
+        blind = predict(_emptied(rows.select(can), name))
         order = np.random.default_rng(seed).permutation(len(can))
         figures: dict[str, list[float | None]] = {metric: [] for metric in metrics}
         for share in SHARES:
@@ -95,8 +94,7 @@ def _has(rows: Dataset, name: str) -> np.ndarray:
     return pc.fill_null(pc.greater(pc.list_value_length(column), 0), False).to_numpy()
 
 
-def _emptied(rows: Dataset, name: str, sizes: dict[str, int]) -> Dataset:
+def _emptied(rows: Dataset, name: str) -> Dataset:
     """The rows without a value in this column."""
-    features = Features({name: make_features(*sizes.values())[name]})
-    empty = Dataset.from_dict({name: [None] * len(rows)}, features=features)
+    empty = Dataset.from_dict({name: [None] * len(rows)}, features=Features({name: rows.features[name]}))
     return concatenate_datasets([rows.remove_columns(name).flatten_indices(), empty], axis=1)

@@ -3,7 +3,7 @@
 import copy
 import dataclasses
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -164,8 +164,13 @@ def make_config(system: System, arguments: ModelArguments, parts: Parts, task: T
     return AutoConfig.for_model(system.model_type, **(options | overrides)) if overrides else config
 
 
-def make_model(config: PreTrainedConfig, arguments: ModelArguments, parts: Parts) -> PreTrainedModel:
-    """A model of this configuration, its word vectors those of `parts`; or the one to go on from, its head for the task."""
+def make_model(
+    config: PreTrainedConfig, arguments: ModelArguments, parts: Parts, running: Collection[str] = ("text",)
+) -> PreTrainedModel:
+    """
+    A model of this configuration, its word vectors those of `parts`; or the one to go on from, its head for the task. Of
+    its pretrained encoders those of the modalities `running` may learn.
+    """
     if arguments.model_name_or_path is not None:
         model = AutoModelForSequenceClassification.from_pretrained(
             arguments.model_name_or_path, config=config, ignore_mismatched_sizes=True
@@ -185,7 +190,7 @@ def make_model(config: PreTrainedConfig, arguments: ModelArguments, parts: Parts
             )
     if arguments.freeze_word_vectors and "text" in config.modalities:
         model.get_input_embeddings().requires_grad_(False)
-    prepare_encoders(model, arguments)
+    prepare_encoders(model, arguments, running)
     return model
 
 
@@ -238,8 +243,8 @@ def _check_encoders(systems: Sequence[System], arguments: ModelArguments) -> Non
             raise ValueError(
                 f"Nothing reads --{modality}_encoder: that takes a model umons, and {modality} among its modalities."
             )
-    if arguments.mix_encoder_layers and "text" not in read:
-        raise ValueError("Nothing reads --mix_encoder_layers: give --text_encoder.")
+    if arguments.mix_encoder_layers and not read & {"text", "audio"}:
+        raise ValueError("Nothing reads --mix_encoder_layers: give --text_encoder or --audio_encoder.")
     is_plain = any(system.model_type == PLAIN_ENCODER for system in systems)
     if is_plain and "text" not in read:
         raise ValueError("--model plain_encoder needs an encoder: give --text_encoder.")

@@ -10,7 +10,7 @@ from datasets import Dataset
 from torch.utils.data import Sampler
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
-from ..data.collator import ArrowRows, UtteranceCollator
+from ..data.collator import SOUND, ArrowRows, UtteranceCollator
 from ..data.conversations import ConversationCollator
 
 
@@ -59,7 +59,7 @@ def row_lengths(
     Args:
         rows: of a data set.
         columns: by modality, as a collator has them. Of text, a token is taken for `CHARACTERS_PER_TOKEN` characters.
-        max_lengths: by modality, where a collator cuts.
+        max_lengths: by modality, where a collator cuts; of sound itself, samples are counted, and all of them.
     """
     dataset, lengths = rows.dataset, []
     for modality, name in columns.items():
@@ -73,7 +73,8 @@ def row_lengths(
         steps = pc.fill_null(steps, 0).to_numpy().astype(np.int64)
         if dataset._indices is not None:  # a choice of the rows that `data` holds
             steps = steps[dataset._indices.column(0).to_numpy()]
-        lengths.append(steps.clip(max=(max_lengths or {}).get(modality)))
+        limit = None if name == SOUND else (max_lengths or {}).get(modality)
+        lengths.append(steps.clip(max=limit))
     return combine_lengths(lengths).tolist()
 
 

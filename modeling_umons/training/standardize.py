@@ -6,7 +6,7 @@ import torch
 from datasets import Dataset
 from transformers import PreTrainedModel
 
-from ..data.collator import ArrowRows, UtteranceCollator
+from ..data.collator import SOUND, ArrowRows, UtteranceCollator
 
 
 ROWS = 1000  # read at a time
@@ -18,10 +18,10 @@ def standardize_front_ends(model: PreTrainedModel, rows: Dataset, collator: Utte
     Folds the mean and the standard deviation of each audio and video feature over the training rows into the weights of
     the linear map that reads them: W (x - mean) / std + b. The model stays what it was; it starts where standardised
     features would have had it start. Bins that hardly change, and how they change, would else be drowned by loud ones.
-    A model that normalises its features itself (TFN) is left alone.
+    A model that normalises its features itself (TFN) is left alone, and so is what an encoder makes of sound.
     """
     for modality, column in collator.modality_columns.items():
-        if modality == "text" or (parameters := _first_map(model, modality)) is None:
+        if modality == "text" or column == SOUND or (parameters := _first_map(model, modality)) is None:
             continue
         weight, bias = parameters
         mean, std = feature_statistics(rows, column)

@@ -1,7 +1,7 @@
 """From a table of utterances, or a data set of `datasets`, to the rows that a model is trained and tested on."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value, concatenate_datasets, load_dataset
 
-from ..data.collator import UtteranceCollator
+from ..data.collator import SOUND, UtteranceCollator
 from ..data.columns import SPLIT_NAMES, make_features
 from ..data.conversations import ConversationCollator
 from ..media import WHOLE_S, read_clip
@@ -120,14 +120,20 @@ def undecoded(dataset: Dataset, audio_column: str) -> Dataset:
 
 
 def usable_rows(
-    dataset: Dataset, collator: UtteranceCollator, feature_extractor, data: DataArguments, is_trained: bool = False
+    dataset: Dataset,
+    collator: UtteranceCollator,
+    processor,
+    data: DataArguments,
+    is_trained: bool = False,
+    more_columns: Sequence[str] = (),
 ) -> tuple[Dataset, list[str]]:
     """
-    The rows that have a label and something to look at. Sound files are heard here, once; features that the table has
-    already stay where they are. For a model that `is_trained`, a table need not have all that it can read and say.
+    The rows that have a label and something to look at. Sound files are decoded here, once, to the features that the
+    model reads, or for an audio encoder to sound; features that the table has already stay where they are. For a model that
+    `is_trained`, a table need not have all that it can read and say.
 
     Returns:
-        the rows, with the columns that `collator` reads and those of `IDENTITY_COLUMNS`; and one line for each of the
+        the rows, with the columns that `collator` reads, `more_columns` and those of `IDENTITY_COLUMNS`; and one line for each of the
         others and for each file that could not be read, which says why.
 
     Raises:
@@ -137,12 +143,12 @@ def usable_rows(
     names = {**collator.modality_columns, "text": data.text_column}
     if is_trained:
         dataset = with_missing_labels(with_missing_inputs(dataset, collator, data), collator.task)
-    if "audio" in collator.modality_columns and "audio_features" not in dataset.column_names:
+    if (audio := collator.modality_columns.get("audio")) and audio not in dataset.column_names:
         _check_columns(dataset, [data.audio_column])
         names["audio"] = data.audio_column
-        dataset, problems = _listen(dataset, feature_extractor, data)
+        dataset, problems = _listen(dataset, audio, processor, data)
     _check_columns(dataset, collator.columns)
-    kept = [name for name in (*IDENTITY_COLUMNS, *collator.columns) if name in dataset.column_names]
+    kept = [name for name in (*IDENTITY_COLUMNS, *collator.columns, *more_columns) if name in dataset.column_names]
     dataset = dataset.select_columns(list(dict.fromkeys(kept)))
 
     def read(columns: list[str]) -> pa.Table:
@@ -162,7 +168,7 @@ def usable_rows(
 def rows_for_all(
     dataset: Dataset,
     collators: Sequence[UtteranceCollator],
-    feature_extractor,
+    processors: Sequence,
     data: DataArguments,
     is_trained: bool = False,
 ) -> tuple[Dataset, list[str]]:
@@ -171,7 +177,14 @@ def rows_for_all(
     same: those of the first one, which reads all modalities, without those in which another finds nothing.
     """
     first = collators[0]
-    dataset, problems = usable_rows(dataset, first, feature_extractor, data, is_trained)
+    # Beside a model with an audio encoder, which hears sound itself, others read features of the same files.
+    more = {name: processor for collator, processor in zip(collators, processors, strict=True)
+            for name in collator.modality_columns.values() if name not in first.modality_columns.values()}  # fmt: skip
+    for name, processor in more.items():
+        if name not in dataset.column_names:
+            _check_columns(dataset, [data.audio_column])
+            dataset, _ = _listen(dataset, name, processor, data)
+    dataset, problems = usable_rows(dataset, first, processors[0], data, is_trained, list(more))
 
     def read(columns: list[str]) -> pa.Table:
         return dataset.select_columns(columns).with_format("arrow")[:]
@@ -203,8 +216,8 @@ def _labels_of(task: Task, table: pa.Table) -> np.ndarray:
 def with_missing_inputs(dataset: Dataset, collator: UtteranceCollator, data: DataArguments) -> Dataset:
     """The data set with an empty column for each modality that it lacks, if it has another one."""
     wanted = set(collator.modality_columns.values())
-    has_files = "audio_features" in wanted and data.audio_column in dataset.column_names
-    missing = wanted - set(dataset.column_names) - ({"audio_features"} if has_files else set())
+    of_files = {"audio_features", SOUND} if data.audio_column in dataset.column_names else set()
+    missing = wanted - set(dataset.column_names) - of_files
     return _with_empty(dataset, missing, collator.sizes) if missing < wanted else dataset
 
 
@@ -218,7 +231,7 @@ def _with_empty(dataset: Dataset, names: set[str], sizes: dict[str, int]) -> Dat
     if not names:
         return dataset
     logger.info("There is no column %s: as if all its rows were empty.", ", ".join(sorted(names)))
-    types = make_features(*sizes.values())
+    types = {**make_features(*sizes.values()), SOUND: List(Value("float32"))}
     empty = {name: [None] * len(dataset) for name in sorted(names)}
     empty = Dataset.from_dict(empty, features=Features({name: types[name] for name in empty}))
     return concatenate_datasets([dataset.flatten_indices(), empty], axis=1)
@@ -245,8 +258,14 @@ def repeat_sources(rows: Dataset, repeat: list[str]) -> Dataset:
     return rows.select(np.repeat(np.arange(len(rows)), times))
 
 
-def make_collator(processor, config, task: Task | None) -> UtteranceCollator:
-    """What makes batches of [`usable_rows`] for a model of this configuration, with `conversations.rows_for` of them."""
+def make_collator(
+    processor, config, task: Task | None, columns: Collection[str] = ("audio_features",)
+) -> UtteranceCollator:
+    """
+    What makes batches of [`usable_rows`] for a model of this configuration, with `conversations.rows_for` of them. Of a
+    table whose `columns` have no `audio_features`, an audio encoder hears the sound itself.
+    """
+    has_encoder = "audio" in config.modalities and getattr(config, "audio_encoder", None) is not None
     kind = ConversationCollator if getattr(config, "takes_conversations", False) else UtteranceCollator
     return kind(
         config.modalities,
@@ -256,6 +275,7 @@ def make_collator(processor, config, task: Task | None) -> UtteranceCollator:
         config.audio_feature_size,
         config.video_feature_size,
         reads_word_times=getattr(config, "alignment", None) == "words",
+        listener=processor if has_encoder and (SOUND in columns or "audio_features" not in columns) else None,
     )
 
 
@@ -283,35 +303,32 @@ def _rename_text(dataset: Dataset, column: str) -> Dataset:
     return dataset if dataset.features["text"] == Value("string") else dataset.cast_column("text", Value("string"))
 
 
-def _listen(dataset: Dataset, feature_extractor, data: DataArguments) -> tuple[Dataset, dict[int, str]]:
-    """Adds `audio_features`, null where there is no sound; says of which rows the file cannot be read."""
-
-    if not hasattr(feature_extractor, "frame_size"):
-        raise ValueError(
-            f"The model hears by a pretrained encoder, and reads features of it, but the table has sound files "
-            f"({data.audio_column}) and no column `audio_features`. Make one with scripts/extract_features.py, whose "
-            "--audio_encoder or --model takes the same encoder."
-        )
+def _listen(dataset: Dataset, column: str, processor, data: DataArguments) -> tuple[Dataset, dict[int, str]]:
+    """
+    Adds `column`, null where there is no sound: the features that the processor makes of the files, or if it is
+    `audio_values` the sound that an audio encoder hears. Says of which rows the file cannot be read.
+    """
+    extractor, is_sound = processor.feature_extractor, column == SOUND
+    most = round(processor.max_duration * extractor.sampling_rate) if is_sound else None
 
     def hear(row: dict[str, Any], index: int) -> dict[str, Any]:
-        value, heard = row[data.audio_column], {"audio_features": None, "problem": None}
+        value, heard = row[data.audio_column], {column: None, "problem": None}
         if value is not None:
             source = value if isinstance(value, (str, bytes)) else value["bytes"] or value["path"]
             try:
-                clip = read_clip(source, video=False, max_duration=WHOLE_S)
-                frames = feature_extractor(clip.audio, sampling_rate=clip.sampling_rate)["input_features"][0]
-                heard["audio_features"] = frames
+                clip = read_clip(source, video=False, sampling_rate=extractor.sampling_rate, max_duration=WHOLE_S)
+                if is_sound:
+                    heard[column] = clip.audio[:most]
+                else:
+                    heard[column] = extractor(clip.audio, sampling_rate=clip.sampling_rate)["input_features"][0]
             except (OSError, ValueError) as error:
                 heard["problem"] = f"row {index}: {error}"
         return heard
 
-    frames = List(List(Value("float32"), length=feature_extractor.frame_size))
     files = dataset.select_columns(data.audio_column)
     features = files.features.copy()
-    features.update(audio_features=frames, problem=Value("string"))
-    heard = files.map(
-        hear, with_indices=True, features=features, num_proc=data.preprocessing_num_proc, desc="features"
-    )
+    values = List(Value("float32")) if is_sound else List(List(Value("float32"), length=extractor.frame_size))
+    features.update({column: values, "problem": Value("string")})
+    heard = files.map(hear, with_indices=True, features=features, num_proc=data.preprocessing_num_proc, desc=column)
     problems = {row: problem for row, problem in enumerate(heard["problem"]) if problem is not None}
-    others = dataset.remove_columns(data.audio_column).flatten_indices()
-    return concatenate_datasets([others, heard.select_columns("audio_features")], axis=1), problems
+    return concatenate_datasets([dataset.flatten_indices(), heard.select_columns(column)], axis=1), problems

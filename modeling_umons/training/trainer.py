@@ -26,7 +26,7 @@ from .checkpoints import (
     list_checkpoints,
     remove_checkpoints,
 )
-from .encoders import UnfreezeEncoders, merge_lora, parameter_groups, rest_frozen
+from .encoders import UnfreezeEncoders, merge_lora, parameter_groups, rest_frozen, running_encoders
 from .losses import TaskLoss, balanced_weights, flatten_conversations
 from .metrics import task_metrics
 from .progress import show_progress
@@ -101,7 +101,7 @@ class UmonsTrainer(Trainer):
         if args.max_halvings or args.patience:
             self.add_callback(ReloadBestAndHalve(args.max_halvings, args.patience))
         if args.unfreeze_epoch:
-            self.add_callback(UnfreezeEncoders)
+            self.add_callback(UnfreezeEncoders(running_encoders(collator)))
         self.add_callback(MarkWholeCheckpoints)
         show_progress(self)
 

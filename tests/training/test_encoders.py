@@ -350,7 +350,7 @@ def test_rows_without_words_are_left_out_for_all(make, bert):
     )
     collators = [make(system).data_collator for system in ("umons", "umons_paper")]
     (data, *_) = parse_arguments([], "")
-    kept, problems = rows_for_all(rows, collators, None, data)
+    kept, problems = rows_for_all(rows, collators, [None, None], data)
     assert kept["text"] == ["good", "bad"]
     assert problems == ["1 row(s) lack what one of the models reads, and are left out for all"]
 
@@ -387,7 +387,7 @@ def test_a_plain_encoder_is_the_mean_of_its_tokens_and_a_linear_head(make, bert,
     ("words", "encoders", "match"),
     [
         ("--freeze_encoders", (), "Nothing reads --freeze_encoders"),
-        ("--lora_rank 4", ("audio",), "Nothing reads --lora_rank"),
+        ("--lora_rank 4", (), "Nothing reads --lora_rank"),
         ("--encoder_learning_rate 1e-4 --encoder_layer_decay 0.9", (), "--encoder_learning_rate, --encoder_layer_decay"),
         ("--encoder_layer_decay 1.5", ("text",), "must be above 0, and 1 at most"),
         ("--encoder_learning_rate 0", ("text",), "must be above 0"),

@@ -14,12 +14,10 @@ from small_encoders import AUDIO, VIDEO, changed, save_encoder, weights_of
 from modeling_umons import UmonsConfig, UmonsForSequenceClassification, UmonsProcessor
 from modeling_umons.data.extraction import ExtractionSettings, extract_features
 from modeling_umons.media import read_clip
-from modeling_umons.training.arguments import AugmentationArguments, ModelArguments, RunArguments, parse_arguments
-from modeling_umons.training.encoders import (
-    prepare_encoders,
-)
+from modeling_umons.training.arguments import AugmentationArguments, ModelArguments, RunArguments
+from modeling_umons.training.encoders import prepare_encoders
 from modeling_umons.training.models import Parts, System, make_config, make_model
-from modeling_umons.training.tables import make_collator, rows_for_all
+from modeling_umons.training.tables import make_collator
 from modeling_umons.training.tasks import make_task
 from modeling_umons.training.trainer import UmonsTrainer
 
@@ -28,10 +26,10 @@ BODY = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_a
 NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 
 
-def test_encoders_of_sound_are_part_of_the_model_but_do_not_learn():
+def test_encoders_whose_features_are_read_are_part_of_the_model_but_do_not_learn():
     config = AUDIO["wav2vec2"]()
     model = UmonsForSequenceClassification(UmonsConfig(modalities=["audio"], audio_encoder=config, **BODY))
-    prepare_encoders(model, ModelArguments())
+    prepare_encoders(model, ModelArguments(), running={"text"})
     learning = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
     assert learning
     assert not any(".encoders." in name for name in learning)
@@ -102,17 +100,6 @@ def test_features_that_were_extracted_once_are_what_the_model_hears_itself(clips
     extract_features(clips, tmp_path / "again", settings)
     one, other = (next((tmp_path / name).rglob("test-*.parquet")) for name in ("features", "again"))
     assert Dataset.from_parquet(str(one))["audio_features"] == Dataset.from_parquet(str(other))["audio_features"]
-
-
-def test_files_of_sound_are_no_features(clips, wav2vec2):
-    arguments = ModelArguments(audio_encoder=wav2vec2, **BODY)
-    task, system = make_task("sentiment"), System.parse("umons", ["text", "audio"])
-    parts = Parts.make(arguments, ["good"], system.encoders(arguments))
-    collator = make_collator(parts.processor, make_config(system, arguments, parts, task), task)
-    (data, *_) = parse_arguments([], "")
-    rows = Dataset.from_list([{"file_name": str(clips / "0.wav"), "text": "good", "sentiment": 1.0}])
-    with pytest.raises(ValueError, match=r"scripts/extract_features\.py"):
-        rows_for_all(rows, [collator], parts.processor.feature_extractor, data)
 
 
 def test_features_of_an_encoder_of_pictures(tmp_path):

@@ -45,7 +45,7 @@ def sample(root):
 def run(dataset, processor, task="sentiment", modalities=("text", "audio"), audio_column="file_name"):
     task = make_task(task) if isinstance(task, str) else task
     collator = make_collator(processor, UmonsConfig(modalities=list(modalities)), task)
-    return usable_rows(dataset, collator, processor.feature_extractor, DataArguments(audio_column=audio_column))
+    return usable_rows(dataset, collator, processor, DataArguments(audio_column=audio_column))
 
 
 ROWS = [
@@ -295,8 +295,8 @@ def test_a_trained_model_takes_tables_that_lack_what_it_can_read_and_say(process
     table = Dataset.from_dict({"text": ["so glad", None], "sentiment": [1.0, 2.0]})
     collator = make_collator(processor, UmonsConfig(), make_task("joint"))
     with pytest.raises(ValueError, match="no column"):
-        usable_rows(table, collator, processor.feature_extractor, DataArguments())
-    rows, problems = usable_rows(table, collator, processor.feature_extractor, DataArguments(), is_trained=True)
+        usable_rows(table, collator, processor, DataArguments())
+    rows, problems = usable_rows(table, collator, processor, DataArguments(), is_trained=True)
     assert problems == ["row 1: nothing in text, audio_features"]
     batch = collator(ArrowRows(rows)[:])
     assert batch["labels"][0, 0] == 1
@@ -304,7 +304,7 @@ def test_a_trained_model_takes_tables_that_lack_what_it_can_read_and_say(process
     assert not batch["input_features_mask"].any()
     for lacks_all in (table.remove_columns("text"), table.remove_columns("sentiment")):
         with pytest.raises(ValueError, match="no column"):
-            usable_rows(lacks_all, collator, processor.feature_extractor, DataArguments(), is_trained=True)
+            usable_rows(lacks_all, collator, processor, DataArguments(), is_trained=True)
 
 
 def test_held_out_rows_are_not_trained_on(tmp_path):
