@@ -64,7 +64,7 @@ class _ReLUDropout(torch.autograd.Function):
     @staticmethod
     def backward(ctx, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
         (result,) = ctx.saved_tensors
-        return apply_noise(gradient, result > 0, ctx.scale), None
+        return torch.ops.aten.threshold_backward(gradient, result, 0.0).mul_(ctx.scale), None
 
 
 def is_fast(values: torch.Tensor, p: float) -> bool:

@@ -16,19 +16,21 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from modeling_umons import UmonsConfig, UmonsForSequenceClassification
-from modeling_umons.packed_linear import pack_linears
+from modeling_umons.packed_linear import PackedLinear, pack_linears
 
 
 ROOT = Path(__file__).resolve().parent.parent
 MODALITIES = {"text_audio": ["text", "audio"], "text_audio_video": ["text", "audio", "video"]}
 PRODUCT = (1920, 1024, 1024)  # rows, inner and outer size of the product that is the limit
 PLAIN = "plain, float32"
+LINEAR_MAPS = "only the linear maps, packed, float32"  # what no way to compute the rest could be faster than
 # What is measured, in which precision; `plain` first, for the rest are compared with it.
 INFERENCE = {
     PLAIN: torch.float32,
     "eager, float32": torch.float32,
     "packed, float32": torch.float32,
     "compiled, float32": torch.float32,
+    LINEAR_MAPS: torch.float32,
     "eager, bfloat16": torch.bfloat16,
     "packed, bfloat16": torch.bfloat16,
     "int8 (onnxruntime)": torch.int8,
@@ -202,6 +204,18 @@ def make_int8(model: nn.Module, batch: dict, num_threads: int) -> Callable:
     return lambda batch=batch: torch.from_numpy(onnx_export.run(session, batch))
 
 
+def make_linear_maps(model: nn.Module, batch: dict) -> Callable[[], None]:
+    """The linear maps of a packed model, one after the other, of inputs as large as it gives them for this batch."""
+    calls, hooks = [], []
+    for module in model.modules():
+        if isinstance(module, PackedLinear):
+            hooks.append(module.register_forward_hook(lambda m, args, _: calls.append((m, args[0].contiguous()))))
+    model(**batch)
+    for hook in hooks:
+        hook.remove()
+    return lambda: [module(values) for module, values in calls] and None
+
+
 def make_inference(name: str, model: nn.Module, plain: nn.Module, batch: dict) -> Callable[[], torch.Tensor]:
     """What gives the logits of the batch, or of another one, in this way."""
     if name == PLAIN:
@@ -210,8 +224,10 @@ def make_inference(name: str, model: nn.Module, plain: nn.Module, batch: dict) -
         return make_int8(model, batch, torch.get_num_threads())
     dtype = INFERENCE[name]
     model = copy.deepcopy(model).to(dtype)
-    if name.startswith("packed"):
+    if name.startswith(("packed", LINEAR_MAPS)):
         model = pack_linears(model, batch["input_ids"].numel())
+        if name == LINEAR_MAPS:
+            return make_linear_maps(model, batch)
     elif name.startswith("compiled"):
         model = torch.compile(model)
     return lambda batch=batch: model(**to_dtype(batch, dtype)).logits

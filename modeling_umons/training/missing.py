@@ -4,13 +4,12 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-from datasets import Dataset, Features, concatenate_datasets
+from datasets import Dataset, Features, Value, concatenate_datasets
 
-from ..data.collator import UtteranceCollator
+from ..data.collator import ArrowRows, UtteranceCollator
 from ..data.conversations import ConversationCollator
 from .metrics import task_metrics
+from .sampling import row_lengths
 from .tasks import Task
 
 
@@ -88,10 +87,9 @@ def describe_curves(curves: dict[str, Any]) -> str:
 
 def _has(rows: Dataset, name: str) -> np.ndarray:
     """Which rows have something in a column, (N,) bool; of texts, words."""
-    column = rows.select_columns(name).with_format("arrow")[:][name]
-    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-        return np.array([bool(text and text.strip()) for text in column.to_pylist()], dtype=bool)
-    return pc.fill_null(pc.greater(pc.list_value_length(column), 0), False).to_numpy()
+    if rows.features[name] == Value("string"):
+        return np.array([bool(text and text.strip()) for text in rows[name]], dtype=bool)
+    return np.array(row_lengths(ArrowRows(rows), {"": name})) > 0
 
 
 def _emptied(rows: Dataset, name: str) -> Dataset:

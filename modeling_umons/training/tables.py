@@ -20,6 +20,7 @@ from .tasks import Task
 logger = logging.getLogger(__name__)
 
 READERS = {".csv": "read_csv", ".tsv": "read_table", ".parquet": "read_parquet", ".jsonl": "read_json"}
+ROWS_IN_MEMORY = 64  # of what is heard; half a minute of sound is two megabytes
 # What reports tell rows apart by, what puts them in the order of a conversation, and when words are spoken: kept where a
 # table has it.
 IDENTITY_COLUMNS = ("segment_id", "video_id", "segment", "start", "source", "speaker", "words")
@@ -133,8 +134,8 @@ def usable_rows(
     `is_trained`, a table need not have all that it can read and say.
 
     Returns:
-        the rows, with the columns that `collator` reads, `more_columns` and those of `IDENTITY_COLUMNS`; and one line for each of the
-        others and for each file that could not be read, which says why.
+        the rows, with the columns that `collator` reads, `more_columns` and those of `IDENTITY_COLUMNS`; and one line for
+        each of the others and for each file that could not be read, which says why.
 
     Raises:
         ValueError: a column is missing, or a label is none of its kind.
@@ -329,6 +330,13 @@ def _listen(dataset: Dataset, column: str, processor, data: DataArguments) -> tu
     features = files.features.copy()
     values = List(Value("float32")) if is_sound else List(List(Value("float32"), length=extractor.frame_size))
     features.update({column: values, "problem": Value("string")})
-    heard = files.map(hear, with_indices=True, features=features, num_proc=data.preprocessing_num_proc, desc=column)
+    heard = files.map(
+        hear,
+        with_indices=True,
+        features=features,
+        writer_batch_size=ROWS_IN_MEMORY,
+        num_proc=data.preprocessing_num_proc,
+        desc=column,
+    )
     problems = {row: problem for row, problem in enumerate(heard["problem"]) if problem is not None}
     return concatenate_datasets([dataset.flatten_indices(), heard.select_columns(column)], axis=1), problems
