@@ -14,16 +14,18 @@ from ..data.collator import SOUND, ArrowRows, UtteranceCollator
 from ..data.conversations import ConversationCollator
 
 
+# An epoch is cut into four stretches of rows at least, and no stretch is of more batches than this.
+STRETCH = 200
 CHARACTERS_PER_TOKEN = 4
-FRAMES_TOGETHER = 8
+FRAMES_TOGETHER = 6
 
 
 class LengthGroups(Sampler[int]):
     """
     Little of a batch is padding: it is of rows of about the same length, which are drawn anew in each epoch. Batches come
-    in any order; one that is not full is the last. How random that is: an epoch is cut at random into stretches of 50
-    batches, and a row meets those of its stretch that are about as long. (`LengthGroupedSampler` has the long rows first and the short ones
-    last, over and over, and what a model then learns last is that of the short ones.)
+    in any order; one that is not full is the last. How random that is: an epoch is cut at random into four stretches or
+    more, and a row meets those of its stretch that are about as long. (`LengthGroupedSampler` has the long rows first and
+    the short ones last, over and over, and what a model then learns last is that of the short ones.)
 
     Args:
         batch_size: rows of a batch, accumulated ones included.
@@ -42,7 +44,8 @@ class LengthGroups(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         generator = torch.Generator().manual_seed(self.seed + self.epoch)
-        rows = get_length_grouped_indices(self.lengths, self.batch_size, generator=generator)
+        stretch = max(1, min(STRETCH, len(self.lengths) // (4 * self.batch_size)))
+        rows = get_length_grouped_indices(self.lengths, self.batch_size, stretch, generator=generator)
         batches = [rows[start : start + self.batch_size] for start in range(0, len(rows), self.batch_size)]
         num_full = len(rows) // self.batch_size
         for batch in [*torch.randperm(num_full, generator=generator).tolist(), *range(num_full, len(batches))]:
