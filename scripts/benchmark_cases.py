@@ -213,7 +213,12 @@ def make_linear_maps(model: nn.Module, batch: dict) -> Callable[[], None]:
     model(**batch)
     for hook in hooks:
         hook.remove()
-    return lambda: [module(values) for module, values in calls] and None
+
+    def compute():
+        for module, values in calls:
+            module(values)
+
+    return compute
 
 
 def make_inference(name: str, model: nn.Module, plain: nn.Module, batch: dict) -> Callable[[], torch.Tensor]:
