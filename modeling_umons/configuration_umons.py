@@ -30,6 +30,24 @@ SIZES = (
     "max_text_length", "max_audio_length", "max_video_length", "audio_feature_size", "video_feature_size",
 )  # fmt: skip
 
+# What encoders call the number of positions they have: those that learn positions of tokens, and Whisper.
+POSITIONS = {"text": "max_position_embeddings", "audio": "max_source_positions"}
+# Encoders whose first token has the position after that of padding, which is `pad_token_id`, as RoBERTa's.
+POSITIONS_AFTER_PADDING = (
+    "camembert", "data2vec-text", "esm", "ibert", "layoutlmv3", "lilt", "longformer", "luke", "markuplm", "mpnet", "roberta",
+    "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "xmod",
+)  # fmt: skip
+
+
+def count_positions(encoder: PreTrainedConfig, modality: str) -> int | None:
+    """The longest text in tokens, or sound in steps, that an encoder has positions for; `None` where it takes any."""
+    positions = getattr(encoder, POSITIONS[modality], None) or -1
+    # XLNet's -1 means any length; DeBERTa has no more than relative positions, which reach as far as it likes.
+    if positions < 1 or not getattr(encoder, "position_biased_input", True):
+        return None
+    first = (encoder.pad_token_id or 0) + 1 if encoder.model_type in POSITIONS_AFTER_PADDING else 0
+    return positions - first
+
 
 @auto_docstring(
     custom_intro="""
@@ -270,13 +288,12 @@ class UmonsConfig(PreTrainedConfig):
                 )
         if self.video_encoder is not None and self.video_tower is not None:
             raise ValueError("`video_encoder` and `video_tower` are both given: pass one of them.")
-        # What the encoders know positions of; in the attributes of Whisper, and of those that learn positions of tokens.
-        for modality, key in (("text", "max_position_embeddings"), ("audio", "max_source_positions")):
-            positions = getattr(self.encoder_of(modality), key, None) or -1
-            if 0 < positions < self.length_limit(modality):
+        for modality in (modality for modality in POSITIONS if self.encoder_of(modality) is not None):
+            positions = count_positions(self.encoder_of(modality), modality)
+            if positions is not None and positions < self.length_limit(modality):
                 raise ValueError(
                     f"`max_{modality}_length` is {self.length_limit(modality)}, but `{modality}_encoder` has {positions} "
-                    f"positions (`{key}`): ask for no more."
+                    "positions to give: ask for no more."
                 )
 
     def encoder_of(self, modality: str) -> PreTrainedConfig | None:

