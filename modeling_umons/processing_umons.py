@@ -99,6 +99,9 @@ class UmonsProcessor(ProcessorMixin):
             tokenizer.model_input_names = tokenizer.init_kwargs["model_input_names"] = ["input_ids", "attention_mask"]
             for setting in ("max_length", "truncation", "padding", "pad_to_multiple_of"):  # of how it was used before
                 tokenizer.init_kwargs.pop(setting, None)
+            if tokenizer.is_fast:  # which saves them with the rest, to be init_kwargs again
+                tokenizer.backend_tokenizer.no_truncation()
+                tokenizer.backend_tokenizer.no_padding()
             positions = count_positions(config, "text") or max_text_length
             tokenizer.model_max_length = min(max_text_length, tokenizer.model_max_length, positions)
         elif tokenizer is None:
@@ -266,8 +269,10 @@ class UmonsProcessor(ProcessorMixin):
             return_attention_mask=True,
             return_tensors=return_tensors,
         )
-        # Feature extractors call their mask as tokenizers do.
-        values = [made[extractor.model_input_names[0]], made["attention_mask"]]
+        # Feature extractors call their mask as tokenizers do, and some have it in int32.
+        mask = made["attention_mask"]
+        mask = mask.long() if isinstance(mask, torch.Tensor) else mask.astype(np.int64)
+        values = [made[extractor.model_input_names[0]], mask]
         return dict(zip(ENCODER_AUDIO_NAMES, values, strict=True))
 
 

@@ -241,6 +241,8 @@ def test_the_processor_makes_what_the_model_takes(made):
     model, processor, names = made
     processor.check_model(model.config)
     inputs = make_batch(processor)
+    masks = [make_batch(processor, return_tensors=kind)["input_values_mask"] for kind in ("pt", "np")]
+    assert [str(mask.dtype) for mask in masks] == ["torch.int64", "int64"]
     assert sorted(inputs) == sorted(processor.model_input_names)
     tokens = AutoTokenizer.from_pretrained(names["text"])("So wonderful day!")["input_ids"]
     assert inputs["input_ids"].tolist() == [tokens, [0] * len(tokens), [0] * len(tokens)]
@@ -283,6 +285,16 @@ def test_one_folder_holds_it_all(made, tmp_path):
     assert torch.equal(again(**inputs).logits, model(**inputs).logits)
     for code in ("encoders_umons.py", "loading_umons.py", "outputs_umons.py"):
         assert (tmp_path / code).is_file()
+
+
+def test_a_tokenizer_is_cut_as_the_model_wants_it_and_not_as_it_was_used_before(tmp_path):
+    folder = save_encoder(TEXT["bert"](), tmp_path / "bert")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer("so", padding="max_length", truncation=True, max_length=12)
+    tokenizer.save_pretrained(folder)
+    UmonsProcessor.from_encoders(text=folder, max_text_length=7).save_pretrained(tmp_path / "saved")
+    loaded = AutoProcessor.from_pretrained(tmp_path / "saved")
+    assert [len(loaded(text="so " * times)["input_ids"][0]) for times in (1, 20)] == [3, 7]
 
 
 @torch.no_grad()
