@@ -97,7 +97,8 @@ class UmonsAudioEncoder(UmonsEncoder):
         self, input_values: torch.FloatTensor, mask: torch.BoolTensor | None
     ) -> tuple[torch.FloatTensor, torch.BoolTensor]:
         rule = getattr(self.model, "_get_feat_extract_output_lengths", None)
-        if rule is not None and input_values.ndim == 2 and rule(input_values.shape[1]) < 1:
+        can_count = rule is not None and not torch.compiler.is_compiling()  # the rule makes tensors of numbers
+        if can_count and input_values.ndim == 2 and rule(input_values.shape[1]) < 1:
             raise ValueError(
                 f"`input_values` has {input_values.shape[1]} samples, of which the audio encoder makes nothing: give "
                 "longer sound, or pad it."

@@ -116,7 +116,9 @@ def check_sound(config: UmonsConfig, sound: torch.Tensor, mask: torch.Tensor | N
             f"`input_values` has shape {tuple(sound.shape)}, but this model wants (batch, samples), or (batch, mel bins, "
             f"frames): what the feature extractor of its audio encoder ({config.audio_encoder.model_type}) gives."
         )
-    if mask is not None and (mask.ndim != 2 or mask.shape[0] != len(sound) or mask.shape[1] not in sound.shape[1:]):
+    if mask is not None and (
+        mask.ndim != 2 or mask.shape[0] != sound.shape[0] or mask.shape[1] not in sound.shape[1:]
+    ):
         raise ValueError(
             f"`input_values_mask` has shape {tuple(mask.shape)}, but it must be (batch, samples or frames) of "
             f"`input_values`, which has shape {tuple(sound.shape)}."

@@ -7,13 +7,18 @@
 OUT_DIR has model.onnx, config.json and the files of the processor. The inputs of model.onnx are those of the model, values
 and mask of each modality it has; batch and lengths are free; the output is `logits`. All modalities are always taken:
 one that is missing is a sequence of any length with a mask of zeros, which `complete_inputs` of modeling_umons.onnx_export
-adds to what the processor gives. A video tower is no part of model.onnx: it takes `video_features`.
+adds to what the processor gives.
+
+Pretrained encoders of text and sound are a part of model.onnx, so that it takes what AutoProcessor gives: `input_ids`, and
+as `input_values` waveforms, or the spectrograms of Whisper, of one length. A video tower or encoder is no part of it: it
+takes `video_features`. An encoder that ONNX has no way to hold is an error that says so.
 
 Before anything is written, the answers are compared with PyTorch's, for 1, 3 and 8 rows, the shortest sequences and the
 longest, rows and batches without a modality; a difference above 1e-4 is an error. OUT_DIR appears whole or not at all.
 
---int8 writes model_int8.onnx beside it, with weights in eight bits. Sizes and speeds are shown (a full batch of 1 and of 32
-rows, on as many threads for all), and with --check_dataset also how well each of them does. No difference is refused there.
+--int8 writes model_int8.onnx beside it, with weights in eight bits. Sizes and speeds are shown (a full batch of 1 row, and
+without an encoder of sound of 32, on as many threads for all), and with --check_dataset also how well each of them does. No
+difference is refused there.
 """
 
 import argparse
@@ -40,6 +45,7 @@ from modeling_umons.data.columns import SPLIT_NAMES
 from modeling_umons.onnx_export import (
     TOLERANCE,
     export_onnx,
+    graph_inputs,
     make_session,
     max_difference,
     quantize_int8,
@@ -100,10 +106,11 @@ def torch_logits(model, inputs) -> np.ndarray:
         return model(**inputs).logits.numpy()
 
 
-def print_speeds(engines: dict[str, Callable], config) -> None:
+def print_speeds(engines: dict[str, Callable], model) -> None:
     """Milliseconds for batches of the longest sequences, and how many times as fast as PyTorch that is."""
-    for batch_size in (1, 32):
-        inputs = random_inputs(config, batch_size, {m: config.length_limit(m) for m in config.modalities})
+    longest = {modality: given.max_length for modality, given in graph_inputs(model).items()}
+    for batch_size in (1,) if "audio" in model.model.encoders else (1, 32):  # 32 sounds of half a minute are too many
+        inputs = random_inputs(model, batch_size, longest)
         times = {name: [] for name in engines}
         for _ in range(NUM_WARM_UP + NUM_RUNS):
             for name, answer in engines.items():
@@ -160,6 +167,11 @@ def export(args: argparse.Namespace) -> None:
         # What can be wrong with the arguments, before what takes long.
         dataset = load_rows(args.check_dataset, args.split) if args.check_dataset else None
         model, processor = load(args.model)
+        processor.check_model(model.config)
+        if dataset is not None and "audio" in model.model.encoders:
+            raise ValueError(
+                "--check_dataset reads features, but a model with an audio encoder takes sound: leave it out."
+            )
         graph = export_onnx(model).SerializeToString()
         num_threads = torch.get_num_threads()
         sessions = {"ONNX": make_session(graph, num_threads)}
@@ -179,13 +191,15 @@ def export(args: argparse.Namespace) -> None:
             size = (folder / INT8_NAME).stat().st_size
             difference = max_difference(sessions["ONNX int8"], model)
             print(f"{INT8_NAME}: {size / 1e6:.2f} MB, at most {difference:.2g} from PyTorch on random inputs")
-        if model.config.video_tower is not None:
-            print("The video tower is not in it: give `video_features`, as scripts/extract_features.py computes them.")
+        if model.config.video_tower is not None or model.config.video_encoder is not None:
+            print(
+                "The video tower, or encoder, is not in it: give `video_features`, as scripts/extract_features.py computes them."
+            )
 
         engines = {"PyTorch": lambda inputs: torch_logits(model, inputs)}
         engines |= {name: lambda inputs, s=session: run(s, inputs) for name, session in sessions.items()}
         if args.int8:
-            print_speeds(engines, model.config)
+            print_speeds(engines, model)
         if dataset is not None:
             print_metrics(engines, model, processor, dataset)
     print(f"\n{args.output} holds the ONNX model, with its configuration and processor.")

@@ -67,12 +67,12 @@ def exported(request):
 
 def test_graph_is_pytorch_at_all_shapes(exported):
     model, graph = exported
-    config, session = model.config, make_session(graph)
-    limits = {modality: config.length_limit(modality) for modality in config.modalities}
+    session = make_session(graph)
+    limits = {modality: model.config.length_limit(modality) for modality in model.config.modalities}
     for batch_size in (1, 2, 3, 8):
         for shift in range(4):
             lengths = {m: 1 + (shift * (limit - 1) + 7 * i) % limit for i, (m, limit) in enumerate(limits.items())}
-            inputs = random_inputs(config, batch_size, lengths, seed=shift)
+            inputs = random_inputs(model, batch_size, lengths, seed=shift)
             assert np.abs(run(session, inputs) - torch_logits(model, inputs)).max() < 1e-5
     assert max_difference(session, model) < 1e-5
 
@@ -83,9 +83,9 @@ def test_missing_modalities_are_as_left_out(exported):
     if len(config.modalities) == 1:
         assert [entry.name for entry in session.get_inputs()] == ["video_features", "video_features_mask"]
         return
-    together = run(session, random_inputs(config, 2, {m: config.length_limit(m) for m in config.modalities}))
+    together = run(session, random_inputs(model, 2, {m: config.length_limit(m) for m in config.modalities}))
     for modality in config.modalities:
-        inputs = random_inputs(config, 2, {modality: config.length_limit(modality)})
+        inputs = random_inputs(model, 2, {modality: config.length_limit(modality)})
         alone = run(session, inputs)
         assert np.abs(alone - torch_logits(model, inputs)).max() < 1e-5
         assert np.abs(alone - together).max() > 1e-3  # the others were heard
