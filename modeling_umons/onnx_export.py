@@ -321,17 +321,20 @@ def max_difference(session, model: UmonsForSequenceClassification) -> float:
     return float(np.max(differences))  # NaN if any is
 
 
-def quantize_int8(source: str | Path, target: str | Path) -> None:
+def quantize_int8(source: str | Path, target: str | Path, word_vectors: bool = True) -> None:
     """
-    Writes the graph `source` with its weights, word vectors included, in eight bits, with a scale for each output channel;
-    those of the LSTM stay in float32. What the weights are multiplied with is rounded as it comes, by its range in the
+    Writes the graph `source` with its weights, and with them its `word_vectors` unless they are to stay as they are, in
+    eight bits, with a scale for each output channel; those of the LSTM stay in float32. What the weights are multiplied with is rounded as it comes, by its range in the
     batch: unlike in the float32 graph, the answer for a row depends a little on the rows and the padding beside it.
     """
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     with _without_hint():
         # Weights use seven of the bits: with eight, sums overflow on CPUs that lack the instructions for them (VNNI).
-        quantize_dynamic(Path(source), Path(target), per_channel=True, reduce_range=True, weight_type=QuantType.QInt8)
+        options = {} if word_vectors else {"op_types_to_quantize": ["MatMul", "Gemm"]}
+        quantize_dynamic(
+            Path(source), Path(target), per_channel=True, reduce_range=True, weight_type=QuantType.QInt8, **options
+        )
 
 
 @contextmanager
@@ -355,6 +358,8 @@ def make_session(graph: str | Path | bytes, num_threads: int = 0):
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = num_threads
+    # Its threads would go on spinning for a while after each answer, and take the cores from whatever comes then.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     graph = graph if isinstance(graph, bytes) else str(graph)
     return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
