@@ -12,8 +12,8 @@
 # limitations under the License.
 """
 Dropout that costs little on a CPU. PyTorch draws there, for each element in turn, a number of 53 bits, and keeps the noise
-in full precision for the backward pass: a third of the time of a training step, and of its memory. Here 16 bits decide, and
-what is kept is one byte, or nothing. Elsewhere, and in a compiled graph, it is PyTorch's own.
+in full precision for the backward pass, which together takes a third of the time of a training step. Here 16 bits decide,
+and what is kept is one byte, or nothing. Elsewhere, and in a compiled graph, it is PyTorch's own.
 """
 
 import torch

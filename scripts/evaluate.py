@@ -126,6 +126,7 @@ def score(
         collator = make_collator(processor, member.model.config, task, numbered.column_names)
         # Models of one recipe differ in their weights: what they read is read once.
         kind = [collator.modality_columns, type(processor.tokenizer).__name__, extractor.to_dict()]
+        kind.append(processor.max_audio_length)
         key = json.dumps(kind, sort_keys=True, default=str)
         if key not in prepared:
             options = DataArguments(audio_column=data.audio_column, label_column=data.label_column)

@@ -97,7 +97,8 @@ def prepare(systems: list[System], data: DataArguments, arguments: ModelArgument
         processors.append(parts[system.name].processor)
         configs.append(config := make_config(system, arguments, parts[system.name], task))
         if getattr(config, "audio_encoder", None) is not None:
-            processors[-1].max_audio_length = config.max_audio_length  # which --config_overrides may have changed
+            # What is decoded for all models is as long as the longest hears, which --config_overrides may have changed.
+            processors[-1].max_audio_length = max(processors[-1].max_audio_length, config.max_audio_length)
     collators = [
         make_collator(*of, task, splits["train"].column_names) for of in zip(processors, configs, strict=True)
     ]
@@ -150,6 +151,8 @@ def train(
     set_seed(run.seed)
     config = make_config(system, arguments, parts, task)
     processor = parts.processor
+    if getattr(config, "audio_encoder", None) is not None:
+        processor.max_audio_length = config.max_audio_length
     collator = make_collator(processor, config, task, splits["train"].column_names)
     model = make_model(config, arguments, parts, running_encoders(collator))
     rows = splits | {"train": repeat_sources(splits["train"], data.repeat)}

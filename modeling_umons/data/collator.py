@@ -131,9 +131,8 @@ class UtteranceCollator:
             `input_ids` (B, T_text) and `attention_mask` int64; `input_features` (B, T_audio, audio_size) float32 and
             `input_features_mask` int64, or with a `listener` `input_values` and `input_values_mask` as
             [`UmonsProcessor.prepare_sound`] gives them; `video_features` (B, T_video, video_size) float32 and
-            `video_features_mask` int64; `word_times` (B, T_text, 2) float32, if wanted and known; `labels` (B,) or (B, num_labels), int64 for
-            classes and else float32. A row without a modality has a
-            mask of zeros there.
+            `video_features_mask` int64; `word_times` (B, T_text, 2) float32, if wanted and known; `labels` (B,) or
+            (B, num_labels), int64 for classes and else float32. A row without a modality has a mask of zeros there.
 
         Raises:
             ValueError: a column is missing or of another type or feature size, or a row has no label.

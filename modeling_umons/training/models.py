@@ -188,9 +188,9 @@ def make_model(
             logger.info(
                 "%.1f %% of %d words have a vector in %s", 100 * coverage, len(tokenizer), arguments.word_vectors
             )
+    prepare_encoders(model, arguments, running)
     if arguments.freeze_word_vectors and "text" in config.modalities:
         model.get_input_embeddings().requires_grad_(False)
-    prepare_encoders(model, arguments, running)
     return model
 
 

@@ -157,6 +157,12 @@ def test_frozen_encoders_stay_as_they_are_and_the_rest_learns(make):
     assert not any(map(is_of_encoder, names))
 
 
+def test_the_vectors_of_tokens_can_stay_alone(make):
+    model = make(arguments={"freeze_word_vectors": True}).model
+    frozen = [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
+    assert frozen == ["model.encoders.text.model.embeddings.word_embeddings.weight"]
+
+
 def test_a_frozen_encoder_has_no_dropout(make):
     model = make(arguments={"freeze_encoders": True}).model.train()
     rest_frozen(model)

@@ -156,6 +156,12 @@ def test_how_the_encoder_learns(make, arguments, options, learns):
     assert not any(name.startswith(CONVOLUTIONS) for name in names)
 
 
+def test_word_vectors_that_are_frozen_stay_so_beside_an_encoder_that_learns(make):
+    model = make(arguments={"freeze_word_vectors": True}).model
+    assert not model.get_input_embeddings().weight.requires_grad
+    assert model.model.encoders["audio"].model.encoder.layers[0].attention.k_proj.weight.requires_grad
+
+
 def test_a_run_that_goes_on_equals_one_that_was_not_interrupted(make):
     options = {
         "unfreeze_epoch": 1, "num_train_epochs": 2, "eval_strategy": "steps", "eval_steps": 1, "save_strategy": "steps",
