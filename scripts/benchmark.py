@@ -405,7 +405,7 @@ def model(arguments: argparse.Namespace) -> Report:
     return Report(
         "The model",
         "the model",
-        figures={f"{name}, reached by {by}": reached for name, _, reached, by in results.aims},
+        figures={f"{aim.what}, reached by {aim.name}": aim.reached for aim in results.aims},
         remarks=[*benchmark_model.REMARKS, *results.remarks],
         tables=benchmark_model.to_tables(results),
         curves=results.curves,

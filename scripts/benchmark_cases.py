@@ -13,36 +13,41 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map_only
 from torch.utils.flop_counter import FlopCounterMode
 
 from modeling_umons import UmonsConfig, UmonsForSequenceClassification
-from modeling_umons.packed_linear import PackedLinear, pack_linears
+from modeling_umons.packed_linear import pack_linears
 
 
 ROOT = Path(__file__).resolve().parent.parent
 MODALITIES = {"text_audio": ["text", "audio"], "text_audio_video": ["text", "audio", "video"]}
 PRODUCT = (1920, 1024, 1024)  # rows, inner and outer size of the product that is the limit
 PLAIN = "plain, float32"
-LINEAR_MAPS = "only the linear maps, packed, float32"  # what no way to compute the rest could be faster than
+PRODUCTS = "products of "  # what multiplies matrices in a way to compute: it cannot be faster, whatever the rest takes
 # What is measured, in which precision; `plain` first, for the rest are compared with it.
 INFERENCE = {
     PLAIN: torch.float32,
     "eager, float32": torch.float32,
     "packed, float32": torch.float32,
     "compiled, float32": torch.float32,
-    LINEAR_MAPS: torch.float32,
+    PRODUCTS + "packed, float32": torch.float32,
     "eager, bfloat16": torch.bfloat16,
     "packed, bfloat16": torch.bfloat16,
+    PRODUCTS + "packed, bfloat16": torch.bfloat16,
     "int8 (onnxruntime)": torch.int8,
 }
 TRAINING = {
     PLAIN: torch.float32,
     "eager, float32": torch.float32,
-    "autocast, bfloat16": torch.bfloat16,
     "compiled, float32": torch.float32,
+    PRODUCTS + "eager, float32": torch.float32,
+    "autocast, bfloat16": torch.bfloat16,
     "compiled autocast, bfloat16": torch.bfloat16,
+    PRODUCTS + "autocast, bfloat16": torch.bfloat16,
 }
-MIN_SECONDS = 0.05  # of what is timed at once
+MIN_SECONDS = 0.1  # of what is timed at once: what is short is called so often that what ran before it hardly counts
 
 
 def import_plain() -> type[nn.Module]:
@@ -206,35 +211,61 @@ def make_int8(model: nn.Module, batch: dict, num_threads: int) -> Callable:
     return lambda batch=batch: torch.from_numpy(onnx_export.run(session, batch))
 
 
-def make_linear_maps(model: nn.Module, batch: dict) -> Callable[[], None]:
-    """The linear maps of a packed model, one after the other, of inputs as large as it gives them for this batch."""
-    calls, hooks = [], []
-    for module in model.modules():
-        if isinstance(module, PackedLinear):
-            hooks.append(module.register_forward_hook(lambda m, args, _: calls.append((m, args[0].contiguous()))))
-    model(**batch)
-    for hook in hooks:
-        hook.remove()
+MATRIX_OPERATORS = {
+    *("aten::linear", "aten::matmul", "aten::scaled_dot_product_attention", "aten::lstm", "mkldnn::_linear_pointwise"),
+    # What those are made of, which is what one sees where gradients are wanted.
+    *("aten::addmm", "aten::mm", "aten::bmm", "aten::mkldnn_rnn_layer", "aten::mkldnn_rnn_layer_backward"),
+}
+
+
+class MatrixOperators(TorchDispatchMode):
+    """
+    Notes what multiplies matrices among the operators that are called under it, and of what. Activations of one shape
+    become one tensor, which lies in the cache as no model's could: what is noted is computed as fast as it can be.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.calls: list[tuple[Callable, tuple, dict]] = []
+        self.activations: dict[tuple, torch.Tensor] = {}
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if function.name().split(".")[0] in MATRIX_OPERATORS:
+            self.calls.append((function, *tree_map_only(torch.Tensor, self.share, (args, kwargs))))
+        return function(*args, **kwargs)
+
+    def share(self, value: torch.Tensor) -> torch.Tensor:
+        if value.layout != torch.strided or value.ndim < 3:  # a weight, or a product of one in training
+            return value
+        return self.activations.setdefault((value.shape, value.stride(), value.dtype), value)
+
+
+def only_products(call: Callable) -> Callable[[], None]:
+    """The products of a call, one after the other."""
+    with MatrixOperators() as operators:
+        call()
 
     def compute():
-        for module, values in calls:
-            module(values)
+        with torch.no_grad():
+            for function, args, kwargs in operators.calls:
+                function(*args, **kwargs)
 
     return compute
 
 
 def make_inference(name: str, model: nn.Module, plain: nn.Module, batch: dict) -> Callable[[], torch.Tensor]:
     """What gives the logits of the batch, or of another one, in this way."""
+    if name.startswith(PRODUCTS):
+        return only_products(make_inference(name.removeprefix(PRODUCTS), model, plain, batch))
     if name == PLAIN:
         return lambda batch=batch: plain(**batch)
     if name.startswith("int8"):
         return make_int8(model, batch, torch.get_num_threads())
     dtype = INFERENCE[name]
     model = copy.deepcopy(model).to(dtype)
-    if name.startswith(("packed", LINEAR_MAPS)):
+    if name.startswith("packed"):
         model = pack_linears(model, batch["input_ids"].numel())
-        if name == LINEAR_MAPS:
-            return make_linear_maps(model, batch)
     elif name.startswith("compiled"):
         model = torch.compile(model)
     return lambda batch=batch: model(**to_dtype(batch, dtype)).logits
@@ -242,6 +273,8 @@ def make_inference(name: str, model: nn.Module, plain: nn.Module, batch: dict) -
 
 def make_step(name: str, model: nn.Module, plain: nn.Module, batch: dict) -> Callable[[], None]:
     """What does one step of training in this way: the recipe's Adam, and of ours what Trainer has, fused."""
+    if name.startswith(PRODUCTS):
+        return only_products(make_step(name.removeprefix(PRODUCTS), model, plain, batch))
     is_plain = name == PLAIN
     trained = copy.deepcopy(plain if is_plain else model).train()
     # Adam and AdamW are the same without weight decay.

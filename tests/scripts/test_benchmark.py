@@ -17,6 +17,7 @@ import pytest
 import torch
 from datasets import Dataset
 from PIL import Image
+from torch.utils.flop_counter import FlopCounterMode
 
 from modeling_umons import build_tokenizer
 from modeling_umons.data.collator import ArrowRows, UtteranceCollator
@@ -151,7 +152,20 @@ TINY = ("--hidden_size", 16, "--num_hidden_layers", 2, "--vocab_size", 50, "--le
 def model_output(root, tmp_path_factory) -> tuple[subprocess.CompletedProcess, Path]:
     output = tmp_path_factory.mktemp("model")
     parts = ("recipe", "epoch", "scaling", "processor")
-    chosen = ("--part", *parts, "--batch", 2, "--variants", "packed", "eager", "--repeats", 1, "--num_batches", 1)
+    chosen = (
+        "--part",
+        *parts,
+        "--batch",
+        2,
+        "--variants",
+        "packed",
+        "eager",
+        "products",
+        "--repeats",
+        1,
+        "--num_batches",
+        1,
+    )
     return run(root, "model", *TINY, *chosen, "--output", output), output
 
 
@@ -178,16 +192,22 @@ def test_model_json(model_output):
         for mode, names in (
             (
                 "inference",
-                ("plain, float32", "eager, float32", "packed, float32", "eager, bfloat16", "packed, bfloat16"),
+                (
+                    *("plain, float32", "eager, float32", "packed, float32", "products of packed, float32"),
+                    *("eager, bfloat16", "packed, bfloat16", "products of packed, bfloat16"),
+                ),
             ),
-            ("training", ("plain, float32", "eager, float32")),
+            (
+                "training",
+                ("plain, float32", "eager, float32", "products of eager, float32", "products of autocast, bfloat16"),
+            ),
         )
         for name in names
     ]
     for case in cases:
         assert case["ratio"] == pytest.approx(case["plain"][0] / case["seconds"][0])
         assert case["flops"] > 0
-        if case["mode"] == "inference":
+        if case["mode"] == "inference" and not case["name"].startswith("products"):
             assert case["difference"] < (2e-2 if "bfloat16" in case["name"] else 1e-5)
     assert set(contents["curves"]) == {"rows of a batch", "words, and frames", "threads"}
 
@@ -236,6 +256,49 @@ def test_flops_are_counted(benchmark_cases, tiny):
     head = 2 * ((2 * d * d + 2 * d) * t + 2 * d * d) + 2 * d * 6
     front = 80 * d * t + 4 * d * (300 + d) * t
     assert one == 2 * (layers * (linear + attention) + (layers - 1) * glimpses + head + front)
+
+
+@pytest.mark.parametrize("mode", ["inference", "training"])
+def test_products_alone_are_all_products(benchmark_cases, tiny, mode):
+    """As many FLOPs as the plain model's, and those of its glimpses, which it does not compute as products."""
+    model, plain = benchmark_cases.make_models(["text", "audio"], tiny)
+    model.set_attn_implementation("eager")  # the counter does not know PyTorch's own on a CPU
+    batch = benchmark_cases.full_batch(model.config, 2)
+    is_training = mode == "training"
+    make = benchmark_cases.make_step if is_training else benchmark_cases.make_inference
+    with torch.inference_mode(not is_training):
+        compute = make("products of eager, float32", model, plain, batch)
+    with FlopCounterMode(display=False) as counter:
+        compute()
+    with FlopCounterMode(display=False) as plain_counter, torch.set_grad_enabled(is_training):
+        result = plain(**batch, labels=torch.zeros(2, 6))
+        if is_training:
+            result.backward()
+    d, t, layers, rows = 16, 8, 3, 2
+    glimpses = 2 * rows * (2 * (layers - 1) * t + 2) * t * d
+    assert counter.get_total_flops() == plain_counter.get_total_flops() + glimpses * (3 if is_training else 1)
+
+
+def test_aims_show_what_products_allow(root, monkeypatch):
+    monkeypatch.syspath_prepend(str(root / "scripts"))
+    import benchmark_model
+
+    def case(name: str, dtype: torch.dtype, seconds: float, difference: float | None = None):
+        times = {"seconds": [seconds], "product": [0.1], "plain": [12.0]}
+        return benchmark_model.Case("text_audio", 1, "inference", name, dtype, 1e9, **times, difference=difference)
+
+    cases = [
+        case("plain, float32", torch.float32, 12.0),
+        case("packed, bfloat16", torch.bfloat16, 6.0, 1e-2),
+        case("products of packed, bfloat16", torch.bfloat16, 4.0),
+        case("products of packed, float32", torch.float32, 8.0),
+        case("int8 (onnxruntime)", torch.int8, 3.0, 3e-2),  # not the same answers
+    ]
+    (aim,) = benchmark_model.recipe_aims(cases)
+    assert aim == ("inference, batch 1, answers to 2e-2", ">= 2.5 x", 2.0, "packed, bfloat16", 3.0)
+    cases[-1].difference = 1e-2
+    (aim,) = benchmark_model.recipe_aims(cases)
+    assert (aim.reached, aim.name, aim.bound) == (4.0, "int8 (onnxruntime)", None)
 
 
 def test_memory_is_measured(benchmark_cases, tiny, capsys):
