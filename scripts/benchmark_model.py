@@ -462,6 +462,7 @@ REMARKS = (
     "of the product of 1920 x 1024 by 1024 x 1024 with `@`, in the same precision and rounds; above 1 is faster than that.",
     "Packed: `modeling_umons.packed_linear.pack_linears`, weights laid out once for oneDNN. Memory is what a "
     "process of its own holds at most in two calls (`VmHWM`), beyond what it held when all was imported.",
+    "Compiled: `torch.compile` as it comes, for the batches of one and of 32; what trains takes minutes to compile.",
     "Products: the operators of a way to compute that multiply matrices (linear maps, LSTM, attention, glimpses), one after "
     "the other, of activations that lie in the cache where they can. The plain model has them as well, so what is aimed at "
     "beyond their ratio could only be reached by faster products.",
