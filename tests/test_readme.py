@@ -1,4 +1,4 @@
-"""The README's recipes run as written."""
+"""The recipes of the README and of docs/speed.md run as written."""
 
 import argparse
 import csv
@@ -18,9 +18,14 @@ from safetensors import safe_open
 
 
 ROOT = Path(__file__).resolve().parent.parent
-BLOCKS = re.findall(
-    r"^```(bash|python)\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.M | re.S
-)
+DOCUMENTS = ("README.md", "docs/speed.md")
+BLOCKS = [
+    (f"{document}-{i}-{language}", language, code)
+    for document in DOCUMENTS
+    for i, (language, code) in enumerate(
+        re.findall(r"^```(bash|python)\n(.*?)^```", (ROOT / document).read_text(encoding="utf-8"), flags=re.M | re.S)
+    )
+]
 
 
 def run(command: list[str], folder: Path, hub: LocalHub | None = None) -> str:
@@ -61,7 +66,7 @@ def hub(tmp_path_factory) -> Iterator[LocalHub]:
         yield hub
 
 
-@pytest.mark.parametrize(("language", "code"), BLOCKS, ids=[f"{i}-{kind}" for i, (kind, _) in enumerate(BLOCKS)])
+@pytest.mark.parametrize(("language", "code"), [block[1:] for block in BLOCKS], ids=[block[0] for block in BLOCKS])
 def test_recipe(checkout, hub, language, code):
     run([sys.executable, "-c", code] if language == "python" else ["bash", "-euc", code], checkout, hub)
 
