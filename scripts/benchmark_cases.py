@@ -220,8 +220,9 @@ MATRIX_OPERATORS = {
 
 class MatrixOperators(TorchDispatchMode):
     """
-    Notes what multiplies matrices among the operators that are called under it, and of what. Activations of one shape
-    become one tensor, which lies in the cache as no model's could: what is noted is computed as fast as it can be.
+    Notes what multiplies matrices among the operators that are called under it, and of what. In inference activations of
+    one shape become one tensor, which lies in the cache as no model's could, so that what is noted is computed as fast as
+    it can be. In training most are of two dimensions, like the weights, and are left apart.
     """
 
     def __init__(self):
@@ -236,7 +237,7 @@ class MatrixOperators(TorchDispatchMode):
         return function(*args, **kwargs)
 
     def share(self, value: torch.Tensor) -> torch.Tensor:
-        if value.layout != torch.strided or value.ndim < 3:  # a weight, or a product of one in training
+        if value.layout != torch.strided or value.ndim < 3:  # a weight, or what may be one
             return value
         return self.activations.setdefault((value.shape, value.stride(), value.dtype), value)
 

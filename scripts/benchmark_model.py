@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -107,11 +108,10 @@ class Results:
 def is_wanted(name: str, mode: str, modalities: str, batch: int, arguments: argparse.Namespace) -> bool:
     if arguments.variants and not name.startswith((PLAIN, *arguments.variants)):
         return False
-    # Compiling what trains takes minutes.
-    if name.startswith("compiled") and mode == "training" and batch != LARGE_BATCH:
-        return False
-    is_chosen = (modalities == "text_audio" and batch in CHOSEN_BATCHES) or len(arguments.batch) == 1
-    return is_chosen or not name.startswith(("compiled", "int8", PRODUCTS))
+    if not name.startswith(("compiled", "int8", PRODUCTS)) or len(arguments.batch) == 1:
+        return True
+    takes_minutes = name.startswith("compiled") and mode == "training"
+    return modalities == "text_audio" and batch in ((LARGE_BATCH,) if takes_minutes else CHOSEN_BATCHES)
 
 
 def measure_recipe(results: Results, arguments: argparse.Namespace, turns: Turns):
@@ -350,41 +350,30 @@ def recipe_aims(cases: list[Case]) -> list[Aim]:
         plain = next(c for c in cases if (c.name, c.mode, c.batch) == (PLAIN, case.mode, case.batch))
         return case.peak / plain.peak if case.peak and plain.peak else None
 
+    ratio, of_the_limit = attrgetter("ratio"), attrgetter("of_the_limit")
     wanted = [
-        ("inference, float32", ">= 1.35 x", "inference", 32, torch.float32, lambda case: case.ratio),
-        (
-            "inference, float32, of the limit",
-            ">= 0.85",
-            "inference",
-            32,
-            torch.float32,
-            lambda case: case.of_the_limit,
-        ),
-        ("inference, bfloat16", ">= 2.8 x", "inference", 32, torch.bfloat16, lambda case: case.ratio),
-        ("inference, batch 1, answers to 2e-2", ">= 2.5 x", "inference", 1, None, lambda case: case.ratio),
-        ("training, float32", ">= 1.35 x", "training", 32, torch.float32, lambda case: case.ratio),
-        ("training, bfloat16", ">= 2.5 x", "training", 32, torch.bfloat16, lambda case: case.ratio),
+        ("inference, float32", ">= 1.35 x", "inference", 32, torch.float32, ratio),
+        ("inference, float32, of the limit", ">= 0.85", "inference", 32, torch.float32, of_the_limit),
+        ("inference, bfloat16", ">= 2.8 x", "inference", 32, torch.bfloat16, ratio),
+        ("inference, batch 1, answers to 2e-2", ">= 2.5 x", "inference", 1, None, ratio),
+        ("training, float32", ">= 1.35 x", "training", 32, torch.float32, ratio),
+        ("training, bfloat16", ">= 2.5 x", "training", 32, torch.bfloat16, ratio),
         ("training, peak memory", "<= 0.6 x", "training", 32, None, memory),
     ]
     aims = []
     for what, text, mode, batch, dtype, value in wanted:
-        best = min if text.startswith("<") else max
-        found = {
-            case.name: (value(case), case)
+        found = [
+            case
             for case in cases
             if (case.modalities, case.mode, case.batch) == ("text_audio", mode, batch)
             if case.name != PLAIN and (case.difference or 0) <= 2e-2
             if dtype in (None, case.dtype) and value(case) is not None
-        }
-        ways = [name for name in found if not name.startswith(PRODUCTS)]
-        if ways:
-            name = best(ways, key=lambda name: found[name][0])
-            bounds = [
-                found[way][0]
-                for way in found
-                if way.startswith(PRODUCTS) and found[way][1].dtype == found[name][1].dtype
-            ]
-            aims.append(Aim(what, text, found[name][0], name, max(bounds, default=None)))
+        ]
+        alone = [case for case in found if case.name.startswith(PRODUCTS)]
+        if ways := [case for case in found if case not in alone]:
+            best = (min if text.startswith("<") else max)(ways, key=value)
+            bound = next((value(case) for case in alone if case.dtype == best.dtype), None)
+            aims.append(Aim(what, text, value(best), best.name, bound))
     return aims
 
 
@@ -395,12 +384,11 @@ def to_tables(results: Results) -> list[str]:
     """Lines of Markdown."""
     lines = []
     if results.aims:
-        lines += [
-            "## Aims",
-            "",
-            "Batch 32 unless said, times faster than the plain model; in the last column, what would be",
-        ]
-        lines[-1] += " reached by one that did nothing but its products of matrices."
+        lines += ["## Aims", ""]
+        lines.append(
+            "Batch 32 unless said, times faster than the plain model; in the last column, what would be reached by one that "
+            "did nothing but its products of matrices."
+        )
         lines += ["", "| What | Aim | Reached | By | Products alone |", "|---|---|---|---|---|"]
         for aim in results.aims:
             bound = "-" if aim.bound is None else f"{aim.bound:.2f}"
@@ -478,7 +466,7 @@ def add_model_arguments(parser: argparse.ArgumentParser):
     )
     parser.add_argument("--mode", nargs="+", choices=["inference", "training"], default=["inference", "training"])
     parser.add_argument(
-        "--variants", nargs="+", help="beginnings of the names of those to measure, such as packed compiled"
+        "--variants", nargs="+", help="beginnings of the names of those to measure, such as packed products"
     )
     for name, default, text in (
         ("hidden_size", 512, "size of the model; it is twice that inside"),

@@ -152,21 +152,8 @@ TINY = ("--hidden_size", 16, "--num_hidden_layers", 2, "--vocab_size", 50, "--le
 def model_output(root, tmp_path_factory) -> tuple[subprocess.CompletedProcess, Path]:
     output = tmp_path_factory.mktemp("model")
     parts = ("recipe", "epoch", "scaling", "processor")
-    chosen = (
-        "--part",
-        *parts,
-        "--batch",
-        2,
-        "--variants",
-        "packed",
-        "eager",
-        "products",
-        "--repeats",
-        1,
-        "--num_batches",
-        1,
-    )
-    return run(root, "model", *TINY, *chosen, "--output", output), output
+    chosen = ("--batch", 2, "--variants", "packed", "eager", "products", "--repeats", 1, "--num_batches", 1)
+    return run(root, "model", *TINY, "--part", *parts, *chosen, "--output", output), output
 
 
 def test_model(model_output):
