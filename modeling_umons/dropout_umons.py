@@ -25,16 +25,17 @@ LEVELS = 2**16  # of the bits that decide
 
 def draw_noise(like: torch.Tensor, p: float) -> tuple[torch.Tensor, float]:
     """
-    What is kept, and what makes up for the rest: a mask of the shape of `like`, each element False with the probability
-    `p` (to 1/65536), and the inverse of the share that is True. From PyTorch's generator, as all of its noise.
+    What is kept, and what makes up for the rest: int8 of the shape of `like`, each element 0 with the probability `p` (to
+    1/65536) and 1 otherwise, and the inverse of the share that is 1. From PyTorch's generator, as all of its noise.
     """
     num_kept = round((1 - p) * LEVELS)
     words = torch.empty((like.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
     draws = words.view(torch.int16)[: like.numel()].view(like.shape)
-    return draws < num_kept - LEVELS // 2, LEVELS / num_kept
+    # Numbers all the way: comparisons that give bool are not vectorised, nor is what converts it.
+    return draws.lt_(num_kept - LEVELS // 2).to(torch.int8), LEVELS / num_kept
 
 
-def apply_noise(values: torch.Tensor, mask: torch.BoolTensor, scale: float) -> torch.Tensor:
+def apply_noise(values: torch.Tensor, mask: torch.Tensor, scale: float) -> torch.Tensor:
     # One new tensor, which is worth more here than one pass less: memory from the system costs as much as what fills it.
     return mask.to(values.dtype).mul_(scale).mul_(values)
 
