@@ -17,7 +17,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 from torch.utils.flop_counter import FlopCounterMode
 
-from modeling_umons import UmonsConfig, UmonsForSequenceClassification
+from modeling_umons import UmonsConfig, UmonsFeatureExtractor, UmonsForSequenceClassification
+from modeling_umons.media import read_clip
 from modeling_umons.packed_linear import pack_linears
 
 
@@ -107,6 +108,27 @@ def pad_batch(batch: dict, length: int) -> dict:
 def full_batch(config: UmonsConfig, batch: int, length: int | None = None) -> dict:
     lengths = {m: np.full(batch, length or config.length_limit(m)) for m in config.modalities}
     return make_batch(config, lengths)
+
+
+class ClipBatches(torch.utils.data.Dataset):
+    """Batches of clips as a model of text and audio takes them, each read when it is asked for; with twenty words said, if it takes so many."""
+
+    def __init__(self, paths: list[Path], batch_size: int, length: int):
+        self.paths, self.batch_size, self.length = paths, batch_size, length
+        self.extractor = UmonsFeatureExtractor()
+
+    def __len__(self) -> int:
+        return -(-len(self.paths) // self.batch_size)
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        if index >= len(self):
+            raise IndexError(index)
+        paths = self.paths[index * self.batch_size : (index + 1) * self.batch_size]
+        clips = [read_clip(path, video=False) for path in paths]
+        frames = self.extractor([clip.audio for clip in clips], clips[0].sampling_rate, return_tensors="pt")
+        words = torch.ones(len(clips), min(20, self.length), dtype=torch.long)
+        inputs = {"input_ids": 2 * words, "attention_mask": words, **frames}
+        return {name: value[:, : self.length] for name, value in inputs.items()}
 
 
 def to_dtype(batch: dict, dtype: torch.dtype) -> dict:

@@ -5,7 +5,7 @@ import csv
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from operator import attrgetter
 from pathlib import Path
@@ -22,6 +22,7 @@ from benchmark_cases import (
     PRODUCTS,
     ROOT,
     TRAINING,
+    ClipBatches,
     Turns,
     count_flops,
     full_batch,
@@ -34,6 +35,7 @@ from benchmark_cases import (
     pad_batch,
     products,
 )
+from torch.utils.data import DataLoader
 
 from modeling_umons import UmonsFeatureExtractor, build_tokenizer
 from modeling_umons.training.sampling import LengthGroups, combine_lengths
@@ -46,7 +48,7 @@ PARTS = ("recipe", "memory", "epoch", "scaling", "processor", "predict")
 # What takes long to prepare, or only tells what holds up the rest, is measured for these batches of the first modalities,
 # unless a single batch is asked for.
 CHOSEN_BATCHES = (1, 32)
-LARGE_BATCH = 32  # above it: text and audio alone, no training, unless a single batch is asked for
+RECIPE_BATCH = 32
 
 # Words and frames of MOSEI's utterances at the quantiles 0, 1/8 ... 1, for where the data set is not at hand.
 QUANTILES = ((1, 9, 12, 15, 18, 21, 26, 33, 60), (1, 18, 24, 29, 34, 41, 49, 60, 60))
@@ -111,20 +113,15 @@ def is_wanted(name: str, mode: str, modalities: str, batch: int, arguments: argp
     if not name.startswith(("compiled", "int8", PRODUCTS)) or len(arguments.batch) == 1:
         return True
     takes_minutes = name.startswith("compiled") and mode == "training"
-    return modalities == "text_audio" and batch in ((LARGE_BATCH,) if takes_minutes else CHOSEN_BATCHES)
+    return modalities == "text_audio" and batch in ((RECIPE_BATCH,) if takes_minutes else CHOSEN_BATCHES)
 
 
 def measure_recipe(results: Results, arguments: argparse.Namespace, turns: Turns):
     for modalities in arguments.modalities:
         model, plain = make_models(MODALITIES[modalities], arguments)
         for size in arguments.batch:
-            is_large = size > LARGE_BATCH and len(arguments.batch) > 1
-            if is_large and modalities != "text_audio":
-                continue
             batch = full_batch(model.config, size)
             for mode in arguments.mode:
-                if is_large and mode == "training":
-                    continue
                 with torch.inference_mode(mode == "inference"):
                     measure_cases(results, arguments, turns, model, plain, batch, (modalities, size, mode))
 
@@ -161,10 +158,9 @@ def measure_cases(results: Results, arguments, turns: Turns, model, plain, batch
 
 
 def measure_memory(results: Results, arguments: argparse.Namespace, turns: Turns):
-    """Peaks of the cases of text and audio that were measured, at the batch of the recipe."""
+    """Peaks of the cases that were measured, each in a process of its own."""
     for case in results.cases:
-        is_whole = not case.name.startswith(("int8", PRODUCTS))
-        if (case.modalities, case.batch) == ("text_audio", LARGE_BATCH) and is_whole:
+        if not case.name.startswith(("int8", PRODUCTS)):  # neither is all that its process does
             case.peak = measure_peak(case.modalities, case.batch, case.mode, case.name, arguments)
 
 
@@ -206,7 +202,7 @@ def measure_epoch(results: Results, arguments: argparse.Namespace, turns: Turns)
     drawn = found[np.random.default_rng(0).integers(len(found), size=arguments.num_rows)]
     model, plain = make_models(["text", "audio"], arguments)
     for mode in arguments.mode:
-        batches = epoch_batches(found if mode == "inference" else drawn, mode, LARGE_BATCH)
+        batches = epoch_batches(found if mode == "inference" else drawn, mode, RECIPE_BATCH)
         padded = np.array([pairs.max(axis=0) for pairs in batches])
         # A handful of all batches, evenly by their size, stands for the epoch.
         by_size = np.argsort(padded.sum(axis=1), kind="stable")
@@ -251,13 +247,13 @@ EPOCH_AIMS = {
 }
 
 
-def over_batches(call: Callable, batches: list[dict]) -> Callable[[], None]:
+def over_batches(call: Callable, batches: Iterable[dict]) -> Callable[[], None]:
     """One call for all of the batches."""
     return lambda: [call(batch) for batch in batches] and None
 
 
 def measure_scaling(results: Results, arguments: argparse.Namespace, turns: Turns):
-    """Milliseconds for each utterance, as the batch, the length and the number of threads grow."""
+    """Milliseconds for each utterance, as the batch, the length and the number of threads and of workers grow."""
     model, plain = make_models(["text", "audio"], arguments)
     ways = ("eager, float32", "packed, bfloat16")
     lengths = sorted({max(1, arguments.length * i // 6) for i in (1, 2, 4, 6)})
@@ -280,7 +276,18 @@ def measure_scaling(results: Results, arguments: argparse.Namespace, turns: Turn
             torch.set_num_threads(n)
             threads[n] = cost(full_batch(model.config, sizes[-1]))
         torch.set_num_threads(num_threads)
-    results.curves["threads"] = curve(threads)
+        results.curves["threads"] = curve(threads)
+        calls = {name: make_inference(name, model, plain, full_batch(model.config, 1)) for name in ways}
+        workers = {n: reading_cost(calls, turns, n, arguments.length) for n in range(num_threads + 1)}
+    results.curves["workers that read clips"] = curve(workers)
+
+
+def reading_cost(calls: dict[str, Callable], turns: Turns, num_workers: int, length: int) -> dict[str, float]:
+    """Milliseconds for each clip from its file to its answer, where processes of their own read and prepare the next."""
+    clips = ClipBatches(sorted(CLIP.parent.glob("*.mp4")), RECIPE_BATCH, length)
+    loader = DataLoader(clips, batch_size=None, num_workers=num_workers, persistent_workers=num_workers > 0)
+    times = turns({name: over_batches(call, loader) for name, call in calls.items()})
+    return {name: 1000 * float(np.median(seconds)) / len(clips.paths) for name, seconds in times.items()}
 
 
 def measure_processor(results: Results, arguments: argparse.Namespace, turns: Turns):
@@ -431,10 +438,11 @@ def plot_curves(curves: dict, path: Path):
     ):
         for name, points in lines.items():
             axes.plot(*zip(*points, strict=True), marker="o", label=name)
-        axes.set(xlabel=label, ylim=(0, None))
+        axes.set_xlabel(label)
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.spines[["top", "right"]].set_visible(False)
     figure.axes[0].set_ylabel("ms for each utterance")
+    figure.axes[0].set_ylim(bottom=0)  # of all, once all is drawn
     figure.axes[0].legend(frameon=False)
     figure.savefig(path, dpi=100)
 

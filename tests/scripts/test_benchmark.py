@@ -196,7 +196,9 @@ def test_model_json(model_output):
         assert case["flops"] > 0
         if case["mode"] == "inference" and not case["name"].startswith("products"):
             assert case["difference"] < (2e-2 if "bfloat16" in case["name"] else 1e-5)
-    assert set(contents["curves"]) == {"rows of a batch", "words, and frames", "threads"}
+    assert set(contents["curves"]) == {"rows of a batch", "words, and frames", "threads", "workers that read clips"}
+    for lines in contents["curves"].values():
+        assert all(cost > 0 for points in lines.values() for _, cost in points)
 
 
 @pytest.fixture
