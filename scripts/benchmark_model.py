@@ -2,6 +2,8 @@
 
 import argparse
 import csv
+import ctypes
+import platform
 import subprocess
 import sys
 import time
@@ -159,6 +161,8 @@ def measure_cases(results: Results, arguments, turns: Turns, model, plain, batch
 
 def measure_memory(results: Results, arguments: argparse.Namespace, turns: Turns):
     """Peaks of the cases that were measured, each in a process of its own."""
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)  # gigabytes that this process has freed and kept, which those are to have
     for case in results.cases:
         if not case.name.startswith(("int8", PRODUCTS)):  # neither is all that its process does
             case.peak = measure_peak(case.modalities, case.batch, case.mode, case.name, arguments)

@@ -201,6 +201,13 @@ def test_command_says_sizes_speeds_and_metrics(mini):
     assert abs(float(maes[2]) - float(maes[0])) < 0.2
 
 
+def test_word_vectors_can_stay_as_they_are(script, mini, tmp_path):
+    call(script, MINI, tmp_path / "out", "--int8", "--float_word_vectors")
+    words = AutoModelForSequenceClassification.from_pretrained(MINI).get_input_embeddings().weight.detach().numpy()
+    assert words.tobytes() in (tmp_path / "out" / "model_int8.onnx").read_bytes()
+    assert words.tobytes() not in (mini[0] / "model_int8.onnx").read_bytes()
+
+
 def test_nothing_is_written_of_a_graph_that_differs(script, mini, tmp_path, monkeypatch):
     graph = onnx.load(mini[0] / "model_int8.onnx")
     monkeypatch.setattr(script, "export_onnx", lambda model: graph)
@@ -223,12 +230,15 @@ def test_existing_output_is_left_alone(script, mini, tmp_path):
     assert (tmp_path / "file").read_text() == "mine"
 
 
-def test_wrong_arguments_are_named(script, tmp_path):
+def test_wrong_arguments_are_named(script, tmp_path, capsys):
     with pytest.raises(SystemExit, match="no model can be loaded from there"):
         call(script, tmp_path / "nowhere", tmp_path / "out")
     (tmp_path / "table.csv").write_text("text,sentiment,split\nfine,1,train\n")
     with pytest.raises(SystemExit, match="has no rows of the split 'test'; it has train"):
         call(script, MINI, tmp_path / "out", "--check_dataset", tmp_path / "table.csv")
+    with pytest.raises(SystemExit):
+        call(script, MINI, tmp_path / "out", "--float_word_vectors")
+    assert "give --int8 as well" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["table.csv"]
 
 
