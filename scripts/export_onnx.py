@@ -17,9 +17,8 @@ Before anything is written, the answers are compared with PyTorch's, for 1, 3 an
 longest, rows and batches without a modality; a difference above 1e-4 is an error. OUT_DIR appears whole or not at all.
 
 --int8 writes model_int8.onnx beside it, with weights in eight bits; with --float_word_vectors all but the word vectors, which
-makes it larger, as fast, and closer to the model. Sizes and speeds are shown (a full batch of 1 row, and
-without an encoder of sound of 32, on as many threads for all), and with --check_dataset also how well each of them does. No
-difference is refused there.
+makes it larger and closer to the model. Sizes and speeds are shown (a full batch of 1 row, and without an encoder of sound
+of 32, on as many threads for all), and with --check_dataset also how well each of them does. No difference is refused there.
 """
 
 import argparse
