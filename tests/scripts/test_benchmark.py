@@ -290,11 +290,17 @@ def test_aims_show_what_products_allow(root, monkeypatch):
     assert (aim.reached, aim.name, aim.bound) == (4.0, "int8 (onnxruntime)", None)
 
 
-def test_memory_is_measured(benchmark_cases, tiny):
-    """In a process of its own, as elsewhere what was freed before is taken again: at least word vectors and what trains them."""
+@pytest.mark.parametrize(
+    ("mode", "name", "copies"),
+    [
+        ("training", "eager, float32", 4),  # the weights, their gradient and Adam's two means
+        ("inference", "int8 (onnxruntime)", 1),
+    ],
+)
+def test_memory_is_measured(benchmark_cases, tiny, mode, name, copies):
+    """In a process of its own, as elsewhere what was freed before is taken again: at least the word vectors, in float32."""
     tiny.vocab_size = 50_000
-    peak = benchmark_cases.measure_peak("text_audio", 2, "training", "eager, float32", tiny)
-    copies = 4  # the weights, their gradient and Adam's two means
+    peak = benchmark_cases.measure_peak("text_audio", 2, mode, name, tiny)
     assert copies * 4 * 50_000 * 300 < peak < 1e9
 
 
