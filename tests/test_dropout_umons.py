@@ -18,28 +18,17 @@ def test_share_and_scale(p, dtype):
     torch.manual_seed(0)
     result = apply_dropout(torch.ones(101, 333, dtype=dtype), p, training=True)
     assert result.dtype == dtype
-    # Of 33,633 draws, within five standard deviations, of one of the two of 256 levels next to it.
-    error = 1 / 256 + 5 * (p * (1 - p) / result.numel()) ** 0.5
-    assert (result == 0).float().mean().item() == pytest.approx(p, abs=error)
+    # Of 33,633 draws, within five standard deviations.
+    assert (result == 0).float().mean().item() == pytest.approx(p, abs=5 * (p * (1 - p) / result.numel()) ** 0.5)
     kept = result[result != 0]
-    assert kept.unique().numel() == 1
-    assert 1 / kept[0].item() == pytest.approx(1 - p, abs=2 / 256)
-
-
-@pytest.mark.parametrize("p", [0.1, 0.3])  # between levels, by 0.0016 and 0.0008
-def test_exact_in_the_mean(p):
-    """Of what is dropped, and of what it makes of a value. Five standard deviations of both draws are 0.0006 at most."""
-    torch.manual_seed(0)
-    results = [apply_dropout(torch.ones(5000), p, training=True) for _ in range(3000)]
-    assert torch.stack([result == 0 for result in results]).float().mean().item() == pytest.approx(p, abs=6e-4)
-    assert torch.stack(results).mean().item() == pytest.approx(1, abs=1e-3)
+    torch.testing.assert_close(kept, torch.full_like(kept, 1 / (1 - p)), rtol=1e-2, atol=0)
 
 
 def test_draws_are_independent():
     torch.manual_seed(0)
     dropped = (apply_dropout(torch.ones(400, 400), 0.5, training=True) == 0).float() - 0.5
     for axis in (0, 1):
-        for lag in range(1, 17):  # eight draws share a number of PyTorch's
+        for lag in range(1, 9):  # four draws share a number of PyTorch's
             product = dropped * dropped.roll(lag, axis)
             assert abs(4 * product.mean().item()) < 5 / 400
 
@@ -51,12 +40,10 @@ def test_gradient_is_that_of_what_was_kept(module):
     result = module(0.3)(values)
     weights = torch.randn_like(result)
     (result * weights).sum().backward()
-    is_kept = result != 0
+    is_kept = (result != 0).double()
+    torch.testing.assert_close(values.grad, weights * is_kept / 0.7, rtol=1e-4, atol=0)
     kept = values.relu() if module is UmonsReLUDropout else values
-    scale = (result / values)[is_kept].mean()
-    assert 1 / scale.item() == pytest.approx(0.7, abs=1 / 256)
-    torch.testing.assert_close(result, kept * is_kept * scale)
-    torch.testing.assert_close(values.grad, weights * is_kept * scale)
+    torch.testing.assert_close(result, kept * is_kept / 0.7, rtol=1e-4, atol=0)
 
 
 @pytest.mark.parametrize("module", MODULES)
@@ -93,7 +80,7 @@ def test_nothing_is_dropped_in_evaluation(module, p):
 
 
 @pytest.mark.parametrize("p", [1e-9, 1.0])
-def test_what_8_bits_cannot_decide_is_left_to_pytorch(p):
+def test_what_16_bits_cannot_decide_is_left_to_pytorch(p):
     values = torch.ones(10, 10)
     assert not is_fast(values, p)
     assert torch.equal(apply_dropout(values, p, training=True), values * (p < 1))
