@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
-LAUNCH := $(BIN)/accelerate launch --quiet --config_file scripts/recipes/accelerate/one_process.yaml
+LAUNCH := $(BIN)/accelerate launch --quiet --config_file modeling_umons/recipes/accelerate/one_process.yaml
 
 # The code beside them in hub/umons-mini is linked, not copied.
 MINI_FILES := README.md config.json model.safetensors preprocessor_config.json processor_config.json report tokenizer.json tokenizer_config.json
@@ -10,7 +10,7 @@ MINI_FILES := README.md config.json model.safetensors preprocessor_config.json p
 .PHONY: demo test space benchmark mini lint clean
 
 demo: $(INSTALLED)
-	$(LAUNCH) scripts/train.py scripts/recipes/sample.yaml
+	$(LAUNCH) scripts/train.py modeling_umons/recipes/sample.yaml
 	$(BIN)/umons predict hub/sample/clips/023.mp4 --text "The carpet in that hostel was filthy and disgusting." --plot runs/sample/prediction.png
 	@echo
 	@echo "The model that was trained just now is runs/sample; how well it does stands in runs/sample/report/report.md."
@@ -31,8 +31,8 @@ benchmark: $(INSTALLED)
 
 # Trains umons-mini anew from a folder with mosi, mosei, meld and ravdess: make mini DATA=folder
 mini: $(INSTALLED)
-	$(BIN)/python scripts/prepare_mosei.py --layout mini --source $(DATA) --output runs/mini-data --model scripts/recipes/umons-mini
-	$(LAUNCH) scripts/train.py scripts/recipes/umons-mini.yaml
+	$(BIN)/python scripts/prepare_mosei.py --layout mini --source $(DATA) --output runs/mini-data --model modeling_umons/recipes/umons-mini
+	$(LAUNCH) scripts/train.py modeling_umons/recipes/umons-mini.yaml
 	cp -r $(addprefix runs/umons-mini/,$(MINI_FILES)) hub/umons-mini
 
 lint: $(INSTALLED)

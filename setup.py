@@ -49,7 +49,7 @@ EXTRAS = {
 
 setup(
     name="modeling-umons",
-    version="0.1.0",
+    version="0.2.0.dev0",
     description="The UMONS co-attention transformer for sentiment and emotion in text, sound and video, for transformers",
     long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
@@ -57,7 +57,7 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.11",
     packages=find_packages(include=["modeling_umons", "modeling_umons.*"]),
-    package_data={"modeling_umons.data": ["official_splits.json"]},
+    package_data={"modeling_umons.data": ["official_splits.json"], "modeling_umons.recipes": ["*.yaml", "*/*"]},
     install_requires=[
         "av>=18,<19",
         "huggingface-hub>=2.4,<3",
@@ -68,10 +68,9 @@ setup(
         "torchaudio>=2.11,<2.12",
         "torchvision>=0.29.1,<0.30",
         "transformers>=5.23,<5.24",
-        "wrapt>=2,<3",
     ],
     extras_require=EXTRAS,
-    entry_points={"console_scripts": ["umons=modeling_umons.cli:main"]},
+    entry_points={"console_scripts": ["umons=modeling_umons.cli.main:main"]},
     classifiers=[
         "Programming Language :: Python :: 3.11",
         "Programming Language :: Python :: 3.12",

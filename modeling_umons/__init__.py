@@ -1,43 +1,73 @@
-"""The UMONS co-attention transformer for sentiment and emotion in text, sound and video, in the shape of transformers.
+"""UMONS co-attention transformer (TBJE, ACL 2020) for sentiment and emotion in text, audio and video.
 
-Everything loads when it is first used: importing this package imports neither torch nor transformers.
+Importing the package registers its models with the Auto classes and `pipeline` of transformers.
 """
 
 import importlib
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from .auto_registration import register_auto_classes
 
+__version__ = "0.2.0.dev0"
 
-__version__ = "0.1.0"
-
-_MODULE_OF = {
-    "EMOTIONS": "configuration_umons",
-    "MODALITIES": "configuration_umons",
-    "UmonsConfig": "configuration_umons",
-    "UmonsPreTrainedModel": "modeling_umons",
-    "UmonsModel": "modeling_umons",
-    "UmonsForSequenceClassification": "modeling_umons",
-    "UmonsFeatureExtractor": "feature_extraction_umons",
-    "UmonsVideoProcessor": "video_processing_umons",
-    "UmonsProcessor": "processing_umons",
-    "MultimodalEmotionPipeline": "pipeline_umons",
-    "build_tokenizer": "tokenization_umons",
-    "train_vocabulary": "tokenization_umons",
-    "TfnConfig": "baselines.configuration_baselines",
-    "TfnModel": "baselines.modeling_tfn",
-    "TfnForSequenceClassification": "baselines.modeling_tfn",
-    "MfnConfig": "baselines.configuration_baselines",
-    "MfnModel": "baselines.modeling_mfn",
-    "MfnForSequenceClassification": "baselines.modeling_mfn",
-    "GraphMfnConfig": "baselines.configuration_baselines",
-    "GraphMfnModel": "baselines.modeling_graph_mfn",
-    "GraphMfnForSequenceClassification": "baselines.modeling_graph_mfn",
-    "MultilogueNetConfig": "baselines.configuration_baselines",
-    "MultilogueNetModel": "baselines.modeling_multilogue_net",
-    "MultilogueNetForSequenceClassification": "baselines.modeling_multilogue_net",
+# Attributes load on first access. Editors and type checkers read the imports below instead.
+_MODULES = {
+    "models.baselines.configuration_baselines": ["GraphMfnConfig", "MfnConfig", "MultilogueNetConfig", "TfnConfig"],
+    "models.baselines.modeling_graph_mfn": ["GraphMfnForSequenceClassification", "GraphMfnModel"],
+    "models.baselines.modeling_mfn": ["MfnForSequenceClassification", "MfnModel"],
+    "models.baselines.modeling_multilogue_net": ["MultilogueNetForSequenceClassification", "MultilogueNetModel"],
+    "models.baselines.modeling_tfn": ["TfnForSequenceClassification", "TfnModel"],
+    "models.umons.configuration_umons": ["EMOTIONS", "MODALITIES", "UmonsConfig"],
+    "models.umons.feature_extraction_umons": ["UmonsFeatureExtractor"],
+    "models.umons.modeling_tbje": ["UmonsForSequenceClassification", "UmonsModel", "UmonsPreTrainedModel"],
+    "models.umons.pipeline_umons": ["MultimodalEmotionPipeline"],
+    "models.umons.processing_umons": ["UmonsProcessor"],
+    "models.umons.tokenization_umons": ["build_tokenizer", "train_vocabulary"],
+    "models.umons.video_processing_umons": ["UmonsVideoProcessor"],
 }
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 
-__all__ = list(_MODULE_OF)
+__all__ = [
+    "EMOTIONS",
+    "MODALITIES",
+    "GraphMfnConfig",
+    "GraphMfnForSequenceClassification",
+    "GraphMfnModel",
+    "MfnConfig",
+    "MfnForSequenceClassification",
+    "MfnModel",
+    "MultilogueNetConfig",
+    "MultilogueNetForSequenceClassification",
+    "MultilogueNetModel",
+    "MultimodalEmotionPipeline",
+    "TfnConfig",
+    "TfnForSequenceClassification",
+    "TfnModel",
+    "UmonsConfig",
+    "UmonsFeatureExtractor",
+    "UmonsForSequenceClassification",
+    "UmonsModel",
+    "UmonsPreTrainedModel",
+    "UmonsProcessor",
+    "UmonsVideoProcessor",
+    "build_tokenizer",
+    "train_vocabulary",
+]
+
+if TYPE_CHECKING:
+    from .models.baselines.configuration_baselines import GraphMfnConfig, MfnConfig, MultilogueNetConfig, TfnConfig
+    from .models.baselines.modeling_graph_mfn import GraphMfnForSequenceClassification, GraphMfnModel
+    from .models.baselines.modeling_mfn import MfnForSequenceClassification, MfnModel
+    from .models.baselines.modeling_multilogue_net import MultilogueNetForSequenceClassification, MultilogueNetModel
+    from .models.baselines.modeling_tfn import TfnForSequenceClassification, TfnModel
+    from .models.umons.configuration_umons import EMOTIONS, MODALITIES, UmonsConfig
+    from .models.umons.feature_extraction_umons import UmonsFeatureExtractor
+    from .models.umons.modeling_tbje import UmonsForSequenceClassification, UmonsModel, UmonsPreTrainedModel
+    from .models.umons.pipeline_umons import MultimodalEmotionPipeline
+    from .models.umons.processing_umons import UmonsProcessor
+    from .models.umons.tokenization_umons import build_tokenizer, train_vocabulary
+    from .models.umons.video_processing_umons import UmonsVideoProcessor
 
 
 def __getattr__(name: str):
@@ -52,4 +82,8 @@ def __dir__() -> list[str]:
     return sorted([*globals(), *__all__])
 
 
-register_auto_classes()
+# The command registers later, when a subcommand needs it: `umons --help` must not wait for torch.
+if Path(sys.argv[0] if sys.argv else "").stem != "umons":
+    from .registration import register_auto_classes
+
+    register_auto_classes()

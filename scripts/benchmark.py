@@ -45,10 +45,10 @@ from modeling_umons import (
     build_tokenizer,
 )
 from modeling_umons.data.collator import ArrowRows, UtteranceCollator
-from modeling_umons.data.columns import make_features, to_table
+from modeling_umons.data.schema import make_features, to_table
 from modeling_umons.data.stream import ParquetStream
-from modeling_umons.media import read_clip
-from modeling_umons.training.tasks import make_task
+from modeling_umons.models.umons.media_umons import read_clip
+from modeling_umons.tasks.task import make_task
 
 
 ROOT = Path(__file__).resolve().parent.parent

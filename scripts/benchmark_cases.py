@@ -18,8 +18,8 @@ from torch.utils._pytree import tree_map_only
 from torch.utils.flop_counter import FlopCounterMode
 
 from modeling_umons import UmonsConfig, UmonsFeatureExtractor, UmonsForSequenceClassification
-from modeling_umons.media import read_clip
-from modeling_umons.packed_linear import pack_linears
+from modeling_umons.export.packed_linear import pack_linears
+from modeling_umons.models.umons.media_umons import read_clip
 
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -236,7 +236,7 @@ PRODUCT_OF = {torch.float32: "product, float32", torch.bfloat16: "product, bfloa
 
 def export_int8(model: nn.Module, path: str | Path):
     """A graph with int8 weights, word vectors as they are. Raises ImportError where there is no onnxruntime."""
-    from modeling_umons import onnx_export
+    from modeling_umons.export import onnx as onnx_export
 
     with tempfile.TemporaryDirectory() as folder:
         graph = Path(folder) / "model.onnx"
@@ -245,7 +245,7 @@ def export_int8(model: nn.Module, path: str | Path):
 
 
 def open_int8(path: str | Path, batch: dict) -> Callable[[], torch.Tensor]:
-    from modeling_umons import onnx_export
+    from modeling_umons.export import onnx as onnx_export
 
     session = onnx_export.make_session(path, torch.get_num_threads())
     return lambda batch=batch: torch.from_numpy(onnx_export.run(session, batch))

@@ -40,7 +40,7 @@ from benchmark_cases import (
 from torch.utils.data import DataLoader
 
 from modeling_umons import UmonsFeatureExtractor, build_tokenizer
-from modeling_umons.training.sampling import LengthGroups, combine_lengths
+from modeling_umons.data.sampling import LengthGroups, combine_lengths
 
 
 MOSEI = ROOT.parent / "shared" / "data" / "mosei"
@@ -313,9 +313,9 @@ def measure_processor(results: Results, arguments: argparse.Namespace, turns: Tu
 
 COLD = """
 import time; marks = [time.perf_counter()]; mark = lambda: marks.append(time.perf_counter())
-from modeling_umons.cli import load_pipeline; from transformers import pipeline; import av; mark()
+from modeling_umons.cli.main import load_pipeline; from transformers import pipeline; import av; mark()
 recognize = load_pipeline(None); mark()
-from modeling_umons.media import read_clip; clip = read_clip({clip!r}, video=False); mark()
+from modeling_umons.models.umons.media_umons import read_clip; clip = read_clip({clip!r}, video=False); mark()
 recognize({{"audio": clip.audio, "sampling_rate": clip.sampling_rate}}); mark()
 print(*(b - a for a, b in zip(marks, marks[1:])))
 """
@@ -329,7 +329,7 @@ def measure_predict(results: Results, arguments: argparse.Namespace, turns: Turn
         done = subprocess.run([sys.executable, "-c", COLD.format(clip=str(CLIP))], **options)
         rounds.append([float(word) for word in done.stdout.split()])
         began = time.perf_counter()
-        subprocess.run([sys.executable, "-m", "modeling_umons.cli", "predict", str(CLIP)], **options)
+        subprocess.run([sys.executable, "-m", "modeling_umons.cli.main", "predict", str(CLIP)], **options)
         whole.append(time.perf_counter() - began)
     stages = dict(zip(("import", "load", "decode", "answer"), np.median(rounds, axis=0).tolist(), strict=True))
     results.stages["`umons predict` on a clip of 3 s, cold"] = stages
@@ -456,7 +456,7 @@ REMARKS = (
     "glimpses; it trains with `torch.optim.Adam`. Ours trains with fused AdamW, which is Adam where nothing decays.",
     "FLOPs are counted by `torch.utils.flop_counter` of the plain model, and for the LSTM by formula. The limit is the rate "
     "of the product of 1920 x 1024 by 1024 x 1024 with `@`, in the same precision and rounds; above 1 is faster than that.",
-    "Packed: `modeling_umons.packed_linear.pack_linears`, weights laid out once for oneDNN. Memory is what a "
+    "Packed: `modeling_umons.export.packed_linear.pack_linears`, weights laid out once for oneDNN. Memory is what a "
     "process of its own holds at most in two calls (`VmHWM`), beyond what it held when all was imported; of int8, by a process "
     "that opens the graph's file. That of the plain model varies by as much as its glimpses hold, as its heap happens to break up.",
     "Compiled: `torch.compile` as it comes, for the batches of one and of 32; what trains takes minutes to compile.",

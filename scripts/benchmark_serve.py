@@ -36,7 +36,7 @@ SERVERS = {"batches": 8, "one by one": 1}  # max_batch_size of each
 @contextmanager
 def serving(model: str | None, max_batch_size: int):
     """A server in a process of its own; yields its host and port."""
-    command = [sys.executable, "-m", "modeling_umons.cli", "serve", "--port", "0"]
+    command = [sys.executable, "-m", "modeling_umons.cli.main", "serve", "--port", "0"]
     command += ["--max_batch_size", str(max_batch_size), *(["--model", model] if model else [])]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
         try:

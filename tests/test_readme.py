@@ -55,7 +55,7 @@ def checkout(tmp_path_factory) -> Path:
     for name in ("hub", "scripts", "model_card.md"):
         (folder / name).symlink_to(ROOT / name)
     write_published_checkpoint(folder)
-    run([sys.executable, "scripts/train.py", "scripts/recipes/sample.yaml", "--num_train_epochs", "1"], folder)
+    run([sys.executable, "scripts/train.py", "modeling_umons/recipes/sample.yaml", "--num_train_epochs", "1"], folder)
     return folder
 
 

@@ -1,1 +1,1 @@
-../../modeling_umons/fetch_umons.py
+../../modeling_umons/serving/fetch.py

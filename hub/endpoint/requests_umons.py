@@ -1,1 +1,1 @@
-../../modeling_umons/requests_umons.py
+../../modeling_umons/serving/request_handling.py

@@ -8,9 +8,9 @@ import numpy as np
 
 
 try:
-    from modeling_umons.training.bootstrap import bootstrap_intervals
-    from modeling_umons.training.metrics import task_metrics
-    from modeling_umons.training.tasks import TASKS, make_task
+    from modeling_umons.evaluation.bootstrap import bootstrap_intervals
+    from modeling_umons.evaluation.metrics import task_metrics
+    from modeling_umons.tasks.task import TASKS, make_task
 except ImportError as error:
     raise ImportError(
         "This metric is computed by the package modeling_umons, which is not installed or lacks its extra for data: get "

@@ -1,1 +1,1 @@
-../../modeling_umons/configuration_umons.py
+../../modeling_umons/models/umons/configuration_umons.py

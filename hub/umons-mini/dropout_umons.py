@@ -1,1 +1,1 @@
-../../modeling_umons/dropout_umons.py
+../../modeling_umons/models/umons/dropout_umons.py

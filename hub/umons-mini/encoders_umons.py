@@ -1,1 +1,1 @@
-../../modeling_umons/encoders_umons.py
+../../modeling_umons/models/umons/encoders_umons.py

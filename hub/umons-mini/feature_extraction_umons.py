@@ -1,1 +1,1 @@
-../../modeling_umons/feature_extraction_umons.py
+../../modeling_umons/models/umons/feature_extraction_umons.py

@@ -1,1 +1,1 @@
-../../modeling_umons/front_ends_umons.py
+../../modeling_umons/models/umons/front_ends_umons.py

@@ -1,1 +1,1 @@
-../../modeling_umons/inputs_umons.py
+../../modeling_umons/models/umons/inputs_umons.py

@@ -1,1 +1,1 @@
-../../modeling_umons/loading_umons.py
+../../modeling_umons/models/umons/loading_umons.py

@@ -1,1 +1,1 @@
-../../modeling_umons/outputs_umons.py
+../../modeling_umons/models/umons/outputs_umons.py

@@ -1,1 +1,1 @@
-../../modeling_umons/pipeline_umons.py
+../../modeling_umons/models/umons/pipeline_umons.py

@@ -1,1 +1,1 @@
-../../modeling_umons/processing_umons.py
+../../modeling_umons/models/umons/processing_umons.py

@@ -1,1 +1,1 @@
-../../modeling_umons/tokenization_umons.py
+../../modeling_umons/models/umons/tokenization_umons.py

@@ -1,1 +1,1 @@
-../../modeling_umons/video_processing_umons.py
+../../modeling_umons/models/umons/video_processing_umons.py

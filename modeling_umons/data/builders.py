@@ -23,9 +23,9 @@ import pyarrow as pa
 from datasets.builder import Key
 
 from .. import __version__
-from .columns import CONFIGURATIONS, class_columns, to_table
 from .layouts import Source, open_source, source_class
 from .official_splits import OFFICIAL_COUNTS
+from .schema import CONFIGURATIONS, class_columns, to_table
 
 
 logger = logging.getLogger(__name__)

@@ -17,9 +17,9 @@ from typing import Any
 from datasets import Audio, Dataset, DatasetDict, Video, concatenate_datasets, load_dataset, load_from_disk
 from datasets.exceptions import DatasetsError
 
-from ..configuration_umons import EMOTIONS
-from .columns import SPLIT_NAMES
-from .layouts.tables import EMOTION_RANGE, SENTIMENT_RANGE
+from ..models.umons.configuration_umons import EMOTIONS
+from ..tasks.labels import EMOTION_RANGE, SENTIMENT_RANGE
+from .schema import SPLIT_NAMES
 from .stream import check_texts
 
 

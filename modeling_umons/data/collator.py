@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
-    from ..processing_umons import UmonsProcessor
-    from ..training.tasks import Task
+    from ..models.umons.processing_umons import UmonsProcessor
+    from ..tasks.task import Task
 
 
 MODEL_INPUTS = {

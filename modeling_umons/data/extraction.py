@@ -23,16 +23,16 @@ import torch
 from tqdm import tqdm
 from transformers import PreTrainedConfig
 
-from ..configuration_umons import UmonsVideoTowerConfig
-from ..encoders_umons import UmonsVideoEncoder
-from ..feature_extraction_umons import UmonsFeatureExtractor
-from ..media import WHOLE_S, read_clip
-from ..modeling_umons import UmonsForSequenceClassification, UmonsModel, UmonsPreTrainedModel
-from ..processing_umons import UmonsProcessor
-from ..video_processing_umons import UmonsVideoProcessor
-from ..video_tower_umons import UmonsVideoTower
+from ..models.umons.configuration_umons import UmonsVideoTowerConfig
+from ..models.umons.encoders_umons import UmonsVideoEncoder
+from ..models.umons.feature_extraction_umons import UmonsFeatureExtractor
+from ..models.umons.media_umons import WHOLE_S, read_clip
+from ..models.umons.modeling_tbje import UmonsForSequenceClassification, UmonsModel, UmonsPreTrainedModel
+from ..models.umons.processing_umons import UmonsProcessor
+from ..models.umons.video_processing_umons import UmonsVideoProcessor
+from ..models.umons.video_tower_umons import UmonsVideoTower
 from .clip_tables import ClipTable, Shard, plan_shards, read_clip_table, typed_columns
-from .columns import make_features, to_table
+from .schema import make_features, to_table
 
 
 SETTINGS_NAME = "extraction.json"
@@ -350,10 +350,10 @@ class ShardExtractor:
                 if rows:  # `datasets` cannot read a row group without rows, but a file without a row group
                     writer.write_table(table.cast(schema))
 
-        _write_whole(self.output / shard.name, write)
+        _write_atomically(self.output / shard.name, write)
 
 
-def _write_whole(path: Path, write: Callable[[str], None]) -> None:
+def _write_atomically(path: Path, write: Callable[[str], None]) -> None:
     """The file appears whole or not at all. The temporary one begins with a dot, which `datasets` passes over."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
@@ -441,7 +441,9 @@ def _check_output(output: Path, record: dict[str, Any]) -> None:
     if not path.is_file():
         if has_data:
             raise ValueError(f"{output / 'data'} holds files of something else: choose a new folder as --output.")
-        _write_whole(path, lambda name: Path(name).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8"))
+        _write_atomically(
+            path, lambda name: Path(name).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        )
     earlier = json.loads(path.read_text(encoding="utf-8"))
     if differing := [name for name in {**earlier, **record} if earlier.get(name) != record.get(name)]:
         changes = "; ".join(_describe_change(name, earlier.get(name), record.get(name)) for name in differing)
@@ -470,7 +472,7 @@ def _report(output: Path, shards: list[Shard]) -> ExtractionReport:
         with open(path, "w", encoding="utf-8", newline="") as file:
             csv.writer(file).writerows([("row", "file", "reason"), *failures])
 
-    _write_whole(output / FAILURES_NAME, write)
+    _write_atomically(output / FAILURES_NAME, write)
     for leftover in (output / "data").glob(".*.part"):  # of runs that were killed
         leftover.unlink(missing_ok=True)
     return ExtractionReport(num_rows, sum(len(shard.rows) for shard in shards) - num_rows, failures)

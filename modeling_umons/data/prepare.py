@@ -29,9 +29,10 @@ from datasets import ClassLabel, Features
 from huggingface_hub import DatasetCard, DatasetCardData
 from tqdm import tqdm
 
-from ..configuration_umons import EMOTIONS
+from ..models.umons.configuration_umons import EMOTIONS
+from ..tasks.labels import SENTIMENT_7
 from .builders import ROWS_PER_TABLE, UtteranceBuilder, describe_error, read_rows
-from .columns import CLASS_COLUMNS, FEATURE_COLUMNS, SENTIMENT_7, SPLITS
+from .schema import CLASS_COLUMNS, FEATURE_COLUMNS, SPLITS
 
 
 logger = logging.getLogger(__name__)

@@ -28,8 +28,8 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 from huggingface_hub import cached_assets_path, constants
 
-from ..tokenization_umons import INNER_SPACE
-from .original_pickle import read_keyed_vectors, read_pickle
+from ..models.umons.tokenization_umons import INNER_SPACE
+from .safe_pickle import read_keyed_vectors, read_pickle
 
 
 logger = logging.getLogger(__name__)

@@ -8,10 +8,10 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForSequenceClassification
 from transformers.modeling_outputs import SequenceClassifierOutput
 
-from ..baselines.modeling_baselines import masked_mean
-from ..configuration_umons import UmonsConfig
-from ..encoders_umons import UmonsEncoders
-from ..modeling_umons import UmonsPreTrainedModel, joint_sentiment_loss
+from ..models.baselines.modeling_baselines import masked_mean
+from ..models.umons.configuration_umons import UmonsConfig
+from ..models.umons.encoders_umons import UmonsEncoders
+from ..models.umons.modeling_tbje import UmonsPreTrainedModel, joint_sentiment_loss
 
 
 @strict

@@ -16,6 +16,10 @@ from transformers.trainer_callback import TrainerState
 
 from ..data.collator import ArrowRows, UtteranceCollator
 from ..data.conversations import ConversationCollator, ConversationRows, rows_for
+from ..data.sampling import LengthGroups, order_by_length, row_lengths
+from ..evaluation.metrics import task_metrics
+from ..tasks.losses import TaskLoss, balanced_weights, flatten_conversations
+from ..tasks.task import Task
 from .arguments import AugmentationArguments, RunArguments
 from .augmentation import Augmentation
 from .checkpoints import (
@@ -27,12 +31,8 @@ from .checkpoints import (
     remove_checkpoints,
 )
 from .encoders import UnfreezeEncoders, merge_lora, parameter_groups, rest_frozen, running_encoders
-from .losses import TaskLoss, balanced_weights, flatten_conversations
-from .metrics import task_metrics
 from .progress import show_progress
-from .sampling import LengthGroups, order_by_length, row_lengths
 from .schedule import ReloadBestAndHalve, best_checkpoint
-from .tasks import Task
 
 
 logger = logging.getLogger(__name__)

@@ -6,7 +6,7 @@ import unittest
 import numpy as np
 from tests.test_sequence_feature_extraction_common import SequenceFeatureExtractionTestMixin
 
-from modeling_umons.feature_extraction_umons import UmonsFeatureExtractor
+from modeling_umons.models.umons.feature_extraction_umons import UmonsFeatureExtractor
 
 
 class UmonsFeatureExtractionTester:

@@ -6,7 +6,7 @@ import unittest
 
 from tests.test_video_processing_common import VideoProcessingTestMixin, prepare_video_inputs
 
-from modeling_umons.video_processing_umons import UmonsVideoProcessor
+from modeling_umons.models.umons.video_processing_umons import UmonsVideoProcessor
 
 
 class UmonsVideoProcessingTester:

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from datasets import disable_progress_bars, enable_progress_bars
 
-from modeling_umons.configuration_umons import EMOTIONS
 from modeling_umons.data import builders
-from modeling_umons.data.columns import make_features
 from modeling_umons.data.layouts import Source
+from modeling_umons.data.schema import make_features
+from modeling_umons.models.umons.configuration_umons import EMOTIONS
 
 
 class TinySource(Source):

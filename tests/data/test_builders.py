@@ -13,9 +13,9 @@ import torch
 from datasets import ClassLabel, List
 from datasets.exceptions import DatasetGenerationError
 
-from modeling_umons.configuration_umons import EMOTIONS
 from modeling_umons.data import MeldBuilder, MoseiBuilder, MosiBuilder, RavdessBuilder
 from modeling_umons.data.builders import builder_class
+from modeling_umons.models.umons.configuration_umons import EMOTIONS
 
 
 pytestmark = pytest.mark.usefixtures("quiet")

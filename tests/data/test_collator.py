@@ -11,8 +11,8 @@ from torch.utils.data import DataLoader
 
 from modeling_umons import UmonsConfig, UmonsForSequenceClassification, build_tokenizer
 from modeling_umons.data.collator import ArrowRows, UtteranceCollator
-from modeling_umons.data.columns import make_features, to_table
-from modeling_umons.training.tasks import make_task
+from modeling_umons.data.schema import make_features, to_table
+from modeling_umons.tasks.task import make_task
 
 
 FEATURES = make_features(audio_size=4, video_size=3)

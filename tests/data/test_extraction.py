@@ -24,11 +24,11 @@ from modeling_umons import (
     build_tokenizer,
 )
 from modeling_umons.data.clip_tables import COLUMNS, ClipTable, plan_shards, read_clip_table, typed_columns
-from modeling_umons.data.columns import make_features
 from modeling_umons.data.extraction import ExtractionSettings, RowExtractor, extract_features
-from modeling_umons.media import read_clip
-from modeling_umons.video_processing_umons import UmonsVideoProcessor
-from modeling_umons.video_tower_umons import UmonsVideoTower, UmonsVideoTowerConfig
+from modeling_umons.data.schema import make_features
+from modeling_umons.models.umons.media_umons import read_clip
+from modeling_umons.models.umons.video_processing_umons import UmonsVideoProcessor
+from modeling_umons.models.umons.video_tower_umons import UmonsVideoTower, UmonsVideoTowerConfig
 
 
 AUDIO = ExtractionSettings(("text", "audio"), shard_size=2)

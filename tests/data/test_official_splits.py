@@ -9,8 +9,9 @@ import pytest
 
 from modeling_umons import EMOTIONS
 from modeling_umons.data import official_splits
-from modeling_umons.data.columns import SENTIMENT_7, SPLIT_NAMES, sentiment_class_7
 from modeling_umons.data.official_splits import OFFICIAL_COUNTS, official_split
+from modeling_umons.data.schema import SPLIT_NAMES
+from modeling_umons.tasks.labels import SENTIMENT_7, sentiment_class_7
 
 
 @pytest.fixture(scope="module")

@@ -18,8 +18,9 @@ from datasets import load_dataset
 from huggingface_hub import DatasetCard
 
 from modeling_umons.data import MeldBuilder, MoseiBuilder, MosiBuilder, content_hash, prepare, prepare_dataset
-from modeling_umons.data.columns import SENTIMENT_7, make_features, to_table
 from modeling_umons.data.prepare import ContentHash, format_report
+from modeling_umons.data.schema import make_features, to_table
+from modeling_umons.tasks.labels import SENTIMENT_7
 
 
 pytestmark = pytest.mark.usefixtures("quiet")

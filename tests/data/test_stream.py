@@ -17,9 +17,9 @@ import pytest
 from torch.utils.data import DataLoader
 
 from modeling_umons.data.collator import UtteranceCollator
-from modeling_umons.data.columns import make_features, to_table
+from modeling_umons.data.schema import make_features, to_table
 from modeling_umons.data.stream import ParquetStream, find_rank
-from modeling_umons.training.tasks import make_task
+from modeling_umons.tasks.task import make_task
 
 
 NUM_ROWS = 203

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from modeling_umons.data import word_vectors
-from modeling_umons.data.original_pickle import read_keyed_vectors, read_pickle
+from modeling_umons.data.safe_pickle import read_keyed_vectors, read_pickle
 from modeling_umons.data.word_vectors import load_word_vectors
 
 

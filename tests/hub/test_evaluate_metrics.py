@@ -9,9 +9,9 @@ import pytest
 from huggingface_hub import RepoCard
 
 from modeling_umons import EMOTIONS
-from modeling_umons.training.bootstrap import bootstrap_intervals
-from modeling_umons.training.metrics import task_metrics
-from modeling_umons.training.tasks import TASKS, make_task
+from modeling_umons.evaluation.bootstrap import bootstrap_intervals
+from modeling_umons.evaluation.metrics import task_metrics
+from modeling_umons.tasks.task import TASKS, make_task
 
 
 @pytest.fixture(scope="module")
@@ -144,7 +144,7 @@ def test_a_configuration_must_be_named(load):
 
 
 def test_without_the_package(root, monkeypatch):
-    monkeypatch.setitem(sys.modules, "modeling_umons.training.bootstrap", None)
+    monkeypatch.setitem(sys.modules, "modeling_umons.evaluation.bootstrap", None)
     spec = importlib.util.spec_from_file_location("metric_alone", root / "hub" / "metrics" / "metrics.py")
     with pytest.raises(ImportError, match="pip install"):
         spec.loader.exec_module(importlib.util.module_from_spec(spec))

@@ -485,7 +485,7 @@ def write_wav(path: Path, samples: np.ndarray, rate: int) -> Path:
 @pytest.fixture(scope="module")
 def sample_minute(root, tmp_path_factory):
     """40 seconds of the sample's voices."""
-    from modeling_umons.media import read_clip
+    from modeling_umons.models.umons.media_umons import read_clip
 
     clips = sorted((root / "hub" / "sample" / "clips").glob("*.mp4"))[:16]
     sound = np.concatenate([read_clip(clip, video=False).audio for clip in clips])[: 40 * 22050]

@@ -7,7 +7,7 @@ import sys
 import pytest
 from huggingface_hub import ModelCard
 
-from modeling_umons import cli
+from modeling_umons.cli import main as cli
 
 
 @pytest.fixture(scope="module")

@@ -34,7 +34,7 @@ def test_every_clip_through_the_command_with_the_video_tower(shared, tmp_path):
     clips = sorted(path for path in (shared / "data" / "clips").iterdir() if path.suffix in (".mp4", ".mpg"))
     assert len(clips) == 8
 
-    command = [sys.executable, "-m", "modeling_umons.cli", "predict", *map(str, clips), "--model", str(tmp_path / "model"), "--json"]  # fmt: skip
+    command = [sys.executable, "-m", "modeling_umons.cli.main", "predict", *map(str, clips), "--model", str(tmp_path / "model"), "--json"]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, cwd=Path(tmp_path))
     assert done.returncode == 0, done.stderr
     results = json.loads(done.stdout)

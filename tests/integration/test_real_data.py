@@ -88,7 +88,7 @@ def voices(run, ravdess, tmp_path_factory) -> tuple[Path, dict]:
     report = run(
         "train",
         output / "report" / "report.json",
-        "scripts/recipes/ravdess.yaml",
+        "modeling_umons/recipes/ravdess.yaml",
         dataset_name=ravdess,
         output_dir=output,
         num_train_epochs=8,

@@ -21,7 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from modeling_umons import build_tokenizer
 from modeling_umons.data.collator import ArrowRows, UtteranceCollator
-from modeling_umons.training.tasks import make_task
+from modeling_umons.tasks.task import make_task
 
 
 LITTLE = ("--repeats", "1", "--num_files", "3", "--num_videos", "1", "--num_clips", "2")

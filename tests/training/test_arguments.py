@@ -5,11 +5,11 @@ import dataclasses
 import pytest
 import yaml
 
+from modeling_umons.data.arguments import DataArguments
 from modeling_umons.training.arguments import (
     PARTS,
     AugmentationArguments,
     CardArguments,
-    DataArguments,
     ModelArguments,
     parse_arguments,
 )
@@ -205,7 +205,7 @@ def test_these_are_the_recipes(root):
 @pytest.mark.parametrize("name", KEPT)
 def test_a_recipe_names_only_what_is_read(root, name, monkeypatch):
     monkeypatch.chdir(root)
-    path = f"scripts/recipes/{name}.yaml"
+    path = f"modeling_umons/recipes/{name}.yaml"
     with open(path, encoding="utf-8") as file:
         recipe = yaml.safe_load(file)
     options = parse(path)

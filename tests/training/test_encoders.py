@@ -23,8 +23,12 @@ from transformers import (
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from modeling_umons import UmonsProcessor
-from modeling_umons.data.columns import make_features, to_table
+from modeling_umons.data.rows import make_collator, rows_for_all
+from modeling_umons.data.sampling import LengthGroups, row_lengths
+from modeling_umons.data.schema import make_features, to_table
+from modeling_umons.tasks.task import make_task
 from modeling_umons.training.arguments import AugmentationArguments, ModelArguments, RunArguments, parse_arguments
+from modeling_umons.training.build_models import Parts, System, check_options, make_config, make_model
 from modeling_umons.training.checkpoints import find_checkpoint
 from modeling_umons.training.encoders import (
     add_lora,
@@ -35,10 +39,6 @@ from modeling_umons.training.encoders import (
     merge_lora,
     rest_frozen,
 )
-from modeling_umons.training.models import Parts, System, check_options, make_config, make_model
-from modeling_umons.training.sampling import LengthGroups, row_lengths
-from modeling_umons.training.tables import make_collator, rows_for_all
-from modeling_umons.training.tasks import make_task
 from modeling_umons.training.trainer import UmonsTrainer
 
 
@@ -442,10 +442,7 @@ def test_names_of_systems():
 
 
 def test_systems_with_and_without_the_encoder_are_compared_in_one_run(root, bert, tmp_path, monkeypatch):
-    spec = importlib.util.spec_from_file_location("train_script", root / "scripts" / "train.py")
-    script = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "train_script", script)  # where its dataclasses look for their module
-    spec.loader.exec_module(script)
+    script = importlib.import_module("modeling_umons.cli.train")
     random = np.random.default_rng(0)
     lines = [
         f"{' '.join(random.choice(WORDS, 3))},{random.integers(-3, 4)},{split}"

@@ -13,12 +13,12 @@ from small_encoders import AUDIO, VIDEO, changed, save_encoder, weights_of
 
 from modeling_umons import UmonsConfig, UmonsForSequenceClassification, UmonsProcessor
 from modeling_umons.data.extraction import ExtractionSettings, extract_features
-from modeling_umons.media import read_clip
+from modeling_umons.data.rows import make_collator
+from modeling_umons.models.umons.media_umons import read_clip
+from modeling_umons.tasks.task import make_task
 from modeling_umons.training.arguments import AugmentationArguments, ModelArguments, RunArguments
+from modeling_umons.training.build_models import Parts, System, make_config, make_model
 from modeling_umons.training.encoders import prepare_encoders
-from modeling_umons.training.models import Parts, System, make_config, make_model
-from modeling_umons.training.tables import make_collator
-from modeling_umons.training.tasks import make_task
 from modeling_umons.training.trainer import UmonsTrainer
 
 

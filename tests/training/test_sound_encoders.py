@@ -14,14 +14,15 @@ from small_encoders import AUDIO, changed, save_encoder, weights_of
 from transformers import AutoModelForSequenceClassification, AutoProcessor, Wav2Vec2Config, pipeline
 
 from modeling_umons import UmonsConfig
+from modeling_umons.data.arguments import DataArguments
 from modeling_umons.data.collator import SOUND, ArrowRows
-from modeling_umons.media import read_clip
-from modeling_umons.training.arguments import AugmentationArguments, DataArguments, ModelArguments, RunArguments
+from modeling_umons.data.rows import make_collator, rows_for_all, usable_rows
+from modeling_umons.data.sampling import order_by_length, row_lengths
+from modeling_umons.models.umons.media_umons import read_clip
+from modeling_umons.tasks.task import make_task
+from modeling_umons.training.arguments import AugmentationArguments, ModelArguments, RunArguments
 from modeling_umons.training.augmentation import Augmentation
-from modeling_umons.training.models import Parts, System, make_config, make_model
-from modeling_umons.training.sampling import order_by_length, row_lengths
-from modeling_umons.training.tables import make_collator, rows_for_all, usable_rows
-from modeling_umons.training.tasks import make_task
+from modeling_umons.training.build_models import Parts, System, make_config, make_model
 from modeling_umons.training.trainer import UmonsTrainer
 
 

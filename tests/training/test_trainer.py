@@ -17,13 +17,13 @@ from modeling_umons import (
     UmonsVideoProcessor,
     build_tokenizer,
 )
-from modeling_umons.data.columns import make_features, to_table
+from modeling_umons.data.rows import make_collator
+from modeling_umons.data.schema import make_features, to_table
+from modeling_umons.tasks.losses import TaskLoss, balanced_weights
+from modeling_umons.tasks.task import make_task
 from modeling_umons.training import trainer as trainer_module
 from modeling_umons.training.arguments import AugmentationArguments, RunArguments
 from modeling_umons.training.checkpoints import find_checkpoint
-from modeling_umons.training.losses import TaskLoss, balanced_weights
-from modeling_umons.training.tables import make_collator
-from modeling_umons.training.tasks import make_task
 
 
 WORDS = ("good", "fine", "bad", "so")

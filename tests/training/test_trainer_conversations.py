@@ -14,15 +14,16 @@ from modeling_umons import (
     UmonsVideoProcessor,
     build_tokenizer,
 )
-from modeling_umons.data.columns import make_features, to_table
+from modeling_umons.data.arguments import DataArguments
 from modeling_umons.data.conversations import ConversationCollator, predict_logits
+from modeling_umons.data.rows import make_collator, usable_rows
+from modeling_umons.data.schema import make_features, to_table
+from modeling_umons.evaluation.metrics import task_metrics
+from modeling_umons.tasks.losses import TaskLoss, balanced_weights
+from modeling_umons.tasks.task import make_task
 from modeling_umons.training import trainer as trainer_module
-from modeling_umons.training.arguments import AugmentationArguments, DataArguments, RunArguments
+from modeling_umons.training.arguments import AugmentationArguments, RunArguments
 from modeling_umons.training.augmentation import Augmentation
-from modeling_umons.training.losses import TaskLoss, balanced_weights
-from modeling_umons.training.metrics import task_metrics
-from modeling_umons.training.tables import make_collator, usable_rows
-from modeling_umons.training.tasks import make_task
 
 
 WORDS = ("good", "fine", "bad", "so")

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from ...configuration_umons import EMOTIONS
-from .tables import EMOTION_RANGE, SENTIMENT_RANGE
+from ...models.umons.configuration_umons import EMOTIONS
+from ...tasks.labels import EMOTION_RANGE, SENTIMENT_RANGE
 
 
 def split_id(segment_id: str, pattern: str = r"(.+)\[([0-9]{1,9})\]") -> tuple[str, int] | None:

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from datasets import Features
 
-from ..columns import SPLIT_NAMES, SPLITS, make_features
+from ..layouts import Source
 from ..official_splits import official_split
-from . import Source
+from ..schema import SPLIT_NAMES, SPLITS, make_features
 from .arrays import split_id, to_emotions, to_frames, to_sentiment
 from .computational_sequences import ComputationalSequence
 from .tables import read_csv

@@ -11,9 +11,9 @@ from typing import Any
 from datasets import Features
 
 from ..clip_tables import ClipTable, read_clip_table, typed_columns
-from ..columns import SPLIT_NAMES, SPLITS, make_features
+from ..layouts import Source
 from ..official_splits import official_split
-from . import Source
+from ..schema import SPLIT_NAMES, SPLITS, make_features
 
 
 logger = logging.getLogger(__name__)

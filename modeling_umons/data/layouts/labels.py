@@ -9,10 +9,11 @@ from typing import Any
 
 from datasets import Features
 
-from ...configuration_umons import EMOTIONS
-from ..columns import make_features
-from . import Source
-from .tables import EMOTION_RANGE, SENTIMENT_RANGE, by_split, read_csv, to_count, to_number
+from ...models.umons.configuration_umons import EMOTIONS
+from ...tasks.labels import EMOTION_RANGE, SENTIMENT_RANGE
+from ..layouts import Source
+from ..schema import make_features
+from .tables import by_split, read_csv, to_count, to_number
 
 
 logger = logging.getLogger(__name__)

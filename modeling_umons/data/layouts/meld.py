@@ -9,9 +9,9 @@ from typing import Any
 
 from datasets import ClassLabel, Features, Value
 
-from ...configuration_umons import EMOTIONS
-from ..columns import SPLIT_NAMES, SPLITS, make_features
-from . import Source
+from ...models.umons.configuration_umons import EMOTIONS
+from ..layouts import Source
+from ..schema import SPLIT_NAMES, SPLITS, make_features
 from .tables import read_csv, to_count
 
 

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from datasets import Features, Value
 
-from ..columns import SPLITS, make_features
-from . import Source, open_source
+from ..layouts import Source, open_source
+from ..schema import SPLITS, make_features
 from .arrays import split_id
 
 

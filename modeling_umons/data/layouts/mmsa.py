@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from datasets import Features
 
-from ..columns import SPLIT_NAMES, SPLITS, make_features
-from ..original_pickle import read_pickle
-from . import Source
+from ..layouts import Source
+from ..safe_pickle import read_pickle
+from ..schema import SPLIT_NAMES, SPLITS, make_features
 from .arrays import split_id, to_frames, to_scalar, to_sentiment
 
 

@@ -8,9 +8,10 @@ from typing import Any
 
 from datasets import Features
 
-from ..columns import make_features
-from . import Source
-from .tables import SENTIMENT_RANGE, by_split, read_csv, to_count, to_number
+from ...tasks.labels import SENTIMENT_RANGE
+from ..layouts import Source
+from ..schema import make_features
+from .tables import by_split, read_csv, to_count, to_number
 
 
 class MosiTable(Source):

@@ -9,9 +9,9 @@ from typing import Any
 
 from datasets import ClassLabel, Features, Value
 
-from ...configuration_umons import EMOTIONS
+from ...models.umons.configuration_umons import EMOTIONS
 from ..clip_tables import ClipTable
-from ..columns import make_features
+from ..schema import make_features
 from .folder import ClipFolder
 
 

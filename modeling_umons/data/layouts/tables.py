@@ -8,11 +8,9 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from ..columns import SPLIT_NAMES, SPLITS
+from ..schema import SPLIT_NAMES, SPLITS
 
 
-SENTIMENT_RANGE = (-3.0, 3.0)
-EMOTION_RANGE = (0.0, 3.0)
 MAX_COUNT_DIGITS = 18  # int64 holds every number of as many
 
 

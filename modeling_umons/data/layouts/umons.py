@@ -7,9 +7,9 @@ from typing import Any
 
 from datasets import Features
 
-from ..columns import make_features
-from ..original_pickle import read_pickle
-from . import Source
+from ..layouts import Source
+from ..safe_pickle import read_pickle
+from ..schema import make_features
 from .arrays import split_id, to_emotions, to_frames, to_sentiment
 
 

@@ -8,9 +8,9 @@ import h5py
 import numpy as np
 import pytest
 
-from modeling_umons.data.columns import to_table
 from modeling_umons.data.layouts import computational_sequences, open_source
 from modeling_umons.data.layouts.csd import CsdFiles
+from modeling_umons.data.schema import to_table
 
 
 LABELS, WORDS = "CMU_MOSEI_Labels.csd", "CMU_MOSEI_TimestampedWords.csd"

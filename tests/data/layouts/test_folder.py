@@ -14,11 +14,11 @@ import torch
 
 from modeling_umons import UmonsFeatureExtractor
 from modeling_umons.data import extraction
-from modeling_umons.data.columns import to_table
 from modeling_umons.data.extraction import ExtractionSettings
 from modeling_umons.data.layouts import folder as folder_module
 from modeling_umons.data.layouts.folder import ClipFolder
-from modeling_umons.media import read_clip
+from modeling_umons.data.schema import to_table
+from modeling_umons.models.umons.media_umons import read_clip
 
 
 EMOTIONS = {"happy": 0.0, "sad": 1.0, "anger": 2.0, "surprise": 0.0, "disgust": 3.0, "fear": 0.5}

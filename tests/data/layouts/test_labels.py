@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from modeling_umons import EMOTIONS
-from modeling_umons.data.columns import SENTIMENT_7, class_columns
 from modeling_umons.data.layouts.labels import LABEL_COLUMNS, LabelTables
 from modeling_umons.data.official_splits import OFFICIAL_COUNTS, official_split
+from modeling_umons.data.schema import class_columns
+from modeling_umons.tasks.labels import SENTIMENT_7
 
 
 ROW = {

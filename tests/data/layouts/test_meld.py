@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from modeling_umons import EMOTIONS
-from modeling_umons.data.columns import to_table
 from modeling_umons.data.layouts.meld import MELD_COLUMNS, MELD_EMOTIONS, MeldTables
+from modeling_umons.data.schema import to_table
 
 
 ROW = {

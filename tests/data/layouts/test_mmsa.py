@@ -5,9 +5,9 @@ import pickle
 import numpy as np
 import pytest
 
-from modeling_umons.data.columns import to_table
 from modeling_umons.data.layouts import open_source
 from modeling_umons.data.layouts.mmsa import MmsaPickle
+from modeling_umons.data.schema import to_table
 
 
 FIRST, SECOND = "-3g5yACwYnA$_$10", "-3g5yACwYnA$_$2"

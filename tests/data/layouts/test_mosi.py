@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: MIT
 import pytest
 
-from modeling_umons.data.columns import to_table
 from modeling_umons.data.layouts.mosi import MosiTable
+from modeling_umons.data.schema import to_table
 
 
 HEADER = "segment_id,split,sentiment,text\n"

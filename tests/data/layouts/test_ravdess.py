@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from modeling_umons import EMOTIONS, UmonsFeatureExtractor
-from modeling_umons.data.columns import to_table
 from modeling_umons.data.layouts.ravdess import RAVDESS_EMOTIONS, RavdessFolder, split_of_actor
-from modeling_umons.media import read_clip
+from modeling_umons.data.schema import to_table
+from modeling_umons.models.umons.media_umons import read_clip
 
 
 def write(folder: Path, *names: str) -> RavdessFolder:

@@ -9,7 +9,7 @@ import pytest
 from modeling_umons.data.layouts import open_source
 from modeling_umons.data.layouts.arrays import to_emotions
 from modeling_umons.data.layouts.umons import UmonsPickles
-from modeling_umons.data.original_pickle import read_pickle
+from modeling_umons.data.safe_pickle import read_pickle
 
 
 EMOTIONS = ("happy", "sad", "anger", "surprise", "disgust", "fear")

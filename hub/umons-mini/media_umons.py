@@ -1,0 +1,1 @@
+../../modeling_umons/models/umons/media_umons.py

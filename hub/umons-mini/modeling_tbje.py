@@ -1,0 +1,1 @@
+../../modeling_umons/models/umons/modeling_tbje.py

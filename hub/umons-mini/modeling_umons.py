@@ -1,1 +1,0 @@
-../../modeling_umons/modeling_umons.py

@@ -1,0 +1,1 @@
+../../modeling_umons/models/umons/segmentation_umons.py

@@ -1,1 +1,0 @@
-../../modeling_umons/segments_umons.py

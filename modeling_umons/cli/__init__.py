@@ -1,0 +1,1 @@
+"""The `umons` command, one file per subcommand."""

@@ -1,0 +1,342 @@
+"""From a table of utterances, or a data set of `datasets`, to the rows that a model is trained and tested on."""
+
+import logging
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value, concatenate_datasets, load_dataset
+
+from ..models.umons.media_umons import WHOLE_S, read_clip
+from ..tasks.task import Task
+from .arguments import DataArguments
+from .collator import SOUND, UtteranceCollator
+from .conversations import ConversationCollator
+from .schema import SPLIT_NAMES, make_features
+
+
+logger = logging.getLogger(__name__)
+
+READERS = {".csv": "read_csv", ".tsv": "read_table", ".parquet": "read_parquet", ".jsonl": "read_json"}
+ROWS_IN_MEMORY = 64  # of what is heard; half a minute of sound is two megabytes
+# What reports tell rows apart by, what puts them in the order of a conversation, and when words are spoken: kept where a
+# table has it.
+IDENTITY_COLUMNS = ("segment_id", "video_id", "segment", "start", "source", "speaker", "words")
+
+
+def load_splits(data: DataArguments, seed: int) -> DatasetDict:
+    """
+    The raw rows of train, validation and (where there is one) test. Raises OSError and ValueError for what cannot be
+    read, and where a split to train with has no rows.
+    """
+    if (data.train_file is None) == (data.dataset_name is None):
+        raise ValueError("Say what to train on: either --train_file or --dataset_name.")
+    has_files = data.validation_file is not None or data.test_file is not None
+    if data.dataset_name is not None and has_files:
+        raise ValueError("--validation_file and --test_file go with --train_file; a data set has its splits in it.")
+    if data.dataset_name is not None:
+        splits = load_dataset(data.dataset_name, data.dataset_config_name)
+        splits = DatasetDict({name: undecoded(split, data.audio_column) for name, split in splits.items()})
+    else:
+        files = {"train": data.train_file, "validation": data.validation_file, "test": data.test_file}
+        splits = DatasetDict({name: read_table(file, data.audio_column) for name, file in files.items() if file})
+    if has_files and "split" in splits["train"].column_names:
+        raise ValueError(
+            f"{data.train_file} has a column `split`, so rows of validation and test would be trained on: leave "
+            "--validation_file and --test_file out, or the column."
+        )
+    if "validation" not in splits and "train" in splits:
+        splits.update(split_table(splits["train"], data.validation_share, seed))
+    for name in ("train", "validation"):
+        if not len(splits.get(name, ())):
+            raise ValueError(f"There is no row of the split {name!r}: { {k: len(v) for k, v in splits.items()} }.")
+    return DatasetDict({name: name_classes(split, data.label_column) for name, split in splits.items()})
+
+
+def read_table(path: str | Path, audio_column: str) -> Dataset:
+    """
+    A table (.csv, .tsv, .jsonl or .parquet) of which the files in `audio_column`, unless their paths are absolute, are
+    looked up beside the table. Raises OSError for a table that is not there and ValueError for one that is none.
+    """
+    import pandas as pd
+
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: there is no such table.")
+    if path.suffix not in READERS:
+        raise ValueError(f"{path}: a table ends in {', '.join(READERS)}.")
+    options = {"dtype_backend": "numpy_nullable"}  # whole numbers stay whole in a column with empty cells
+    if path.suffix in (".csv", ".tsv"):
+        # Words such as "nan" and "null" are words; only an empty cell lacks its value.
+        options |= {"keep_default_na": False, "na_values": [""], "low_memory": False}
+    if path.suffix == ".jsonl":
+        options |= {"lines": True, "dtype": False}  # no guessing: values are of the types they are written in
+    try:
+        frame = getattr(pd, READERS[path.suffix])(path, **options)
+        if audio_column in frame:
+            files = frame[audio_column]
+            frame[audio_column] = [None if pd.isna(file) else str(path.parent / str(file)) for file in files]
+        return Dataset.from_pandas(frame.astype(object).where(frame.notna(), None), preserve_index=False)
+    except (ValueError, pa.ArrowException) as error:
+        raise ValueError(f"{path} cannot be read as a table: {error}") from error
+
+
+def split_table(dataset: Dataset, validation_share: float, seed: int) -> DatasetDict:
+    """
+    Splits by the column `split` where there is one; else holds out `validation_share` of the rows, drawn by `seed`: of whole
+    videos where there is a column `video_id`, as what is of one video is alike.
+    """
+    if "split" not in dataset.column_names:
+        return _hold_out(dataset, validation_share, seed)
+    rows: dict[str, list[int]] = {}
+    for i, name in enumerate(dataset["split"]):
+        if str(name).lower() not in SPLIT_NAMES:
+            raise ValueError(f"Row {i} of the table is of split {name!r}; known are {', '.join(SPLIT_NAMES)}.")
+        rows.setdefault(SPLIT_NAMES[str(name).lower()], []).append(i)
+    return DatasetDict({name: dataset.select(rows[name]) for name in ("train", "validation", "test") if name in rows})
+
+
+def _hold_out(dataset: Dataset, share: float, seed: int) -> DatasetDict:
+    videos = dataset["video_id"] if "video_id" in dataset.column_names else ()
+    # A row whose video is not known is one of its own.
+    groups = [("row", i) if video is None else video for i, video in enumerate(videos)]
+    names = list(dict.fromkeys(groups))
+    if len(names) < 2:
+        held_out = dataset.train_test_split(share, seed=seed)
+        return DatasetDict(train=held_out["train"], validation=held_out["test"])
+    drawn = np.random.default_rng(seed).permutation(len(names))[: max(1, round(share * len(names)))]
+    drawn = {names[i] for i in drawn}
+    is_held_out = np.array([group in drawn for group in groups])
+    return DatasetDict(
+        train=dataset.select(np.flatnonzero(~is_held_out)), validation=dataset.select(np.flatnonzero(is_held_out))
+    )
+
+
+def undecoded(dataset: Dataset, audio_column: str) -> Dataset:
+    """Sound and video columns as `datasets` has them, but left as paths or bytes: PyAV reads them."""
+    feature = dataset.features.get(audio_column)
+    return dataset.cast_column(audio_column, type(feature)(decode=False)) if hasattr(feature, "decode") else dataset
+
+
+def usable_rows(
+    dataset: Dataset,
+    collator: UtteranceCollator,
+    processor,
+    data: DataArguments,
+    is_trained: bool = False,
+    more_columns: Sequence[str] = (),
+) -> tuple[Dataset, list[str]]:
+    """
+    The rows that have a label and something to look at. Sound files are decoded here, once, to the features that the
+    model reads, or for an audio encoder to sound; features that the table has already stay where they are. For a model that
+    `is_trained`, a table need not have all that it can read and say.
+
+    Returns:
+        the rows, with the columns that `collator` reads, `more_columns` and those of `IDENTITY_COLUMNS`; and one line for
+        each of the others and for each file that could not be read, which says why.
+
+    Raises:
+        ValueError: a column is missing, or a label is none of its kind.
+    """
+    dataset, problems = _rename_text(dataset, data.text_column), {}
+    names = {**collator.modality_columns, "text": data.text_column}
+    if is_trained:
+        dataset = with_missing_labels(with_missing_inputs(dataset, collator, data), collator.task)
+    if (audio := collator.modality_columns.get("audio")) and audio not in dataset.column_names:
+        _check_columns(dataset, [data.audio_column])
+        names["audio"] = data.audio_column
+        dataset, problems = _listen(dataset, audio, processor, data)
+    _check_columns(dataset, collator.columns)
+    kept = [name for name in (*IDENTITY_COLUMNS, *collator.columns, *more_columns) if name in dataset.column_names]
+    dataset = dataset.select_columns(list(dict.fromkeys(kept)))
+
+    def read(columns: list[str]) -> pa.Table:
+        return dataset.select_columns(columns).with_format("arrow")[:]
+
+    has_label = _labels_of(collator.task, read(list(collator.task.columns)))
+    is_usable = collator.usable_rows(read)
+    inputs = ", ".join(names[modality] for modality in collator.modality_columns)
+    for row in np.flatnonzero(~is_usable).tolist():
+        if not has_label[row]:
+            problems[row] = f"row {row}: no label in {', '.join(collator.task.columns)}"
+        else:
+            problems.setdefault(row, f"row {row}: nothing in {inputs}")
+    return dataset.select(np.flatnonzero(is_usable)), [problems[row] for row in sorted(problems)]
+
+
+def rows_for_all(
+    dataset: Dataset,
+    collators: Sequence[UtteranceCollator],
+    processors: Sequence,
+    data: DataArguments,
+    is_trained: bool = False,
+) -> tuple[Dataset, list[str]]:
+    """
+    As [`usable_rows`], the rows that the model of each of `collators` can use, so that all are trained and tested on the
+    same: those of the first one, which reads all modalities, without those in which another finds nothing.
+    """
+    first = collators[0]
+    # Beside a model with an audio encoder, which hears sound itself, others read features of the same files.
+    more = {name: processor for collator, processor in zip(collators, processors, strict=True)
+            for name in collator.modality_columns.values() if name not in first.modality_columns.values()}  # fmt: skip
+    for name, processor in more.items():
+        if name not in dataset.column_names:
+            _check_columns(dataset, [data.audio_column])
+            dataset, _ = _listen(dataset, name, processor, data)
+    dataset, problems = usable_rows(dataset, first, processors[0], data, is_trained, list(more))
+
+    def read(columns: list[str]) -> pa.Table:
+        return dataset.select_columns(columns).with_format("arrow")[:]
+
+    is_usable = np.ones(len(dataset), dtype=bool)
+    # Tokenizers differ in what is a text without words.
+    for collator in {(*c.modality_columns, id(c.tokenizer)): c for c in collators}.values():
+        if collator.modality_columns != first.modality_columns or collator.tokenizer is not first.tokenizer:
+            is_usable &= collator.usable_rows(read)
+    if lost := int((~is_usable).sum()):
+        problems.append(f"{lost} row(s) lack what one of the models reads, and are left out for all")
+        dataset = dataset.select(np.flatnonzero(is_usable))
+    return dataset, problems
+
+
+def _labels_of(task: Task, table: pa.Table) -> np.ndarray:
+    """Which rows have a label; an error names the row."""
+    try:
+        return task.label_array(table)[1]
+    except ValueError:
+        for index, row in enumerate(table.to_pylist()):
+            try:
+                task.label(row)
+            except ValueError as error:
+                raise ValueError(f"Row {index} of the table: {error}") from error
+        raise
+
+
+def with_missing_inputs(dataset: Dataset, collator: UtteranceCollator, data: DataArguments) -> Dataset:
+    """The data set with an empty column for each modality that it lacks, if it has another one."""
+    wanted = set(collator.modality_columns.values())
+    of_files = {"audio_features", SOUND} if data.audio_column in dataset.column_names else set()
+    missing = wanted - set(dataset.column_names) - of_files
+    return _with_empty(dataset, missing, collator.sizes) if missing < wanted else dataset
+
+
+def with_missing_labels(dataset: Dataset, task: Task) -> Dataset:
+    """The data set with an empty column for each label of `joint` that it lacks, if it has another one."""
+    missing = set(task.columns) - set(dataset.column_names)
+    return _with_empty(dataset, missing, {}) if task.name == "joint" and missing < set(task.columns) else dataset
+
+
+def _with_empty(dataset: Dataset, names: set[str], sizes: dict[str, int]) -> Dataset:
+    if not names:
+        return dataset
+    logger.info("There is no column %s: as if all its rows were empty.", ", ".join(sorted(names)))
+    types = {**make_features(*sizes.values()), SOUND: List(Value("float32"))}
+    empty = {name: [None] * len(dataset) for name in sorted(names)}
+    empty = Dataset.from_dict(empty, features=Features({name: types[name] for name in empty}))
+    return concatenate_datasets([dataset.flatten_indices(), empty], axis=1)
+
+
+def repeat_sources(rows: Dataset, repeat: list[str]) -> Dataset:
+    """
+    The rows, those of some sources several times: `["ravdess=4"]`. Raises ValueError for a source that no row is of.
+    """
+    if not repeat:
+        return rows
+    if "source" not in rows.column_names:
+        raise ValueError(f"--repeat wants a column `source`; the columns are {rows.column_names}.")
+    sources, times = np.array(rows["source"]), np.ones(len(rows), dtype=int)
+    for item in repeat:
+        name, _, count = item.partition("=")
+        if not count.isdigit() or int(count) < 1:
+            raise ValueError(f"--repeat {item}: expected the name of a source and how often, such as ravdess=4.")
+        if not (sources == name).any():
+            raise ValueError(
+                f"--repeat {item}: no row is of this source; there are {', '.join(sorted(set(sources)))}."
+            )
+        times[sources == name] = int(count)
+    return rows.select(np.repeat(np.arange(len(rows)), times))
+
+
+def make_collator(
+    processor, config, task: Task | None, columns: Collection[str] = ("audio_features",)
+) -> UtteranceCollator:
+    """
+    What makes batches of [`usable_rows`] for a model of this configuration, with `conversations.rows_for` of them. Of a
+    table whose `columns` have no `audio_features`, an audio encoder hears the sound itself.
+    """
+    has_encoder = "audio" in config.modalities and getattr(config, "audio_encoder", None) is not None
+    kind = ConversationCollator if getattr(config, "takes_conversations", False) else UtteranceCollator
+    return kind(
+        config.modalities,
+        processor.tokenizer,
+        task,
+        {modality: config.length_limit(modality) for modality in config.modalities},
+        config.audio_feature_size,
+        config.video_feature_size,
+        reads_word_times=getattr(config, "alignment", None) == "words",
+        listener=processor if has_encoder and (SOUND in columns or "audio_features" not in columns) else None,
+    )
+
+
+def name_classes(dataset: Dataset, column: str) -> Dataset:
+    """Classes that `datasets` keeps as numbers by their names, as tables have them."""
+    feature = dataset.features.get(column)
+    if not isinstance(feature, ClassLabel):
+        return dataset
+    names = [None if value is None else feature.int2str(value) for value in dataset[column]]
+    return dataset.remove_columns(column).add_column(column, names)
+
+
+def _check_columns(dataset: Dataset, names: list[str]) -> None:
+    if missing := [name for name in names if name not in dataset.column_names]:
+        raise ValueError(f"The table has no column {missing}; its columns are {dataset.column_names}.")
+
+
+def _rename_text(dataset: Dataset, column: str) -> Dataset:
+    """The texts as a column `text` of strings."""
+    if column not in dataset.column_names:
+        return dataset.remove_columns("text") if "text" in dataset.column_names else dataset
+    if column != "text":
+        dataset = dataset.remove_columns("text") if "text" in dataset.column_names else dataset
+        dataset = dataset.rename_column(column, "text")
+    return dataset if dataset.features["text"] == Value("string") else dataset.cast_column("text", Value("string"))
+
+
+def _listen(dataset: Dataset, column: str, processor, data: DataArguments) -> tuple[Dataset, dict[int, str]]:
+    """
+    Adds `column`, null where there is no sound: the features that the processor makes of the files, or if it is
+    `audio_values` the sound that an audio encoder hears. Says of which rows the file cannot be read.
+    """
+    extractor, is_sound = processor.feature_extractor, column == SOUND
+    most = round(processor.max_duration * extractor.sampling_rate) if is_sound else None
+
+    def hear(row: dict[str, Any], index: int) -> dict[str, Any]:
+        value, heard = row[data.audio_column], {column: None, "problem": None}
+        if value is not None:
+            source = value if isinstance(value, (str, bytes)) else value["bytes"] or value["path"]
+            try:
+                clip = read_clip(source, video=False, sampling_rate=extractor.sampling_rate, max_duration=WHOLE_S)
+                if is_sound:
+                    heard[column] = clip.audio[:most]
+                else:
+                    heard[column] = extractor(clip.audio, sampling_rate=clip.sampling_rate)["input_features"][0]
+            except (OSError, ValueError) as error:
+                heard["problem"] = f"row {index}: {error}"
+        return heard
+
+    files = dataset.select_columns(data.audio_column)
+    features = files.features.copy()
+    values = List(Value("float32")) if is_sound else List(List(Value("float32"), length=extractor.frame_size))
+    features.update({column: values, "problem": Value("string")})
+    heard = files.map(
+        hear,
+        with_indices=True,
+        features=features,
+        writer_batch_size=ROWS_IN_MEMORY,
+        num_proc=data.preprocessing_num_proc,
+        desc=column,
+    )
+    problems = {row: problem for row, problem in enumerate(heard["problem"]) if problem is not None}
+    return concatenate_datasets([dataset.flatten_indices(), heard.select_columns(column)], axis=1), problems

@@ -1,0 +1,1 @@
+"""Metrics, confidence intervals, baselines, reports and plots."""

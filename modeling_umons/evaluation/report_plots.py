@@ -1,0 +1,377 @@
+"""Pictures of a report: how training went, and what a model gets right and wrong. Needs matplotlib."""
+
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..inference.plots import COLORS, NEUTRAL
+from ..models.umons.configuration_umons import EMOTIONS
+from ..tasks.labels import SENTIMENT_7
+from ..tasks.task import Task
+from .metrics import sentiment_bins
+from .missing_modalities import describe_curves
+
+
+if TYPE_CHECKING:
+    from .report import Split
+
+
+BLUE, ORANGE, LIGHT = "#0072B2", "#E69F00", "#BBBBBB"
+WIDTH = 8.4  # inches: two columns, whose text is of the README's size at its width
+NUM_BINS = 10
+# A bin of fewer rows says little about a probability.
+MIN_BIN_ROWS = 5
+# So many dots are a cloud: density says more.
+MAX_DOTS = 1500
+
+# The figures of the plot of seeds, by task.
+HEADLINES = {
+    "joint": ("mae", "corr", "acc7", "acc2_non0", "emotion_acc", "emotion_f1_macro", "emotion_wa", "emotion_ap"),
+    "emotion": ("emotion_acc", "emotion_f1", "emotion_f1_macro", "emotion_wa", "emotion_auroc", "emotion_ap"),
+    "sentiment": ("mae", "corr", "acc7", "acc7_rounded", "acc2_has0", "acc2_non0"),
+}
+CLASS_HEADLINES = ("accuracy", "balanced_accuracy", "f1_weighted", "f1_macro")
+
+
+def write_plots(
+    folder: Path,
+    task: Task,
+    name: str | None,
+    split: "Split | None",
+    figures: Mapping[str, Any] | None,
+    history: list[dict[str, Any]] | None = None,
+) -> list[tuple[str, str]]:
+    """
+    Draws into `folder` what fits the task, of the split called `name`, and removes such pictures of an earlier report.
+
+    Returns:
+        the file name and a sentence of each.
+    """
+    drawings = {"training.png": (_has_curves(history), lambda: _draw_training(history), "Losses and learning rate.")}
+    has_rows = split is not None and figures is not None
+    sentiment, emotions = _parts(task, split) if has_rows else (None, None)
+    classes = has_rows and task.problem_type == "single_label_classification"
+    drawings |= {
+        "sentiment.png": (
+            sentiment is not None,
+            lambda: _draw_sentiment(*sentiment, figures["model"]),
+            f"Sentiment of {name}: truth and prediction of each segment, and how both are spread.",
+        ),
+        "confusion.png": (
+            sentiment is not None or classes,
+            lambda: _draw_confusion(task, split, sentiment),
+            f"Classes of {name}: what each is taken for, with the share of its segments as the colour, and how often it "
+            "is true and predicted." + (" Sentiments are in seven bins, as acc7 has them." if sentiment else ""),
+        ),
+        "precision_recall.png": (
+            emotions is not None,
+            lambda: _draw_precision_recall(*emotions, figures),
+            f"Precision and recall of each emotion of {name} at all thresholds. Dashed: the share of segments that have it.",
+        ),
+        "calibration.png": (
+            emotions is not None or classes,
+            lambda: _draw_emotion_calibration(*emotions) if emotions else _draw_class_calibration(split),
+            f"Calibration on {name}: how often what was given a probability is so (bins of {MIN_BIN_ROWS} rows or more), "
+            "and the expected calibration error (ECE), the mean distance from the diagonal.",
+        ),
+    }
+    curves = figures.get("missing") if figures is not None else None
+    if curves is not None:
+        caption = (
+            f"{name} where a share of rows loses a modality at evaluation, drawn by chance among those that have another one; "
+            f"the training has nothing to do with it. {describe_curves(curves)}"
+        )
+        drawings["missing.png"] = (True, lambda: _draw_missing(curves), caption)
+    else:
+        drawings["missing.png"] = (False, None, "")
+    plots = []
+    for file, (is_wanted, draw, caption) in drawings.items():
+        (folder / file).unlink(missing_ok=True)
+        if is_wanted:
+            _save(draw(), folder / file)
+            plots.append((file, caption))
+    return plots
+
+
+def calibration(probability: np.ndarray, is_so: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
+    """
+    Of probabilities (N,) and whether it is so (N,) bool, in bins of equal width that are not empty: the mean
+    probability, how often it is so, and the number of rows, (bins,) each; and the expected calibration error.
+
+    Source: Guo et al., On Calibration of Modern Neural Networks, 2017, section 2.
+    """
+    bins = np.minimum((probability * NUM_BINS).astype(int), NUM_BINS - 1)
+    counts = np.bincount(bins, minlength=NUM_BINS)
+    some = counts > 0
+    said = np.bincount(bins, probability, NUM_BINS)[some] / counts[some]
+    true = np.bincount(bins, is_so, NUM_BINS)[some] / counts[some]
+    error = float((counts[some] * np.abs(said - true)).sum() / max(len(probability), 1))
+    return said, true, counts[some], error
+
+
+def plot_seeds(
+    path: Path,
+    task: Task,
+    name: str,
+    figures: Mapping[int, Mapping[str, Any]],
+    ensemble: Mapping[str, Any] | None = None,
+):
+    """Draws the headline figures of a split of each seed with intervals, their mean, the ensemble, and the rivals."""
+    metrics = [metric for metric in HEADLINES.get(task.name, CLASS_HEADLINES)
+               if all(metric in one["model"] for one in figures.values())]  # fmt: skip
+    if not metrics:
+        path.unlink(missing_ok=True)
+        return
+    rows = -(-len(metrics) // 2)
+    models = [(str(seed), one, NEUTRAL) for seed, one in figures.items()]
+    if ensemble is not None:
+        models.append(("ens.", ensemble, BLUE))
+    figure = _figure(1.9 * rows + 0.7)
+    axes = figure.subplots(rows, 2, squeeze=False).flat
+    for axis, metric in zip(axes, metrics, strict=False):
+        for place, (_, one, color) in enumerate(models):
+            _draw_interval(axis, place, one, metric, color)
+        values = [one["model"][metric] for one in figures.values()]
+        spread = f" ± {np.std(values, ddof=1):.3f}" if len(values) > 1 else ""
+        axis.axhline(np.mean(values), color=NEUTRAL, linewidth=1, label="mean of seeds")
+        _draw_rivals(axis, list(figures.values()), metric)
+        better = " (less is better)" if metric == "mae" else ""
+        axis.set_title(f"{metric} {np.mean(values):.3f}{spread}{better}", loc="left", fontsize=10)
+        axis.set_xticks(range(len(models)), [label for label, *_ in models])
+        axis.set_xlim(-0.6, len(models) - 0.4)
+    for axis in list(axes)[len(metrics) :]:
+        axis.set_visible(False)
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
+    figure.suptitle(f"{name}: each seed with its 95 % interval", fontsize=10, parse_math=False)
+    _save(figure, path)
+
+
+def _draw_interval(axis, place: int, figures: Mapping[str, Any], metric: str, color: str):
+    value = figures["model"].get(metric)
+    if value is None:
+        return
+    if interval := figures["intervals"].get(metric):
+        axis.plot([place, place], interval, color=color, linewidth=2)
+    axis.plot(place, value, "o", color=color, markersize=6)
+
+
+def _draw_rivals(axis, figures: list[Mapping[str, Any]], metric: str):
+    for label, color, style, parts in (
+        ("TF-IDF", ORANGE, "--", [one["rivals"].get("tfidf", {}) for one in figures]),
+        ("constant", LIGHT, ":", [one["constant"] for one in figures]),
+    ):
+        values = [part[metric] for part in parts if metric in part]
+        if values:
+            axis.axhline(np.mean(values), color=color, linestyle=style, linewidth=1.5, label=label)
+
+
+# --- pieces
+
+
+def _figure(height: float):
+    from matplotlib.figure import Figure  # the object, not pyplot: nothing global, no window
+
+    return Figure(figsize=(WIDTH, height), layout="constrained")
+
+
+def _save(figure, path: Path):
+    from .report import write_atomically
+
+    for axis in figure.axes:
+        axis.spines[["top", "right"]].set_visible(False)
+    image = io.BytesIO()
+    figure.savefig(image, format="png", dpi=120)
+    write_atomically(path, image.getvalue())
+
+
+def _parts(task: Task, split: "Split"):
+    """Truth and prediction of the sentiment, and truth and logits of the emotions; `None` of what the task has not."""
+    sentiment = emotions = None
+    if task.name in ("sentiment", "joint"):
+        truth, prediction = (values.reshape(len(split), -1)[:, 0] for values in (split.truth, split.logits))
+        known = ~np.isnan(truth)
+        sentiment = (truth[known], prediction[known]) if known.any() else None
+    if task.name in ("emotion", "joint"):
+        truth, logits = split.truth[:, -len(EMOTIONS) :], split.logits[:, -len(EMOTIONS) :]
+        emotions = (truth, logits) if not np.isnan(truth).all() else None
+    return sentiment, emotions
+
+
+def _has_curves(history: list[dict[str, Any]] | None) -> bool:
+    return any("loss" in entry or "eval_loss" in entry for entry in history or [])
+
+
+def _draw_training(history: list[dict[str, Any]]):
+    figure = _figure(3)
+    losses, rates = figure.subplots(1, 2)
+    for name, label, color in (("loss", "training", NEUTRAL), ("eval_loss", "validation", BLUE)):
+        _draw_curve(losses, history, name, label, color)
+    losses.set(xlabel="epoch", title="loss")
+    losses.legend(frameon=False)
+    _draw_curve(rates, history, "learning_rate", "", NEUTRAL)
+    rates.set(xlabel="epoch", title="learning rate")
+    rates.set_ylim(bottom=0)
+    rates.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3), useMathText=True)
+    return figure
+
+
+def _draw_curve(axis, history: list[dict[str, Any]], name: str, label: str, color: str):
+    points = [(entry["epoch"], entry[name]) for entry in history if name in entry and "epoch" in entry]
+    if points:
+        axis.plot(*zip(*points, strict=True), color=color, label=label, marker="o" if len(points) < 30 else None, ms=3)
+
+
+def _draw_missing(curves: Mapping[str, Any]):
+    """An axis for each headline figure, a line for each modality that rows lose."""
+    metrics = list(dict.fromkeys(metric for of in curves["without"].values() for metric in of["metrics"]))
+    figure = _figure(3)
+    for axis, metric in zip(figure.subplots(1, 2, squeeze=False)[0], [*metrics, None, None], strict=False):
+        if metric is None:
+            axis.set_visible(False)
+            continue
+        for (modality, of), color in zip(curves["without"].items(), (BLUE, ORANGE, NEUTRAL), strict=False):
+            if metric in of["metrics"]:
+                shares = [100 * share for share in curves["shares"]]
+                axis.plot(shares, of["metrics"][metric], "o-", color=color, ms=4, label=f"without {modality}")
+        better = " (less is better)" if metric == "mae" else ""
+        axis.set(xlabel="rows that lose it, %", xticks=shares)
+        axis.set_title(f"{metric}{better}", loc="left", fontsize=10)
+        axis.legend(frameon=False)
+    return figure
+
+
+def _draw_sentiment(truth: np.ndarray, prediction: np.ndarray, model: Mapping[str, float]):
+    figure = _figure(4)
+    dots, spread = figure.subplots(1, 2)
+    shown = np.clip(prediction, -4, 4)
+    is_cloud = len(truth) > MAX_DOTS
+    dots.plot([-3, 3], [-3, 3], color=ORANGE if is_cloud else LIGHT, linewidth=1, zorder=3 if is_cloud else 0)
+    if not is_cloud:
+        dots.scatter(truth, shown, s=12, color=BLUE, alpha=0.4, linewidths=0)
+    else:
+        density = dots.hexbin(truth, shown, gridsize=30, extent=(-3.2, 3.2, -4, 4), cmap="Blues", bins="log", mincnt=1)
+        figure.colorbar(density, ax=dots).ax.set_title("segments", fontsize=9)
+    dots.set(xlim=(-3.3, 3.3), ylim=(-4.2, 4.2), xlabel="truth", ylabel="prediction")
+    dots.set_title(f"mae {model['mae']:.3f}, corr {model['corr']:.3f}", loc="left", fontsize=10)
+    edges = np.linspace(-3.25, 3.25, 14)
+    spread.hist(truth, edges, color=LIGHT, label="truth")
+    spread.hist(
+        np.clip(prediction, -3.25, 3.25), edges, histtype="step", color=BLUE, linewidth=1.8, label="prediction"
+    )
+    spread.set(xlabel="sentiment", ylabel="segments")
+    spread.set_ylim(top=1.25 * spread.get_ylim()[1])  # room for the legend
+    spread.legend(frameon=False, ncols=2, loc="upper center")
+    return figure
+
+
+def _draw_confusion(task: Task, split: "Split", sentiment):
+    if sentiment is None:
+        labels, truth, prediction = task.labels, split.truth, split.logits.argmax(axis=-1)
+    else:
+        labels, (truth, prediction) = SENTIMENT_7, map(sentiment_bins, sentiment)
+    size = len(labels)
+    counts = np.zeros((size, size), dtype=int)
+    np.add.at(counts, (truth.astype(int), prediction.astype(int)), 1)
+    share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    figure = _figure(max(3.6, 1.6 + 0.36 * size))
+    matrix, bars = figure.subplots(1, 2, width_ratios=[1.25, 1])
+    matrix.imshow(share, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    if size <= 12:
+        for row, column in np.ndindex(size, size):
+            color = "white" if share[row, column] > 0.55 else "black"
+            matrix.text(column, row, counts[row, column], ha="center", va="center", color=color, fontsize=8)
+    slant = {"rotation": 45, "ha": "right"} if max(map(len, labels)) > 4 else {}
+    matrix.set_xticks(range(size), labels, parse_math=False, **slant)
+    matrix.set_yticks(range(size), labels, parse_math=False)
+    matrix.set(xlabel="prediction", ylabel="truth")
+    places = np.arange(size)
+    bars.barh(places - 0.2, counts.sum(axis=1), 0.38, color=LIGHT, label="true")
+    bars.barh(places + 0.2, counts.sum(axis=0), 0.38, color=BLUE, label="predicted")
+    bars.set_yticks(places, labels, parse_math=False)
+    bars.invert_yaxis()
+    bars.set_xlabel("segments")
+    figure.legend(loc="outside upper right", frameon=False, ncols=2)
+    return figure
+
+
+def _draw_precision_recall(truth: np.ndarray, logits: np.ndarray, figures: Mapping[str, Any]):
+    figure = _figure(7.2)
+    axes = figure.subplots(3, 2, sharex=True, sharey=True)
+    rival = figures["rivals"].get("tfidf", {})
+    for i, (emotion, axis) in enumerate(zip(EMOTIONS, axes.flat, strict=True)):
+        known = ~np.isnan(truth[:, i])
+        present = truth[known, i] > 0
+        title = emotion
+        if present.any() and not present.all():
+            recall, precision = _precision_recall(present, logits[known, i])
+            axis.step(recall, precision, where="pre", color=COLORS[emotion], linewidth=1.8)
+            axis.axhline(present.mean(), color=NEUTRAL, linestyle="--", linewidth=1)
+            title += f": AP {figures['model'][f'{emotion}_ap']:.2f}, base rate {present.mean():.2f}"
+            if f"{emotion}_ap" in rival:
+                title += f", TF-IDF {rival[f'{emotion}_ap']:.2f}"
+        else:
+            axis.text(0.5, 0.5, "in all segments or in none", ha="center", color=NEUTRAL)
+        axis.set_title(title, loc="left", fontsize=10)
+        axis.set(xlim=(0, 1), ylim=(0, 1.03))
+    for axis in axes[-1]:
+        axis.set_xlabel("recall")
+    for axis in axes[:, 0]:
+        axis.set_ylabel("precision")
+    return figure
+
+
+def _precision_recall(present: np.ndarray, logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Recall and precision at each distinct threshold, the highest first."""
+    order = np.argsort(-logits, kind="stable")
+    steps = np.flatnonzero(np.r_[np.diff(logits[order]) != 0, True])
+    hits = np.cumsum(present[order])[steps]
+    return np.r_[0, hits / present.sum()], np.r_[hits[0] / (steps[0] + 1), hits / (steps + 1)]
+
+
+def _draw_emotion_calibration(truth: np.ndarray, logits: np.ndarray):
+    figure = _figure(3.8)
+    lines, bars = _calibration_axes(figure)
+    errors = {}
+    for i, emotion in enumerate(EMOTIONS):
+        known = ~np.isnan(truth[:, i])
+        if known.any():
+            probability = np.exp(-np.logaddexp(0, -logits[known, i].astype(float)))
+            said, true, counts, errors[emotion] = calibration(probability, truth[known, i] > 0)
+            enough = counts >= MIN_BIN_ROWS
+            lines.plot(said[enough], true[enough], "o-", color=COLORS[emotion], label=emotion, ms=4)
+    lines.legend(frameon=False, fontsize=8, loc="upper left")
+    drawn = bars.barh(list(errors), list(errors.values()), color=[COLORS[emotion] for emotion in errors])
+    bars.bar_label(drawn, fmt="%.3f", padding=3, fontsize=9)
+    bars.invert_yaxis()
+    bars.set(xlabel="ECE", xlim=(0, max(0.1, 1.2 * max(errors.values()))))
+    return figure
+
+
+def _draw_class_calibration(split: "Split"):
+    logits = split.logits.astype(float)
+    confidence = np.exp(logits.max(axis=-1) - np.logaddexp.reduce(logits, axis=-1))
+    is_right = logits.argmax(axis=-1) == split.truth
+    figure = _figure(3.8)
+    line, bars = _calibration_axes(figure)
+    said, true, counts, error = calibration(confidence, is_right)
+    enough = counts >= MIN_BIN_ROWS
+    line.plot(said[enough], true[enough], "o-", color=BLUE, ms=4)
+    line.set_xlabel("confidence")
+    line.set_ylabel("accuracy")
+    line.set_title(f"ECE {error:.3f}", loc="left", fontsize=10)
+    edges = np.linspace(0, 1, NUM_BINS + 1)
+    bars.hist([confidence[is_right], confidence[~is_right]], edges, stacked=True, color=[BLUE, LIGHT], rwidth=0.9)
+    bars.set(xlabel="confidence", ylabel="segments")
+    bars.legend(["right", "wrong"], frameon=False, ncols=2, loc="lower left", bbox_to_anchor=(0, 1), borderpad=0)
+    return figure
+
+
+def _calibration_axes(figure):
+    line, bars = figure.subplots(1, 2)
+    line.plot([0, 1], [0, 1], color=LIGHT, linewidth=1, zorder=0)
+    line.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="probability given", ylabel="share that has it")
+    return line, bars

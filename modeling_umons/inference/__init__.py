@@ -1,0 +1,1 @@
+"""Batch prediction and timelines, shared by the command line, the server and the Space."""

@@ -1,0 +1,1 @@
+"""The UMONS model: configuration, model, processors, pipeline."""

@@ -1,0 +1,1 @@
+"""Pushing models, data sets and Spaces to the Hub."""

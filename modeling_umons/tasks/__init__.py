@@ -1,0 +1,1 @@
+"""Prediction tasks: labels, losses and the metrics they are judged by."""

@@ -1,0 +1,1 @@
+"""Helpers shared by all rooms: atomic files, tables, worker processes."""

@@ -1,0 +1,260 @@
+"""scripts/evaluate.py as a user runs it, on models whose answers are known."""
+
+import importlib
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset, DatasetDict
+
+from modeling_umons import (
+    EMOTIONS,
+    UmonsConfig,
+    UmonsFeatureExtractor,
+    UmonsForSequenceClassification,
+    UmonsProcessor,
+    UmonsVideoProcessor,
+    build_tokenizer,
+)
+from modeling_umons.tasks.task import make_task
+
+
+TEXTS = ["what a lovely day", "an awful day", "nothing new today", "so much fun", "boring and slow"]
+
+
+def save_model(folder: Path, task, answer: list[float], modalities=("text",)) -> str:
+    """A model that always gives the same logits."""
+    torch.manual_seed(0)
+    tokenizer = build_tokenizer(sorted({word for text in TEXTS for word in text.split()}))
+    config = UmonsConfig(
+        modalities=list(modalities), vocab_size=len(tokenizer), word_embedding_size=8, hidden_size=8,
+        intermediate_size=8, num_hidden_layers=1, num_attention_heads=2, **task.config_options(),
+    )  # fmt: skip
+    model = UmonsForSequenceClassification(config)
+    with torch.no_grad():
+        model.classifier.weight.zero_()
+        model.classifier.bias.copy_(torch.tensor(answer))
+    model.save_pretrained(folder)
+    UmonsProcessor(tokenizer, UmonsFeatureExtractor(), UmonsVideoProcessor()).save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory) -> dict[str, str]:
+    folder = tmp_path_factory.mktemp("models")
+    sentiment = make_task("sentiment")
+    return {
+        **{name: save_model(folder / name, sentiment, [value]) for name, value in
+           {"low": -0.5, "middle": 0.25, "high": 1.0}.items()},
+        "classes": save_model(folder / "classes", make_task("classification", "mood", ["calm", "cross"]), [0.0, 2.0]),
+        "emotion": save_model(folder / "emotion", make_task("emotion"), [-1.0, 1.0, -1.0, -1.0, -1.0, -1.0]),
+        "sound": save_model(folder / "sound", sentiment, [0.5], ["audio"]),
+    }  # fmt: skip
+
+
+def make_rows(size: int, shift: int = 0) -> dict[str, list]:
+    values = [(i + shift) % 7 - 3.0 for i in range(size)]
+    return {
+        "segment_id": [f"s{i}" for i in range(size)],
+        "video_id": [f"v{i // 3}" for i in range(size)],
+        "text": [TEXTS[i % len(TEXTS)] for i in range(size)],
+        "sentiment": values,
+        **{emotion: [float((i + k) % 3 == 0) for i in range(size)] for k, emotion in enumerate(EMOTIONS)},
+        "mood": [("calm", "cross")[i % 2] for i in range(size)],
+    }
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory) -> Path:
+    """Twenty rows to train on, ten of validation and twelve of test, the last of which has no word."""
+    parts = [(name, Dataset.from_dict(make_rows(size, shift)).to_pandas()) for name, size, shift in
+             (("train", 20, 0), ("valid", 10, 2), ("test", 12, 4))]  # fmt: skip
+    import pandas as pd
+
+    frame = pd.concat([part.assign(split=name) for name, part in parts])
+    frame.iloc[-1, frame.columns.get_loc("text")] = None
+    path = tmp_path_factory.mktemp("table") / "rows.csv"
+    frame.to_csv(path, index=False)
+    return path
+
+
+@pytest.fixture(scope="module")
+def script(root):
+    module = importlib.import_module("modeling_umons.cli.evaluate")
+    yield module
+    del sys.modules["evaluate_script"]
+
+
+@pytest.fixture
+def run(script, monkeypatch, tmp_path):
+    """Calls the script; gives what the report holds."""
+
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path.parent / f"{tmp_path.name}-cache")
+
+    def call(*models, dataset, output=tmp_path / "report.json", **options):
+        words = [
+            word for name, value in options.items() for word in (f"--{name}", *([] if value is True else [value]))
+        ]
+        arguments = ["--model", *models, "--dataset", dataset, "--output", output, "--num_bootstrap", 20, *words]
+        monkeypatch.setattr(sys, "argv", ["evaluate.py", *map(str, arguments)])
+        script.main()
+        path = output if output.suffix == ".json" else output / "report.json"
+        return json.loads(path.read_text(encoding="utf-8"))
+
+    return call
+
+
+def test_one_model(run, models, table, tmp_path, capsys):
+    report = run(models["low"], dataset=table, split="test")
+    truth = np.array(make_rows(12, 4)["sentiment"])[:-1]  # the row without a word cannot be used
+    assert list(report["splits"]) == ["test"]
+    figures = report["splits"]["test"]
+    assert (figures["rows"], figures["groups"]) == (11, 4)
+    assert figures["model"]["mae"] == pytest.approx(np.abs(truth + 0.5).mean())
+    assert figures["model"]["acc2_has0"] == pytest.approx((truth < 0).mean())
+    assert figures["constant"]
+    assert figures["rivals"]["tfidf"]
+    assert any("chosen on validation" in note for note in figures["notes"])
+    assert "members" not in figures
+    assert {"report.json", "report.md", "sentiment.png", "confusion.png"} == {file.name for file in tmp_path.iterdir()}
+    out = capsys.readouterr().out
+    assert "test (11 rows in 4 groups)" in out
+    assert "ensemble" not in report["about"]
+
+
+def test_as_many_models_as_do_best_on_validation(run, models, table, tmp_path):
+    names = [models["high"], models["low"], models["middle"]]
+    report = run(*names, dataset=table, split="test", output=tmp_path / "out")
+    validation = np.array(make_rows(10, 2)["sentiment"])
+    answers = dict(zip(names, (1.0, -0.5, 0.25), strict=True))
+    order = sorted(names, key=lambda name: np.abs(validation - answers[name]).mean())
+    means = [np.mean([answers[name] for name in order[:size]]) for size in (1, 2, 3)]
+    size = 1 + int(np.argmin([np.abs(validation - mean).mean() for mean in means]))
+    assert list(report["splits"]) == ["validation", "test"]
+    figures = report["splits"]["test"]
+    truth = np.array(make_rows(12, 4)["sentiment"])[:-1]
+    assert figures["model"]["mae"] == pytest.approx(np.abs(truth - means[size - 1]).mean(), abs=1e-6)
+    for name in names:
+        assert figures["members"][name]["mae"] == pytest.approx(np.abs(truth - answers[name]).mean(), abs=1e-6)
+    assert "chosen on validation" in report["about"]["ensemble"]
+    assert "Each model alone:" in (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
+
+
+def test_without_validation_all_models_are_averaged(run, models, tmp_path):
+    """And without training rows, nothing stands beside them."""
+    table = tmp_path / "rows.jsonl"
+    Dataset.from_dict(make_rows(9)).to_json(table)
+    report = run(models["low"], models["high"], dataset=table, split="test")
+    truth = np.array(make_rows(9)["sentiment"])
+    figures = report["splits"]["test"]
+    assert figures["model"]["mae"] == pytest.approx(np.abs(truth - 0.25).mean())
+    assert "all 2 models are averaged" in report["about"]["ensemble"]
+    assert (figures["constant"], figures["rivals"]) == ({}, {})
+    assert any("no training rows" in note for note in figures["notes"])
+
+
+def test_the_validation_split_itself_chooses_nothing(run, models, table):
+    report = run(models["low"], models["high"], dataset=table, split="validation")
+    assert "all 2 models are averaged" in report["about"]["ensemble"]
+    assert list(report["splits"]) == ["validation"]
+
+
+def test_the_training_split_has_no_rival(run, models, table):
+    figures = run(models["low"], dataset=table, split="train")["splits"]["train"]
+    assert figures["rows"] == 20
+    assert figures["rivals"] == {}
+
+
+def test_a_folder_of_datasets_with_classes(run, models, tmp_path):
+    """Parquet shards of each split, with classes as numbers that have names, and other column names."""
+    data = tmp_path / "data"
+    for name, size in (("train", 20), ("validation", 8), ("test", 12)):
+        rows = Dataset.from_dict(make_rows(size)).rename_columns({"text": "words_said"}).class_encode_column("mood")
+        data.mkdir(exist_ok=True)
+        rows.to_parquet(data / f"{name}-00000.parquet")
+    report = run(
+        models["classes"], dataset=data, split="test", text_column="words_said", label_column="mood", batch_size=5
+    )
+    figures = report["splits"]["test"]
+    assert report["labels"] == ["calm", "cross"]
+    assert figures["model"]["accuracy"] == 0.5
+    assert "tfidf" in figures["rivals"]
+
+
+def test_thresholds_and_probabilities(run, models, table):
+    report = run(models["emotion"], dataset=table, split="test", tune_thresholds=True, average="probabilities")
+    figures = report["splits"]["test"]
+    rows = make_rows(12, 4)
+    sad = np.array(rows["sad"])[:-1]
+    assert figures["model"]["sad_acc"] == pytest.approx(sad.mean())
+    assert list(figures["thresholds"]) == list(EMOTIONS)
+    assert "emotion_f1_macro" in figures["model_tuned"]
+
+
+def test_models_of_other_modalities_share_the_rows_that_both_can_use(run, models, root, tmp_path, caplog):
+    """Sound of three clips; one row has no text, another no sound."""
+    clips = root / "hub" / "sample" / "clips"
+    rows = {
+        "file_name": [str(clips / "000.mp4"), str(clips / "001.mp4"), str(clips / "002.mp4"), None],
+        "text": [TEXTS[0], None, TEXTS[1], TEXTS[2]],
+        "sentiment": [1.0, 2.0, -1.0, 3.0],
+        "segment_id": ["a", "b", "c", "d"],
+    }
+    Dataset.from_dict(rows).to_json(tmp_path / "rows.jsonl")
+    figures = run(models["low"], models["sound"], dataset=tmp_path / "rows.jsonl")["splits"]["test"]
+    assert figures["rows"] == 2
+    assert figures["model"]["mae"] == pytest.approx((1 + 1) / 2)  # the mean of -0.5 and 0.5 is 0
+    assert {name: of["mae"] for name, of in figures["members"].items()} == {models["low"]: 1.0, models["sound"]: 1.0}
+    assert "nothing in text" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("names", "options", "message"),
+    [
+        (["low", "classes"], {}, "is of the task sentiment with the labels sentiment"),
+        (["nowhere"], {}, "--model nowhere: no model can be loaded from there"),
+        (["low"], {"dataset": "nowhere.csv"}, "nowhere.csv"),
+        (["low"], {"split": "dev-2"}, "no rows of the split 'dev-2'; it has train (20 rows), validation (10 rows), test"),
+        (["classes"], {"label_column": "tone"}, "no column ['tone']; its columns are"),
+        (["low"], {"text_column": "words"}, "The split test has no column ['words']"),
+    ],
+)  # fmt: skip
+def test_wrong_arguments_are_one_line_in_words(run, models, table, monkeypatch, names, options, message):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(SystemExit) as stop:
+        run(*(models.get(name, name) for name in names), **{"dataset": table, **options})
+    line = stop.value.code  # printed on stderr, and the exit status is 1
+    assert line.startswith("error: ")
+    assert message in line
+    assert "\n" not in line.strip()
+
+
+def test_a_broken_model(run, models, table, tmp_path):
+    import shutil
+
+    broken = shutil.copytree(models["low"], tmp_path / "broken")
+    (broken / "model.safetensors").write_bytes(b"no tensors")
+    with pytest.raises(SystemExit, match="no model can be loaded from there"):
+        run(broken, dataset=table)
+
+
+def test_a_model_of_another_kind(run, table, tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}', encoding="utf-8")
+    with pytest.raises(SystemExit, match="of the type 'bert', which is none of this package's"):
+        run(tmp_path, dataset=table)
+
+
+def test_numbers_of_rows_are_whole(run, models, table, capsys):
+    with pytest.raises(SystemExit) as stop:
+        run(models["low"], dataset=table, batch_size=0)
+    assert stop.value.code == 2
+    assert "'0' is no whole number of 1 or more" in capsys.readouterr().err
+
+
+def test_a_folder_of_save_to_disk(run, models, tmp_path):
+    DatasetDict(test=Dataset.from_dict(make_rows(4))).save_to_disk(tmp_path / "saved")
+    assert run(models["low"], dataset=tmp_path / "saved")["splits"]["test"]["rows"] == 4

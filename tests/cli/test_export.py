@@ -1,0 +1,255 @@
+# Copyright 2026 The modeling_umons authors.
+# SPDX-License-Identifier: MIT
+"""Exported graphs answer as PyTorch does, whatever is missing, and the command writes them whole or not at all."""
+
+import contextlib
+import csv
+import importlib
+import io
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoProcessor
+
+from modeling_umons import UmonsConfig, UmonsForSequenceClassification
+from modeling_umons.export.onnx import (
+    complete_inputs,
+    export_onnx,
+    make_session,
+    max_difference,
+    quantize_int8,
+    random_inputs,
+    run,
+)
+from modeling_umons.models.umons.configuration_umons import EMOTIONS
+
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+SCRIPT = ROOT / "scripts" / "export_onnx.py"
+MINI = ROOT / "hub" / "umons-mini"
+
+TINY = {
+    "vocab_size": 30, "word_embedding_size": 6, "hidden_size": 16, "intermediate_size": 24, "num_attention_heads": 2,
+    "num_hidden_layers": 1, "max_text_length": 9, "max_audio_length": 12, "max_video_length": 7, "audio_feature_size": 5,
+}  # fmt: skip
+MODELS = {
+    "all-emotions": {
+        "modalities": ["text", "audio", "video"], "num_labels": 6, "video_feature_size": 3,
+        "problem_type": "multi_label_classification",
+    },
+    "video-classes-tower": {
+        "modalities": ["video"], "num_hidden_layers": 2, "num_labels": 3, "video_tower": {},
+        "problem_type": "single_label_classification",
+    },
+    "text-audio-joint-legacy": {"modalities": ["text", "audio"], "joint_sentiment": True, "legacy_masking": True},
+}  # fmt: skip
+
+
+def torch_logits(model, inputs) -> np.ndarray:
+    with torch.inference_mode():
+        return model(**inputs).logits.numpy()
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def exported(request):
+    """A model, and its graph as bytes."""
+    options = TINY | MODELS[request.param]
+    torch.manual_seed(0)
+    # Weights twice as large as usual, so that what is seen makes a difference.
+    model = UmonsForSequenceClassification(UmonsConfig(initializer_factor=2.0, **options)).eval()
+    return model, export_onnx(model).SerializeToString()
+
+
+def test_graph_is_pytorch_at_all_shapes(exported):
+    model, graph = exported
+    session = make_session(graph)
+    limits = {modality: model.config.length_limit(modality) for modality in model.config.modalities}
+    for batch_size in (1, 2, 3, 8):
+        for shift in range(4):
+            lengths = {m: 1 + (shift * (limit - 1) + 7 * i) % limit for i, (m, limit) in enumerate(limits.items())}
+            inputs = random_inputs(model, batch_size, lengths, seed=shift)
+            assert np.abs(run(session, inputs) - torch_logits(model, inputs)).max() < 1e-5
+    assert max_difference(session, model) < 1e-5
+
+
+def test_missing_modalities_are_as_left_out(exported):
+    model, graph = exported
+    config, session = model.config, make_session(graph)
+    if len(config.modalities) == 1:
+        assert [entry.name for entry in session.get_inputs()] == ["video_features", "video_features_mask"]
+        return
+    together = run(session, random_inputs(model, 2, {m: config.length_limit(m) for m in config.modalities}))
+    for modality in config.modalities:
+        inputs = random_inputs(model, 2, {modality: config.length_limit(modality)})
+        alone = run(session, inputs)
+        assert np.abs(alone - torch_logits(model, inputs)).max() < 1e-5
+        assert np.abs(alone - together).max() > 1e-3  # the others were heard
+
+
+def test_graph_says_what_it_takes_and_nothing_of_its_maker(exported):
+    model, graph = exported
+    parsed = onnx.load_from_string(graph)
+    shapes = {
+        value.name: [axis.dim_param or axis.dim_value for axis in value.type.tensor_type.shape.dim]
+        for value in [*parsed.graph.input, *parsed.graph.output]
+    }
+    config = model.config
+    texts = {name: ["batch", "text_length"] for name in ("input_ids", "attention_mask")}
+    audio = {"input_features": ["batch", "audio_length", 5], "input_features_mask": ["batch", "audio_length"]}
+    size = config.video_feature_size
+    video = {"video_features": ["batch", "video_length", size], "video_features_mask": ["batch", "video_length"]}
+    expected = {"text": texts, "audio": audio, "video": video}
+    expected = {name: shape for m in config.modalities for name, shape in expected[m].items()}
+    assert shapes == expected | {"logits": ["batch", config.num_labels]}
+    operators = [node.op_type for node in parsed.graph.node]
+    assert operators.count("LSTM") == ("text" in config.modalities)
+    assert not {"Loop", "Scan"} & set(operators)
+    assert str(ROOT).encode() not in graph
+    assert b".py" not in graph
+    assert not any(node.metadata_props or node.doc_string for node in parsed.graph.node)
+
+
+def test_other_weights_are_noticed_and_eight_bits_are_near(exported, tmp_path):
+    model, graph = exported
+    session = make_session(graph)
+    with torch.no_grad():
+        kept = model.classifier.bias.clone()
+        model.classifier.bias[-1] += 0.01
+        assert max_difference(session, model) == pytest.approx(0.01, rel=1e-2)
+        model.classifier.bias[-1] = torch.nan
+        assert np.isnan(max_difference(session, model))
+        model.classifier.bias.copy_(kept)
+    (tmp_path / "model.onnx").write_bytes(graph)
+    quantize_int8(tmp_path / "model.onnx", tmp_path / "int8.onnx")
+    assert 1e-4 < max_difference(make_session(tmp_path / "int8.onnx"), model) < 0.5
+    assert str(tmp_path).encode() not in (tmp_path / "int8.onnx").read_bytes()
+    if "text" in model.config.modalities:
+        quantize_int8(tmp_path / "model.onnx", tmp_path / "words.onnx", word_vectors=False)
+        words = model.get_input_embeddings().weight.detach().numpy().tobytes()
+        assert words in (tmp_path / "words.onnx").read_bytes()
+        assert words not in (tmp_path / "int8.onnx").read_bytes()
+
+
+def test_three_legacy_modalities_are_refused():
+    options = TINY | {"max_video_length": 12, "modalities": ["text", "audio", "video"], "legacy_masking": True}
+    model = UmonsForSequenceClassification(UmonsConfig(**options))
+    with pytest.raises(ValueError, match="`legacy_masking` of text, audio and video cannot be exported"):
+        export_onnx(model)
+
+
+# --- the command
+
+
+@pytest.fixture(scope="module")
+def script():
+    module = importlib.import_module("modeling_umons.cli.export")
+    return module
+
+
+def call(script, *arguments) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [str(SCRIPT), *map(str, arguments)])
+        script.main()
+
+
+@pytest.fixture(scope="module")
+def mini(script, tmp_path_factory):
+    """The folder that the command makes of umons-mini, and what it says."""
+    folder = tmp_path_factory.mktemp("exported")
+    with open(folder / "table.csv", "w", newline="") as file:
+        rows = [["a wonderful day", 2.0], ["I hate this awful film", -2.5], ["it is a table", 0.0], ["great fun", 3.0]]
+        csv.writer(file).writerows([["text", "sentiment"], *rows])
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        call(script, MINI, folder / "out", "--int8", "--check_dataset", folder / "table.csv")
+    return folder / "out", printed.getvalue()
+
+
+def test_folder_runs_on_what_the_processor_gives(mini):
+    folder, _ = mini
+    processor, model = AutoProcessor.from_pretrained(folder), AutoModelForSequenceClassification.from_pretrained(MINI)
+    assert AutoConfig.from_pretrained(folder).id2label == dict(enumerate(("sentiment", *EMOTIONS)))
+    voice = np.random.default_rng(0).normal(size=16000).astype(np.float32)
+    session = make_session(folder / "model.onnx")
+    for given in (
+        {"text": ["a wonderful day", None], "audio": [voice, voice], "sampling_rate": 16000},
+        {"text": ["a wonderful day", "no"]},
+        {"audio": [voice], "sampling_rate": 16000},
+    ):
+        answer = run(session, processor(**given, return_tensors="np"))
+        expected = torch_logits(model, processor(**given, return_tensors="pt"))
+        assert answer.shape == expected.shape
+        assert np.abs(answer - expected).max() < 1e-4
+
+
+def test_command_says_sizes_speeds_and_metrics(mini):
+    folder, printed = mini
+    sizes = {name: (folder / name).stat().st_size for name in ("model.onnx", "model_int8.onnx")}
+    assert sizes["model_int8.onnx"] < sizes["model.onnx"] / 3
+    for name, size in sizes.items():
+        assert f"{name}: {size / 1e6:.2f} MB, at most" in printed
+    assert re.search(r"32 row\(s\), \d+ thread\(s\): PyTorch .* ms \(1.00 x\), ONNX .* x\), ONNX int8 .* x\)", printed)
+    assert "4 rows, 0 left out" in printed
+    maes = re.search(r"^mae +(\S+) +(\S+) +(\S+)$", printed, flags=re.M).groups()
+    assert maes[0] == maes[1]
+    assert abs(float(maes[2]) - float(maes[0])) < 0.2
+
+
+def test_word_vectors_can_stay_as_they_are(script, mini, tmp_path):
+    call(script, MINI, tmp_path / "out", "--int8", "--float_word_vectors")
+    words = AutoModelForSequenceClassification.from_pretrained(MINI).get_input_embeddings().weight.detach().numpy()
+    assert words.tobytes() in (tmp_path / "out" / "model_int8.onnx").read_bytes()
+    assert words.tobytes() not in (mini[0] / "model_int8.onnx").read_bytes()
+
+
+def test_nothing_is_written_of_a_graph_that_differs(script, mini, tmp_path, monkeypatch):
+    graph = onnx.load(mini[0] / "model_int8.onnx")
+    monkeypatch.setattr(script, "export_onnx", lambda model: graph)
+    with pytest.raises(
+        SystemExit, match=r"error: The logits .* are up to \d\S* from those of PyTorch, more than 1e-04"
+    ):
+        call(script, MINI, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_existing_output_is_left_alone(script, mini, tmp_path):
+    folder, _ = mini
+    before = sorted(path.name for path in folder.iterdir())
+    with pytest.raises(SystemExit, match="exists: give the name of a new or empty folder"):
+        call(script, MINI, folder)
+    assert sorted(path.name for path in folder.iterdir()) == before
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(SystemExit, match="exists: give the name of a new or empty folder"):
+        call(script, MINI, tmp_path / "file")
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_wrong_arguments_are_named(script, tmp_path, capsys):
+    with pytest.raises(SystemExit, match="no model can be loaded from there"):
+        call(script, tmp_path / "nowhere", tmp_path / "out")
+    (tmp_path / "table.csv").write_text("text,sentiment,split\nfine,1,train\n")
+    with pytest.raises(SystemExit, match="has no rows of the split 'test'; it has train"):
+        call(script, MINI, tmp_path / "out", "--check_dataset", tmp_path / "table.csv")
+    with pytest.raises(SystemExit):
+        call(script, MINI, tmp_path / "out", "--float_word_vectors")
+    assert "give --int8 as well" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["table.csv"]
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        ({}, "No input: pass at least one"),
+        ({"input_ids": np.ones((1, 2))}, "`input_ids` and `attention_mask` go together"),
+        ({"pixel_values_videos": np.ones((1, 2))}, "compute `video_features` from it"),
+        ({"labels": np.ones(1)}, "labels is given: leave it out"),
+    ],
+    ids=["nothing", "no-mask", "pictures", "labels"],
+)
+def test_inputs_that_do_not_fit_are_named(mini, inputs, message):
+    with pytest.raises(ValueError, match=message):
+        complete_inputs(make_session(mini[0] / "model.onnx"), inputs)

@@ -1,0 +1,182 @@
+"""Runs that are killed and go on, runs in two processes, and disks that are full: scripts/train.py as a user runs it."""
+
+import csv
+import json
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from modeling_umons.training.checkpoints import find_checkpoint, list_checkpoints
+
+
+# The script, ended from outside by its own hand: with SIGKILL nothing is left to be tidied up.
+KILLED_AT = """
+import os, runpy, signal, sys
+from transformers import TrainerCallback
+from modeling_umons.training import trainer
+
+class Kill(TrainerCallback):
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == {step}:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+start = trainer.UmonsTrainer.__init__
+
+def start_and_kill(self, *arguments):
+    start(self, *arguments)
+    self.add_callback(Kill)
+
+trainer.UmonsTrainer.__init__ = start_and_kill
+sys.argv = {arguments}
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+TWO_PROCESSES = "modeling_umons/recipes/accelerate/two_processes.yaml"
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory) -> Path:
+    """64 rows to train on and 16 for validation: how many of three good words a text has, less its bad ones."""
+    path, words = tmp_path_factory.mktemp("words") / "table.csv", {"good": 1.0, "fine": 0.5, "bad": -1.0, "so": 0.0}
+    random.seed(0)
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["text", "sentiment", "split"])
+        for row in range(80):
+            text = random.choices(list(words), k=3)
+            writer.writerow([" ".join(text), sum(map(words.get, text)), "train" if row < 64 else "validation"])
+    return path
+
+
+@pytest.fixture
+def options(table) -> dict:
+    return {
+        "train_file": table,
+        "task": "sentiment",
+        "modalities": "text",
+        "word_embedding_size": 8,
+        "hidden_size": 8,
+        "intermediate_size": 8,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "hidden_dropout_prob": 0.1,
+        "word_dropout": 0.1,
+        "learning_rate": 0.01,
+        "per_device_train_batch_size": 8,
+        "num_train_epochs": 3,
+        "eval_strategy": "steps",
+        "save_strategy": "steps",
+        "logging_strategy": "steps",
+        "eval_steps": 3,
+        "save_steps": 3,
+        "logging_steps": 3,
+        "max_halvings": 1,
+        "report_to": "none",
+    }
+
+
+def words_of(options: dict) -> list[str]:
+    return [word for name, value in options.items() for word in (f"--{name}", str(value))]
+
+
+def run(root, command: list) -> subprocess.CompletedProcess:
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    environment.pop("PYTHONWARNINGS", None)
+    return subprocess.run(list(map(str, command)), cwd=root, env=environment, capture_output=True, text=True)
+
+
+def train(root, options: dict, num_processes: int = 1) -> subprocess.CompletedProcess:
+    script = ["scripts/train.py", *words_of(options)]
+    if num_processes == 1:
+        return run(root, [sys.executable, *script])
+    launcher = Path(sys.executable).with_name("accelerate")
+    return run(root, [launcher, "launch", "--quiet", "--config_file", TWO_PROCESSES, *script])
+
+
+def train_until_killed(root, options: dict, step: int, folder: Path, num_processes: int = 1):
+    script = folder / "killed.py"
+    arguments = ["scripts/train.py", *words_of(options)]
+    script.write_text(KILLED_AT.format(step=step, arguments=arguments))
+    if num_processes == 1:
+        return run(root, [sys.executable, script])
+    launcher = Path(sys.executable).with_name("accelerate")
+    return run(root, [launcher, "launch", "--quiet", "--config_file", TWO_PROCESSES, script])
+
+
+def assert_same_weights(a: Path, b: Path):
+    first, second = (load_file(folder / "model.safetensors") for folder in (a, b))
+    assert first.keys() == second.keys()
+    assert all(first[name].equal(second[name]) for name in first)
+
+
+def losses(output: Path) -> list[float]:
+    history = json.loads((output / "report" / "report.json").read_text())["history"]
+    return [entry["loss"] for entry in history if "loss" in entry]
+
+
+def check_that_it_goes_on(root, folder: Path, options: dict, whole: Path, num_processes: int):
+    """Kills a run after a step, sets it going again, and compares all that it leaves with an uninterrupted one."""
+    options = {**options, "output_dir": folder / "killed"}
+    killed = train_until_killed(root, options, 11, folder, num_processes)
+    assert killed.returncode != 0
+    assert find_checkpoint(folder / "killed").name == "checkpoint-9"
+    assert not (folder / "killed" / "report").exists()
+    # As a kill in the middle of saving leaves it: a newer checkpoint that is not whole.
+    (folder / "killed" / "checkpoint-12").mkdir()
+    (folder / "killed" / "checkpoint-12" / "model.safetensors").write_bytes(b"part")
+
+    resumed = train(root, {**options, "resume_from_checkpoint": "last"}, num_processes)
+    assert resumed.returncode == 0, resumed.stderr
+    assert f"Going on from {folder / 'killed' / 'checkpoint-9'}" in resumed.stderr
+    assert_same_weights(whole, folder / "killed")
+    for checkpoint in list_checkpoints(whole):
+        assert_same_weights(checkpoint, folder / "killed" / checkpoint.name)
+    assert losses(folder / "killed") == losses(whole)
+
+
+def test_a_killed_run_ends_with_the_weights_of_one_that_was_not(root, tmp_path, options):
+    whole = train(root, {**options, "output_dir": tmp_path / "whole"})
+    assert whole.returncode == 0, whole.stderr
+    check_that_it_goes_on(root, tmp_path, options, tmp_path / "whole", 1)
+
+
+def test_two_processes(root, tmp_path, options):
+    """They go on like one, and have its loss curve: without dropout, which each process draws for itself, all that differs
+    is the order of sums."""
+    options.update(hidden_dropout_prob=0, attention_probs_dropout_prob=0, word_dropout=0)
+    options["output_dir"] = tmp_path / "one"
+    one = train(root, options)
+    assert one.returncode == 0, one.stderr
+    assert "in 1 process(es)" in one.stderr
+    options.update(output_dir=tmp_path / "two", per_device_train_batch_size=4)
+    two = train(root, options, num_processes=2)
+    assert two.returncode == 0, two.stderr
+    assert "in 2 process(es)" in two.stderr
+    curve = losses(tmp_path / "one")
+    assert len(curve) == 8
+    assert curve[-1] < 0.5 * curve[0]
+    assert losses(tmp_path / "two") == pytest.approx(curve, rel=1e-3)
+    check_that_it_goes_on(root, tmp_path, options, tmp_path / "two", 2)
+
+
+def test_a_disk_that_is_full(root, tmp_path, options):
+    """No file may pass 16 kB: the second checkpoint's optimiser does not fit, as on a full disk."""
+    options.update(output_dir=tmp_path / "run", hidden_size=16)
+    script = tmp_path / "limited.py"
+    limit = "import resource, signal\nsignal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+    limit += "class Limit(TrainerCallback):\n    def on_step_end(self, args, state, control, **kwargs):\n"
+    limit += (
+        "        if state.global_step == 5:\n            resource.setrlimit(resource.RLIMIT_FSIZE, (2**14, 2**14))\n"
+    )
+    text = KILLED_AT.format(step=10**9, arguments=["scripts/train.py", *words_of(options)])
+    text = text.replace("class Kill", limit + "\nclass Kill").replace("add_callback(Kill)", "add_callback(Limit)")
+    script.write_text(text)
+    done = run(root, [sys.executable, script])
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("error: A checkpoint could not be written to ")
+    assert "go on with --resume_from_checkpoint last" in done.stderr.splitlines()[-1]
+    assert find_checkpoint(tmp_path / "run").name == "checkpoint-3"

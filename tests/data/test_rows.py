@@ -1,0 +1,325 @@
+"""From tables and data sets to what a model reads."""
+
+import gc
+import json
+
+import numpy as np
+import pytest
+import torch
+from datasets import Audio, ClassLabel, Dataset, Features, Video, load_dataset
+
+from modeling_umons import (
+    EMOTIONS,
+    UmonsConfig,
+    UmonsFeatureExtractor,
+    UmonsProcessor,
+    UmonsVideoProcessor,
+    build_tokenizer,
+)
+from modeling_umons.data.arguments import DataArguments
+from modeling_umons.data.collator import ArrowRows
+from modeling_umons.data.rows import (
+    load_splits,
+    make_collator,
+    read_table,
+    repeat_sources,
+    split_table,
+    undecoded,
+    usable_rows,
+)
+from modeling_umons.data.schema import make_features
+from modeling_umons.tasks.task import make_task
+
+
+@pytest.fixture(scope="module")
+def processor() -> UmonsProcessor:
+    tokenizer = build_tokenizer(["so", "very", "glad", "nan", "null"])
+    return UmonsProcessor(tokenizer, UmonsFeatureExtractor(), UmonsVideoProcessor())
+
+
+@pytest.fixture(scope="module")
+def sample(root):
+    return root / "hub" / "sample"
+
+
+def run(dataset, processor, task="sentiment", modalities=("text", "audio"), audio_column="file_name"):
+    task = make_task(task) if isinstance(task, str) else task
+    collator = make_collator(processor, UmonsConfig(modalities=list(modalities)), task)
+    return usable_rows(dataset, collator, processor, DataArguments(audio_column=audio_column))
+
+
+ROWS = [
+    {"file_name": "a.wav", "text": "so glad", "sentiment": 1.5, "mood": 1, "split": "train"},
+    {"file_name": None, "text": "nan", "sentiment": None, "mood": None, "split": "dev"},
+    {"file_name": "sub/b.wav", "text": None, "sentiment": -2.0, "mood": 3, "split": "test"},
+]
+
+
+def write_rows(path):
+    if path.suffix == ".jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in ROWS), encoding="utf-8")
+    elif path.suffix == ".parquet":
+        Dataset.from_list(ROWS).to_parquet(path)
+    else:
+        separator = "," if path.suffix == ".csv" else "\t"
+        lines = [ROWS[0].keys(), *([("" if cell is None else str(cell)) for cell in row.values()] for row in ROWS)]
+        path.write_text("\n".join(map(separator.join, lines)) + "\n", encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".parquet"])
+def test_tables_of_every_format(tmp_path, suffix):
+    table = read_table(write_rows(tmp_path / f"table{suffix}"), "file_name")
+    assert table.to_list() == [
+        {**ROWS[0], "file_name": str(tmp_path / "a.wav")},
+        ROWS[1],  # an empty cell is None; the word "nan" is a word
+        {**ROWS[2], "file_name": str(tmp_path / "sub" / "b.wav")},
+    ]
+
+
+def test_absolute_paths_stay(tmp_path):
+    path = tmp_path / "table.csv"
+    path.write_text("file_name,sentiment\n/somewhere/a.wav,1\n", encoding="utf-8")
+    assert read_table(path, "file_name")[0]["file_name"] == "/somewhere/a.wav"
+    assert read_table(path, "audio")[0]["file_name"] == "/somewhere/a.wav"
+
+
+def test_words_of_a_jsonl_are_left_as_they_are(tmp_path):
+    path = tmp_path / "table.jsonl"
+    path.write_text('{"text": "007", "created_at": "2020-01-01", "sentiment": 1}\n', encoding="utf-8")
+    assert read_table(path, "file_name").to_list() == [{"text": "007", "created_at": "2020-01-01", "sentiment": 1}]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "error", "message"),
+    [
+        ("missing.csv", None, OSError, r"missing\.csv: there is no such table"),
+        ("table.xlsx", b"", ValueError, r"table\.xlsx: a table ends in \.csv, \.tsv, \.parquet, \.jsonl"),
+        ("empty.csv", b"", ValueError, r"empty\.csv cannot be read as a table"),
+        ("ragged.csv", b"a,b\n1,2\n1,2,3,4\n", ValueError, r"ragged\.csv cannot be read as a table"),
+        ("image.csv", b"\x89PNG\xff\xfe\x00", ValueError, r"image\.csv cannot be read as a table"),
+        ("table.jsonl", b"{not json}\n", ValueError, r"table\.jsonl cannot be read as a table"),
+        ("table.parquet", b"not parquet", ValueError, r"table\.parquet cannot be read as a table"),
+        ("mixed.jsonl", b'{"a": 1}\n{"a": "x"}\n', ValueError, r"mixed\.jsonl cannot be read as a table"),
+    ],
+)
+def test_files_that_are_no_tables(tmp_path, name, content, error, message):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(error, match=message):
+        read_table(tmp_path / name, "file_name")
+
+
+def test_split_column():
+    names = ["train", "Train", "dev", "valid", "validation", "VAL", "test", "training"]
+    splits = split_table(Dataset.from_dict({"i": list(range(8)), "split": names}), 0.5, seed=0)
+    assert {name: split["i"][:] for name, split in splits.items()} == {
+        "train": [0, 1, 7],
+        "validation": [2, 3, 4, 5],
+        "test": [6],
+    }
+    for wrong in ("held-out", None):
+        with pytest.raises(ValueError, match=f"Row 1 of the table is of split {wrong!r}; known are train, "):
+            split_table(Dataset.from_dict({"split": ["train", wrong]}), 0.5, seed=0)
+
+
+def test_no_split_column():
+    table = Dataset.from_dict({"i": list(range(20))})
+    splits = split_table(table, 0.25, seed=1)
+    assert {name: len(split) for name, split in splits.items()} == {"train": 15, "validation": 5}
+    assert sorted([*splits["train"]["i"], *splits["validation"]["i"]]) == list(range(20))
+    again, other = split_table(table, 0.25, seed=1), split_table(table, 0.25, seed=2)
+    assert splits["validation"]["i"][:] == again["validation"]["i"][:] != other["validation"]["i"][:]
+
+
+def test_rows_are_what_the_processor_makes_of_the_files(sample, processor):
+    table = read_table(sample / "metadata.csv", "file_name").select(range(2))
+    rows, problems = run(table, processor, "joint")
+    assert problems == []
+    assert rows.column_names == ["text", "audio_features", "sentiment", *EMOTIONS]
+    from modeling_umons.models.umons.media_umons import read_clip
+
+    batch = make_collator(processor, UmonsConfig(), make_task("joint"))(ArrowRows(rows)[:])
+    clips = [read_clip(row["file_name"], video=False) for row in table]
+    expected = processor(
+        text=table["text"][:],
+        audio=[clip.audio for clip in clips],
+        sampling_rate=clips[0].sampling_rate,
+        return_tensors="pt",
+    )
+    assert batch.keys() == {*expected, "labels"}
+    assert all(torch.equal(batch[name], expected[name]) for name in expected)
+    labels = [[row["sentiment"], *(float(row[e] > 0) for e in EMOTIONS)] for row in table]
+    torch.testing.assert_close(batch["labels"], torch.tensor(labels))
+
+
+def test_rows_that_lack_something(sample, processor):
+    """What cannot be read is named and counted; a row of which something is left is kept."""
+    clip = str(sample / "clips" / "000.mp4")
+    table = Dataset.from_list(
+        [
+            {"text": "so glad", "file_name": clip, "sentiment": 1.0},
+            {"text": "so glad", "file_name": "missing.wav", "sentiment": 1.0},
+            {"text": None, "file_name": "missing.wav", "sentiment": 1.0},
+            {"text": "very glad", "file_name": clip, "sentiment": None},
+            {"text": "...", "file_name": clip, "sentiment": 2.0},
+            {"text": "...", "file_name": None, "sentiment": 2.0},
+            {"text": "nan", "file_name": None, "sentiment": 3.0},
+        ]
+    )
+    rows, problems = run(table, processor)
+    assert rows["sentiment"][:] == [1.0, 1.0, 2.0, 3.0]
+    assert rows["text"][:] == ["so glad", "so glad", "...", "nan"]
+    assert [row["audio_features"] is None for row in rows] == [False, True, False, True]
+    assert problems == [
+        "row 1: missing.wav: there is no such file. Pass an existing file or an http(s) URL.",
+        "row 2: missing.wav: there is no such file. Pass an existing file or an http(s) URL.",
+        "row 3: no label in sentiment",
+        "row 5: nothing in text, file_name",
+    ]
+    rows, problems = run(table, processor, modalities=["text"])
+    assert len(rows) == 3
+    assert problems == [
+        "row 2: nothing in text",
+        "row 3: no label in sentiment",
+        "row 4: nothing in text",
+        "row 5: nothing in text",
+    ]
+
+
+def test_unknown_parts_of_labels(processor):
+    known = {"text": "so", **dict.fromkeys(EMOTIONS, 1.0)}
+    table = Dataset.from_list([{**known, "sentiment": None}, {**known, "sentiment": 1.0, "fear": None}])
+    rows, problems = run(table, processor, "joint", modalities=["text"])
+    assert (len(rows), problems) == (2, [])
+    rows, problems = run(table, processor, "emotion", modalities=["text"])
+    assert len(rows) == 1
+    assert problems == [f"row 1: no label in {', '.join(EMOTIONS)}"]
+
+
+def test_features_that_are_there_stay(processor):
+    """No file is opened, and video features serve too."""
+    features = make_features()
+    row = {"text": None, "audio_features": np.ones((3, 80)), "video_features": None, "sentiment": 1.0}
+    table = Dataset.from_list(
+        [row, {**row, "audio_features": None, "video_features": np.ones((2, 512))}, {**row, "audio_features": None}],
+        features=Features({name: features[name] for name in row}),
+    )
+    rows, problems = run(table, processor, modalities=["text", "audio", "video"])
+    assert len(rows) == 2
+    assert problems == ["row 2: nothing in text, audio_features, video_features"]
+    batch = make_collator(processor, UmonsConfig(modalities=["audio", "video"]), make_task("sentiment"))(
+        ArrowRows(rows)[:]
+    )
+    assert batch["video_features_mask"].tolist() == [[0, 0], [1, 1]]
+
+
+def test_classes_that_datasets_keeps_as_numbers(tmp_path):
+    table = Dataset.from_dict({"text": ["so", "very", "glad"], "mood": [1, None, 0]})
+    table = table.cast_column("mood", ClassLabel(names=["calm", "angry"]))
+    for split in ("train", "validation"):
+        table.to_parquet(tmp_path / f"{split}.parquet")
+    data = DataArguments(dataset_name=str(tmp_path), task="classification", label_column="mood")
+    assert load_splits(data, 0)["train"]["mood"][:] == ["angry", None, "calm"]
+
+
+def test_sources_that_an_epoch_goes_through_several_times():
+    rows = Dataset.from_dict({"text": list("abc"), "source": ["x", "y", "x"]})
+    assert repeat_sources(rows, []) is rows
+    assert repeat_sources(rows, ["x=3"])["text"][:] == list("aaabccc")
+    for repeat, message in (
+        ("z=2", "--repeat z=2: no row is of this source; there are x, y"),
+        ("x", "--repeat x: expected the name of a source and how often"),
+        ("x=0", "--repeat x=0: expected the name"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            repeat_sources(rows, [repeat])
+    with pytest.raises(ValueError, match="--repeat wants a column `source`"):
+        repeat_sources(rows.remove_columns("source"), ["x=2"])
+
+
+def test_wrong_tables(processor):
+    table = Dataset.from_dict({"text": ["so"], "sentiment": ["good"]})
+    with pytest.raises(ValueError, match=r"no column \['file_name'\]; its columns are \['text', 'sentiment'\]"):
+        run(table, processor)
+    with pytest.raises(ValueError, match=r"no column \['happy', 'sad', .*'fear'\]"):
+        run(table, processor, "joint", modalities=["text"])
+    with pytest.raises(ValueError, match="Row 0 of the table: sentiment is 'good', which is no number"):
+        run(table, processor, modalities=["text"])
+    with pytest.raises(ValueError, match=r"no column \['video_features'\]"):
+        run(table, processor, modalities=["text", "video"])
+    task = make_task("classification", "sentiment", ["a", "b"])
+    with pytest.raises(ValueError, match="Row 0 of the table: sentiment is 'good', a class that no training row has"):
+        run(table, processor, task, modalities=["text"])
+
+
+def test_texts_that_are_numbers(processor):
+    rows, problems = run(Dataset.from_dict({"text": [7], "sentiment": [1.0]}), processor, modalities=["text"])
+    assert problems == []
+    assert rows["text"][:] == ["7"]
+
+
+@pytest.mark.parametrize("feature", [Audio, Video])
+def test_columns_of_sounds_and_videos(sample, processor, feature):
+    path = str(sample / "clips" / "000.mp4")
+    clip = {"path": path, "bytes": None}
+    inside = {"path": None, "bytes": (sample / "clips" / "000.mp4").read_bytes()}
+    table = Dataset.from_dict({"text": ["so"] * 2, "sentiment": [1.0] * 2, "clip": [clip, inside]})
+    table = undecoded(table.cast_column("clip", feature()), "clip")
+    rows, problems = run(table, processor, audio_column="clip")
+    assert problems == []
+    assert rows[0] == rows[1]
+    assert len(rows[0]["audio_features"]) > 5
+    plain = Dataset.from_dict({"text": ["so"]})
+    assert undecoded(plain, "text") is plain
+    assert undecoded(plain, "clip") is plain
+
+
+# The loader peeks at the table's first rows and leaves the file to the garbage collector.
+@pytest.mark.filterwarnings("ignore:unclosed file .*set.csv:ResourceWarning")
+def test_the_sample_as_a_data_set(sample, processor, tmp_path):
+    splits = load_dataset(str(sample), cache_dir=str(tmp_path))
+    validation = undecoded(splits["validation"], "video").select(range(3))
+    rows, problems = run(validation, processor, "joint", audio_column="video")
+    assert problems == []
+    table = split_table(read_table(sample / "metadata.csv", "file_name"), 0.5, 0)["validation"].select(range(3))
+    expected, _ = run(table, processor, "joint")
+    names = ["text", "audio_features", "sentiment"]
+    assert rows.select_columns(names).to_list() == expected.select_columns(names).to_list()
+    del splits, validation
+    gc.collect()  # while the warning is ignored
+
+
+def test_a_trained_model_takes_tables_that_lack_what_it_can_read_and_say(processor):
+    """MOSI's table has texts and sentiments alone."""
+    table = Dataset.from_dict({"text": ["so glad", None], "sentiment": [1.0, 2.0]})
+    collator = make_collator(processor, UmonsConfig(), make_task("joint"))
+    with pytest.raises(ValueError, match="no column"):
+        usable_rows(table, collator, processor, DataArguments())
+    rows, problems = usable_rows(table, collator, processor, DataArguments(), is_trained=True)
+    assert problems == ["row 1: nothing in text, audio_features"]
+    batch = collator(ArrowRows(rows)[:])
+    assert batch["labels"][0, 0] == 1
+    assert batch["labels"][0, 1:].isnan().all()
+    assert not batch["input_features_mask"].any()
+    for lacks_all in (table.remove_columns("text"), table.remove_columns("sentiment")):
+        with pytest.raises(ValueError, match="no column"):
+            usable_rows(lacks_all, collator, processor, DataArguments(), is_trained=True)
+
+
+def test_held_out_rows_are_not_trained_on(tmp_path):
+    """A table that has all splits in it, and another one for validation."""
+    path = write_rows(tmp_path / "table.csv")
+    with pytest.raises(ValueError, match=r"table\.csv has a column `split`, so rows of validation and test would be"):
+        load_splits(DataArguments(train_file=str(path), validation_file=str(path)), 0)
+    with pytest.raises(ValueError, match="--validation_file and --test_file go with --train_file"):
+        load_splits(DataArguments(dataset_name="somewhere", test_file=str(path)), 0)
+
+
+def test_videos_are_held_out_whole():
+    table = Dataset.from_dict({"video_id": [f"v{i // 5}" for i in range(100)], "text": [str(i) for i in range(100)]})
+    splits = split_table(table, 0.2, seed=3)
+    assert (len(splits["train"]), len(splits["validation"])) == (80, 20)
+    assert not set(splits["train"]["video_id"]) & set(splits["validation"]["video_id"])
+    assert split_table(table, 0.2, seed=4)["validation"]["text"] != splits["validation"]["text"]
+    assert split_table(table, 0.2, seed=3)["validation"]["text"] == splits["validation"]["text"]

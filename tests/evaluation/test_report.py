@@ -1,0 +1,394 @@
+"""What stands at the end of training and of evaluation: figures, files and pictures, and ensembles."""
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset
+from PIL import Image
+
+from modeling_umons import EMOTIONS, UmonsConfig
+from modeling_umons.evaluation.ensemble import average_logits, choose_ensemble
+from modeling_umons.evaluation.metrics import constant_metrics, emotion_metrics, task_metrics, tune_thresholds
+from modeling_umons.evaluation.report import (
+    Split,
+    combine,
+    measure,
+    print_results,
+    summarize_seeds,
+    task_of,
+    to_json,
+    write_report,
+)
+from modeling_umons.evaluation.report_plots import calibration
+from modeling_umons.tasks.losses import TaskLoss
+from modeling_umons.tasks.task import make_task
+
+
+WORDS = {-1: ["awful", "boring", "slow"], 1: ["lovely", "bright", "fun"]}
+HISTORY = [
+    {"loss": 2.0, "learning_rate": 1e-3, "epoch": 1.0},
+    {"eval_loss": 2.1, "epoch": 1.0},
+    {"loss": 1.5, "learning_rate": 5e-4, "epoch": 2.0},
+    {"eval_loss": 1.9, "epoch": 2.0},
+]
+
+
+def make_rows(size: int, seed: int = 0) -> Dataset:
+    """Utterances of two sources, five of each video, whose words say something of their labels."""
+    random = np.random.default_rng(seed)
+    sentiment = random.integers(-3, 4, size).astype(float)
+    rows = {
+        "segment_id": [str(i) for i in range(size)],
+        "video_id": [f"video {i // 5}" for i in range(size)],
+        "source": [("MOSI", "MOSEI")[i // 5 % 2] for i in range(size)],
+        "text": [" ".join(random.choice(WORDS[1 if s > 0 else -1], 3)) for s in sentiment],
+        "sentiment": sentiment,
+        "mood": [("calm", "cross", "merry")[i % 3] for i in range(size)],
+    }
+    rows |= {emotion: (sentiment * (-1) ** i > 0.5).astype(float) for i, emotion in enumerate(EMOTIONS)}
+    return Dataset.from_dict(rows)
+
+
+def make_split(task, size: int = 40, seed: int = 0, noise: float = 1.0, rows: Dataset | None = None) -> Split:
+    rows = make_rows(size, seed) if rows is None else rows
+    truth = Split.of(task, rows).truth
+    random = np.random.default_rng(100 + seed)
+    if task.problem_type == "single_label_classification":
+        signal = np.eye(len(task.labels))[truth]
+    else:
+        signal = truth.reshape(len(truth), -1)
+    return Split.of(task, rows, signal + noise * random.normal(size=signal.shape))
+
+
+JOINT = make_task("joint")
+TASKS = [make_task(name) for name in ("joint", "emotion", "sentiment", "sentiment-7", "sentiment-2")]
+TASKS.append(make_task("classification", "mood", ["calm", "cross", "merry"]))
+
+
+@pytest.fixture(scope="module")
+def joint():
+    """Training rows, held-out rows, and what is measured on them."""
+    train = Split.of(JOINT, make_rows(60, 7))
+    splits = {"validation": make_split(JOINT, 30, 1), "test": make_split(JOINT, 40, 2)}
+    return train, splits, measure(JOINT, train, splits, tune=True, num_bootstrap=50)
+
+
+# --- Split and task_of
+
+
+def test_split_reads_what_there_is():
+    rows = make_rows(10)
+    split = Split.of(JOINT, rows)
+    assert len(split) == 10
+    assert split.truth.shape == (10, 7)
+    assert split.groups == tuple(rows["video_id"])
+    assert split.texts == tuple(rows["text"])
+    assert split.take(np.array([3, 1])).segment_ids == ("3", "1")
+    bare = Split.of(make_task("sentiment"), rows.select_columns("sentiment"))
+    assert (bare.texts, bare.segment_ids, bare.groups, bare.sources) == (None, None, None, None)
+    assert bare.truth.shape == (10,)
+
+
+def test_split_wants_labels_and_logits_of_all_rows():
+    task = make_task("sentiment")
+    with pytest.raises(ValueError, match=r"1 row\(s\), first of number 1, have no label"):
+        Split.of(task, Dataset.from_dict({"sentiment": [1.0, None]}))
+    with pytest.raises(ValueError, match="logits of 3 rows, but 2 rows"):
+        Split.of(task, Dataset.from_dict({"sentiment": [1.0, 2.0]}), np.zeros((3, 1)))
+
+
+@pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
+def test_the_task_of_a_configuration(task):
+    assert task_of(UmonsConfig(**task.config_options()), "mood") == task
+
+
+def test_classes_keep_the_order_of_the_configuration():
+    config = UmonsConfig(problem_type="single_label_classification", id2label={0: "z", 1: "a"})
+    assert task_of(config, "mood").labels == ("z", "a")
+
+
+def test_labels_of_no_task():
+    config = SimpleNamespace(id2label={0: "joy", 1: "fear"}, problem_type="multi_label_classification")
+    with pytest.raises(ValueError, match=r"labels joy, fear .* are of no task"):
+        task_of(config)
+
+
+# --- measure
+
+
+def test_figures_are_those_of_the_measures(joint):
+    train, splits, results = joint
+    test = splits["test"]
+    figures = results["test"]
+    assert list(results) == ["validation", "test"]
+    assert (figures["rows"], figures["groups"]) == (40, 8)
+    assert figures["model"] == task_metrics(JOINT, test.truth, test.logits)
+    assert figures["constant"] == constant_metrics(JOINT, train.truth, test.truth)
+    assert set(figures["rivals"]["tfidf"]) == set(figures["model"])
+    assert figures["rivals"]["tfidf"]["acc2_non0"] == 1.0  # the words tell all of it
+    for metric, (low, high) in figures["intervals"].items():
+        assert low <= high, metric
+    low, high = figures["intervals"]["mae"]
+    assert low < figures["model"]["mae"] < high
+    assert any("whole groups (videos, dialogues or speakers) are drawn" in note for note in figures["notes"])
+
+
+def test_sources_are_measured_apart(joint):
+    _, splits, results = joint
+    sources = results["test"]["sources"]
+    assert list(sources) == ["MOSEI", "MOSI"]
+    rows = np.array([source == "MOSI" for source in splits["test"].sources])
+    assert sources["MOSI"]["rows"] == rows.sum() == 20
+    assert sources["MOSI"]["groups"] == 4
+    expected = task_metrics(JOINT, splits["test"].truth[rows], splits["test"].logits[rows])
+    assert sources["MOSI"]["model"] == expected
+    assert set(sources["MOSI"]["rivals"]) == {"tfidf", "tfidf_tuned"}
+
+
+def test_thresholds_are_chosen_on_validation_and_used_on_test(joint):
+    _, splits, results = joint
+    thresholds = tune_thresholds(splits["validation"].truth[:, 1:], splits["validation"].logits[:, 1:])
+    figures = results["test"]
+    assert "model_tuned" not in results["validation"]
+    assert list(figures["thresholds"].values()) == thresholds.tolist()
+    expected = emotion_metrics(splits["test"].truth[:, 1:], splits["test"].logits[:, 1:], EMOTIONS, thresholds)
+    assert figures["model_tuned"]["emotion_f1_macro"] == expected["emotion_f1_macro"]
+    assert not {"mae", "emotion_ap", "fear_auroc"} & set(figures["model_tuned"])  # no threshold is in them
+    assert set(figures["intervals_tuned"]) == set(figures["model_tuned"])
+
+
+def test_without_validation_there_are_no_thresholds():
+    test = make_split(make_task("emotion"))
+    figures = measure(make_task("emotion"), None, {"test": test}, tune=True, num_bootstrap=10)["test"]
+    assert "model_tuned" not in figures
+    assert (figures["constant"], figures["rivals"]) == ({}, {})
+    assert any("No thresholds were chosen" in note for note in figures["notes"])
+    assert any("no training rows" in note for note in figures["notes"])
+
+
+def test_a_split_without_logits_serves_the_rival_alone():
+    task = make_task("sentiment")
+    train = Split.of(task, make_rows(60, 7))
+    splits = {"validation": Split.of(task, make_rows(20, 1)), "test": make_split(task)}
+    results = measure(task, train, splits, num_bootstrap=10)
+    assert list(results) == ["test"]
+    assert any("chosen on validation" in note for note in results["test"]["notes"])
+
+
+def test_rows_without_text_or_video():
+    task = make_task("sentiment")
+    rows = make_rows(12).select_columns("sentiment")
+    figures = measure(task, Split.of(task, rows), {"test": make_split(task, rows=rows)}, num_bootstrap=10)["test"]
+    assert figures["rivals"] == {}
+    assert figures["groups"] is None
+    assert "TF-IDF: the training rows have no text." in figures["notes"]
+    assert any("each segment is drawn on its own" in note for note in figures["notes"])
+    assert "sources" not in figures
+
+
+def test_rows_of_unknown_video_are_drawn_on_their_own():
+    task = make_task("sentiment")
+    rows = make_rows(10).remove_columns("video_id").add_column("video_id", ["a"] * 4 + [None] * 6)
+    figures = measure(task, None, {"test": make_split(task, rows=rows)}, num_bootstrap=10)["test"]
+    assert figures["groups"] == 7
+
+
+def test_one_video_has_no_intervals():
+    task = make_task("sentiment")
+    figures = measure(task, None, {"test": make_split(task, size=5)}, num_bootstrap=10)["test"]
+    assert figures["intervals"] == {}
+    assert any("There are no intervals" in note for note in figures["notes"])
+
+
+# --- files
+
+
+@pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
+def test_a_report_of_each_task(task, tmp_path):
+    (tmp_path / "calibration.png").write_bytes(b"of an earlier report")
+    train = Split.of(task, make_rows(60, 7))
+    splits = {"validation": make_split(task, 30, 1), "test": make_split(task, 40, 2)}
+    results = measure(task, train, splits, num_bootstrap=20)
+    report = write_report(tmp_path, task, results, splits, HISTORY, {"learning_rate": 1e-3, "modalities": ["text"]})
+    written = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
+    assert written["task"] == task.name
+    assert written["splits"]["test"]["model"] == pytest.approx(results["test"]["model"])
+    assert written["history"] == HISTORY
+    expected = {
+        "joint": {"sentiment", "confusion", "precision_recall", "calibration"},
+        "emotion": {"precision_recall", "calibration"},
+        "sentiment": {"sentiment", "confusion"},
+    }.get(task.name, {"confusion", "calibration"}) | {"training"}  # fmt: skip
+    assert {file.stem for file in tmp_path.glob("*.png")} == expected
+    assert set(report["plots"]) == {f"{name}.png" for name in expected}
+    text = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert "## test (40 rows in 8 groups)" in text
+    assert "### test, MOSI (20 rows in 4 groups)" in text
+    assert "| metric | model | 95 % interval | constant | TF-IDF |" in text
+    assert "- modalities: text" in text
+    for file in report["plots"]:
+        assert f"]({file})" in text
+        with Image.open(tmp_path / file) as image:
+            assert image.width == 1008
+            assert len(image.convert("L").getcolors()) > 10  # something is drawn
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_a_figure_of_the_table_is_that_of_the_measure(tmp_path, joint):
+    _, splits, results = joint
+    write_report(tmp_path, JOINT, results, splits)
+    lines = (tmp_path / "report.md").read_text(encoding="utf-8").splitlines()
+    start = lines.index("## test (40 rows in 8 groups)")
+    row = next(line for line in lines[start:] if line.startswith("| mae |"))
+    figures = results["test"]
+    low, high = figures["intervals"]["mae"]
+    constant, rival = figures["constant"]["mae"], figures["rivals"]["tfidf"]["mae"]
+    expected = f"| mae | {figures['model']['mae']:.3f} | {low:.3f} to {high:.3f} | {constant:.3f} | {rival:.3f} |"
+    assert row.startswith(expected)
+    assert any(line.startswith("Thresholds of logits: happy ") for line in lines)
+
+
+def test_few_rows_with_nothing_to_draw(tmp_path):
+    """An emotion that is nowhere, another that is not known, a single row."""
+    truth = np.array([[0.5, 0, np.nan, 1, 0, 0, 0]], dtype=np.float32)
+    splits = {"test": Split(truth, np.zeros((1, 7)))}
+    write_report(tmp_path, JOINT, measure(JOINT, None, splits), splits, about={"models": ["a", "b"]})
+    assert "- models: a, b" in (tmp_path / "report.md").read_text(encoding="utf-8")
+    unknown = {"test": Split(np.full((2, 7), np.nan), np.zeros((2, 7)))}
+    report = write_report(tmp_path, JOINT, measure(JOINT, None, unknown, num_bootstrap=5), unknown)
+    assert report["plots"] == []
+    assert not list(tmp_path.glob("*.png"))
+
+
+def test_json_has_no_nan():
+    assert json.loads(to_json({"a": np.float32("nan"), "b": [np.int64(1), float("inf")], 3: (True, None)})) == {
+        "a": None, "b": [1, None], "3": [True, None],
+    }  # fmt: skip
+
+
+def test_results_on_the_screen(joint, capsys):
+    print_results(joint[2])
+    lines = capsys.readouterr().out.splitlines()
+    head = next(line for line in lines if line.startswith("test (40 rows in 8 groups)"))
+    for title in ("model", "95 % interval", "constant", "TF-IDF", "model, tuned"):
+        assert title in head
+    assert not any(line.startswith("fear_") for line in lines)
+    assert f"{joint[2]['test']['model']['corr']:.3f}" in next(line for line in lines[::-1] if line.startswith("corr"))
+
+
+def test_many_rows_are_drawn_as_a_cloud(tmp_path):
+    truth = np.tile(np.linspace(-3, 3, 25), 80).astype(np.float32)
+    splits = {"test": Split(truth, truth[:, None] * 0.5)}
+    report = write_report(tmp_path, make_task("sentiment"), measure(make_task("sentiment"), None, splits), splits)
+    assert report["plots"] == ["sentiment.png", "confusion.png"]
+
+
+def test_calibration_by_hand():
+    said, true, counts, error = calibration(np.array([0.1, 0.15, 0.95, 1.0]), np.array([False, True, True, True]))
+    assert counts.tolist() == [2, 2]
+    assert said == pytest.approx([0.125, 0.975])
+    assert true == pytest.approx([0.5, 1.0])
+    assert error == pytest.approx((2 * 0.375 + 2 * 0.025) / 4)
+
+
+# --- ensembles
+
+
+def test_probabilities_are_averaged_as_such():
+    random = np.random.default_rng(0)
+    members = [random.normal(size=(5, 7)) for _ in range(3)]
+    emotions = average_logits(make_task("emotion"), [member[:, 1:] for member in members], "probabilities")
+    sigmoid = np.mean([1 / (1 + np.exp(-member[:, 1:])) for member in members], axis=0)
+    np.testing.assert_allclose(1 / (1 + np.exp(-emotions)), sigmoid)
+    joint = average_logits(JOINT, members, "probabilities")
+    np.testing.assert_allclose(joint[:, 1:], emotions)
+    np.testing.assert_allclose(joint[:, 0], np.mean(members, axis=0)[:, 0])
+    classes = average_logits(make_task("sentiment-7"), members, "probabilities")
+    softmax = np.mean([np.exp(member) / np.exp(member).sum(axis=1, keepdims=True) for member in members], axis=0)
+    np.testing.assert_allclose(np.exp(classes), softmax)
+    np.testing.assert_allclose(average_logits(JOINT, members), np.mean(members, axis=0))
+    assert np.isfinite(average_logits(make_task("emotion"), [np.full((1, 6), 900.0)] * 2, "probabilities")).all()
+    with pytest.raises(ValueError, match="'votes'"):
+        average_logits(JOINT, members, "votes")
+
+
+def test_as_many_models_as_do_best_on_validation():
+    task, truth = make_task("sentiment"), np.array([1.0, 2.0, -1.0])
+    members = {"c": truth[:, None] + 3, "a": truth[:, None] + 0.5, "b": truth[:, None] - 0.6}
+    ensemble = choose_ensemble(task, members, truth)
+    assert ensemble.order == ("a", "b", "c")
+    assert ensemble.members == ("a", "b")
+    assert ensemble.alone == pytest.approx((0.5, 0.6, 3))
+    assert ensemble.figures == pytest.approx((0.5, 0.05, 2.9 / 3))
+    assert "2 of 3 models are averaged (a, b)" in ensemble.describe()
+    np.testing.assert_allclose(ensemble.logits(task, members), truth[:, None] - 0.05)
+    everyone = choose_ensemble(task, members)
+    assert everyone.members == ("c", "a", "b")
+    assert "all 3 models are averaged" in everyone.describe()
+
+
+def test_accuracy_is_best_when_large():
+    task, truth = make_task("sentiment-2"), np.array([0, 1, 1])
+    right, wrong = np.eye(2)[truth], np.eye(2)[1 - truth]
+    assert choose_ensemble(task, {"wrong": wrong, "right": right}, truth).members == ("right",)
+
+
+def test_joint_models_are_chosen_by_their_loss():
+    split = make_split(JOINT)
+    ensemble = choose_ensemble(JOINT, {"noise": -split.logits, "signal": split.logits}, split.truth)
+    assert (ensemble.metric, ensemble.order) == ("loss", ("signal", "noise"))
+    loss = TaskLoss(JOINT)(torch.from_numpy(split.logits), torch.from_numpy(split.truth)).item()
+    assert ensemble.alone[0] == pytest.approx(loss)
+
+
+def test_models_of_different_rows_have_no_ensemble():
+    task = make_task("sentiment")
+    members = {"a": {"test": make_split(task, seed=1)}, "b": {"test": make_split(task, seed=2)}}
+    with pytest.raises(ValueError, match="The rows of test of b are not those of a"):
+        combine(task, members)
+
+
+# --- seeds
+
+
+def test_seeds(tmp_path):
+    task = make_task("sentiment")
+    train = Split.of(task, make_rows(60, 7))
+    rows = {"validation": make_rows(30, 1), "test": make_rows(40, 2)}
+    reports, members = {}, {}
+    for seed in (5, 6, 7):
+        members[seed] = {name: make_split(task, seed=seed, rows=split) for name, split in rows.items()}
+        reports[seed] = {"splits": measure(task, train, members[seed], num_bootstrap=20)}
+    summary = summarize_seeds(tmp_path, task, reports, members, train)
+    values = [reports[seed]["splits"]["test"]["model"]["mae"] for seed in reports]
+    mae = summary["splits"]["test"]["model"]["mae"]
+    assert mae["values"] == values
+    assert mae["mean"] == pytest.approx(np.mean(values))
+    assert mae["std"] == pytest.approx(np.std(values, ddof=1))
+    assert set(summary["splits"]["test"]["sources"]) == {"MOSI", "MOSEI"}
+    combined, about = combine(task, {f"seed {seed}": splits for seed, splits in members.items()})
+    expected = task_metrics(task, combined["test"].truth, combined["test"].logits)
+    assert summary["ensemble"]["splits"]["test"]["model"] == expected
+    assert summary["ensemble"]["about"] == about
+    written = json.loads((tmp_path / "seeds.json").read_text(encoding="utf-8"))
+    assert written["seeds"] == [5, 6, 7]
+    text = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert f"| mae | {mae['mean']:.3f} ± {mae['std']:.3f} | {expected['mae']:.3f} |" in text
+    assert about in text
+    with Image.open(tmp_path / "seeds.png") as image:
+        assert len(image.convert("L").getcolors()) > 10
+
+
+def test_seeds_that_drew_other_rows(tmp_path):
+    """Their figures have a mean, but there is no row to average answers on."""
+    task = make_task("sentiment")
+    members = {seed: {"validation": make_split(task, seed=seed)} for seed in (1, 2)}
+    reports = {seed: {"splits": measure(task, None, splits, num_bootstrap=10)} for seed, splits in members.items()}
+    summary = summarize_seeds(tmp_path, task, reports, members)
+    assert summary["ensemble"]["splits"] == {}
+    assert "The rows of validation of seed 2 are not those of seed 1" in summary["ensemble"]["about"]
+    assert "mae" in summary["splits"]["validation"]["model"]
+    assert summarize_seeds(tmp_path, task, {1: reports[1]})["splits"]["validation"]["model"]["mae"]["std"] is None

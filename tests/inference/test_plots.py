@@ -1,0 +1,125 @@
+"""Pictures of results."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from modeling_umons.inference.plots import COLORS, GAP, NEUTRAL, _drawable, plot_result, plot_timeline
+
+
+WORDS = [{"word": word, "weight": weight} for word, weight in (("so", 0.1), ("very", 0.2), ("glad", 0.7))]
+TIMES = [{"time": 0.2 * i, "weight": 0.1} for i in range(10)]
+EMOTIONS = [{"label": name, "score": 0.9 - 0.1 * i} for i, name in enumerate(COLORS)]
+
+
+def colors(path) -> set[tuple[int, int, int]]:
+    with Image.open(path) as image:
+        pixels = np.asarray(image.convert("RGB")).reshape(-1, 3)
+    found, counts = np.unique(pixels, axis=0, return_counts=True)
+    return {tuple(map(int, color)) for color, count in zip(found, counts, strict=True) if count > 200}
+
+
+def rgb(name: str) -> tuple[int, ...]:
+    return tuple(bytes.fromhex(COLORS[name][1:]))
+
+
+def test_every_emotion_has_its_bar(tmp_path):
+    result = {"sentiment": 1.5, "emotions": EMOTIONS, "modalities": ["text", "audio"]}
+    plot_result({**result, "attention": {"text": WORDS, "audio": TIMES}}, tmp_path / "plot.png", title="a clip")
+    assert {rgb(name) for name in COLORS} <= colors(tmp_path / "plot.png")
+    assert len(set(COLORS.values())) == 6
+
+
+def test_a_bar_is_as_long_as_its_score(tmp_path):
+    widths = []
+    for score in (0.2, 0.8):
+        plot_result({"emotions": [{"label": "happy", "score": score}]}, tmp_path / "plot.png")
+        with Image.open(tmp_path / "plot.png") as image:
+            is_bar = (np.asarray(image.convert("RGB")) == rgb("happy")).all(axis=-1)
+        widths.append(is_bar.any(axis=0).sum())
+    assert widths[1] == pytest.approx(4 * widths[0], rel=0.05)
+
+
+@pytest.mark.parametrize(
+    "result",
+    [
+        {"sentiment": -2.0, "modalities": ["text"], "attention": {"text": WORDS}},  # regression: no scores
+        {"labels": [{"label": "calm", "score": 1.0}], "attention": {"audio": TIMES[:1]}},  # a single frame
+        {"emotions": EMOTIONS, "attention": {"text": WORDS * 20}},  # 60 words
+        {"emotions": EMOTIONS, "attention": {"text": [{"word": "$5_{$", "weight": 1.0}]}},  # no formula
+    ],
+)
+def test_results_of_other_kinds(tmp_path, result):
+    plot_result(result, tmp_path / "plot.png", title="from $5_{ to $6")
+    assert len(colors(tmp_path / "plot.png")) >= 2
+
+
+def test_signs_that_the_font_lacks_are_spelled(tmp_path):
+    """Without a warning: pytest makes errors of them."""
+    name = "你好 😀 \udcff Größe\t$5_{"
+    labels = [{"label": name, "score": 0.5}, {"label": "calm", "score": 0.4}]
+    attention = {"text": [{"word": name, "weight": 1.0}]}
+    plot_result({"labels": labels, "attention": attention}, tmp_path / "plot.svg", title=name)
+    plot_timeline([{"timestamp": (0, 1), "labels": labels}], tmp_path / "time.png", title=name)
+    assert _drawable(name) == "\\u4f60\\u597d 😀 \\udcff Größe\\t$5_{"
+    assert _drawable("a\nb", "bold") == "a\nb"
+
+
+def test_the_suffix_says_the_format(tmp_path):
+    plot_result({"emotions": EMOTIONS}, tmp_path / "plot.svg")
+    assert "<svg" in (tmp_path / "plot.svg").read_text(encoding="utf-8")
+    with pytest.raises(ValueError, match="not supported"):
+        plot_result({"emotions": EMOTIONS}, tmp_path / "plot.xyz")
+
+
+def timeline(*scores: float | None) -> list[dict]:
+    """Segments of a second each, with these scores of `happy`."""
+    return [
+        {"timestamp": (k, k + 1)}
+        | ({} if score is None else {"sentiment": 3 * score, "emotions": [{"label": "happy", "score": score}]})
+        for k, score in enumerate(scores)
+    ]
+
+
+def test_a_timeline_has_gaps_where_there_is_no_answer(tmp_path):
+    shares = []
+    for scores in ((0.5, 0.5, 0.5, 0.5), (0.5, None, None, 0.5)):
+        plot_timeline(timeline(*scores), tmp_path / "plot.png", title="from $5_{ to $6")
+        with Image.open(tmp_path / "plot.png") as image:
+            pixels = np.asarray(image.convert("RGB"))
+        sentiment = (pixels == tuple(bytes.fromhex(NEUTRAL[1:]))).all(axis=-1).any(axis=0)
+        gaps = (pixels == tuple(bytes.fromhex(GAP[1:]))).all(axis=-1).sum(axis=0) > 50  # no edges of letters
+        shares.append((sentiment.sum(), gaps.sum()))
+    assert shares[0][1] == 0
+    assert shares[1][1] == pytest.approx(shares[0][0] / 2, rel=0.1)
+
+
+def test_a_long_timeline_is_drawn_in_means(tmp_path):
+    """As many steps as the eye can tell; those in which all is a gap stay one."""
+    from modeling_umons.inference.plots import MAX_STEPS, _as_steps
+
+    edges, sentiment, scores = _as_steps(timeline(*[0.25, 0.75] * 5000, *[None] * 500))
+    assert len(edges) == len(sentiment) + 1 <= MAX_STEPS + 1
+    assert (edges[0], edges[-1]) == (0, 10500)
+    assert np.all(np.diff(edges) > 0)
+    assert scores["happy"][:300] == pytest.approx(np.full(300, 0.5), abs=0.02)
+    assert np.isnan(scores["happy"][-5:]).all()
+    plot_timeline(timeline(*[0.25] * 2000), tmp_path / "plot.svg")
+    assert (tmp_path / "plot.svg").stat().st_size < 200_000
+
+
+def test_segments_that_do_not_touch_leave_a_gap():
+    from modeling_umons.inference.plots import _as_steps
+
+    first, _, _, last = timeline(0.1, 0.2, 0.3, 0.4)
+    edges, sentiment, _ = _as_steps([first, last])
+    assert edges.tolist() == [0, 1, 3, 4]
+    assert np.isnan(sentiment).tolist() == [False, True, False]
+
+
+def test_timelines_of_nothing(tmp_path):
+    plot_timeline(timeline(None, None), tmp_path / "plot.png")
+    plot_timeline([{"timestamp": (0, 1), "sentiment": 1.0}], tmp_path / "plot.png")
+    plot_timeline([{"timestamp": (0, 1), "labels": [{"label": "calm", "score": 1.0}]}], tmp_path / "plot.png")
+    with pytest.raises(ValueError, match="no segments to draw"):
+        plot_timeline([], tmp_path / "plot.png")

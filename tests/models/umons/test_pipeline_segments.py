@@ -1,0 +1,306 @@
+"""The pipeline on segments of a file, and the words that a transcriber or the caller gives them."""
+
+import io
+import itertools
+import json
+import logging
+
+import av
+import numpy as np
+import pytest
+import torch
+from small_pipelines import FIXTURES, RATE, TASK, Transcriber, close, make_pipeline, tone, write_media
+from transformers import Wav2Vec2Config, Wav2Vec2CTCTokenizer, Wav2Vec2FeatureExtractor, Wav2Vec2ForCTC, pipeline
+
+from modeling_umons.models.umons.media_umons import iter_windows
+
+
+recognize, sound, clip, wav, silent_clip = FIXTURES
+
+
+@pytest.mark.parametrize("form", ["file", "waveform"])
+@pytest.mark.parametrize(
+    ("seconds", "segment_s", "expected"),
+    [
+        (2.5, 1.0, [(0, 1), (1, 2), (2, 2.5)]),
+        (2.0, 1.0, [(0, 1), (1, 2)]),
+        (2.004, 1.0, [(0, 1), (1, 2)]),  # 4 ms are no segment
+        (2.19, 1.0, [(0, 1), (1, 2)]),  # nor is less than a frame
+        (2.21, 1.0, [(0, 1), (1, 2), (2, 2.21)]),
+        (0.05, 1.0, [(0, 0.05)]),  # unless there is nothing else
+        (0.35, 0.1, [(0, 0.1), (0.1, 0.2), (0.2, 0.3)]),  # segments shorter than a frame, if wanted
+        (2.0, 7.0, [(0, 2)]),
+    ],
+)
+def test_segments_are_contiguous_and_cover_the_file(recognize, form, seconds, segment_s, expected):
+    given = {"audio": tone(seconds), "sampling_rate": RATE}
+    if form == "file":
+        given = write_media(tone(seconds), container="wav")
+    results = recognize(given, segment_s=segment_s)
+    assert [time for r in results for time in r["timestamp"]] == pytest.approx(
+        [time for pair in expected for time in pair], abs=2e-3
+    )
+    assert all(before["timestamp"][1] == after["timestamp"][0] for before, after in itertools.pairwise(results))
+    assert all(result["modalities"] == ["audio"] for result in results)
+
+
+def test_segments_answer_as_their_sound_alone_would(recognize, clip, sound):
+    results = recognize([clip, {"text": "so glad"}][:1], segment_s=1.0, batch_size=3)[0]
+    for result, first in zip(results, (0, RATE, 2 * RATE), strict=True):
+        alone = recognize({"audio": sound[first : first + RATE], "sampling_rate": RATE})
+        assert close({k: result[k] for k in alone}, alone, tolerance=1e-4)
+
+
+def test_return_timestamps_cuts_as_long_as_the_model_hears(recognize):
+    results = recognize({"audio": tone(30), "sampling_rate": RATE}, return_timestamps=True)
+    assert [r["timestamp"] for r in results] == [(0.0, 11.973), (11.973, 23.946), (23.946, 30.0)]
+    assert "text" not in results[0]
+    assert isinstance(recognize({"audio": tone(1), "sampling_rate": RATE}, return_timestamps=False), dict)
+
+
+def test_a_hole_in_a_file_has_no_answer(recognize):
+    """Sound, then nothing for three seconds, then sound."""
+    file = io.BytesIO()
+    with av.open(file, "w", format="matroska") as output:
+        stream = output.add_stream("pcm_s16le", rate=RATE, layout="mono")
+        for start in (0, 4 * RATE):
+            pcm = np.round(tone(1) * 32767).astype(np.int16)[None]
+            frame = av.AudioFrame.from_ndarray(pcm, format="s16", layout="mono")
+            frame.sample_rate, frame.pts = RATE, start
+            output.mux(stream.encode(frame))
+        output.mux(stream.encode(None))
+    for batch_size in (1, 4):
+        results = recognize(file.getvalue(), segment_s=1.0, batch_size=batch_size, return_attention=True)
+        assert [r["modalities"] for r in results] == [["audio"], [], [], [], ["audio"]]
+        assert set(results[2]) == {"modalities", "timestamp", "attention"}
+        assert results[2]["attention"] == {}
+
+
+def test_text_and_segments_exclude_each_other(recognize, clip):
+    for options in ({"segment_s": 1.0}, {"return_timestamps": True}):
+        with pytest.raises(ValueError, match=r"`text` cannot be cut into segments.*transcriber="):
+            recognize({"text": "so glad", "video": clip}, **options)
+        with pytest.raises(ValueError, match="no sound to cut into segments"):
+            recognize({}, **options)
+
+
+def test_a_transcriber_fills_in_the_text(recognize, clip, sound):
+    transcriber = Transcriber("so very glad")
+    result = recognize(clip, transcriber=transcriber)
+    assert result.pop("text") == "so very glad"
+    assert close(result, recognize({"text": "so very glad", "video": clip}))
+    (heard,) = transcriber.heard
+    assert heard["sampling_rate"] == RATE
+    assert heard["raw"] == pytest.approx(sound, abs=1e-4)
+
+
+def test_a_speech_recogniser_tells_when_the_words_are_spoken(recognize, clip, tmp_path):
+    """A real pipeline of a tiny random model, which hears letters where there are none."""
+    (tmp_path / "vocab.json").write_text(json.dumps({"<pad>": 0, "|": 1, "s": 2, "o": 3, "<unk>": 4}))
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    convolutions = {"conv_dim": (8, 8), "conv_kernel": (10, 8), "conv_stride": (20, 16), "num_feat_extract_layers": 2}
+    config = Wav2Vec2Config(
+        vocab_size=5, num_conv_pos_embeddings=4, num_conv_pos_embedding_groups=2, **sizes, **convolutions
+    )
+    transcriber = pipeline(
+        "automatic-speech-recognition",
+        model=Wav2Vec2ForCTC(config).eval(),
+        tokenizer=Wav2Vec2CTCTokenizer(str(tmp_path / "vocab.json")),
+        feature_extractor=Wav2Vec2FeatureExtractor(),
+    )
+    result = recognize(clip, transcriber=transcriber)
+    assert result["text"] == " ".join(word["word"] for word in result["words"])
+    for word in result["words"]:
+        start, end = word["timestamp"]
+        assert 0 <= start <= end <= 4
+    for segment in recognize(clip, transcriber=transcriber, segment_s=1.0):
+        for word in segment["words"]:
+            assert segment["timestamp"][0] <= sum(word["timestamp"]) / 2 <= segment["timestamp"][1]
+    json.dumps(result)
+
+
+def test_a_transcriber_without_time_stamps_is_heard_too(recognize, clip):
+    class Plain(Transcriber):
+        def __call__(self, sound, return_timestamps=None):
+            if return_timestamps is not None:
+                raise ValueError("no time stamps here")
+            return super().__call__(sound)
+
+    result = recognize(clip, transcriber=Plain("so very glad"))
+    assert result["text"] == "so very glad"
+    assert "words" not in result
+
+
+def test_a_transcriber_is_not_asked_where_text_is_given(recognize, clip):
+    transcriber = Transcriber()
+    assert recognize({"text": "so glad", "video": clip}, transcriber=transcriber)["modalities"] == ["text", "audio"]
+    assert transcriber.heard == []
+
+
+def test_a_transcriber_hears_segments(recognize, clip):
+    """One that does not say when the words are spoken: half a minute at once would be of no use."""
+    transcriber = Transcriber("all of it", "so glad", "", "well")
+    results = recognize(clip, transcriber=transcriber, segment_s=1.0)
+    assert [len(heard["raw"]) for heard in transcriber.heard] == [2.5 * RATE, RATE, RATE, RATE / 2]
+    assert [r["text"] for r in results] == ["so glad", "", "well"]
+    assert [r["modalities"] for r in results] == [["text", "audio"], ["audio"], ["text", "audio"]]
+
+
+def test_a_transcriber_gives_a_model_of_text_its_words(clip):
+    recognize = make_pipeline(modalities=["text"], joint_sentiment=True)
+    assert close(
+        recognize(clip, transcriber=Transcriber("so glad")), recognize({"text": "so glad"}) | {"text": "so glad"}
+    )
+    results = recognize(clip, transcriber=Transcriber("all of it", "so glad", " . ", "well"), segment_s=1.0)
+    assert [r["modalities"] for r in results] == [["text"], [], ["text"]]
+    assert "sentiment" not in results[1]
+    with pytest.raises(ValueError, match=r"no word in its text, ' \. '"):
+        recognize(clip, transcriber=Transcriber(" . "))
+
+
+def test_a_transcriber_hears_one_channel_of_floats(recognize):
+    transcriber = Transcriber("so glad")
+    stereo = np.stack([np.round(tone(1) * 32768)] * 2).astype(np.int16)
+    recognize({"audio": stereo, "sampling_rate": RATE}, transcriber=transcriber)
+    assert transcriber.heard[0]["raw"].shape == (RATE,)
+    assert transcriber.heard[0]["raw"] == pytest.approx(tone(1), abs=1e-4)
+
+
+class Timed:
+    """Stands for a speech recogniser that tells when words are spoken: one word in each second of what it hears."""
+
+    def __init__(self):
+        self.heard = []
+
+    def __call__(self, sound, return_timestamps):
+        assert return_timestamps == "word"
+        self.heard.append(sound["raw"])
+        seconds = round(len(sound["raw"]) / sound["sampling_rate"])
+        times = [(np.float32(k + 0.6), np.float32(k + 1.2)) for k in range(seconds)]
+        chunks = [{"text": f" w{k}", "timestamp": time} for k, time in enumerate(times)]
+        return {"text": "".join(chunk["text"] for chunk in chunks), "chunks": chunks}
+
+
+def test_a_transcriber_that_tells_times_hears_half_a_minute_at_once(recognize):
+    """Its words are dealt out; one across a cut belongs where the middle of it is."""
+    transcriber = Timed()
+    results = recognize(
+        {"audio": tone(64), "sampling_rate": RATE}, transcriber=transcriber, segment_s=4.0, batch_size=3
+    )
+    assert [len(raw) / RATE for raw in transcriber.heard] == [28, 28, 8]
+    assert [r["text"] for r in results[:3]] == ["w0 w1 w2 w3", "w4 w5 w6 w7", "w8 w9 w10 w11"]
+    assert results[7]["text"] == "w0 w1 w2 w3"  # of the second half minute
+    assert results[7]["words"][0] == {"word": "w0", "timestamp": (pytest.approx(28.6), pytest.approx(29.2))}
+    assert [word["word"] for word in results[-1]["words"]] == ["w4", "w5", "w6", "w7"]
+    json.dumps(results, allow_nan=False)
+    # What was heard can be given back.
+    words = [word for result in results for word in result["words"]]
+    again = recognize({"audio": tone(64), "sampling_rate": RATE, "words": words}, segment_s=4.0)
+    assert [(r["text"], r["words"]) for r in again] == [(r["text"], r["words"]) for r in results]
+    assert [r["sentiment"] for r in again] == pytest.approx([r["sentiment"] for r in results], abs=1e-5)
+
+
+def test_words_across_scripts_and_without_times(recognize):
+    """A word without a time stamp is spoken where the one before is; words that are written together stay so."""
+
+    def transcriber(sound, return_timestamps):
+        words = [("很", (0.1, 0.4)), ("好", (1.2, None)), ("。", (None, None))]
+        return {"text": "很好。", "chunks": [{"text": text, "timestamp": times} for text, times in words]}
+
+    given = {"audio": tone(3), "sampling_rate": RATE}
+    results = recognize(given, transcriber=transcriber, segment_s=1.0)
+    assert [r["text"] for r in results] == ["很", "好。", ""]
+    assert results[1]["words"][1] == {"word": "。", "timestamp": (None, None)}
+
+
+WORDS = [
+    {"word": "so", "timestamp": (0.1, 0.4)},
+    {"word": "very", "timestamp": [0.5, 1.2]},
+    {"word": "glad", "timestamp": (1.9, 2.3)},
+]
+
+
+def test_words_are_cut_with_their_sound(recognize, clip):
+    transcriber = Timed()
+    results = recognize({"video": clip, "words": WORDS, "text": "ignored"}, segment_s=1.0, transcriber=transcriber)
+    assert [r["text"] for r in results] == ["so very", "", "glad"]
+    assert [r["modalities"] for r in results] == [["text", "audio"], ["audio"], ["text", "audio"]]
+    assert [len(r.get("words", ())) for r in results] == [2, 0, 1]
+    assert transcriber.heard == []
+    whole = recognize({"video": clip, "words": WORDS}, transcriber=transcriber)
+    assert whole["text"] == "so very glad"
+    assert whole["sentiment"] == pytest.approx(recognize({"video": clip, "text": "so very glad"})["sentiment"])
+    assert recognize({"video": clip, "words": []}, segment_s=1.0)[0]["text"] == ""
+
+
+def test_words_alone_are_cut_by_their_times(recognize):
+    results = recognize({"words": WORDS}, segment_s=1.0)
+    assert [r["text"] for r in results] == ["so very", "", "glad"]
+    assert [r["modalities"] for r in results] == [["text"], [], ["text"]]
+    assert recognize({"words": WORDS})["text"] == "so very glad"
+    assert (
+        make_pipeline(modalities=["text"], joint_sentiment=True)({"words": WORDS}, segment_s=1.0)[2]["text"] == "glad"
+    )
+
+
+def test_words_after_the_end_are_told(recognize, clip, caplog, monkeypatch):
+    """As when their time stamps are in milliseconds."""
+    monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
+    monkeypatch.setattr(logging.getLogger("modeling_umons"), "propagate", True)
+    late = [{"word": "so", "timestamp": (500.0, 600.0)}]
+    assert recognize({"video": clip, "words": late}, segment_s=1.0)[2]["text"] == ""
+    assert "1 of the 1 words are left out" in caplog.text
+    assert "is the `timestamp` of words in seconds?" in caplog.text
+
+
+def test_silence_has_no_answer(recognize):
+    """In segments and as a whole; nor does a transcriber have to listen to it."""
+    quiet = np.full(RATE, 1e-5, dtype=np.float32)
+    sound = {"audio": np.concatenate([tone(1), quiet, np.zeros(RATE, np.float32), tone(1)]), "sampling_rate": RATE}
+    transcriber = Transcriber("all", "so", "glad")
+    results = recognize(sound, segment_s=1.0, transcriber=transcriber)
+    assert [r["modalities"] for r in results] == [["text", "audio"], [], [], ["text", "audio"]]
+    assert "sentiment" not in results[1]
+    assert len(transcriber.heard) == 3
+    silence = {"audio": quiet, "sampling_rate": RATE}
+    for options in ({}, {"transcriber": transcriber}):
+        with pytest.raises(
+            ValueError, match="nothing in this input for a model of text and audio, its sound is silence: "
+        ):
+            recognize(silence, **options)
+    assert len(transcriber.heard) == 3
+    assert recognize({**silence, "text": "so glad"}) == recognize({"text": "so glad"})
+    assert [result["modalities"] for result in recognize(silence, segment_s=0.5)] == [[], []]
+
+
+def test_a_stream_gives_what_a_list_gives(recognize, clip):
+    expected = recognize(clip, segment_s=0.5)
+    assert list(recognize.stream(clip, segment_s=0.5)) == expected
+    batched = list(recognize.stream(clip, segment_s=0.5, batch_size=3, top_k=1))
+    assert [r["timestamp"] for r in batched] == [r["timestamp"] for r in expected]
+    assert all(len(r["emotions"]) == 1 for r in batched)
+    assert list(recognize.stream(clip)) == recognize(clip, return_timestamps=True)
+    chosen = pipeline(TASK, model=recognize.model, processor=recognize.processor, segment_s=0.5, top_k=2)
+    assert [len(r["emotions"]) for r in chosen.stream(clip)] == [2] * 5
+    for wrong in (-1, 0):
+        with pytest.raises(ValueError, match=f"`segment_s` is {wrong}"):
+            next(recognize.stream(clip, segment_s=wrong))
+
+
+def test_a_stream_reads_no_further_than_it_must(recognize, monkeypatch):
+    """Of a file of ten minutes a few windows are decoded when the first results are there."""
+    from modeling_umons.models.umons import segmentation_umons as segments_umons
+
+    read = []
+
+    def count(*arguments, **options):
+        for window in iter_windows(*arguments, **options):
+            read.append(window.start)
+            yield window
+
+    monkeypatch.setattr(segments_umons, "iter_windows", count)
+    stream = recognize.stream(write_media(np.tile(tone(10), 60), container="wav"), segment_s=5.0)
+    assert [next(stream)["timestamp"][0] for _ in range(3)] == [0, 5, 10]
+    stream.close()
+    assert read == [0, 5, 10, 15]

@@ -1,0 +1,185 @@
+"""The word-level tokenizer, its twin for published vocabularies, and embeddings from word vectors."""
+
+import json
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from transformers import AutoTokenizer
+
+from modeling_umons.data.safe_pickle import read_pickle
+from modeling_umons.models.umons.tokenization_umons import (
+    build_embedding_matrix,
+    build_original_tokenizer,
+    build_tokenizer,
+    train_vocabulary,
+)
+
+
+# Loads a tokenizer where this package cannot be imported, and prints the ids of the texts as JSON.
+FRESH = """
+import json, sys
+sys.modules["modeling_umons"] = None
+from transformers import AutoTokenizer
+folder, texts = sys.argv[1], json.loads(sys.argv[2])
+tokenizer = AutoTokenizer.from_pretrained(folder)
+print(json.dumps([tokenizer(texts, truncation=True)["input_ids"], tokenizer.padding_side, tokenizer.model_max_length,
+                  tokenizer.model_input_names]))
+"""
+ORIGINAL = {"UNK": 1, "thats": 1, "a": 2, "well known": 3, "fact": 4}
+
+
+@pytest.fixture
+def tokenizer():
+    return build_tokenizer(["Hello", "well-known", "hello", "!", "", "it's", "préstamo"])
+
+
+def published_clean(word: str) -> str:
+    return re.sub(r"""[.,'!?"()*#:;]""", "", word.lower()).replace("-", " ").replace("/", " ")
+
+
+def test_layout_of_new_vocabularies(tokenizer):
+    assert tokenizer.get_vocab() == {
+        "[PAD]": 0, "[UNK]": 1, "hello": 2, "well": 3, "known": 4, "its": 5, "préstamo": 6,
+    }  # fmt: skip
+    assert (len(tokenizer), tokenizer.pad_token_id, tokenizer.unk_token_id) == (7, 0, 1)
+    assert (tokenizer.padding_side, tokenizer.model_max_length) == ("right", 60)
+    assert tokenizer.model_input_names == ["input_ids", "attention_mask"]
+    assert build_tokenizer(tokenizer.get_vocab()).get_vocab() == tokenizer.get_vocab()
+
+
+@pytest.mark.parametrize(
+    ("text", "ids"),
+    [
+        ('HELLO, (its) well/known: "it\'s"!', [2, 5, 3, 4, 5]),
+        ("h.e,l'l!o? *#;", [2]),
+        ("Préstamo\thello\n", [6, 2]),
+        ("hello \U0001f600 日本 it\u2019s", [2, 1, 1, 1]),  # a curly quote is not on the published list
+        ("-", []),
+        ("", []),
+    ],
+)
+def test_normalisation(tokenizer, text, ids):
+    assert tokenizer(text)["input_ids"] == ids
+    assert tokenizer(text.split(), is_split_into_words=True)["input_ids"] == ids
+
+
+def test_batches_are_padded_and_cut(tokenizer):
+    batch = tokenizer(["hello " * 500, "its", ""], padding=True, truncation=True, return_tensors="np")
+    assert batch["input_ids"].shape == (3, 60)
+    assert batch["input_ids"][1].tolist() == [5] + [0] * 59
+    assert batch["attention_mask"].sum(axis=1).tolist() == [60, 1, 0]
+
+
+def test_what_users_do_with_tokenizers(tokenizer, tmp_path):
+    assert tokenizer.decode([2, 3, 4, 1, 0]) == "hello well known [UNK] [PAD]"
+    assert tokenizer.decode([2, 0], skip_special_tokens=True) == "hello"
+    assert tokenizer.convert_ids_to_tokens([2, 1]) == ["hello", "[UNK]"]
+    assert tokenizer.add_tokens(["stutter"]) == 1
+    assert (len(tokenizer), tokenizer("hello Stutter")["input_ids"]) == (8, [2, 7])
+    tokenizer.save_pretrained(tmp_path)
+    loaded = AutoTokenizer.from_pretrained(tmp_path)
+    assert loaded.get_vocab() == tokenizer.get_vocab()
+
+
+@pytest.mark.parametrize("kind", ["new", "original"])
+def test_loads_without_this_package(kind, tokenizer, tmp_path):
+    tokenizer = tokenizer if kind == "new" else build_original_tokenizer(ORIGINAL)
+    tokenizer.save_pretrained(tmp_path / "saved")
+    texts = ["It's a WELL-known fact", "", "hello " * 100, "日本"]
+    command = [sys.executable, "-I", "-c", FRESH, str(tmp_path / "saved"), json.dumps(texts)]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    ids = tokenizer(texts, truncation=True)["input_ids"]
+    assert json.loads(result.stdout) == [ids, "right", 60, ["input_ids", "attention_mask"]]
+    assert len(ids[2]) == 60
+
+
+def test_train_vocabulary():
+    texts = ["The cat, the dog", "THE well-known cat; zebra", ""]
+    assert train_vocabulary(texts) == ["the", "cat", "dog", "known", "well", "zebra"]
+    assert train_vocabulary(texts, min_count=2) == ["the", "cat"]
+    assert train_vocabulary(texts, max_size=3) == ["the", "cat", "dog"]
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: build_tokenizer("hello"), "got one string"),
+        (lambda: train_vocabulary(["a", None]), "Item 1 is NoneType"),
+        (lambda: train_vocabulary(["a"], min_count=0), "at least 1"),
+        (lambda: build_tokenizer(["a"], max_length=0), "max_length is 0"),
+        (lambda: build_tokenizer({"a": 5}), "the id 5"),
+        (lambda: build_tokenizer({"Hello": 2}), "'Hello'"),
+        (lambda: build_original_tokenizer({"a": 1, "b": 2}), "'UNK' the id None"),
+        (lambda: build_original_tokenizer({**ORIGINAL, "b": 4}), "without a gap"),
+        (lambda: build_original_tokenizer({**ORIGINAL, "b": 6}), "without a gap"),
+        (lambda: build_original_tokenizer({**ORIGINAL, "Hello": 5}), "'Hello'"),
+    ],
+)
+def test_wrong_arguments(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_original_tokenizer():
+    tokenizer = build_original_tokenizer(ORIGINAL)
+    words = ["That's", "a", "Well-known", "well/known", "...", "fact!", "-", "new", "a\xa0fact"]
+    expected = [1, 2, 3, 3, 4, 1, 1, 1]
+    assert tokenizer(words, is_split_into_words=True)["input_ids"] == expected
+    assert tokenizer(" ".join(words))["input_ids"] == expected
+    assert tokenizer.decode([2, 3, 4]) == "a well known fact"
+    assert len(tokenizer) == 5
+
+
+@pytest.mark.shared
+def test_original_tokenizer_gives_the_published_ids(shared):
+    folder = shared / "golden" / "original" / "MOSEI"
+    token_to_ix = read_pickle(folder / "token_to_ix.pkl")
+    tokenizer = build_original_tokenizer(token_to_ix)
+    sentences = {split: read_pickle(folder / f"{split}_sentences.p") for split in ("train", "valid", "test")}
+    # The rule for cleaning words reproduces the published vocabulary, in order.
+    cleaned = dict.fromkeys(published_clean(word) for words in sentences["train"].values() for word in words)
+    assert ["UNK", *cleaned] == list(token_to_ix)
+    unknown = 0
+    for words in [words for split in sentences.values() for words in split.values()]:
+        expected = [token_to_ix.get(published_clean(word), 1) for word in words if published_clean(word)]
+        unknown += expected.count(1)
+        assert tokenizer(words, is_split_into_words=True)["input_ids"] == expected
+        assert tokenizer(" ".join(words))["input_ids"] == expected
+    assert len(tokenizer) == len(token_to_ix) == 454
+    assert unknown > 100
+
+
+def test_embedding_matrix(tokenizer):
+    vectors = {"hello": [1.0, 2.0], "its": [3.0, 4.0], "cat": [8.0, 9.0]}
+    matrix, coverage = build_embedding_matrix(tokenizer, vectors, size=2)
+    assert (matrix.shape, matrix.dtype, coverage) == ((7, 2), np.float32, 2 / 5)
+    assert matrix[[0, 2, 5]].tolist() == [[0, 0], [1, 2], [3, 4]]
+    assert matrix[[1, 3, 4, 6]].tolist() == [[4, 5]] * 4  # the mean
+    with_unk, _ = build_embedding_matrix(tokenizer, {**vectors, "unk": [-1, -2]}, size=2)
+    assert with_unk[[1, 3]].tolist() == [[-1, -2]] * 2
+
+
+def test_embedding_matrix_of_an_original_vocabulary():
+    matrix, coverage = build_embedding_matrix(build_original_tokenizer(ORIGINAL), {"well known": [1, 2]}, size=2)
+    assert matrix[3].tolist() == [1, 2]
+    assert coverage == 1 / 3
+
+
+def test_embedding_matrix_of_another_size(tokenizer):
+    with pytest.raises(ValueError, match=r"'cat' has the shape \(3,\), expected \(2,\)"):
+        build_embedding_matrix(tokenizer, {"hello": [1, 2], "cat": [1, 2, 3]}, size=2)
+
+
+def test_embedding_matrix_without_vectors(tokenizer):
+    (matrix, coverage), (again, _), (other, _) = (
+        build_embedding_matrix(tokenizer, {}, size=50, seed=seed) for seed in (3, 3, 4)
+    )
+    assert coverage == 0
+    assert not matrix[0].any()
+    assert 0.8 < matrix[1:].std() < 1.2
+    assert (matrix == again).all()
+    assert (matrix[1:] != other[1:]).any()

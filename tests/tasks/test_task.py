@@ -1,0 +1,158 @@
+"""Tasks: their labels, and the label of a row."""
+
+import math
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from modeling_umons import EMOTIONS, UmonsConfig
+from modeling_umons.tasks.labels import sentiment_class_2, sentiment_class_7
+from modeling_umons.tasks.task import TASKS, make_task
+
+
+ROW = {"sentiment": 1.0, "happy": 0.66, "sad": 0, "anger": 0.0, "surprise": 3, "disgust": 0.0, "fear": 0.0}
+NOTHING = dict.fromkeys(ROW)
+
+
+@pytest.mark.parametrize(
+    ("sentiment", "expected"),
+    [
+        # a < -2 | -2 <= a < -1 | -1 <= a < 0 | 0 | 0 < a <= 1 | 1 < a <= 2 | a > 2
+        (-3.0, -3), (-2.01, -3), (-2.0, -2), (-1.99, -2), (-1.01, -2), (-1.0, -1), (-0.99, -1), (-1e-9, -1),
+        (0.0, 0), (-0.0, 0),
+        (1e-9, 1), (0.99, 1), (1.0, 1), (1.01, 2), (1.99, 2), (2.0, 2), (2.01, 3), (3.0, 3),
+        (-3.2, -3), (-7.5, -3), (3.2, 3), (7.5, 3),  # predictions go beyond the scale
+    ],
+)  # fmt: skip
+def test_sentiment_class_7_at_every_boundary(sentiment, expected):
+    assert sentiment_class_7(sentiment) - 3 == expected
+    assert make_task("sentiment-7").labels[sentiment_class_7(sentiment)] == str(expected)
+
+
+@pytest.mark.parametrize(("sentiment", "expected"), [(-3, 0), (-1e-9, 0), (0, 1), (-0.0, 1), (1e-9, 1), (3, 1)])
+def test_sentiment_class_2(sentiment, expected):
+    assert sentiment_class_2(sentiment) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("joint", [1.0, 1.0, 0.0, 0.0, 1.0, 0.0, 0.0]),
+        ("emotion", [1.0, 0.0, 0.0, 1.0, 0.0, 0.0]),
+        ("sentiment", 1.0),
+        ("sentiment-7", 4),
+        ("sentiment-2", 1),
+    ],
+)
+def test_labels_of_a_row(name, expected):
+    task = make_task(name)
+    assert task.label(ROW) == expected
+    assert task.label({column: str(value) for column, value in ROW.items()}) == expected
+    assert task.label(NOTHING) is None
+    assert task.label(dict.fromkeys(ROW, math.nan)) is None
+    assert task.missing(NOTHING) == list(task.columns)
+    assert task.missing(ROW) == []
+
+
+def test_a_row_that_is_known_in_part():
+    row = {**ROW, "sentiment": None, "fear": math.nan}
+    joint = make_task("joint").label(row)
+    assert math.isnan(joint[0])
+    assert math.isnan(joint[-1])
+    assert joint[1:-1] == [1.0, 0.0, 0.0, 1.0, 0.0]
+    # A model of emotions alone has the stock loss, which knows no unknown label.
+    assert make_task("emotion").label(row) is None
+    assert make_task("emotion").missing(row) == ["fear"]
+    assert make_task("emotion").label({**ROW, "sentiment": None}) is not None
+    assert make_task("sentiment").label({**NOTHING, "sentiment": -2}) == -2.0
+
+
+@pytest.mark.parametrize(("name", "column"), [("joint", "fear"), ("emotion", "happy"), ("sentiment-7", "sentiment")])
+def test_a_cell_that_is_no_number(name, column):
+    with pytest.raises(ValueError, match=f"{column} is 'very', which is no number"):
+        make_task(name).label({**ROW, column: "very"})
+
+
+def test_classes():
+    task = make_task("classification", "mood", [2, "calm", "angry", 2, "calm"])
+    assert task.labels == ("2", "angry", "calm")
+    assert task.columns == ("mood",)
+    assert [task.label({"mood": value}) for value in ("angry", 2, None, math.nan)] == [1, 0, None, None]
+    with pytest.raises(ValueError, match=r"mood is 'sad', a class that no training row has.*2, angry, calm"):
+        task.label({"mood": "sad"})
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_configurations(name):
+    task = make_task(name, classes=["a", "b"])
+    config = UmonsConfig(**task.config_options())
+    assert config.num_labels == len(task.labels)
+    assert [config.id2label[i] for i in range(config.num_labels)] == list(task.labels)
+    assert config.label2id == {label: i for i, label in enumerate(task.labels)}
+    assert config.problem_type == task.problem_type
+    assert config.joint_sentiment == (name == "joint")
+    if name in ("joint", "emotion"):
+        assert task.labels[-6:] == EMOTIONS
+
+
+def test_unknown_tasks():
+    with pytest.raises(ValueError, match="no task 'mood'; there are joint, emotion, sentiment"):
+        make_task("mood")
+    for classes in ([], ["calm"]):
+        with pytest.raises(ValueError, match=rf"'mood' holds {len(classes)} class"):
+            make_task("classification", "mood", classes)
+
+
+def assert_label_array(task, rows: dict[str, list]):
+    """What `label` says of each row, in one chunk and in several."""
+    table = pa.table(rows)
+    expected = [task.label(row) for row in table.to_pylist()]
+    for some in (table, pa.concat_tables([table.slice(0, 2), table.slice(2)])):
+        labels, is_known = task.label_array(some)
+        assert is_known.tolist() == [label is not None for label in expected]
+        assert labels.dtype == (np.int64 if task.problem_type == "single_label_classification" else np.float32)
+        wanted = np.array([label for label in expected if label is not None], dtype=labels.dtype)
+        np.testing.assert_array_equal(labels[is_known], wanted.reshape(-1, *labels.shape[1:]))
+        missing = labels[~is_known]
+        assert (missing == -100).all() if labels.dtype == np.int64 else np.isnan(missing).any(axis=-1).all()
+
+
+@pytest.mark.parametrize("kind", [pa.float32(), pa.float64(), pa.string()])
+@pytest.mark.parametrize("name", [name for name in TASKS if name != "classification"])
+def test_label_arrays(name, kind):
+    sentiment = [-3, -2.5, -2, -1e-3, 0, -0.0, 1e-3, 1, 1.5, 3, 3.2, -7, None, math.nan, None, 0.66]
+    emotions = {emotion: [(i + j) % 4 * 0.33 for i in range(16)] for j, emotion in enumerate(EMOTIONS)}
+    emotions["fear"][3], emotions["fear"][4] = None, math.nan
+    for values in emotions.values():
+        values[14] = None  # nothing is known of this row
+    columns = {"sentiment": sentiment, **emotions}
+    if pa.types.is_string(kind):
+        columns = {key: [None if v is None else str(v) for v in values] for key, values in columns.items()}
+    columns = {key: pa.array(values, kind) for key, values in columns.items()}
+    assert_label_array(make_task(name), columns)
+    nothing = {key: pa.nulls(2, kind) for key in columns}
+    assert_label_array(make_task(name), nothing)
+
+
+def test_label_arrays_of_numbers_that_only_python_reads():
+    columns = {"sentiment": [" 1.5 ", "-2", None]}
+    assert_label_array(make_task("sentiment-7"), columns)
+    assert_label_array(make_task("sentiment"), {"sentiment": pa.nulls(2)})
+    assert_label_array(make_task("sentiment-2"), {"sentiment": [1, 0, -1, None]})
+    with pytest.raises(ValueError, match="sentiment is 'very', which is no number"):
+        make_task("sentiment").label_array(pa.table({"sentiment": ["1", "very"]}))
+    with pytest.raises(ValueError, match=r"sentiment is \[1.0\], which is no number"):
+        make_task("sentiment").label_array(pa.table({"sentiment": [[1.0]]}))
+
+
+@pytest.mark.parametrize(
+    "values", [["calm", None, "angry", "calm"], [2, 10, None, 2], [1.0, 2.5, math.nan, None], [True, False, None]]
+)
+def test_label_arrays_of_classes(values):
+    classes = {str(value) for value in values if value is not None and value == value}
+    task = make_task("classification", "mood", classes)
+    assert_label_array(task, {"mood": values})
+    assert_label_array(task, {"mood": pa.array(values).dictionary_encode()})
+    with pytest.raises(ValueError, match=r"mood is 'sad', a class that no training row has"):
+        task.label_array(pa.table({"mood": ["sad"]}))
