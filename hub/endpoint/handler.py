@@ -32,7 +32,7 @@ class EndpointHandler:
 
         Args:
             data: inputs are an http(s) URL, the bytes of a clip or sound file, a dict of `text`, `audio` and `video` (media
-                as base64 or http(s) URL), or a list of those. Parameters are `top_k`, `segment_s`, `return_timestamps`
+                as base64 or http(s) URL), or a list of those. Parameters are `top_k`, `chunk_length_s`, `return_timestamps`
                 and `return_attention` of the pipeline.
 
         Returns:

@@ -154,7 +154,7 @@ class Analyst:
             return []
         if heard.duration > 60 * MAX_MINUTES:
             raise ValueError(f"The clip is longer than {MAX_MINUTES} minutes: cut it, and try again with a part.")
-        return self.recognize({"video": path}, segment_s=SEGMENT_S, batch_size=8)
+        return self.recognize({"video": path}, chunk_length_s=SEGMENT_S, batch_size=8)
 
     def _spectrogram(self, heard) -> tuple[Any, float, float] | None:
         """Log-mel frames (num_frames, mel bins) of what the model heard, seconds before the first and between two."""

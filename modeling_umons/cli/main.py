@@ -35,7 +35,7 @@ SERVE_HELP = """Answer requests over HTTP: POST /predict, GET /health, GET /metr
       -d '{"inputs": {"text": "what a wonderful day"}, "parameters": {"top_k": 3}}'
 
 Inputs are a URL, {"text", "audio", "video"} with media in base64 or as URLs, or a list of those;
-parameters are top_k, segment_s, return_timestamps and return_attention. Nobody is asked who they
+parameters are top_k, chunk_length_s, return_timestamps and return_attention. Nobody is asked who they
 are: before others can reach it, put a proxy in front that does ask, and that speaks HTTPS.
 """
 NOBODY_READS = 141  # what shells say of a command that SIGPIPE has ended
@@ -64,7 +64,7 @@ def make_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     timeline.add_argument("file", metavar="FILE", help="a clip or sound file, or the URL of one")
-    timeline.add_argument("--segment_s", type=float, default=5.0, help="seconds of a segment (default: 5)")
+    timeline.add_argument("--chunk_length_s", type=float, default=5.0, help="seconds of a segment (default: 5)")
     timeline.add_argument("--output", nargs="+", type=Path, default=[], metavar="PATH", help="files to write")
     words = timeline.add_mutually_exclusive_group()
     words.add_argument("--transcriber", metavar="MODEL", help="a speech recognition model, which hears the words")
@@ -153,7 +153,7 @@ def timeline(arguments: argparse.Namespace) -> int:
     if arguments.words is not None:
         inputs["words"] = read_words(arguments.words)
     recognize = load_pipeline(arguments.model, arguments.trust_remote_code)
-    options = {"segment_s": arguments.segment_s}
+    options = {"chunk_length_s": arguments.chunk_length_s}
     if arguments.transcriber is not None:
         options["transcriber"] = load_transcriber(arguments.transcriber)
     segments = recognize.stream(inputs, **options)

@@ -24,8 +24,8 @@ def write_timeline(
     Writes what a pipeline says of the segments of a clip.
 
     ```python
-    >>> write_timeline(recognize("clip.mp4", segment_s=5), "clip.csv", "clip.vtt", "clip.png")
-    >>> write_timeline(recognize.stream("long.mp4", segment_s=5), "long.csv", labels=recognize.labels)
+    >>> write_timeline(recognize("clip.mp4", chunk_length_s=5), "clip.csv", "clip.vtt", "clip.png")
+    >>> write_timeline(recognize.stream("long.mp4", chunk_length_s=5), "long.csv", labels=recognize.labels)
     ```
 
     The suffix of a path says the format. `.csv` is a table with a column for each score, `.json` the results as they are,
@@ -118,7 +118,7 @@ def _checked(segments: Iterable[dict[str, Any]], labels: list[str]) -> Iterator[
     for number, segment in enumerate(segments, start=1):
         if "timestamp" not in segment:
             raise ValueError(
-                f"Result {number} has no `timestamp`: call the pipeline with `segment_s` or `return_timestamps=True`."
+                f"Result {number} has no `timestamp`: call the pipeline with `chunk_length_s` or `return_timestamps=True`."
             )
         start, end = segment["timestamp"]
         if not before <= start <= end:

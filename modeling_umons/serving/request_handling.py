@@ -129,10 +129,10 @@ def read_request(data: Any, limits: Limits = Limits()) -> Request:
     request = Request([], parameters, is_list)
     for entry in entries:
         request.inputs.append(_read_input(entry, limits, limits.max_media_bytes - request.media_bytes))
-    if {"segment_s", "return_timestamps"} & set(parameters) and any("text" in entry for entry in request.inputs):
+    if {"chunk_length_s", "return_timestamps"} & set(parameters) and any("text" in entry for entry in request.inputs):
         raise RequestError(
             "A text cannot be cut into segments, as nothing says when its words are spoken: leave out either `text` or "
-            "`segment_s` and `return_timestamps`."
+            "`chunk_length_s` and `return_timestamps`."
         )
     return request
 
@@ -142,7 +142,7 @@ def from_query(query: dict[str, str], media: bytes) -> dict[str, Any]:
     values = {"true": True, "false": False}
     text = query.pop("text", None)
     try:
-        for read, option in ((int, "top_k"), (float, "segment_s")):
+        for read, option in ((int, "top_k"), (float, "chunk_length_s")):
             if option in query:
                 query[option] = read(query[option])
     except ValueError:
@@ -220,7 +220,7 @@ def _read_parameters(parameters: Any) -> dict[str, Any]:
         return {}
     if not isinstance(parameters, dict):
         raise RequestError(f"`parameters` is an object, not {_kind(parameters)}.")
-    _refuse_unknown("`parameters`", parameters, ("top_k", "segment_s", "return_timestamps", "return_attention"))
+    _refuse_unknown("`parameters`", parameters, ("top_k", "chunk_length_s", "return_timestamps", "return_attention"))
     parameters = {name: value for name, value in parameters.items() if value is not None}
     for name in ("return_timestamps", "return_attention"):
         if not isinstance(parameters.get(name, False), bool):
@@ -230,10 +230,10 @@ def _read_parameters(parameters: Any) -> dict[str, Any]:
     top_k = parameters.get("top_k", 1)
     if type(top_k) is not int or top_k < 1:
         raise RequestError(f"`top_k` is {top_k!r:.80}: it is a whole number, 1 or more.")
-    segment_s = parameters.get("segment_s", 1)
-    if type(segment_s) not in (int, float) or not 0 < segment_s <= MAX_SEGMENT_S:
+    chunk_length_s = parameters.get("chunk_length_s", 1)
+    if type(chunk_length_s) not in (int, float) or not 0 < chunk_length_s <= MAX_SEGMENT_S:
         raise RequestError(
-            f"`segment_s` is {segment_s!r:.80}: it is in seconds, more than 0 and {MAX_SEGMENT_S:g} at most."
+            f"`chunk_length_s` is {chunk_length_s!r:.80}: it is in seconds, more than 0 and {MAX_SEGMENT_S:g} at most."
         )
     return parameters
 
@@ -300,7 +300,7 @@ class Job:
     def __init__(self, pipeline, request: Request, limits: Limits = Limits()):
         self.pipeline, self.request, self.limits = pipeline, request, limits
         self.before, self.options, self.after = pipeline._sanitize_parameters(**request.parameters)
-        self.is_cut = "segment_s" in self.before
+        self.is_cut = "chunk_length_s" in self.before
         self.spent_s, self.is_done = 0.0, False
         self.media_s, self.num_segments = 0.0, 0
         self.answers: list[Any] = [None] * len(request.inputs)
@@ -345,7 +345,7 @@ class Job:
         if self.media_s > self.limits.max_media_s + 1e-3:
             raise RequestError(f"The media are longer than {self.limits.max_media_s:g} s together: send less.", 413)
         if self.num_segments > self.limits.max_segments:
-            raise RequestError(f"More than {self.limits.max_segments} segments: make `segment_s` longer.", 413)
+            raise RequestError(f"More than {self.limits.max_segments} segments: make `chunk_length_s` longer.", 413)
 
     def take(self, i: int, outputs: dict[str, Any]):
         """What the model says of a segment."""

@@ -61,7 +61,7 @@ class ModelArguments:
         default=None,
         metadata={"help": "UMONS: the encoder of clips of pictures whose features the data has; it is not trained."},
     )
-    mix_encoder_layers: bool = field(
+    use_weighted_layer_sum: bool = field(
         default=False,
         metadata={
             "help": "Take a learnt mean of all hidden layers of each encoder that is trained, not the last one."

@@ -105,7 +105,9 @@ class Parts:
         if encoders:
             # Of this model, only the encoders are of interest.
             small = {"hidden_size": 1, "num_attention_heads": 1, "intermediate_size": 1, "num_hidden_layers": 1}
-            pretrained = UmonsModel.from_encoders(**encoders, mix_encoder_layers=arguments.mix_encoder_layers, **small)
+            pretrained = UmonsModel.from_encoders(
+                **encoders, use_weighted_layer_sum=arguments.use_weighted_layer_sum, **small
+            )
             own = cls.make(arguments, texts) if "text" not in encoders else None
             tokenizer = None if own is None else own.processor.tokenizer
             processor = UmonsProcessor.from_encoders(**encoders, tokenizer=tokenizer)
@@ -201,7 +203,7 @@ def _encoder_options(system: System, arguments: ModelArguments, parts: Parts) ->
     for modality in encoders:
         options[f"{modality}_encoder"] = copy.deepcopy(parts.pretrained.config.encoder_of(modality))
     if encoders:
-        options["mix_encoder_layers"] = arguments.mix_encoder_layers
+        options["use_weighted_layer_sum"] = arguments.use_weighted_layer_sum
     if "audio" in encoders:
         options |= {name: getattr(parts.pretrained.config, name) for name in AUDIO_OPTIONS}
     return options
@@ -243,8 +245,8 @@ def _check_encoders(systems: Sequence[System], arguments: ModelArguments) -> Non
             raise ValueError(
                 f"Nothing reads --{modality}_encoder: that takes a model umons, and {modality} among its modalities."
             )
-    if arguments.mix_encoder_layers and not read & {"text", "audio"}:
-        raise ValueError("Nothing reads --mix_encoder_layers: give --text_encoder or --audio_encoder.")
+    if arguments.use_weighted_layer_sum and not read & {"text", "audio"}:
+        raise ValueError("Nothing reads --use_weighted_layer_sum: give --text_encoder or --audio_encoder.")
     is_plain = any(system.model_type == PLAIN_ENCODER for system in systems)
     if is_plain and "text" not in read:
         raise ValueError("--model plain_encoder needs an encoder: give --text_encoder.")

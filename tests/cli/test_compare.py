@@ -157,11 +157,11 @@ def test_each_system_through_the_pipeline(compared, clip, name):
         assert all(0 < entry["score"] < 1 for entry in result["emotions"])
     assert both["sentiment"] != words["sentiment"]
 
-    segments = recognize({"video": clip}, segment_s=1.0, batch_size=2)
+    segments = recognize({"video": clip}, chunk_length_s=1.0, batch_size=2)
     assert len(segments) > 1
     assert segments[0]["timestamp"] == (0.0, 1.0)
     assert all(segment["modalities"] in (["audio"], []) for segment in segments)
-    again = recognize({"video": clip}, segment_s=1.0)
+    again = recognize({"video": clip}, chunk_length_s=1.0)
     heard = [[s["sentiment"] for s in of if s["modalities"]] for of in (segments, again)]
     assert heard[0] == pytest.approx(heard[1], abs=1e-5)
     assert heard[0]

@@ -41,7 +41,7 @@ MODELS = {
     },
     "roberta-mixed-videomae": lambda: {
         "modalities": ["text", "video"], "text_encoder": TEXT["roberta"](), "video_encoder": VIDEO["videomae"](),
-        "max_video_length": 6, "mix_encoder_layers": True,
+        "max_video_length": 6, "use_weighted_layer_sum": True,
     },
     "words-wav2vec2-group": lambda: {
         "vocab_size": 14, "word_embedding_size": 6, "audio_encoder": Wav2Vec2Config(**SPEECH), "max_audio_length": 30,

@@ -226,7 +226,7 @@ def test_help_reads_well(capsys):
         assert words in texts["predict"]
     for words in (
         "FILE",
-        "--segment_s",
+        "--chunk_length_s",
         "--output",
         "--transcriber",
         "--words",
@@ -257,7 +257,7 @@ def test_timeline_prints_a_table_and_writes_files(model, talk, tmp_path, capsys)
     words = [{"word": "glad", "timestamp": [0.5, 0.9]}, {"word": "so", "timestamp": [0.1, 0.4]}]
     (tmp_path / "words.json").write_text(json.dumps(words))
     paths = [tmp_path / f"talk{suffix}" for suffix in (".csv", ".json", ".srt", ".vtt", ".png", ".svg")]
-    options = ["--model", model, "--segment_s", "1", "--words", str(tmp_path / "words.json")]
+    options = ["--model", model, "--chunk_length_s", "1", "--words", str(tmp_path / "words.json")]
     assert cli.main(["timeline", talk, *options, "--output", *map(str, paths)]) == 0
     out, err = capsys.readouterr()
     assert err == ""
@@ -281,7 +281,7 @@ def test_timeline_prints_a_table_and_writes_files(model, talk, tmp_path, capsys)
 def test_nobody_reads_to_the_end(model, talk, tmp_path, monkeypatch, options):
     """As with `| head`: files are written to their end, and without any the command ends."""
     output = tmp_path / "talk.csv"
-    command = ["timeline", talk, "--model", model, "--segment_s", "1", *options]
+    command = ["timeline", talk, "--model", model, "--chunk_length_s", "1", *options]
     for files, status in ((["--output", str(output)], 0), ([], cli.NOBODY_READS)):
         reading, writing = os.pipe()
         os.close(reading)

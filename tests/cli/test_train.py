@@ -208,7 +208,7 @@ from transformers import pipeline
 recognize = pipeline("multimodal-emotion-recognition", model=sys.argv[1], trust_remote_code=True)
 assert type(recognize).__module__.startswith("transformers_modules."), type(recognize)
 inputs = [{"text": "I am so happy", "video": sys.argv[2]}, {"text": "so sad"}, sys.argv[2]]
-print(json.dumps([recognize(inputs), recognize(sys.argv[2], segment_s=1.0, return_attention=True)]))
+print(json.dumps([recognize(inputs), recognize(sys.argv[2], chunk_length_s=1.0, return_attention=True)]))
 """
 
 
@@ -228,7 +228,7 @@ def test_the_folder_loads_without_the_package(trained, clip, tmp_path):
     for result, other in zip(whole, expected, strict=True):
         assert result["sentiment"] == pytest.approx(other["sentiment"], abs=1e-5)
         assert [entry["label"] for entry in result["emotions"]] == [entry["label"] for entry in other["emotions"]]
-    expected = recognize(clip, segment_s=1.0, return_attention=True)
+    expected = recognize(clip, chunk_length_s=1.0, return_attention=True)
     assert [tuple(s["timestamp"]) for s in segments] == [s["timestamp"] for s in expected]
     assert [s["sentiment"] for s in segments] == pytest.approx([s["sentiment"] for s in expected], abs=1e-5)
 

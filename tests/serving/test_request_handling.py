@@ -50,7 +50,7 @@ def refusal(data, status: int = 400, limits: Limits = Limits()) -> str:  # noqa:
         (b'{"inputs": ', "no JSON"),
         (b"\xff\xfe{}", "no JSON in UTF-8"),
         (b'{"inputs": NaN}', "NaN, which is no JSON"),
-        (b'{"parameters": {"segment_s": -Infinity}}', "-Infinity, which is no JSON"),
+        (b'{"parameters": {"chunk_length_s": -Infinity}}', "-Infinity, which is no JSON"),
         (b"[" * 40_000, "nested too deeply"),
         (b'{"a":' * 40_000, "nested too deeply"),
         (b"1" * 10_000, "no JSON"),
@@ -103,11 +103,11 @@ def test_json_of_too_many_parts_is_not_even_read(monkeypatch):
         ({"inputs": {"text": "so"}, "parameters": {"top_k": 0}}, "`top_k` is 0"),
         ({"inputs": {"text": "so"}, "parameters": {"top_k": True}}, "`top_k` is True"),
         ({"inputs": {"text": "so"}, "parameters": {"return_attention": "yes"}}, "true or false"),
-        ({"inputs": b"x", "parameters": {"segment_s": float("inf")}}, "`segment_s` is inf"),
-        ({"inputs": b"x", "parameters": {"segment_s": float("nan")}}, "`segment_s` is nan"),
-        ({"inputs": b"x", "parameters": {"segment_s": 1e9}}, "120 at most"),
-        ({"inputs": b"x", "parameters": {"segment_s": -1}}, "more than 0"),
-        ({"inputs": {"text": "so"}, "parameters": {"segment_s": 2}}, "cannot be cut into segments"),
+        ({"inputs": b"x", "parameters": {"chunk_length_s": float("inf")}}, "`chunk_length_s` is inf"),
+        ({"inputs": b"x", "parameters": {"chunk_length_s": float("nan")}}, "`chunk_length_s` is nan"),
+        ({"inputs": b"x", "parameters": {"chunk_length_s": 1e9}}, "120 at most"),
+        ({"inputs": b"x", "parameters": {"chunk_length_s": -1}}, "more than 0"),
+        ({"inputs": {"text": "so"}, "parameters": {"chunk_length_s": 2}}, "cannot be cut into segments"),
     ],
     ids=lambda value: None if isinstance(value, str) else "data",
 )
@@ -161,8 +161,8 @@ def test_options_in_a_query(clip):
     request = read_request(from_query(query, clip))
     assert request.inputs == [{"text": "so", "video": clip}]
     assert request.parameters == {"top_k": 2, "return_attention": True}
-    assert read_request(from_query({"segment_s": "1.5"}, clip)).parameters == {"segment_s": 1.5}
-    for query in ({"top_k": "many"}, {"segment_s": "nan"}, {"return_timestamps": "yes"}, {"model": "x"}):
+    assert read_request(from_query({"chunk_length_s": "1.5"}, clip)).parameters == {"chunk_length_s": 1.5}
+    for query in ({"top_k": "many"}, {"chunk_length_s": "nan"}, {"return_timestamps": "yes"}, {"model": "x"}):
         with pytest.raises(RequestError):
             read_request(from_query(query, clip))
 
@@ -173,7 +173,7 @@ def test_options_in_a_query(clip):
 def test_requests_that_share_a_batch_are_answered_as_alone(recognize, clip):
     requests = [
         read_request({"inputs": {"text": "what a wonderful day"}, "parameters": {"top_k": 1}}),
-        read_request({"inputs": clip, "parameters": {"segment_s": 1}}),
+        read_request({"inputs": clip, "parameters": {"chunk_length_s": 1}}),
         read_request({"inputs": [{"text": "so sad"}, b"no clip at all" * 9, {"audio": clip, "text": "so"}]}),
         read_request({"inputs": b"nothing" * 20}),
         read_request({"inputs": {"text": "..."}}),
@@ -198,7 +198,7 @@ def test_requests_that_share_a_batch_are_answered_as_alone(recognize, clip):
 
 
 def test_long_clips_are_read_no_further_than_the_limit(recognize, clip):
-    request = read_request({"inputs": clip, "parameters": {"segment_s": 0.2}})
+    request = read_request({"inputs": clip, "parameters": {"chunk_length_s": 0.2}})
     (found,) = answer(recognize, [request], Limits(max_media_s=2.0))
     assert (found.status, "longer than 2 s" in str(found)) == (413, True)
     (found,) = answer(recognize, [request], Limits(max_segments=5))
@@ -209,7 +209,7 @@ def test_long_clips_are_read_no_further_than_the_limit(recognize, clip):
 
 
 def test_the_seconds_of_all_media_of_a_request_count(recognize, clip):
-    for parameters in ({}, {"segment_s": 1}):
+    for parameters in ({}, {"chunk_length_s": 1}):
         request = read_request({"inputs": [clip] * 4, "parameters": parameters})
         (found,) = answer(recognize, [request], Limits(max_media_s=6.0))  # a clip has 2.74
         assert ["error" in one for one in found] == [False, False, True, True]
@@ -220,7 +220,9 @@ def test_the_seconds_of_all_media_of_a_request_count(recognize, clip):
 
 def test_small_requests_do_not_wait_for_a_large_one(recognize, clip):
     """And large ones have open files only as many as a batch has room."""
-    large = [Job(recognize, read_request({"inputs": [clip] * 8, "parameters": {"segment_s": 0.5}})) for _ in range(3)]
+    large = [
+        Job(recognize, read_request({"inputs": [clip] * 8, "parameters": {"chunk_length_s": 0.5}})) for _ in range(3)
+    ]
     assert advance(large, batch_size=2) == 2
     assert sum(job.spent_s > 0 for job in large) == 2
     small = [Job(recognize, read_request({"inputs": inputs})) for inputs in ({"text": "so glad"}, clip)]

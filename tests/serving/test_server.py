@@ -110,7 +110,9 @@ def test_a_clip_as_it_is(client, clip):
     assert found["modalities"] == ["text", "audio"]
     assert len(found["emotions"]) == 1
     assert [entry["word"] for entry in found["attention"]["text"]] == ["so", "glad"]
-    response = client.post("/predict?segment_s=1", content=clip, headers={"Content-Type": "application/octet-stream"})
+    response = client.post(
+        "/predict?chunk_length_s=1", content=clip, headers={"Content-Type": "application/octet-stream"}
+    )
     assert [entry["timestamp"] for entry in response.json()] == [[0, 1], [1, 2], [2, 2.74]]
 
 
@@ -227,7 +229,7 @@ def test_too_large(client):
 
 def test_too_long(recognize, clip):
     with running(recognize, limits=Limits(max_media_s=2)) as client:
-        response = client.post("/predict?segment_s=0.5", content=clip, headers={"Content-Type": "video/mp4"})
+        response = client.post("/predict?chunk_length_s=0.5", content=clip, headers={"Content-Type": "video/mp4"})
         assert "longer than 2 s" in refused(response, 413)
 
 
@@ -262,7 +264,7 @@ def test_small_requests_do_not_wait_for_large_ones(recognize, clip):
     """The large ones are still being answered when the small one has its answer."""
     headers = {"Content-Type": "video/mp4"}
     sound = base64.b64encode(clip).decode()
-    large = {"inputs": [{"audio": sound}] * 12, "parameters": {"segment_s": 0.2}}
+    large = {"inputs": [{"audio": sound}] * 12, "parameters": {"chunk_length_s": 0.2}}
     with running(recognize, max_batch_size=4) as client, ThreadPoolExecutor(2) as pool:
         taken = [pool.submit(client.post, "/predict", json=large) for _ in range(2)]
         until(lambda: client.get("/metrics").json()["mean_batch_size"])  # they have begun

@@ -423,7 +423,7 @@ def test_options_that_fit():
         ({"model": ["tfn"], "text_encoder": "x"}, "Nothing reads --text_encoder"),
         ({"modalities": ["text"], "audio_encoder": "x"}, "Nothing reads --audio_encoder"),
         ({"model": ["plain_encoder"]}, "plain_encoder needs an encoder"),
-        ({"mix_encoder_layers": True}, "Nothing reads --mix_encoder_layers"),
+        ({"use_weighted_layer_sum": True}, "Nothing reads --use_weighted_layer_sum"),
         ({"text_encoder": "x", "word_vectors": "glove", "extra_words": 9}, "--word_vectors, --extra_words"),
     ],
 )

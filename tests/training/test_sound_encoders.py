@@ -143,7 +143,7 @@ def test_tones_are_told_apart_by_ear_alone(make):
         ({}, {"unfreeze_epoch": 1, "num_train_epochs": 1, "max_steps": 1}, False),
         ({}, {"unfreeze_epoch": 1}, True),
         ({"lora_rank": 2}, {}, True),
-        ({"mix_encoder_layers": True}, {"encoder_learning_rate": 1e-3, "encoder_layer_decay": 0.5}, True),
+        ({"use_weighted_layer_sum": True}, {"encoder_learning_rate": 1e-3, "encoder_layer_decay": 0.5}, True),
     ],
 )
 def test_how_the_encoder_learns(make, arguments, options, learns):

@@ -124,7 +124,7 @@ class UmonsConfig(PreTrainedConfig):
         `input_values`, or as `input_features` what its encoder made of them before. Sets `audio_feature_size`.
     video_encoder (`PreTrainedConfig` or `dict` with `model_type`, *optional*):
         The same for clips of pictures (VideoMAE, TimeSformer), in place of the video tower. Sets `video_feature_size`.
-    mix_encoder_layers (`bool`, *optional*, defaults to `False`):
+    use_weighted_layer_sum (`bool`, *optional*, defaults to `False`):
         Take a learnt weighted mean of all the hidden layers of each encoder, where otherwise the last counts. Its layers
         are then never dropped in training (`layerdrop`).
     audio_sampling_rate (`int`, *optional*):
@@ -178,7 +178,7 @@ class UmonsConfig(PreTrainedConfig):
     text_encoder: PreTrainedConfig | dict | None = None
     audio_encoder: PreTrainedConfig | dict | None = None
     video_encoder: PreTrainedConfig | dict | None = None
-    mix_encoder_layers: bool = False
+    use_weighted_layer_sum: bool = False
     audio_sampling_rate: int | None = None
     layer_norm_eps: float = 1e-6
     initializer_factor: float = 1.0
@@ -240,7 +240,7 @@ class UmonsConfig(PreTrainedConfig):
             # An adapter on top of wav2vec 2.0 has a size of its own.
             size = encoder.output_hidden_size if getattr(encoder, "add_adapter", False) else size
             setattr(self, f"{modality}_feature_size", size)
-        if self.mix_encoder_layers:
+        if self.use_weighted_layer_sum:
             for drop in ("layerdrop", "encoder_layerdrop"):
                 if hasattr(encoder, drop):
                     setattr(encoder, drop, 0.0)

@@ -37,7 +37,7 @@ CLIPS_AT_ONCE = 8
 class UmonsEncoder(nn.Module):
     """
     A pretrained encoder, in `model`, with random weights unless they are loaded. What it gives is its last hidden layer, or
-    with `mix_encoder_layers` a mean of all its layers, weighted by the softmax of `layer_weights`.
+    with `use_weighted_layer_sum` a mean of all its layers, weighted by the softmax of `layer_weights`.
     """
 
     def __init__(self, config: UmonsConfig, modality: str):
@@ -46,7 +46,7 @@ class UmonsEncoder(nn.Module):
         encoder_config = config.encoder_of(modality)
         self.model = take_encoder(AutoModel.from_config(encoder_config, trust_remote_code=False), modality)
         # The embeddings, then what each layer gives.
-        mixes = config.mix_encoder_layers
+        mixes = config.use_weighted_layer_sum
         self.layer_weights = nn.Parameter(torch.zeros(encoder_config.num_hidden_layers + 1)) if mixes else None
         self.has_mask = "attention_mask" in inspect.signature(self.model.forward).parameters
 
@@ -72,7 +72,7 @@ class UmonsEncoder(nn.Module):
             raise ValueError(
                 f"A {type(self.model).__name__} gives no sequence (batch, time, size)"
                 f"{f' from each of {expected} layers' if mixes else ''}: it cannot be the {self.modality} encoder"
-                f"{' with `mix_encoder_layers`' if mixes else ''}."
+                f"{' with `use_weighted_layer_sum`' if mixes else ''}."
             )
         if not mixes:
             return states

@@ -50,7 +50,7 @@ class MultimodalEmotionPipeline(ChunkPipeline):
 
     Options, here or in the call:
         top_k (`int`, *optional*): how many emotions to give, the likeliest first. All by default.
-        segment_s (`float`, *optional*): cut the clip in segments of this many seconds and give a list of results, each
+        chunk_length_s (`float`, *optional*): cut the clip in segments of this many seconds and give a list of results, each
             with its `timestamp` (start, end) in seconds. Files are read window by window, however long they are, and
             [`~MultimodalEmotionPipeline.stream`] gives each result as soon as it is there. What is left at the end
             joins in unless it is shorter than a frame of the model's sound. Of a segment that is longer than the model
@@ -76,7 +76,7 @@ class MultimodalEmotionPipeline(ChunkPipeline):
     def _sanitize_parameters(
         self,
         top_k=None,
-        segment_s=None,
+        chunk_length_s=None,
         return_timestamps=None,
         transcriber=None,
         return_attention=None,
@@ -85,12 +85,18 @@ class MultimodalEmotionPipeline(ChunkPipeline):
         if unknown:
             raise ValueError(f"Unknown option(s) {sorted(unknown)}: see the help of {type(self).__name__}.")
         preprocess, forward, postprocess = {}, {}, {}
-        if return_timestamps and segment_s is None:
-            segment_s = self.processor.max_duration
-        if segment_s is not None:
-            if isinstance(segment_s, bool) or not isinstance(segment_s, Real) or not 0 < segment_s < math.inf:
-                raise ValueError(f"`segment_s` is {segment_s!r}: a segment must be longer than 0 seconds, and end.")
-            preprocess["segment_s"] = postprocess["segment_s"] = float(segment_s)
+        if return_timestamps and chunk_length_s is None:
+            chunk_length_s = self.processor.max_duration
+        if chunk_length_s is not None:
+            if (
+                isinstance(chunk_length_s, bool)
+                or not isinstance(chunk_length_s, Real)
+                or not 0 < chunk_length_s < math.inf
+            ):
+                raise ValueError(
+                    f"`chunk_length_s` is {chunk_length_s!r}: a segment must be longer than 0 seconds, and end."
+                )
+            preprocess["chunk_length_s"] = postprocess["chunk_length_s"] = float(chunk_length_s)
         if transcriber is not None:
             preprocess["transcriber"] = transcriber
         if top_k is not None:
@@ -123,20 +129,20 @@ class MultimodalEmotionPipeline(ChunkPipeline):
         return super().__call__(inputs, **options)
 
     def stream(
-        self, inputs, segment_s: float | None = None, batch_size: int | None = None, **options
+        self, inputs, chunk_length_s: float | None = None, batch_size: int | None = None, **options
     ) -> Iterator[dict[str, Any]]:
         """
         The results of the segments of one input, each as soon as it is there, in memory that does not grow with the file.
 
         Args:
             inputs: one input, as the class says.
-            segment_s: seconds of a segment; as long as the model hears at most by default.
+            chunk_length_s: seconds of a segment; as long as the model hears at most by default.
             batch_size: segments that the model takes at once.
             options: the others of the class.
         """
-        if segment_s is None:
-            segment_s = self._preprocess_params.get("segment_s")
-        given = self._sanitize_parameters(segment_s=segment_s, **{"return_timestamps": True, **options})
+        if chunk_length_s is None:
+            chunk_length_s = self._preprocess_params.get("chunk_length_s")
+        given = self._sanitize_parameters(chunk_length_s=chunk_length_s, **{"return_timestamps": True, **options})
         set_before = (self._preprocess_params, self._forward_params, self._postprocess_params)
         preprocess, forward, postprocess = ({**before, **new} for before, new in zip(set_before, given, strict=True))
         if batch_size is None:
@@ -147,7 +153,7 @@ class MultimodalEmotionPipeline(ChunkPipeline):
             yield from results
 
     def preprocess(
-        self, inputs, segment_s: float | None = None, transcriber=None, stream: bool = False
+        self, inputs, chunk_length_s: float | None = None, transcriber=None, stream: bool = False
     ) -> Iterator[dict[str, Any]]:
         """
         Yields the model's inputs for each segment, batch axis of 1, every modality of the model in each. The results of
@@ -162,7 +168,7 @@ class MultimodalEmotionPipeline(ChunkPipeline):
         transcribes = transcriber is not None and "text" in config.modalities and not knows_words
         segments = iter_segments(
             inputs,
-            segment_s,
+            chunk_length_s,
             listens="audio" in config.modalities or transcribes,
             looks=self._has_tower,
             shortest_s=max(SHORTEST_S, self.processor.frame_duration),
@@ -175,7 +181,7 @@ class MultimodalEmotionPipeline(ChunkPipeline):
         while segment is not None:
             following = next(segments, None)
             item = self._process(segment)
-            if segment_s is None and not any(item[mask].any() for mask in MODALITY_OF_MASK if mask in item):
+            if chunk_length_s is None and not any(item[mask].any() for mask in MODALITY_OF_MASK if mask in item):
                 raise ValueError(self._nothing_in(segment))
             yield {**item, "is_last": stream or following is None}
             segment = following
@@ -274,7 +280,7 @@ class MultimodalEmotionPipeline(ChunkPipeline):
     def postprocess(
         self,
         model_outputs: list[dict[str, Any]],
-        segment_s: float | None = None,
+        chunk_length_s: float | None = None,
         top_k: int | None = None,
         return_attention: bool = False,
     ) -> dict[str, Any] | list[dict[str, Any]]:
@@ -286,7 +292,7 @@ class MultimodalEmotionPipeline(ChunkPipeline):
             # A stretch of a file in which there is nothing has no answer.
             result = self._answer(outputs["logits"].flatten(), top_k) if modalities else {}
             result["modalities"] = modalities
-            if segment_s is not None:
+            if chunk_length_s is not None:
                 result["timestamp"] = (round(outputs["start"], 3), round(outputs["end"], 3))
             if outputs["words"] is not None:
                 result["text"] = outputs["text"]
@@ -295,7 +301,7 @@ class MultimodalEmotionPipeline(ChunkPipeline):
             if return_attention:
                 result["attention"] = {m: self._where_it_looked(m, outputs) for m in modalities}
             results.append(result)
-        return results if segment_s is not None else results[0]
+        return results if chunk_length_s is not None else results[0]
 
     def _answer(self, logits: torch.Tensor, top_k: int | None) -> dict[str, Any]:
         """What the logits (num_labels,) of one segment mean, by the kind of model."""

@@ -106,7 +106,7 @@ def _check_characters(name: str, text: str):
 
 def iter_segments(
     inputs: dict[str, Any],
-    segment_s: float | None,
+    chunk_length_s: float | None,
     *,
     listens: bool,
     looks: bool,
@@ -115,40 +115,42 @@ def iter_segments(
     size: tuple[int, int],
 ) -> Iterator[Segment]:
     """
-    Cuts an input into segments; one, of its first two minutes, where `segment_s` is `None`.
+    Cuts an input into segments; one, of its first two minutes, where `chunk_length_s` is `None`.
 
     Args:
         inputs: a dict of `INPUT_NAMES`.
-        segment_s: seconds of a segment.
+        chunk_length_s: seconds of a segment.
         listens, looks: whether sound and pictures are wanted.
         shortest_s: a rest at the end that is shorter is dropped.
         frame_rate: of the frames, in Hz.
         size: of the frames, (height, width).
     """
     text, words = inputs.get("text"), inputs.get("words")
-    if segment_s is not None and text is not None and words is None:
+    if chunk_length_s is not None and text is not None and words is None:
         raise ValueError(
             "`text` cannot be cut into segments, as nothing says when its words are spoken: pass `words` with their "
-            "time stamps beside it, or `transcriber=` instead of it, or leave `segment_s` and `return_timestamps` out."
+            "time stamps beside it, or `transcriber=` instead of it, or leave `chunk_length_s` and `return_timestamps` out."
         )
     if words is not None and text is None:
         text = " ".join(word["word"] for word in words)
-    tracks = _tracks(inputs, text, segment_s or WHOLE_S, listens, looks, frame_rate, size)
-    if not tracks and segment_s is not None:
+    tracks = _tracks(inputs, text, chunk_length_s or WHOLE_S, listens, looks, frame_rate, size)
+    if not tracks and chunk_length_s is not None:
         if not words:
-            raise ValueError("There is no sound to cut into segments: leave `segment_s` and `return_timestamps` out.")
-        tracks = [_cut_time(max(_middle(word) for word in words), segment_s)]
+            raise ValueError(
+                "There is no sound to cut into segments: leave `chunk_length_s` and `return_timestamps` out."
+            )
+        tracks = [_cut_time(max(_middle(word) for word in words), chunk_length_s)]
 
     queue = deque(sorted(words or (), key=_middle))
     index = segment = None
     for index, clips in enumerate(zip_longest(*tracks)):
         following = _join([clip for clip in clips if clip is not None])
-        if index > 0 and following.end - following.start < min(segment_s, shortest_s) - 1e-3:
+        if index > 0 and following.end - following.start < min(chunk_length_s, shortest_s) - 1e-3:
             break  # a rest of some milliseconds: codecs pad, and segments are of whole samples
         segment = following
         if segment.audio is not None and np.abs(segment.audio).max(initial=0) < SILENCE:
             segment.audio, segment.is_silent = None, True
-        if segment_s is None:
+        if chunk_length_s is None:
             segment.text, segment.words = text, words
             yield segment
             for track in tracks:

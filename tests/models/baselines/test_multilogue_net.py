@@ -348,7 +348,7 @@ def test_an_input_of_the_pipeline_is_a_conversation_of_one():
     assert result["modalities"] == ["text"]
 
     sound = {"audio": np.sin(np.arange(48000) / 9).astype(np.float32), "sampling_rate": 16000}
-    whole, cut = recognize(sound, segment_s=1.0), recognize(sound, segment_s=1.0, batch_size=2)
+    whole, cut = recognize(sound, chunk_length_s=1.0), recognize(sound, chunk_length_s=1.0, batch_size=2)
     assert len(whole) == 3
     assert [one["sentiment"] for one in cut] == pytest.approx([one["sentiment"] for one in whole], abs=1e-6)
     with pytest.raises(ValueError, match="a MultilogueNetForSequenceClassification has no glimpses"):

@@ -74,7 +74,7 @@ def test_encoders_of_every_family(text, audio, video, mix, tmp_path):
         text_encoder=TEXT[text]().to_dict(),
         audio_encoder=AUDIO[audio](),
         video_encoder=VIDEO[video](),
-        mix_encoder_layers=mix,
+        use_weighted_layer_sum=mix,
     )
     config = model.config
     assert (config.vocab_size, config.audio_feature_size, config.video_feature_size) == (14, 16, 16)
@@ -145,7 +145,7 @@ def test_the_mask_follows_the_encoder():
 
 @torch.no_grad()
 def test_mixed_layers_begin_as_their_mean():
-    model = make_model(modalities=["text"], text_encoder=TEXT["bert"](), mix_encoder_layers=True)
+    model = make_model(modalities=["text"], text_encoder=TEXT["bert"](), use_weighted_layer_sum=True)
     encoder = model.model.encoders["text"]
     ids, mask = torch.randint(5, 14, (2, 5)), torch.ones(2, 5, dtype=torch.bool)
     layers = encoder.model(ids, attention_mask=mask.long(), output_hidden_states=True).hidden_states
@@ -379,7 +379,7 @@ def test_the_pipeline_takes_what_the_encoders_do(made):
     assert recognize({"text": "", "audio": tone(0.5), "sampling_rate": RATE})["modalities"] == ["audio"]
     with pytest.raises(ValueError, match="no word in its text"):
         recognize({"text": " "})
-    segments = recognize({"audio": tone(1.0), "sampling_rate": RATE}, segment_s=0.4, batch_size=2)
+    segments = recognize({"audio": tone(1.0), "sampling_rate": RATE}, chunk_length_s=0.4, batch_size=2)
     assert [segment["timestamp"] for segment in segments] == [(0.0, 0.4), (0.4, 0.8), (0.8, 1.0)]
 
 
@@ -553,6 +553,6 @@ def test_an_encoder_whose_layers_are_no_sequence():
     model = make_model(modalities=["audio"], audio_encoder=encoder)
     assert model.config.audio_feature_size == 8
     assert model(input_values=torch.randn(1, 800)).logits.isfinite().all()
-    mixing = make_model(modalities=["audio"], audio_encoder=encoder, mix_encoder_layers=True)
+    mixing = make_model(modalities=["audio"], audio_encoder=encoder, use_weighted_layer_sum=True)
     with pytest.raises(ValueError, match=r"gives no sequence .*from each of 3 layers: it cannot be the audio encoder"):
         mixing(input_values=torch.randn(1, 800))

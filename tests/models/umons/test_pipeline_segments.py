@@ -20,7 +20,7 @@ recognize, sound, clip, wav, silent_clip = FIXTURES
 
 @pytest.mark.parametrize("form", ["file", "waveform"])
 @pytest.mark.parametrize(
-    ("seconds", "segment_s", "expected"),
+    ("seconds", "chunk_length_s", "expected"),
     [
         (2.5, 1.0, [(0, 1), (1, 2), (2, 2.5)]),
         (2.0, 1.0, [(0, 1), (1, 2)]),
@@ -32,11 +32,11 @@ recognize, sound, clip, wav, silent_clip = FIXTURES
         (2.0, 7.0, [(0, 2)]),
     ],
 )
-def test_segments_are_contiguous_and_cover_the_file(recognize, form, seconds, segment_s, expected):
+def test_segments_are_contiguous_and_cover_the_file(recognize, form, seconds, chunk_length_s, expected):
     given = {"audio": tone(seconds), "sampling_rate": RATE}
     if form == "file":
         given = write_media(tone(seconds), container="wav")
-    results = recognize(given, segment_s=segment_s)
+    results = recognize(given, chunk_length_s=chunk_length_s)
     assert [time for r in results for time in r["timestamp"]] == pytest.approx(
         [time for pair in expected for time in pair], abs=2e-3
     )
@@ -45,7 +45,7 @@ def test_segments_are_contiguous_and_cover_the_file(recognize, form, seconds, se
 
 
 def test_segments_answer_as_their_sound_alone_would(recognize, clip, sound):
-    results = recognize([clip, {"text": "so glad"}][:1], segment_s=1.0, batch_size=3)[0]
+    results = recognize([clip, {"text": "so glad"}][:1], chunk_length_s=1.0, batch_size=3)[0]
     for result, first in zip(results, (0, RATE, 2 * RATE), strict=True):
         alone = recognize({"audio": sound[first : first + RATE], "sampling_rate": RATE})
         assert close({k: result[k] for k in alone}, alone, tolerance=1e-4)
@@ -70,14 +70,14 @@ def test_a_hole_in_a_file_has_no_answer(recognize):
             output.mux(stream.encode(frame))
         output.mux(stream.encode(None))
     for batch_size in (1, 4):
-        results = recognize(file.getvalue(), segment_s=1.0, batch_size=batch_size, return_attention=True)
+        results = recognize(file.getvalue(), chunk_length_s=1.0, batch_size=batch_size, return_attention=True)
         assert [r["modalities"] for r in results] == [["audio"], [], [], [], ["audio"]]
         assert set(results[2]) == {"modalities", "timestamp", "attention"}
         assert results[2]["attention"] == {}
 
 
 def test_text_and_segments_exclude_each_other(recognize, clip):
-    for options in ({"segment_s": 1.0}, {"return_timestamps": True}):
+    for options in ({"chunk_length_s": 1.0}, {"return_timestamps": True}):
         with pytest.raises(ValueError, match=r"`text` cannot be cut into segments.*transcriber="):
             recognize({"text": "so glad", "video": clip}, **options)
         with pytest.raises(ValueError, match="no sound to cut into segments"):
@@ -114,7 +114,7 @@ def test_a_speech_recogniser_tells_when_the_words_are_spoken(recognize, clip, tm
     for word in result["words"]:
         start, end = word["timestamp"]
         assert 0 <= start <= end <= 4
-    for segment in recognize(clip, transcriber=transcriber, segment_s=1.0):
+    for segment in recognize(clip, transcriber=transcriber, chunk_length_s=1.0):
         for word in segment["words"]:
             assert segment["timestamp"][0] <= sum(word["timestamp"]) / 2 <= segment["timestamp"][1]
     json.dumps(result)
@@ -141,7 +141,7 @@ def test_a_transcriber_is_not_asked_where_text_is_given(recognize, clip):
 def test_a_transcriber_hears_segments(recognize, clip):
     """One that does not say when the words are spoken: half a minute at once would be of no use."""
     transcriber = Transcriber("all of it", "so glad", "", "well")
-    results = recognize(clip, transcriber=transcriber, segment_s=1.0)
+    results = recognize(clip, transcriber=transcriber, chunk_length_s=1.0)
     assert [len(heard["raw"]) for heard in transcriber.heard] == [2.5 * RATE, RATE, RATE, RATE / 2]
     assert [r["text"] for r in results] == ["so glad", "", "well"]
     assert [r["modalities"] for r in results] == [["text", "audio"], ["audio"], ["text", "audio"]]
@@ -152,7 +152,7 @@ def test_a_transcriber_gives_a_model_of_text_its_words(clip):
     assert close(
         recognize(clip, transcriber=Transcriber("so glad")), recognize({"text": "so glad"}) | {"text": "so glad"}
     )
-    results = recognize(clip, transcriber=Transcriber("all of it", "so glad", " . ", "well"), segment_s=1.0)
+    results = recognize(clip, transcriber=Transcriber("all of it", "so glad", " . ", "well"), chunk_length_s=1.0)
     assert [r["modalities"] for r in results] == [["text"], [], ["text"]]
     assert "sentiment" not in results[1]
     with pytest.raises(ValueError, match=r"no word in its text, ' \. '"):
@@ -186,7 +186,7 @@ def test_a_transcriber_that_tells_times_hears_half_a_minute_at_once(recognize):
     """Its words are dealt out; one across a cut belongs where the middle of it is."""
     transcriber = Timed()
     results = recognize(
-        {"audio": tone(64), "sampling_rate": RATE}, transcriber=transcriber, segment_s=4.0, batch_size=3
+        {"audio": tone(64), "sampling_rate": RATE}, transcriber=transcriber, chunk_length_s=4.0, batch_size=3
     )
     assert [len(raw) / RATE for raw in transcriber.heard] == [28, 28, 8]
     assert [r["text"] for r in results[:3]] == ["w0 w1 w2 w3", "w4 w5 w6 w7", "w8 w9 w10 w11"]
@@ -196,7 +196,7 @@ def test_a_transcriber_that_tells_times_hears_half_a_minute_at_once(recognize):
     json.dumps(results, allow_nan=False)
     # What was heard can be given back.
     words = [word for result in results for word in result["words"]]
-    again = recognize({"audio": tone(64), "sampling_rate": RATE, "words": words}, segment_s=4.0)
+    again = recognize({"audio": tone(64), "sampling_rate": RATE, "words": words}, chunk_length_s=4.0)
     assert [(r["text"], r["words"]) for r in again] == [(r["text"], r["words"]) for r in results]
     assert [r["sentiment"] for r in again] == pytest.approx([r["sentiment"] for r in results], abs=1e-5)
 
@@ -209,7 +209,7 @@ def test_words_across_scripts_and_without_times(recognize):
         return {"text": "很好。", "chunks": [{"text": text, "timestamp": times} for text, times in words]}
 
     given = {"audio": tone(3), "sampling_rate": RATE}
-    results = recognize(given, transcriber=transcriber, segment_s=1.0)
+    results = recognize(given, transcriber=transcriber, chunk_length_s=1.0)
     assert [r["text"] for r in results] == ["很", "好。", ""]
     assert results[1]["words"][1] == {"word": "。", "timestamp": (None, None)}
 
@@ -223,7 +223,9 @@ WORDS = [
 
 def test_words_are_cut_with_their_sound(recognize, clip):
     transcriber = Timed()
-    results = recognize({"video": clip, "words": WORDS, "text": "ignored"}, segment_s=1.0, transcriber=transcriber)
+    results = recognize(
+        {"video": clip, "words": WORDS, "text": "ignored"}, chunk_length_s=1.0, transcriber=transcriber
+    )
     assert [r["text"] for r in results] == ["so very", "", "glad"]
     assert [r["modalities"] for r in results] == [["text", "audio"], ["audio"], ["text", "audio"]]
     assert [len(r.get("words", ())) for r in results] == [2, 0, 1]
@@ -231,16 +233,17 @@ def test_words_are_cut_with_their_sound(recognize, clip):
     whole = recognize({"video": clip, "words": WORDS}, transcriber=transcriber)
     assert whole["text"] == "so very glad"
     assert whole["sentiment"] == pytest.approx(recognize({"video": clip, "text": "so very glad"})["sentiment"])
-    assert recognize({"video": clip, "words": []}, segment_s=1.0)[0]["text"] == ""
+    assert recognize({"video": clip, "words": []}, chunk_length_s=1.0)[0]["text"] == ""
 
 
 def test_words_alone_are_cut_by_their_times(recognize):
-    results = recognize({"words": WORDS}, segment_s=1.0)
+    results = recognize({"words": WORDS}, chunk_length_s=1.0)
     assert [r["text"] for r in results] == ["so very", "", "glad"]
     assert [r["modalities"] for r in results] == [["text"], [], ["text"]]
     assert recognize({"words": WORDS})["text"] == "so very glad"
     assert (
-        make_pipeline(modalities=["text"], joint_sentiment=True)({"words": WORDS}, segment_s=1.0)[2]["text"] == "glad"
+        make_pipeline(modalities=["text"], joint_sentiment=True)({"words": WORDS}, chunk_length_s=1.0)[2]["text"]
+        == "glad"
     )
 
 
@@ -249,7 +252,7 @@ def test_words_after_the_end_are_told(recognize, clip, caplog, monkeypatch):
     monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
     monkeypatch.setattr(logging.getLogger("modeling_umons"), "propagate", True)
     late = [{"word": "so", "timestamp": (500.0, 600.0)}]
-    assert recognize({"video": clip, "words": late}, segment_s=1.0)[2]["text"] == ""
+    assert recognize({"video": clip, "words": late}, chunk_length_s=1.0)[2]["text"] == ""
     assert "1 of the 1 words are left out" in caplog.text
     assert "is the `timestamp` of words in seconds?" in caplog.text
 
@@ -259,7 +262,7 @@ def test_silence_has_no_answer(recognize):
     quiet = np.full(RATE, 1e-5, dtype=np.float32)
     sound = {"audio": np.concatenate([tone(1), quiet, np.zeros(RATE, np.float32), tone(1)]), "sampling_rate": RATE}
     transcriber = Transcriber("all", "so", "glad")
-    results = recognize(sound, segment_s=1.0, transcriber=transcriber)
+    results = recognize(sound, chunk_length_s=1.0, transcriber=transcriber)
     assert [r["modalities"] for r in results] == [["text", "audio"], [], [], ["text", "audio"]]
     assert "sentiment" not in results[1]
     assert len(transcriber.heard) == 3
@@ -271,21 +274,21 @@ def test_silence_has_no_answer(recognize):
             recognize(silence, **options)
     assert len(transcriber.heard) == 3
     assert recognize({**silence, "text": "so glad"}) == recognize({"text": "so glad"})
-    assert [result["modalities"] for result in recognize(silence, segment_s=0.5)] == [[], []]
+    assert [result["modalities"] for result in recognize(silence, chunk_length_s=0.5)] == [[], []]
 
 
 def test_a_stream_gives_what_a_list_gives(recognize, clip):
-    expected = recognize(clip, segment_s=0.5)
-    assert list(recognize.stream(clip, segment_s=0.5)) == expected
-    batched = list(recognize.stream(clip, segment_s=0.5, batch_size=3, top_k=1))
+    expected = recognize(clip, chunk_length_s=0.5)
+    assert list(recognize.stream(clip, chunk_length_s=0.5)) == expected
+    batched = list(recognize.stream(clip, chunk_length_s=0.5, batch_size=3, top_k=1))
     assert [r["timestamp"] for r in batched] == [r["timestamp"] for r in expected]
     assert all(len(r["emotions"]) == 1 for r in batched)
     assert list(recognize.stream(clip)) == recognize(clip, return_timestamps=True)
-    chosen = pipeline(TASK, model=recognize.model, processor=recognize.processor, segment_s=0.5, top_k=2)
+    chosen = pipeline(TASK, model=recognize.model, processor=recognize.processor, chunk_length_s=0.5, top_k=2)
     assert [len(r["emotions"]) for r in chosen.stream(clip)] == [2] * 5
     for wrong in (-1, 0):
-        with pytest.raises(ValueError, match=f"`segment_s` is {wrong}"):
-            next(recognize.stream(clip, segment_s=wrong))
+        with pytest.raises(ValueError, match=f"`chunk_length_s` is {wrong}"):
+            next(recognize.stream(clip, chunk_length_s=wrong))
 
 
 def test_a_stream_reads_no_further_than_it_must(recognize, monkeypatch):
@@ -300,7 +303,7 @@ def test_a_stream_reads_no_further_than_it_must(recognize, monkeypatch):
             yield window
 
     monkeypatch.setattr(segments_umons, "iter_windows", count)
-    stream = recognize.stream(write_media(np.tile(tone(10), 60), container="wav"), segment_s=5.0)
+    stream = recognize.stream(write_media(np.tile(tone(10), 60), container="wav"), chunk_length_s=5.0)
     assert [next(stream)["timestamp"][0] for _ in range(3)] == [0, 5, 10]
     stream.close()
     assert read == [0, 5, 10, 15]

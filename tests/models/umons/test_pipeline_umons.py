@@ -228,14 +228,14 @@ def test_frames_are_pictures_too(watch):
     assert result["modalities"] == ["video"]
     assert close(result, watch({"video": list(frames)}))
     assert watch({"video": frames, "audio": tone(1), "sampling_rate": RATE})["modalities"] == ["audio", "video"]
-    segments = watch({"video": frames}, segment_s=1.0, batch_size=2)
+    segments = watch({"video": frames}, chunk_length_s=1.0, batch_size=2)
     assert [s["timestamp"] for s in segments] == [(0.0, 1.0), (1.0, pytest.approx(1.333))]
     with pytest.raises(ValueError, match=r"`video` has shape \(20, 90, 120\)"):
         watch({"video": frames[..., 0]})
 
 
 def test_sound_and_pictures_from_two_files_are_cut_alike(watch, clip, silent_clip):
-    segments = watch({"audio": clip, "video": silent_clip}, segment_s=1.0, batch_size=2)
+    segments = watch({"audio": clip, "video": silent_clip}, chunk_length_s=1.0, batch_size=2)
     assert segments[0]["modalities"] == ["audio", "video"]
 
 
@@ -337,12 +337,12 @@ def test_unreadable_files_are_os_errors_that_name_them(recognize, tmp_path):
         ({"top_k": 2.5}, "`top_k` is 2.5: ask for a whole number of emotions"),
         ({"top_k": "3"}, "`top_k` is '3'"),
         ({"top_k": True}, "`top_k` is True"),
-        ({"segment_s": "5"}, "`segment_s` is '5'"),
-        ({"segment_s": True}, "`segment_s` is True"),
-        ({"segment_s": 0}, "`segment_s` is 0"),
-        ({"segment_s": -1.0}, "`segment_s` is -1.0"),
-        ({"segment_s": float("inf")}, "`segment_s` is inf"),
-        ({"segment_s": float("nan")}, "`segment_s` is nan"),
+        ({"chunk_length_s": "5"}, "`chunk_length_s` is '5'"),
+        ({"chunk_length_s": True}, "`chunk_length_s` is True"),
+        ({"chunk_length_s": 0}, "`chunk_length_s` is 0"),
+        ({"chunk_length_s": -1.0}, "`chunk_length_s` is -1.0"),
+        ({"chunk_length_s": float("inf")}, "`chunk_length_s` is inf"),
+        ({"chunk_length_s": float("nan")}, "`chunk_length_s` is nan"),
         ({"topk": 1}, r"\['topk'\]"),
     ],
 )
@@ -357,9 +357,9 @@ def test_wrong_options(recognize, options, message):
 @pytest.mark.parametrize("kind", [np.float32, np.int64, float])
 def test_numbers_of_numpy_become_plain(recognize, sound, clip, kind):
     given = {"audio": sound, "sampling_rate": kind(RATE)}
-    results = recognize(given, segment_s=kind(1), top_k=np.int64(2))
-    assert json.loads(json.dumps(results)) == json.loads(json.dumps(recognize(given, segment_s=1, top_k=2)))
-    assert json.dumps(recognize(clip, segment_s=kind(1)))
+    results = recognize(given, chunk_length_s=kind(1), top_k=np.int64(2))
+    assert json.loads(json.dumps(results)) == json.loads(json.dumps(recognize(given, chunk_length_s=1, top_k=2)))
+    assert json.dumps(recognize(clip, chunk_length_s=kind(1)))
 
 
 def test_top_k(recognize):
@@ -391,7 +391,7 @@ def test_attention_over_words_and_times(recognize):
 
 
 def test_attention_of_segments_counts_from_the_start_of_the_file(recognize, clip):
-    results = recognize(clip, segment_s=1.0, return_attention=True)
+    results = recognize(clip, chunk_length_s=1.0, return_attention=True)
     assert [r["attention"]["audio"][0]["time"] for r in results] == pytest.approx([0, 1, 2], abs=0.1)
     assert all(list(r["attention"]) == ["audio"] for r in results)
 
@@ -428,7 +428,7 @@ def test_results_are_json(recognize, clip):
     for result in (
         recognize({"text": "so glad", "video": clip}, return_attention=True),
         recognize([clip, {"text": "well"}]),
-        recognize(clip, segment_s=1.0, transcriber=Transcriber("all", "so", "", "glad"), return_attention=True),
+        recognize(clip, chunk_length_s=1.0, transcriber=Transcriber("all", "so", "", "glad"), return_attention=True),
     ):
         assert len(json.loads(json.dumps(result, allow_nan=False))) == len(result)
 
