@@ -3,7 +3,7 @@
 import io
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -11,12 +11,10 @@ from ..inference.plots import COLORS, NEUTRAL
 from ..models.umons.configuration_umons import EMOTIONS
 from ..tasks.labels import SENTIMENT_7
 from ..tasks.task import Task
+from ..utils.files import write_atomically
 from .metrics import sentiment_bins
 from .missing_modalities import describe_curves
-
-
-if TYPE_CHECKING:
-    from .report import Split
+from .splits import Split
 
 
 BLUE, ORANGE, LIGHT = "#0072B2", "#E69F00", "#BBBBBB"
@@ -40,7 +38,7 @@ def write_plots(
     folder: Path,
     task: Task,
     name: str | None,
-    split: "Split | None",
+    split: Split | None,
     figures: Mapping[str, Any] | None,
     history: list[dict[str, Any]] | None = None,
 ) -> list[tuple[str, str]]:
@@ -179,8 +177,6 @@ def _figure(height: float):
 
 
 def _save(figure, path: Path):
-    from .report import write_atomically
-
     for axis in figure.axes:
         axis.spines[["top", "right"]].set_visible(False)
     image = io.BytesIO()
@@ -188,7 +184,7 @@ def _save(figure, path: Path):
     write_atomically(path, image.getvalue())
 
 
-def _parts(task: Task, split: "Split"):
+def _parts(task: Task, split: Split):
     """Truth and prediction of the sentiment, and truth and logits of the emotions; `None` of what the task has not."""
     sentiment = emotions = None
     if task.name in ("sentiment", "joint"):
@@ -268,7 +264,7 @@ def _draw_sentiment(truth: np.ndarray, prediction: np.ndarray, model: Mapping[st
     return figure
 
 
-def _draw_confusion(task: Task, split: "Split", sentiment):
+def _draw_confusion(task: Task, split: Split, sentiment):
     if sentiment is None:
         labels, truth, prediction = task.labels, split.truth, split.logits.argmax(axis=-1)
     else:
@@ -351,7 +347,7 @@ def _draw_emotion_calibration(truth: np.ndarray, logits: np.ndarray):
     return figure
 
 
-def _draw_class_calibration(split: "Split"):
+def _draw_class_calibration(split: Split):
     logits = split.logits.astype(float)
     confidence = np.exp(logits.max(axis=-1) - np.logaddexp.reduce(logits, axis=-1))
     is_right = logits.argmax(axis=-1) == split.truth

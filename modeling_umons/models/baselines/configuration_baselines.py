@@ -21,9 +21,11 @@ from transformers import PreTrainedConfig
 from transformers.utils import auto_docstring
 
 
-# The order in which modalities stand everywhere.
+# Copied from modeling_umons.models.umons.configuration_umons.MODALITIES
 MODALITIES = ("text", "audio", "video")
-LABELS_OF_JOINT_SENTIMENT = ("sentiment", "happy", "sad", "anger", "surprise", "disgust", "fear")
+
+# Copied from modeling_umons.models.umons.configuration_umons.EMOTIONS
+EMOTIONS = ("happy", "sad", "anger", "surprise", "disgust", "fear")
 
 
 class WithInheritedArguments:
@@ -92,12 +94,8 @@ class BaselineConfig(WithInheritedArguments, PreTrainedConfig):
         # Canonical order. What is unknown stays, for validation to name it.
         known = [modality for modality in MODALITIES if modality in self.modalities]
         self.modalities = known if sorted(known) == sorted(self.modalities) else list(self.modalities)
-        if (
-            self.joint_sentiment
-            and self.id2label is None
-            and kwargs.get("num_labels", 7) == len(LABELS_OF_JOINT_SENTIMENT)
-        ):
-            self.id2label = dict(enumerate(LABELS_OF_JOINT_SENTIMENT))
+        if self.joint_sentiment and self.id2label is None and kwargs.get("num_labels", 7) == 1 + len(EMOTIONS):
+            self.id2label = dict(enumerate(("sentiment", *EMOTIONS)))
             self.label2id = {label: i for i, label in self.id2label.items()}
         # With the package installed its pipeline is at hand: `pipeline` must not ask for trust in the folder's copy of it.
         if not type(self).__module__.startswith("transformers_modules."):
@@ -132,6 +130,7 @@ class BaselineConfig(WithInheritedArguments, PreTrainedConfig):
                 f"MOSEI make `num_labels=7`), but `num_labels` is {self.num_labels}."
             )
 
+    # Copied from modeling_umons.models.umons.configuration_umons.UmonsConfig.length_limit
     def length_limit(self, modality: str) -> int:
         """The longest sequence of `modality`, in words, audio frames or video clips."""
         return getattr(self, f"max_{modality}_length")
