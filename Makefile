@@ -38,6 +38,7 @@ mini: $(INSTALLED)
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/python scripts/check_style.py
 	$(BIN)/mlinter --no-progress modeling_umons
 
 clean:
