@@ -27,10 +27,14 @@ from ..models.umons.configuration_umons import UmonsVideoTowerConfig
 from ..models.umons.encoders_umons import UmonsVideoEncoder
 from ..models.umons.feature_extraction_umons import UmonsFeatureExtractor
 from ..models.umons.media_umons import WHOLE_S, read_clip
-from ..models.umons.modeling_tbje import UmonsForSequenceClassification, UmonsModel, UmonsPreTrainedModel
+from ..models.umons.modeling_tbje import (
+    UmonsForSequenceClassification,
+    UmonsModel,
+    UmonsPreTrainedModel,
+    UmonsVideoTower,
+)
 from ..models.umons.processing_umons import UmonsProcessor
 from ..models.umons.video_processing_umons import UmonsVideoProcessor
-from ..models.umons.video_tower_umons import UmonsVideoTower
 from .clip_tables import ClipTable, Shard, plan_shards, read_clip_table, typed_columns
 from .schema import make_features, to_table
 

@@ -24,9 +24,7 @@ from transformers import PreTrainedModel
 
 from ..models.umons.configuration_umons import UmonsConfig
 from ..models.umons.encoders_umons import UmonsAudioEncoder
-from ..models.umons.front_ends_umons import UmonsLSTM
-from ..models.umons.inputs_umons import INPUT_NAMES
-from ..models.umons.modeling_tbje import UmonsForSequenceClassification
+from ..models.umons.modeling_tbje import INPUT_NAMES, UmonsForSequenceClassification, UmonsLSTM
 
 
 MASK_NAMES = {

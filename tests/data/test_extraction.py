@@ -26,9 +26,10 @@ from modeling_umons import (
 from modeling_umons.data.clip_tables import COLUMNS, ClipTable, plan_shards, read_clip_table, typed_columns
 from modeling_umons.data.extraction import ExtractionSettings, RowExtractor, extract_features
 from modeling_umons.data.schema import make_features
+from modeling_umons.models.umons.configuration_umons import UmonsVideoTowerConfig
 from modeling_umons.models.umons.media_umons import read_clip
+from modeling_umons.models.umons.modeling_tbje import UmonsVideoTower
 from modeling_umons.models.umons.video_processing_umons import UmonsVideoProcessor
-from modeling_umons.models.umons.video_tower_umons import UmonsVideoTower, UmonsVideoTowerConfig
 
 
 AUDIO = ExtractionSettings(("text", "audio"), shard_size=2)

@@ -201,8 +201,8 @@ class UmonsConfig(PreTrainedConfig):
             "auto_map",
             {
                 "AutoConfig": "configuration_umons.UmonsConfig",
-                "AutoModel": "modeling_umons.UmonsModel",
-                "AutoModelForSequenceClassification": "modeling_umons.UmonsForSequenceClassification",
+                "AutoModel": "modeling_tbje.UmonsModel",
+                "AutoModelForSequenceClassification": "modeling_tbje.UmonsForSequenceClassification",
             },
         )
         if isinstance(self.video_tower, dict):

@@ -13,6 +13,8 @@
 """PyTorch UMONS model: a transformer that encodes text, audio and video jointly (TBJE, ACL 2020)."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -24,21 +26,419 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.processing_utils import Unpack
-from transformers.utils import TransformersKwargs, auto_docstring, can_return_tuple, logging
+from transformers.utils import ModelOutput, TransformersKwargs, auto_docstring, can_return_tuple, logging
 from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
-from .configuration_umons import UmonsConfig
+from .configuration_umons import UmonsConfig, UmonsVideoTowerConfig
 from .dropout_umons import UmonsDropout, UmonsReLUDropout, apply_dropout, is_fast
-from .encoders_umons import UmonsEncoder, UmonsEncoders
-from .front_ends_umons import UmonsFrontEnds, UmonsLSTM
-from .inputs_umons import INPUT_NAMES, check_clips, check_length, check_sound, prepare_inputs
-from .loading_umons import FromEncodersMixin
-from .outputs_umons import UmonsAudioFeaturesOutput, UmonsModelOutput, UmonsSequenceClassifierOutput
-from .video_tower_umons import UmonsVideoTower
+from .encoders_umons import CLIPS_AT_ONCE, FromEncodersMixin, UmonsEncoder, UmonsEncoders
 
 
 logger = logging.get_logger(__name__)
+
+INPUT_NAMES = {"text": "input_ids", "audio": "input_features", "video": "video_features"}
+
+
+@auto_docstring(custom_intro="What `get_audio_features` gives: the sequence that the audio encoder makes of sound.")
+@dataclass
+class UmonsAudioFeaturesOutput(BaseModelOutputWithPooling):
+    r"""
+    last_hidden_state (`torch.FloatTensor` of shape `(B, T_audio, audio_feature_size)`):
+        The sequence, which the model takes as `input_features` as well.
+    pooler_output (`torch.FloatTensor` of shape `(B, T_audio, audio_feature_size)`):
+        The same, under the name that features have in other models.
+    attention_mask (`torch.LongTensor` of shape `(B, T_audio)`):
+        1 for steps of sound, 0 for padding: the `input_features_mask` that belongs to it.
+    """
+
+    attention_mask: torch.LongTensor | None = None
+
+
+@auto_docstring(
+    custom_intro="""
+    What `UmonsModel` gives. The joint sequence is text, audio and video, as far as the call has them, one after the
+    other along time: S = T_text + T_audio + T_video steps.
+    """
+)
+@dataclass
+class UmonsModelOutput(ModelOutput):
+    r"""
+    last_hidden_state (`torch.FloatTensor` of shape `(B, S, hidden_size)`):
+        The joint sequence after the last block.
+    pooler_output (`torch.FloatTensor` of shape `(B, 2 * hidden_size)`):
+        The normalised sum of what the final glimpses saw of each modality.
+    hidden_states (`tuple[torch.FloatTensor]`, *optional*, with `output_hidden_states=True`):
+        The joint sequence as it enters the first block and after each block: `num_hidden_layers + 1` times
+        `(B, S, hidden_size)`.
+    attentions (`tuple[torch.FloatTensor]`, *optional*, with `output_attentions=True` and eager attention):
+        Self-attention, block by block, and within a block modality by modality: `(B, heads, T_m, T_m)` each.
+    cross_attentions (`tuple[torch.FloatTensor]`, *optional*, as `attentions`):
+        How the guided modalities attend to the guide, in the same order: `(B, heads, T_m, T_guide)` each.
+    glimpse_weights (`tuple[torch.FloatTensor]`, *optional*, with `output_glimpse_weights=True`):
+        Where each glimpse looks, in the same order: `(B, T_m, T_m)` for all blocks but the last (weights over
+        axis 1, one glimpse for each position of axis 2), then the final glimpse of each modality, `(B, T_m, 1)`.
+    """
+
+    last_hidden_state: torch.FloatTensor | None = None
+    pooler_output: torch.FloatTensor | None = None
+    hidden_states: tuple[torch.FloatTensor, ...] | None = None
+    attentions: tuple[torch.FloatTensor, ...] | None = None
+    cross_attentions: tuple[torch.FloatTensor, ...] | None = None
+    glimpse_weights: tuple[torch.FloatTensor, ...] | None = None
+
+
+@auto_docstring(custom_intro="What `UmonsForSequenceClassification` gives.")
+@dataclass
+class UmonsSequenceClassifierOutput(ModelOutput):
+    r"""
+    loss (`torch.FloatTensor` of shape `()`, *optional*, with `labels`):
+        The mean over the batch of the loss that the configuration names.
+    logits (`torch.FloatTensor` of shape `(B, num_labels)`):
+        Scores before any softmax or sigmoid. With `joint_sentiment`, column 0 is the sentiment itself.
+    hidden_states (`tuple[torch.FloatTensor]`, *optional*, with `output_hidden_states=True`):
+        The joint sequence as it enters the first block and after each block: `num_hidden_layers + 1` times
+        `(B, S, hidden_size)`.
+    attentions (`tuple[torch.FloatTensor]`, *optional*, with `output_attentions=True` and eager attention):
+        Self-attention, block by block, and within a block modality by modality: `(B, heads, T_m, T_m)` each.
+    cross_attentions (`tuple[torch.FloatTensor]`, *optional*, as `attentions`):
+        How the guided modalities attend to the guide, in the same order: `(B, heads, T_m, T_guide)` each.
+    glimpse_weights (`tuple[torch.FloatTensor]`, *optional*, with `output_glimpse_weights=True`):
+        Where each glimpse looks, in the same order: `(B, T_m, T_m)` for all blocks but the last (weights over
+        axis 1, one glimpse for each position of axis 2), then the final glimpse of each modality, `(B, T_m, 1)`.
+    """
+
+    loss: torch.FloatTensor | None = None
+    logits: torch.FloatTensor | None = None
+    hidden_states: tuple[torch.FloatTensor, ...] | None = None
+    attentions: tuple[torch.FloatTensor, ...] | None = None
+    cross_attentions: tuple[torch.FloatTensor, ...] | None = None
+    glimpse_weights: tuple[torch.FloatTensor, ...] | None = None
+
+
+def prepare_inputs(
+    config: UmonsConfig, inputs: dict[str, tuple[torch.Tensor | None, torch.Tensor | None]], dtype: torch.dtype
+) -> tuple[dict[str, torch.Tensor], dict[str, torch.BoolTensor]]:
+    """
+    Checks what a model of this configuration is given.
+
+    Args:
+        config: says what fits.
+        inputs: by modality, the values, (B, T) int64 or (B, T, feature size), and their mask (B, T); `None` for absent.
+        dtype: what features are cast to.
+
+    Returns:
+        values and boolean masks (B, T) of the modalities that are there, in the order of `config.modalities`.
+
+    Raises:
+        ValueError: with the input's name, what is wrong with it and what would be right.
+    """
+    values, masks = {}, {}
+    for modality, (value, mask) in inputs.items():
+        if value is None:
+            continue
+        # CODEPATH: all checkpoints take the same batches; one of text ignores the audio in it
+        if modality not in config.modalities:
+            logger.warning_once(f"The {modality} given is ignored: this model has {config.modalities} only.")
+            continue
+        _check_values(config, modality, value)
+        if mask is None:
+            mask = value != (config.pad_token_id or 0) if modality == "text" else (value != 0).any(dim=-1)
+        elif mask.shape != value.shape[:2]:
+            raise ValueError(
+                f"The mask of the {modality} has shape {tuple(mask.shape)}, but its first two axes must be those of "
+                f"the {modality} itself, {tuple(value.shape[:2])}."
+            )
+        values[modality] = value if modality == "text" else value.to(dtype)
+        masks[modality] = mask.to(device=value.device, dtype=torch.bool)
+
+    _check_rows(config, masks)
+    # CODEPATH: published checkpoints see padding, so their sequences have the full length; no other model does
+    if config.legacy_masking:
+        for modality, value in values.items():
+            missing = config.length_limit(modality) - value.shape[1]
+            padding = (0, missing) if modality == "text" else (0, 0, 0, missing)
+            fill = config.pad_token_id or 0 if modality == "text" else 0.0
+            values[modality] = nn.functional.pad(value, padding, value=fill)
+            masks[modality] = nn.functional.pad(masks[modality], (0, missing), value=False)
+    return values, masks
+
+
+def _check_values(config: UmonsConfig, modality: str, value: torch.Tensor):
+    sizes = {"audio": config.audio_feature_size, "video": config.video_feature_size}
+    name = INPUT_NAMES[modality]
+    expected = ("batch", "time") if modality == "text" else ("batch", "time", sizes[modality])
+    if value.ndim != len(expected) or (modality != "text" and value.shape[-1] != sizes[modality]):
+        raise ValueError(
+            f"`{name}` has shape {tuple(value.shape)}, but this model wants ({', '.join(map(str, expected))})."
+        )
+    check_length(config, modality, name, value.shape[1])
+    if not _may_look_at_values(value):
+        return
+    if modality == "text":
+        outside = value[(value < 0) | (value >= config.vocab_size)]
+        if len(outside):
+            raise ValueError(
+                f"`input_ids` holds the word id {outside[0].item()}, but ids must be 0 to {config.vocab_size - 1} "
+                "(`vocab_size` - 1): was another tokenizer used?"
+            )
+    elif not torch.isfinite(value).all():
+        rows = (~torch.isfinite(value)).flatten(1).any(dim=1).nonzero().flatten().tolist()
+        raise ValueError(f"`{name}` holds NaN or infinite values in row(s) {rows}: leave them out or repair them.")
+
+
+def check_length(config: UmonsConfig, modality: str, name: str, length: int):
+    """Raises ValueError for a sequence, of the input `name`, that is longer than the model takes, or empty."""
+    limit = config.length_limit(modality)
+    if not 1 <= length <= limit:
+        raise ValueError(
+            f"`{name}` has {length} steps, but this model takes 1 to {limit} (`max_{modality}_length`): cut "
+            "longer sequences, as the processor does, or leave the modality out."
+        )
+
+
+def check_sound(config: UmonsConfig, sound: torch.Tensor, mask: torch.Tensor | None):
+    """Raises ValueError for `input_values` that the model's audio encoder cannot take."""
+    if config.audio_encoder is None or "audio" not in config.modalities:
+        raise ValueError(
+            "`input_values` is given, but this model has no audio encoder: pass `input_features`, as its processor gives "
+            "them, or configure one with `UmonsConfig(audio_encoder=...)`."
+        )
+    if sound.ndim not in (2, 3):
+        raise ValueError(
+            f"`input_values` has shape {tuple(sound.shape)}, but this model wants (batch, samples), or (batch, mel bins, "
+            f"frames): what the feature extractor of its audio encoder ({config.audio_encoder.model_type}) gives."
+        )
+    if mask is not None and (
+        mask.ndim != 2 or mask.shape[0] != sound.shape[0] or mask.shape[1] not in sound.shape[1:]
+    ):
+        raise ValueError(
+            f"`input_values_mask` has shape {tuple(mask.shape)}, but it must be (batch, samples or frames) of "
+            f"`input_values`, which has shape {tuple(sound.shape)}."
+        )
+    if _may_look_at_values(sound) and not torch.isfinite(sound).all():
+        raise ValueError("`input_values` holds NaN or infinite values: leave such sound out or repair it.")
+
+
+def check_clips(config: UmonsConfig, clips: torch.Tensor, mask: torch.Tensor | None):
+    """Raises ValueError for `pixel_values_videos` that the model's video tower or encoder cannot take."""
+    if config.video_tower is None and config.video_encoder is None:
+        raise ValueError(
+            "`pixel_values_videos` is given, but this model has no video tower: pass `video_features`, or configure one "
+            "with `UmonsConfig(video_tower={})`."
+        )
+    if clips.ndim != 6 or clips.shape[3] != 3:
+        raise ValueError(
+            f"`pixel_values_videos` has shape {tuple(clips.shape)}, but this model takes (batch, clips, frames, 3, height, "
+            "width): (batch, clips, 16, 3, 112, 112), or what its video encoder takes."
+        )
+    if not 1 <= clips.shape[1] <= config.max_video_length:
+        raise ValueError(
+            f"`pixel_values_videos` has {clips.shape[1]} clips, but this model takes 1 to {config.max_video_length} "
+            "(`max_video_length`): cut longer videos, as the processor does."
+        )
+    if mask is not None and mask.shape != clips.shape[:2]:
+        raise ValueError(
+            f"`video_features_mask` has shape {tuple(mask.shape)}, but it must have that of the clips, {tuple(clips.shape[:2])}."
+        )
+    if _may_look_at_values(clips) and not torch.isfinite(clips).all():
+        raise ValueError("`pixel_values_videos` holds NaN or infinite values: leave such videos out or repair them.")
+
+
+def _check_rows(config: UmonsConfig, masks: dict[str, torch.BoolTensor]):
+    if not masks:
+        raise ValueError(
+            "No input: pass at least one of `input_ids`, `input_features`, `video_features` that the model has; its "
+            f"modalities are {config.modalities}."
+        )
+    first, *others = masks.values()
+    # Compared, not put into a set: hashing a size would compile a graph for each size of batch.
+    if any(mask.shape[0] != first.shape[0] for mask in others):
+        sizes = ", ".join(f"{modality} {len(mask)}" for modality, mask in masks.items())
+        raise ValueError(f"The modalities of a batch must have the same number of rows, but they have: {sizes}.")
+    if _may_look_at_values(*masks.values()):
+        empty = ~torch.stack([mask.any(dim=1) for mask in masks.values()]).any(dim=0)
+        if empty.any():
+            raise ValueError(
+                f"Row(s) {empty.nonzero().flatten().tolist()} of the batch are padding in every modality "
+                f"({', '.join(masks)}): each row needs something to look at."
+            )
+
+
+def _may_look_at_values(*tensors: torch.Tensor) -> bool:
+    """Whether the values can decide what happens: not in a graph that is being compiled or exported."""
+    return not torch.compiler.is_compiling() and not any(tensor.is_meta for tensor in tensors)
+
+
+class UmonsLSTM(nn.Module):
+    """
+    One layer, one direction, every step kept: (B, T, input_size) -> (B, T, hidden_size). `nn.LSTM` would do, but
+    `torch.compile` breaks the graph at it and takes the operator underneath whole. Parameters carry the names that
+    `nn.LSTM` gives them.
+    """
+
+    def __init__(self, input_size: int, hidden_size: int):
+        super().__init__()
+        self.hidden_size = hidden_size
+        self.weight_ih_l0 = nn.Parameter(torch.empty(4 * hidden_size, input_size))
+        self.weight_hh_l0 = nn.Parameter(torch.empty(4 * hidden_size, hidden_size))
+        self.bias_ih_l0 = nn.Parameter(torch.empty(4 * hidden_size))
+        self.bias_hh_l0 = nn.Parameter(torch.empty(4 * hidden_size))
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        state = hidden_states.new_zeros(1, hidden_states.shape[0], self.hidden_size)
+        weights = [self.weight_ih_l0, self.weight_hh_l0, self.bias_ih_l0, self.bias_hh_l0]
+        # Arguments: has biases, layers, dropout, training, bidirectional, batch first.
+        return torch.lstm(hidden_states, (state, state), weights, True, 1, 0.0, self.training, False, True)[0]
+
+
+class UmonsTextFrontEnd(nn.Module):
+    """Word ids (B, T) -> (B, T, hidden_size): word vectors, read by an LSTM."""
+
+    def __init__(self, config: UmonsConfig):
+        super().__init__()
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.word_embedding_size, config.pad_token_id)
+        self.lstm = UmonsLSTM(config.word_embedding_size, config.hidden_size)
+
+    def forward(self, input_ids: torch.LongTensor) -> torch.Tensor:
+        return self.lstm(self.embed_tokens(input_ids))
+
+
+class UmonsFrontEnds(nn.ModuleDict):
+    """
+    By modality, what turns the model's input into (B, T, hidden_size). No position is encoded anywhere: the LSTM orders
+    the words, and nothing orders the frames. After a pretrained encoder it is a linear map alone.
+    """
+
+    def __init__(self, config: UmonsConfig):
+        encoder = config.text_encoder
+        front_ends = {
+            "text": lambda: (
+                nn.Linear(encoder.hidden_size, config.hidden_size) if encoder else UmonsTextFrontEnd(config)
+            ),
+            "audio": lambda: nn.Linear(config.audio_feature_size, config.hidden_size),
+            "video": lambda: nn.Linear(config.video_feature_size, config.hidden_size),
+        }
+        super().__init__({modality: front_ends[modality]() for modality in config.modalities})
+
+    def forward(self, values: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        # For gradients of an LSTM the compiler unrolls it, anew for each length, which takes minutes; on a CPU it fails
+        # where the word vectors are frozen. So the front ends are left as they are, between two graphs. Here rather than
+        # in `UmonsLSTM`, because no graph goes on after a break within a loop.
+        has_lstm = "text" in values and isinstance(self["text"], UmonsTextFrontEnd)
+        if has_lstm and torch.is_grad_enabled() and not torch.compiler.is_exporting():
+            return self._encode_uncompiled(values)
+        return self._encode(values)
+
+    def _encode(self, values: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return {modality: self[modality](value) for modality, value in values.items()}
+
+    @torch.compiler.disable(
+        reason="an LSTM is not compiled where gradients are wanted: wrap inference in torch.no_grad()"
+    )
+    def _encode_uncompiled(self, values: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return self._encode(values)
+
+
+def _import_torchvision_video():
+    """Return `torchvision.models.video`. Raises ImportError with a remedy if torchvision is missing."""
+    try:  # loading code from the Hub requires every import outside of such a block, with a video tower or without
+        import torchvision.models.video
+    except ImportError as error:
+        raise ImportError("A video tower requires torchvision: run `pip install torchvision`.") from error
+    return torchvision.models.video
+
+
+@auto_docstring(
+    custom_intro="""
+    R(2+1)D, 18 layers (Tran et al., "A Closer Look at Spatiotemporal Convolutions for Action Recognition", CVPR 2018),
+    as torchvision has it, without its classifier: factorised convolutions over space, then time, and the average of the
+    last layer. Frozen unless the configuration says otherwise.
+    """
+)
+class UmonsVideoTower(PreTrainedModel):
+    config: UmonsVideoTowerConfig
+    base_model_prefix = "network"
+    main_input_name = "pixel_values_videos"
+    input_modalities = ("video",)
+    _no_split_modules = ["UmonsVideoTower"]
+
+    def __init__(self, config: UmonsVideoTowerConfig):
+        super().__init__(config)
+        self.network = _import_torchvision_video().r2plus1d_18(weights=None)
+        self.network.fc = nn.Identity()
+        self.train()  # a module starts in training mode, which a frozen one must not
+        self.post_init()
+
+    @torch.no_grad()
+    def _init_weights(self, module):
+        if isinstance(module, nn.Conv3d):
+            init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        else:
+            super()._init_weights(module)
+
+    def train(self, mode: bool = True):
+        # A frozen tower keeps its batch statistics too. Loading a checkpoint makes new parameters, then comes here.
+        self.requires_grad_(not self.config.freeze)
+        return super().train(mode and not self.config.freeze)
+
+    def load_torchvision_weights(self, weights: str | Path):
+        """
+        Loads pretrained weights in torchvision's own format.
+
+        Args:
+            weights: the name of a set of torchvision, `"KINETICS400_V1"`, which is fetched and checked by its hash; or
+                a local file, a state dict of `r2plus1d_18` written by `torch.save`. It is read without executing anything.
+
+        Raises:
+            OSError: the weights cannot be fetched or read, or are not those of `r2plus1d_18`.
+            ValueError: there is neither a file nor a set of torchvision of this name.
+        """
+        known = _import_torchvision_video().R2Plus1D_18_Weights.__members__
+        is_file = Path(weights).is_file()
+        if not is_file and str(weights) not in known:
+            raise ValueError(
+                f"{str(weights)!r} is neither a file nor weights of torchvision's r2plus1d_18 ({', '.join(known)})."
+            )
+        try:
+            if is_file:
+                state_dict = torch.load(weights, map_location="cpu", weights_only=True)
+            else:  # what lies in torch's cache is not checked by its hash
+                state_dict = known[str(weights)].get_state_dict(
+                    progress=False, check_hash=True, map_location="cpu", weights_only=True
+                )
+        except (OSError, RuntimeError) as error:
+            raise OSError(f"{weights} could not be read: {error}") from error
+        except Exception as error:  # torch raises many kinds, whose advice is to execute what is in the file
+            raise OSError(
+                f"{weights} is not a state dict of torchvision's r2plus1d_18 that can be read without executing anything: "
+                "pass what `torch.save(network.state_dict(), path)` writes."
+            ) from error
+        if not isinstance(state_dict, dict) or not all(isinstance(name, str) for name in state_dict):
+            raise OSError(f"{weights} holds no state dict of torchvision's r2plus1d_18: pass its names and tensors.")
+        state_dict = {name: tensor for name, tensor in state_dict.items() if not name.startswith("fc.")}
+        try:
+            self.network.load_state_dict(state_dict)
+        except RuntimeError as error:
+            raise OSError(f"{weights} does not fit torchvision's r2plus1d_18: {error}") from error
+
+    @auto_docstring
+    def forward(self, pixel_values_videos: torch.FloatTensor, **kwargs) -> torch.FloatTensor:
+        r"""
+        pixel_values_videos (`torch.FloatTensor` of shape `(num_clips, 16, 3, 112, 112)`):
+            Normalised clips, as [`UmonsVideoProcessor`] cuts them.
+
+        Returns:
+            `torch.FloatTensor` of shape `(num_clips, 512)`.
+        """
+        if pixel_values_videos.ndim != 5 or pixel_values_videos.shape[2] != 3:
+            raise ValueError(
+                f"`pixel_values_videos` has shape {tuple(pixel_values_videos.shape)}, but the tower wants "
+                "(clips, frames, 3, height, width)."
+            )
+        clips = pixel_values_videos.to(self.dtype).transpose(1, 2)  # torchvision has channels before time
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.config.freeze):
+            return torch.cat([self.network(some) for some in clips.split(CLIPS_AT_ONCE)])
 
 
 class UmonsStream(NamedTuple):
@@ -606,4 +1006,4 @@ class UmonsForSequenceClassification(UmonsPreTrainedModel):
         )
 
 
-__all__ = ["UmonsForSequenceClassification", "UmonsModel", "UmonsPreTrainedModel"]
+__all__ = ["UmonsForSequenceClassification", "UmonsModel", "UmonsPreTrainedModel", "UmonsVideoTower"]

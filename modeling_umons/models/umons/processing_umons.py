@@ -25,8 +25,8 @@ from transformers.utils import auto_docstring
 from transformers.video_utils import VideoInput
 
 from .configuration_umons import count_positions
+from .encoders_umons import build_without_weights, default_length, describe_sound, fetch
 from .feature_extraction_umons import UmonsFeatureExtractor, resample, to_mono
-from .loading_umons import build_without_weights, default_length, describe_sound, fetch
 from .tokenization_umons import build_tokenizer
 from .video_processing_umons import UmonsVideoProcessor
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from remote_code import ANSWER, LOAD, NOT_INSTALLED, OURS, check_answer, run
 from safetensors.torch import save_file
 from small_encoders import AUDIO, SIZES, SPEECH, TEXT, VIDEO, save_encoder
-from test_remote_code import ANSWER, LOAD, NOT_INSTALLED, OURS, check_answer, run
 from transformers import (
     CONFIG_MAPPING,
     AutoModel,
@@ -283,7 +283,7 @@ def test_one_folder_holds_it_all(made, tmp_path):
     again = AutoModelForSequenceClassification.from_pretrained(tmp_path)
     assert {**again.config.to_dict(), "_name_or_path": ""} == model.config.to_dict()
     assert torch.equal(again(**inputs).logits, model(**inputs).logits)
-    for code in ("encoders_umons.py", "loading_umons.py", "outputs_umons.py"):
+    for code in ("encoders_umons.py", "modeling_tbje.py"):
         assert (tmp_path / code).is_file()
 
 

@@ -12,7 +12,7 @@ from torchvision.models.video import R2Plus1D_18_Weights, r2plus1d_18
 
 from modeling_umons import UmonsConfig, UmonsForSequenceClassification, UmonsModel
 from modeling_umons.models.umons.configuration_umons import UmonsVideoTowerConfig
-from modeling_umons.models.umons.video_tower_umons import CLIPS_AT_ONCE, UmonsVideoTower
+from modeling_umons.models.umons.modeling_tbje import CLIPS_AT_ONCE, UmonsVideoTower
 
 
 SMALL = {
@@ -315,7 +315,7 @@ def test_autocast(model):
 WRONG = {
     "rank": (
         {"pixel_values_videos": make_clips(3)},
-        r"\(3, 4, 3, 16, 16\), but this model wants \(batch, clips, 16, 3,",
+        r"\(3, 4, 3, 16, 16\), but this model takes \(batch, clips, frames, 3,",
     ),
     "channels": ({"pixel_values_videos": make_clips(1, 2).transpose(2, 3)}, r"\(1, 2, 3, 4, 16, 16\), but"),
     "mask": (

@@ -1,1 +1,0 @@
-../../modeling_umons/models/umons/front_ends_umons.py

@@ -1,1 +1,0 @@
-../../modeling_umons/models/umons/inputs_umons.py

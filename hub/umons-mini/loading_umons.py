@@ -1,1 +1,0 @@
-../../modeling_umons/models/umons/loading_umons.py

@@ -1,1 +1,0 @@
-../../modeling_umons/models/umons/video_tower_umons.py
