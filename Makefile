@@ -25,9 +25,9 @@ test: $(INSTALLED)
 space: $(INSTALLED)
 	$(BIN)/python hub/space/app.py
 
-# How fast the model is, beside what this machine can do: a table and a plot in docs/benchmarks
+# Measure speed-ups over plain implementations: a table and a plot in docs/benchmarks
 benchmark: $(INSTALLED)
-	$(BIN)/python scripts/benchmark.py model --output docs/benchmarks
+	$(BIN)/python scripts/benchmark.py --output docs/benchmarks
 
 # Trains umons-mini anew from a folder with mosi, mosei, meld and ravdess: make mini DATA=folder
 mini: $(INSTALLED)

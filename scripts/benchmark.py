@@ -1,40 +1,46 @@
 #!/usr/bin/env python
-"""Measure how fast the package is, as ratios that hold on any machine.
+# Copyright 2026 The modeling_umons authors.
+# SPDX-License-Identifier: MIT
+"""Measure the speed of the package as ratios to a baseline, measured in turns within one process.
 
-    python scripts/benchmark.py media
-    python scripts/benchmark.py media --clip_dir my_clips --audio_dir my_clips --num_threads 4 --output docs/benchmarks
-    python scripts/benchmark.py data --num_rows 20000 --batch_size 64
-    python scripts/benchmark.py model --num_threads 2 --repeats 7 --output docs/benchmarks
-    python scripts/benchmark.py model --part recipe --batch 32 --mode inference --variants packed
+    python scripts/benchmark.py
+    python scripts/benchmark.py media data --repeats 7
+    python scripts/benchmark.py model --num_threads 2 --output docs/benchmarks
 
-What is compared runs in turns within one process, each side warmed up; times are medians over the rounds, ratios the
-medians of each round's own. A Markdown table goes to the screen, and with --output a folder gets it as <benchmark>.md,
-the numbers of every round as <benchmark>.json, and a plot of where the time goes.
+parts:
+  media  decoding and a whole clip against real time, log-mel features against librosa, video tower against torchvision
+  data   training batches from Arrow tables against `datasets` with tensors
+  model  inference and training of the paper's model against plain PyTorch, with full and with real lengths
+  serve  `umons serve` with dynamic batching against one request at a time
+  start  cold start of `umons predict --text` against importing torch and transformers
 
-benchmarks:
-  media   log-mel features against librosa, the video tower in bfloat16 against torchvision's network in float32, and
-          how long a whole clip takes from file to prediction (networks have random weights; the time is the same)
-  data    batches for training from Parquet files, streamed and by index, against `datasets` with tensors for rows
-  model   inference and training against the equations written plainly and against the machine's matrix product; an
-          epoch of rows with real lengths; the processor; a cold start of `umons predict`
+Times are medians over the rounds; speed-ups are medians of the ratios of each round. The Markdown report is printed;
+with --output it is also written to <folder>/benchmark.md, with all rounds in benchmark.json and a plot in benchmark.png.
 """
 
 import argparse
 import copy
+import http.client
+import importlib.util
 import json
 import os
 import platform
+import re
+import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 import torch
 import transformers
+from datasets import Dataset
+from torch import nn
 from torch.utils.data import DataLoader
 
 from modeling_umons import (
@@ -45,77 +51,69 @@ from modeling_umons import (
     build_tokenizer,
 )
 from modeling_umons.data.collator import ArrowRows, UtteranceCollator
+from modeling_umons.data.sampling import LengthGroups, combine_lengths
 from modeling_umons.data.schema import make_features, to_table
-from modeling_umons.data.stream import ParquetStream
+from modeling_umons.export.packed_linear import pack_linears
 from modeling_umons.models.umons.media_umons import read_clip
 from modeling_umons.tasks.task import make_task
 
 
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLE = ROOT / "hub" / "sample" / "clips"
-RAVDESS = ROOT.parent / "shared" / "data" / "ravdess"
-CLIPS = ROOT.parent / "shared" / "data" / "clips"
 SUFFIXES = {".avi", ".flac", ".m4a", ".mkv", ".mov", ".mp3", ".mp4", ".mpg", ".ogg", ".wav", ".webm"}
+MIN_SECONDS = 0.1  # shorter calls are repeated within a round
+
+# Words and log-mel frames of CMU-MOSEI's utterances at the quantiles 0, 1/8, ..., 1.
+LENGTH_QUANTILES = ((1, 9, 12, 15, 18, 21, 26, 33, 60), (1, 18, 24, 29, 34, 41, 49, 60, 60))
 
 
 @dataclass
-class Comparison:
-    """Seconds of each round for the same work done in two ways. `reference` is None where there was nothing to run."""
+class Measurement:
+    """Seconds of each round for a piece of work and for its baseline."""
 
     name: str
-    per: str  # what the work consists of, and
-    count: float  # how much of it a round does
-    ours: list[float]
-    reference: list[float] | None
-    aim: float  # the ratio that is called fast enough
+    baseline_name: str
+    unit: str
+    num_units: float  # per round
+    seconds: list[float]
+    baseline_seconds: list[float]
+    max_difference: float | None = None  # of the two results
 
     @property
-    def ratio(self) -> float | None:
-        """How many times faster ours is."""
-        return float(np.median(np.divide(self.reference, self.ours))) if self.reference else None
+    def speed_up(self) -> float:
+        return float(np.median(np.divide(self.baseline_seconds, self.seconds)))
 
 
-@dataclass
-class Report:
-    """What a benchmark found: comparisons, the seconds of each stage in each round, and remarks in words."""
-
-    title: str
-    whole: str  # what the stages are of
-    comparisons: list[Comparison] = field(default_factory=list)
-    stages: dict[str, list[float]] = field(default_factory=dict)
-    figures: dict[str, float] = field(default_factory=dict)  # accuracies, shares and the like, by name
-    remarks: list[str] = field(default_factory=list)
-    tables: list[str] = field(default_factory=list)  # more lines of Markdown
-    curves: dict[str, dict[str, list]] = field(default_factory=dict)  # panel, line, points (x, ms for each utterance)
-    cases: list[dict] = field(default_factory=list)  # what stands in `tables`, with every round
-
-
-def measure_in_turns(repeats: int, *calls: Callable[[], object]) -> list[list[float]]:
-    """Seconds of each call in each round, after a round that does not count. Every other round runs backward."""
-    seconds = [[0.0] * (repeats + 1) for _ in calls]
-    for i in range(repeats + 1):
-        for j in range(len(calls))[:: 1 if i % 2 else -1]:
+def measure_in_turns(calls: dict[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
+    """Return the seconds of each call in each round, after a warm-up; every other round runs in reverse order."""
+    counts, seconds = {}, {name: [] for name in calls}
+    for name, call in calls.items():
+        call()
+        began = time.perf_counter()
+        call()
+        counts[name] = max(1, int(np.ceil(MIN_SECONDS / max(time.perf_counter() - began, 1e-6))))
+    for i in range(repeats):
+        for name in list(calls)[:: 1 if i % 2 else -1]:
             began = time.perf_counter()
-            calls[j]()
-            seconds[j][i] = time.perf_counter() - began
-    return [times[1:] for times in seconds]
+            for _ in range(counts[name]):
+                calls[name]()
+            seconds[name].append((time.perf_counter() - began) / counts[name])
+    return seconds
 
 
 def find_files(folder: Path, limit: int) -> list[Path]:
-    """At most `limit` clips or sound files, evenly from all of the folder's."""
+    """Return at most `limit` clips or audio files, evenly spread over those in the folder."""
     files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
     if not files:
-        raise OSError(f"{folder} holds no clips or sound files ({', '.join(sorted(SUFFIXES))}).")
+        raise OSError(f"{folder} contains no clips or audio files ({', '.join(sorted(SUFFIXES))}).")
     return [files[i] for i in np.unique(np.linspace(0, len(files) - 1, min(limit, len(files))).astype(int))]
 
 
-# ---- media ----
-
-STAGES = ("decode", "log-mel", "cut clips", "video tower", "model")
+# --- media
 
 
 def librosa_log_mel(waveform: np.ndarray, mel_basis: np.ndarray) -> np.ndarray:
-    """The recipe step by step: every frame is computed, one in 16 kept. `(num_frames, 80)`."""
+    """Compute the paper's features step by step: all frames are computed and one in 16 is kept. `(num_frames, 80)`."""
     import librosa
 
     trimmed, _ = librosa.effects.trim(waveform, top_db=60)
@@ -125,406 +123,434 @@ def librosa_log_mel(waveform: np.ndarray, mel_basis: np.ndarray) -> np.ndarray:
     return np.clip((decibels - 20 + 100) / 100, 1e-8, 1).T[::16].astype(np.float32)
 
 
-def compare_log_mel(report: Report, waveforms: list[np.ndarray], repeats: int):
+def measure_log_mel(arguments: argparse.Namespace) -> Iterator[Measurement]:
+    if importlib.util.find_spec("librosa") is None:
+        print("librosa is not installed: log-mel features are not measured.", file=sys.stderr)
+        return
+    import librosa
+    from threadpoolctl import threadpool_limits  # a dependency of librosa
+
     extractor = UmonsFeatureExtractor()
-    options = {"sampling_rate": extractor.sampling_rate, "truncation": False}
+    files = find_files(arguments.audio_dir, arguments.num_files)
+    waveforms = [read_clip(file, video=False).audio for file in files]
+    basis = librosa.filters.mel(sr=extractor.sampling_rate, n_fft=2048, n_mels=80)
 
-    def one_by_one():
-        return [extractor(waveform, **options)["input_features"][0] for waveform in waveforms]
+    def extract() -> list[np.ndarray]:
+        return extractor(waveforms, sampling_rate=extractor.sampling_rate, truncation=False)["input_features"]
 
-    def batched():
-        return extractor(waveforms, **options)
+    def extract_with_librosa() -> list[np.ndarray]:
+        return [librosa_log_mel(waveform, basis) for waveform in waveforms]
 
-    try:
-        import librosa
-        from threadpoolctl import threadpool_limits  # comes with librosa
-    except ImportError:
-        ours = measure_in_turns(repeats, one_by_one, batched)
-        reference = None
-        report.remarks.append("librosa is not installed, so log-mel features were compared with nothing.")
-    else:
-        basis = librosa.filters.mel(sr=extractor.sampling_rate, n_fft=2048, n_mels=80)
-
-        def with_librosa():
-            return [librosa_log_mel(waveform, basis) for waveform in waveforms]
-
-        num_threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-        with threadpool_limits(1):
-            *ours, reference = measure_in_turns(repeats, one_by_one, batched, with_librosa)
-            differences = [np.abs(a - b).max() for a, b in zip(one_by_one(), with_librosa(), strict=True)]
-        torch.set_num_threads(num_threads)
-        report.figures["log-mel: largest difference from librosa"] = float(max(differences))
-        report.remarks.append(
-            f"Log-mel: one thread on each side, {sum(map(len, waveforms)) / extractor.sampling_rate:.0f} s of decoded "
-            "sound; librosa's side computes every frame and keeps one in 16, and has its mel basis ready. "
-            f"Features differ by {max(differences):.1e} at most."
-        )
-    for how, times in zip(("one by one", "as one list"), ours, strict=True):
-        report.comparisons.append(Comparison(f"log-mel, {how}", "file", len(waveforms), times, reference, aim=3.0))
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with threadpool_limits(1):
+        seconds = measure_in_turns({"ours": extract, "librosa": extract_with_librosa}, arguments.repeats)
+        references = extract_with_librosa()
+        difference = max(np.abs(np.asarray(a)[: len(b)] - b).max() for a, b in zip(extract(), references, strict=True))
+    torch.set_num_threads(num_threads)
+    yield Measurement("log-mel features", "librosa", "file", len(files), *seconds.values(), float(difference))
 
 
-def make_model() -> UmonsForSequenceClassification:
-    """Sound and pictures, of the size that README.md trains; the tower as it is fastest on a CPU."""
+def make_video_model() -> UmonsForSequenceClassification:
+    """Build an audio and video model with random weights and the video tower in its fastest form on a CPU."""
     torch.manual_seed(0)
     config = UmonsConfig(
         modalities=["audio", "video"],
         hidden_size=64,
         intermediate_size=128,
         num_hidden_layers=2,
-        joint_sentiment=True,
-        num_labels=7,
+        num_labels=6,
         video_tower={},
     )
-    return UmonsForSequenceClassification(config).eval()
+    model = UmonsForSequenceClassification(config).eval()
+    model.model.video_tower.to(torch.bfloat16).to(memory_format=torch.channels_last_3d)
+    return model
 
 
-def to_fastest(tower: torch.nn.Module) -> torch.nn.Module:
-    return tower.to(torch.bfloat16).to(memory_format=torch.channels_last_3d)
+def measure_media(arguments: argparse.Namespace) -> Iterator[Measurement]:
+    files = find_files(arguments.clip_dir, arguments.num_clips)
+    extractor, processor, model = UmonsFeatureExtractor(), UmonsVideoProcessor(), make_video_model()
+    tower = model.model.video_tower
+
+    def decode() -> list:
+        return [read_clip(file, frame_rate=processor.frame_rate) for file in files]
+
+    clips = decode()
+    if any(clip.audio is None or clip.frames is None for clip in clips):
+        raise OSError(f"{arguments.clip_dir} contains clips without audio or without video.")
+    duration = sum(clip.duration for clip in clips)
+    pixels = torch.cat([processor(list(clip.frames), return_tensors="pt")["pixel_values_videos"][0] for clip in clips])
+    pixels = pixels[:: max(1, len(pixels) // 4)][:4]
+
+    def predict():
+        for clip in decode():
+            audio = extractor(clip.audio, clip.sampling_rate, return_tensors="pt")
+            model(**audio, **processor(list(clip.frames), return_tensors="pt"))
+
+    calls = {"decoding": decode} | ({} if arguments.small else {"clip to prediction": predict})
+    for name, seconds in measure_in_turns(calls, arguments.repeats).items():
+        yield Measurement(name, "real time", "second of video", duration, seconds, [duration] * len(seconds))
+    yield from measure_log_mel(arguments)
+    if not arguments.small:
+        plain = copy.deepcopy(tower.network).float()
+        calls = {"ours": lambda: tower(pixels), "torchvision": lambda: plain(pixels.transpose(1, 2))}
+        seconds = measure_in_turns(calls, arguments.repeats)
+        yield Measurement("video tower, bfloat16", "torchvision, float32", "16 frames", len(pixels), *seconds.values())
 
 
-def compare_tower(report: Report, clips: torch.Tensor, repeats: int):
-    tower = make_model().model.video_tower
-    plain = copy.deepcopy(tower.network)  # torchvision's own module, without its classifier
-    tower = to_fastest(tower)
-    ours, reference = measure_in_turns(repeats, lambda: tower(clips), lambda: plain(clips.transpose(1, 2)))
-    exact, rough = plain(clips.transpose(1, 2)), tower(clips).float()
-    cosine = torch.nn.functional.cosine_similarity(exact[:, None], rough[None], dim=-1)
-    of_itself = cosine.diagonal().min().item()
-    report.comparisons.append(Comparison("video tower", "clip of 16 frames", len(clips), ours, reference, aim=2.0))
-    report.figures["video tower: smallest cosine of a clip to itself in float32 (aim 0.999)"] = of_itself
-    remark = (
-        "Video tower: bfloat16 with channels last against torchvision's `r2plus1d_18` called plainly in float32, random "
-        f"weights in both; cosine {of_itself:.5f} or more for each clip"
-    )
-    if len(clips) > 1:
-        of_others = (cosine - 2 * torch.eye(len(clips))).max().item()
-        report.figures["video tower: largest cosine between two clips"] = of_others
-        remark += f" (of two clips: {of_others:.5f} at most)"
-    report.remarks.append(remark + ".")
+# --- data
 
 
-def time_whole_clip(file: Path, extractor, processor, model) -> tuple[float, np.ndarray]:
-    """From file to prediction, piece by piece as the pipeline puts them together: its length, and s of each stage."""
-    marks = [time.perf_counter()]
-    clip = read_clip(file, frame_rate=processor.frame_rate)
-    marks.append(time.perf_counter())
-    if clip.frames is None or clip.audio is None:
-        raise OSError(f"{file} lacks sound or pictures: give clips that have both.")
-    sound = extractor(clip.audio, clip.sampling_rate, return_tensors="pt")
-    marks.append(time.perf_counter())
-    pictures = processor(list(clip.frames), return_tensors="pt")
-    marks.append(time.perf_counter())
-    seen = model.get_video_features(**pictures).pooler_output
-    marks.append(time.perf_counter())
-    model(video_features=seen, video_features_mask=pictures["video_features_mask"], **sound)
-    marks.append(time.perf_counter())
-    return clip.duration, np.diff(marks)
-
-
-def time_whole_clips(report: Report, files: list[Path], repeats: int):
-    extractor, processor, model = UmonsFeatureExtractor(), UmonsVideoProcessor(), make_model()
-    to_fastest(model.model.video_tower)
-    rounds = []
-    for _ in range(repeats + 1):  # the first does not count
-        durations, seconds = zip(*(time_whole_clip(file, extractor, processor, model) for file in files), strict=True)
-        rounds.append(np.sum(seconds, axis=0))
-    rounds, duration = np.array(rounds[1:]), sum(durations)
-    report.stages = dict(zip(STAGES, rounds.T.tolist(), strict=True))
-    medians = np.median(rounds, axis=0)
-    factor, share = float(medians.sum() / duration), float(medians[0] / medians.sum())
-    report.figures["whole clip: seconds per second of clip"] = factor
-    report.figures["whole clip: share of decoding (aim 0.25 or less)"] = share
-    report.remarks.append(
-        f"Whole clip: {len(files)} files of {duration:.1f} s in all, one at a time, take {factor:.2f} s for each second of "
-        f"clip; decoding, which uses what cores there are, has {share:.1%} of it (aim: 25 % or less)."
-    )
-
-
-def media(arguments: argparse.Namespace) -> Report:
-    audio_dir = arguments.audio_dir or (RAVDESS if RAVDESS.is_dir() else SAMPLE)
-    clip_dir = arguments.clip_dir or (CLIPS if CLIPS.is_dir() else SAMPLE)
-    sounds, files = find_files(audio_dir, arguments.num_files), find_files(clip_dir, arguments.num_videos)
-    report = Report("From file to features and prediction", "a whole clip")
-    names = " and ".join(
-        f"{len(found)} files of `{where.name}`" for found, where in ((sounds, audio_dir), (files, clip_dir))
-    )
-    report.remarks.append(f"Sound and clips: {names}.")
-    compare_log_mel(report, [read_clip(file, video=False).audio for file in sounds], arguments.repeats)
-
-    processor = UmonsVideoProcessor()
-    frames = [read_clip(file, audio=False, frame_rate=processor.frame_rate).frames for file in files]
-    cut = [processor(list(some), return_tensors="pt")["pixel_values_videos"][0] for some in frames]
-    clips = torch.cat(cut)
-    clips = clips[np.linspace(0, len(clips) - 1, min(arguments.num_clips, len(clips))).astype(int)]
-    compare_tower(report, clips, arguments.repeats)
-    time_whole_clips(report, files, arguments.repeats)
-    return report
-
-
-def add_media_arguments(parser: argparse.ArgumentParser):
-    parser.add_argument(
-        "--audio_dir", type=Path, help="sound files or clips (default: RAVDESS beside the checkout, else the sample)"
-    )
-    parser.add_argument(
-        "--clip_dir", type=Path, help="clips with sound (default: those beside the checkout, else the sample)"
-    )
-    parser.add_argument("--num_files", type=int, default=64, help="how many sound files (default: %(default)s)")
-    parser.add_argument("--num_videos", type=int, default=8, help="how many whole clips (default: %(default)s)")
-    parser.add_argument(
-        "--num_clips",
-        type=int,
-        default=8,
-        help="how many clips of 16 frames the tower gets at once (default: %(default)s)",
-    )
-
-
-# ---- data ----
-
-VOCABULARY = [f"w{i}" for i in range(1000)]
-GROUP_ROWS = 100  # rows of a row group
-
-
-def write_utterances(folder: Path, num_rows: int, num_frames: int, num_words: int):
-    """A Parquet file of random features, as long in each row."""
-    rng, features = np.random.default_rng(0), make_features()
-    # Features hardly repeat: a dictionary of them would be larger than they are.
-    with pq.ParquetWriter(folder / "train.parquet", features.arrow_schema, use_dictionary=["text"]) as writer:
-        for begin in range(0, num_rows, GROUP_ROWS):
-            rows = [
-                {
-                    "segment_id": f"{i}",
-                    "text": " ".join(rng.choice(VOCABULARY, num_words)),
-                    "audio_features": rng.random((num_frames, 80), dtype=np.float32),
-                    "video_features": rng.random((num_frames, 512), dtype=np.float32),
-                    "sentiment": rng.uniform(-3, 3),
-                }
-                for i in range(begin, min(begin + GROUP_ROWS, num_rows))
-            ]
-            writer.write_table(to_table(rows, features))
+def make_dataset(num_rows: int, num_frames: int = 60, num_words: int = 20) -> Dataset:
+    """Build a data set of random features, in the schema of prepared data sets."""
+    rng = np.random.default_rng(0)
+    rows = [
+        {
+            "segment_id": f"{i}",
+            "text": " ".join(rng.choice([f"w{j}" for j in range(1000)], num_words)),
+            "audio_features": rng.random((num_frames, 80), dtype=np.float32),
+            "video_features": rng.random((num_frames, 512), dtype=np.float32),
+            "sentiment": rng.uniform(-3, 3),
+        }
+        for i in range(num_rows)
+    ]
+    return Dataset(to_table(rows, make_features()))
 
 
 def collate_tensors(tokenizer, rows: list[dict]) -> dict[str, torch.Tensor]:
-    """The batch of `UtteranceCollator`, from rows of tensors."""
-    pad_sequence = torch.nn.utils.rnn.pad_sequence
+    """Make the batch of `UtteranceCollator` from rows of tensors."""
+    pad_sequence = nn.utils.rnn.pad_sequence
     batch = dict(tokenizer([row["text"] for row in rows], truncation=True, padding=True, return_tensors="pt"))
     for name, key in (("audio_features", "input_features"), ("video_features", "video_features")):
-        sequences = [row[name] for row in rows]
-        batch[key] = pad_sequence(sequences, batch_first=True)
-        masks = [torch.ones(len(sequence), dtype=torch.int64) for sequence in sequences]
+        batch[key] = pad_sequence([row[name] for row in rows], batch_first=True)
+        masks = [torch.ones(len(row[name]), dtype=torch.int64) for row in rows]
         batch[f"{key}_mask"] = pad_sequence(masks, batch_first=True)
     return batch | {"labels": torch.stack([row["sentiment"] for row in rows])}
 
 
-def time_stages(stream: ParquetStream, collators: dict[str, UtteranceCollator]) -> list[float]:
-    """Seconds of reading, and of what each collator does."""
-    seconds, began = np.zeros(1 + len(collators)), time.perf_counter()
-    for table in stream:
-        marks = [began, time.perf_counter()]
-        for collator in collators.values():
-            collator(table)
-            marks.append(time.perf_counter())
-        seconds += np.diff(marks)
-        began = marks[-1]
-    return seconds.tolist()
+def measure_data(arguments: argparse.Namespace) -> Iterator[Measurement]:
+    num_rows = 64 if arguments.small else 2000
+    dataset = make_dataset(num_rows)
+    tokenizer = build_tokenizer([f"w{i}" for i in range(1000)])
+    collator = UtteranceCollator(["text", "audio", "video"], tokenizer, make_task("sentiment"))
+    tensors = dataset.select_columns(list(collator.columns)).with_format("torch")
+    ours = DataLoader(ArrowRows(dataset), 32, shuffle=True, collate_fn=collator)
+    plain = DataLoader(tensors, 32, shuffle=True, collate_fn=lambda rows: collate_tensors(tokenizer, rows))
+    calls = {"ours": lambda: list(ours), "plain": lambda: list(plain)}
+    seconds = measure_in_turns(calls, arguments.repeats)
+    yield Measurement("shuffled batches of 32", 'with_format("torch")', "row", num_rows, *seconds.values())
 
 
-def data(arguments: argparse.Namespace) -> Report:
-    import datasets
-
-    datasets.disable_progress_bars()
-    # Where a pass over Parquet ends, `datasets` sleeps for some seconds, which say nothing of how fast it reads.
-    datasets.config.SLEEP_TIME_ON_THREADS_SHUTDOWN = 0
-    with tempfile.TemporaryDirectory() as folder:
-        write_utterances(Path(folder), arguments.num_rows, arguments.num_frames, arguments.num_words)
-        return compare_readers(Path(folder), arguments)
+# --- model
 
 
-def compare_readers(folder: Path, arguments: argparse.Namespace) -> Report:
-    from datasets import load_dataset
+def make_models(small: bool) -> tuple[UmonsForSequenceClassification, nn.Module]:
+    """Build the paper's model of text and audio and its plain implementation, with the same random weights."""
+    sys.path.insert(0, str(ROOT / "tests"))
+    from plain_umons import PlainUmons
 
-    file, batch_size = str(folder / "train.parquet"), arguments.batch_size
-    tokenizer, task = build_tokenizer(VOCABULARY), make_task("sentiment")
-    collator = UtteranceCollator(["text", "audio", "video"], tokenizer, task)
-    options = {"data_files": file, "columns": collator.columns, "split": "train", "cache_dir": str(folder / "cache")}
-    tensors = load_dataset("parquet", streaming=True, **options).with_format("torch")
-    reference = DataLoader(tensors, batch_size, collate_fn=lambda rows: collate_tensors(tokenizer, rows))
-    stream = ParquetStream([file], batch_size, columns=collator.columns)
-    streamed = DataLoader(stream, batch_size=None, collate_fn=collator)
-    by_index = DataLoader(ArrowRows(load_dataset("parquet", **options)), batch_size, shuffle=True, collate_fn=collator)
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "vocab_size": 50} if small else {}
+    config = UmonsConfig(
+        modalities=["text", "audio"],
+        num_labels=6,
+        problem_type="multi_label_classification",
+        **({"vocab_size": 14_000} | sizes),
+    )
+    torch.manual_seed(0)
+    model = UmonsForSequenceClassification(config).eval()
+    plain = PlainUmons(config).eval()
+    plain.load_state_dict(model.state_dict())
+    return model, plain
 
-    def count(loader: DataLoader) -> Callable[[], None]:
-        def run():
-            if (found := sum(len(batch["labels"]) for batch in loader)) != arguments.num_rows:
-                raise ValueError(f"{found} rows of {arguments.num_rows} were read.")
 
-        return run
-
-    report = Report("From Parquet to batches", "a pass")
-    times = measure_in_turns(arguments.repeats, *map(count, (streamed, by_index, reference)))
-    for name, seconds in zip(("ParquetStream, shuffled", "ArrowRows, shuffled"), times, strict=False):
-        report.comparisons.append(Comparison(name, "row", arguments.num_rows, seconds, times[-1], aim=3.0))
-    for name, seconds in zip(("ParquetStream", "ArrowRows", "datasets with tensors"), times, strict=True):
-        report.figures[f"{name}: rows per second"] = arguments.num_rows / float(np.median(seconds))
-    collators = {
-        "words to ids": UtteranceCollator(["text"], tokenizer),
-        "pad features": UtteranceCollator(["audio", "video"], task=task),
+def make_batch(config: UmonsConfig, lengths: np.ndarray) -> dict[str, torch.Tensor]:
+    """Build random inputs of rows with these `lengths` (rows, 2) in words and frames, padded to the longest."""
+    generator = torch.Generator().manual_seed(0)
+    masks = [torch.arange(int(steps.max())) < torch.as_tensor(steps)[:, None] for steps in lengths.T]
+    ids = torch.randint(2, config.vocab_size, masks[0].shape, generator=generator)
+    features = torch.rand(*masks[1].shape, config.audio_feature_size, generator=generator)
+    return {
+        "input_ids": ids * masks[0],
+        "attention_mask": masks[0].long(),
+        "input_features": features * masks[1][..., None],
+        "input_features_mask": masks[1].long(),
     }
-    rounds = np.array([time_stages(stream, collators) for _ in range(arguments.repeats)])
-    report.stages = dict(zip(("read and shuffle", *collators), rounds.T.tolist(), strict=True))
-    report.remarks += [
-        f"{arguments.num_rows} rows of {arguments.num_frames} x 80 and {arguments.num_frames} x 512 float32 and "
-        f"{arguments.num_words} words, in row groups of {GROUP_ROWS}; batches of {batch_size}, in the process itself.",
-        "The reference is `load_dataset(..., streaming=True).with_format('torch')`, in the order of the file, and a collator "
-        "that pads with `pad_sequence`. It reads the same columns, and its sleep of some seconds at the end of a pass is off.",
-        "ArrowRows reads what `load_dataset` has made of the file before: memory-mapped Arrow, which need not be decoded.",
-    ]
-    return report
 
 
-def add_data_arguments(parser: argparse.ArgumentParser):
-    parser.add_argument("--num_rows", type=int, default=5000, help="rows of the file (default: %(default)s)")
-    parser.add_argument("--num_frames", type=int, default=60, help="audio frames, and clips (default: %(default)s)")
-    parser.add_argument("--num_words", type=int, default=20, help="words of a text (default: %(default)s)")
-    parser.add_argument("--batch_size", type=int, default=32, help="rows of a batch (default: %(default)s)")
+def pad_batch(batch: dict[str, torch.Tensor], length: int) -> dict[str, torch.Tensor]:
+    """Pad (B, T, ...) to (B, length, ...)."""
+    return {
+        name: nn.functional.pad(value, (0, 0) * (value.ndim - 2) + (0, length - value.shape[1]))
+        for name, value in batch.items()
+    }
 
 
-# ---- model ----
+def make_inference(model: nn.Module, dtype: torch.dtype, packed: bool) -> Callable[[dict], torch.Tensor]:
+    model = copy.deepcopy(model).to(dtype)
+    if packed:
+        model = pack_linears(model)
+
+    def infer(batch: dict) -> torch.Tensor:
+        return model(**{k: v.to(dtype) if v.is_floating_point() else v for k, v in batch.items()}).logits
+
+    return infer
 
 
-def import_benchmark_model():
-    sys.path.insert(0, str(Path(__file__).resolve().parent))  # where it is not, if something else runs this file
-    import benchmark_model
+def make_int8_inference(model: nn.Module) -> Callable[[dict], torch.Tensor]:
+    """Build the exported int8 model with float32 word vectors."""
+    from modeling_umons.export import onnx
 
-    return benchmark_model
+    with tempfile.TemporaryDirectory() as folder:
+        graph, quantized = Path(folder) / "model.onnx", Path(folder) / "int8.onnx"
+        graph.write_bytes(onnx.export_onnx(model).SerializeToString())
+        onnx.quantize_int8(graph, quantized, word_vectors=False)
+        session = onnx.make_session(quantized, torch.get_num_threads())
+    return lambda batch: torch.from_numpy(onnx.run(session, batch))
 
 
-def model(arguments: argparse.Namespace) -> Report:
-    benchmark_model = import_benchmark_model()
-    results = benchmark_model.measure(arguments, measure_in_turns)
-    return Report(
-        "The model",
-        "the model",
-        figures={f"{aim.what}, reached by {aim.name}": aim.reached for aim in results.aims},
-        remarks=[*benchmark_model.REMARKS, *results.remarks],
-        tables=benchmark_model.to_tables(results),
-        curves=results.curves,
-        cases=[case.to_dict() for case in results.cases],
+def make_training(model: nn.Module, bfloat16: bool = False) -> Callable[[dict], None]:
+    """Build a training step: the paper's Adam for the plain model and the fused one of `Trainer` for ours."""
+    model = copy.deepcopy(model).train()
+    is_plain = not isinstance(model, UmonsForSequenceClassification)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-4, fused=not is_plain)
+
+    def step(batch: dict) -> None:
+        optimizer.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16) if bfloat16 else nullcontext():
+            outputs = model(**batch, labels=torch.ones(len(batch["attention_mask"]), 6))
+        (outputs if is_plain else outputs.loss).backward()
+        optimizer.step()
+
+    return step
+
+
+def compare_models(
+    ways: dict[str, Callable[[dict], object]],
+    baseline: Callable[[dict], object],
+    batches: list[dict],
+    padded: list[dict],
+    title: str,
+    repeats: int,
+) -> Iterator[Measurement]:
+    """Measure each way over `batches` and the plain model over `padded`, the same rows at full length."""
+
+    def over(call: Callable[[dict], object], inputs: list[dict]) -> Callable[[], list]:
+        return lambda: [call(batch) for batch in inputs]
+
+    calls = {name: over(call, batches) for name, call in ways.items()} | {"": over(baseline, padded)}
+    seconds = measure_in_turns(calls, repeats)
+    num_rows = sum(len(batch["attention_mask"]) for batch in batches)
+    for name in ways:
+        difference = None
+        if (expected := calls[""]()[0]) is not None:  # training has no result
+            difference = (calls[name]()[0].float() - expected).abs().max().item()
+        yield Measurement(
+            f"{title}, {name}", "plain, float32", "row", num_rows, seconds[name], seconds[""], difference
+        )
+
+
+def sample_lengths(num_rows: int) -> np.ndarray:
+    """Draw (rows, 2) lengths in words and frames from MOSEI's quantiles; long texts have long audio."""
+    quantiles = np.linspace(0, 1, len(LENGTH_QUANTILES[0]))
+    order = np.random.default_rng(0).random(num_rows)
+    return np.array([np.interp(order, quantiles, values) for values in LENGTH_QUANTILES]).T.astype(int)
+
+
+def measure_model(arguments: argparse.Namespace) -> Iterator[Measurement]:
+    model, plain = make_models(arguments.small)
+    inference = {
+        "eager, float32": make_inference(model, torch.float32, packed=False),
+        "packed, float32": make_inference(model, torch.float32, packed=True),
+        "packed, bfloat16": make_inference(model, torch.bfloat16, packed=True),
+    }
+    training = {"float32": make_training(model), "bfloat16": make_training(model, bfloat16=True)}
+    int8 = {}
+    if importlib.util.find_spec("onnxruntime") is not None and not arguments.small:
+        int8 = {"int8 (onnxruntime)": make_int8_inference(model)}
+    for size in (1, 32):
+        batch = [make_batch(model.config, np.full((size, 2), 60))]
+        title, ways = f"inference, batch {size}", inference | (int8 if size == 1 else {})
+        with torch.inference_mode():
+            yield from compare_models(ways, lambda b: plain(**b), batch, batch, title, arguments.repeats)
+    yield from compare_models(training, make_training(plain), batch, batch, "training, batch 32", arguments.repeats)
+    # Rows of real lengths: batches of similar length, evenly from the shortest to the longest.
+    lengths = sample_lengths(128 if arguments.small else 4000)
+    order = np.array(list(LengthGroups(32, combine_lengths(lengths.T), seed=0)))
+    batches = sorted((lengths[rows] for rows in np.split(order, len(order) // 32)), key=lambda rows: rows.max(0).sum())
+    batches = [make_batch(model.config, rows) for rows in batches[len(batches) // 8 :: len(batches) // 4]]
+    padded = [pad_batch(batch, 60) for batch in batches]
+    with torch.inference_mode():
+        title = "inference, real lengths"
+        yield from compare_models(inference, lambda b: plain(**b), batches, padded, title, arguments.repeats)
+    yield from compare_models(
+        training, make_training(plain), batches, padded, "training, real lengths", arguments.repeats
     )
 
 
-def add_model_arguments(parser: argparse.ArgumentParser):
-    import_benchmark_model().add_model_arguments(parser)
+# --- server and command line
 
 
-# By name: what it runs, and the arguments that are its own.
-BENCHMARKS = {
-    "media": (media, add_media_arguments),
-    "data": (data, add_data_arguments),
-    "model": (model, add_model_arguments),
+@contextmanager
+def start_server(max_batch_size: int) -> Iterator[str]:
+    """Run `umons serve` in a process of its own; yields host:port."""
+    command = [sys.executable, "-m", "modeling_umons.cli.main", "serve", "--port", "0"]
+    command += ["--max_batch_size", str(max_batch_size)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        try:
+            found = re.search(r"http://([\w.]+:\d+)", process.stdout.readline())
+            if found is None:
+                raise OSError("`umons serve` did not start; see its message above.")
+            yield found[1]
+        finally:
+            process.terminate()
+
+
+def send_requests(address: str, headers: dict[str, str], body: bytes, num_clients: int, num_requests: int) -> None:
+    """Send `num_requests` from each of `num_clients` connections at once. Raises OSError for a failed request."""
+
+    def run_client(_) -> None:
+        connection = http.client.HTTPConnection(address, timeout=60)
+        for _ in range(num_requests):
+            connection.request("POST", "/predict", body, headers)
+            response = connection.getresponse()
+            content = response.read()
+            if response.status != 200:
+                raise OSError(f"POST /predict returned {response.status}: {content[:200]!r}")
+        connection.close()
+
+    with ThreadPoolExecutor(num_clients) as pool:
+        list(pool.map(run_client, range(num_clients)))
+
+
+def measure_serve(arguments: argparse.Namespace) -> Iterator[Measurement]:
+    text = json.dumps({"inputs": {"text": "The carpet in that hostel was filthy and disgusting."}}).encode()
+    kinds = {
+        "text": ({"Content-Type": "application/json"}, text),
+        "clip of 3 s": ({"Content-Type": "video/mp4"}, (SAMPLE / "000.mp4").read_bytes()),
+    }
+    num_requests = 2 if arguments.small else 20
+    with start_server(8) as batching, start_server(1) as single:
+        for kind, (headers, body) in kinds.items():
+            for num_clients in (8,) if arguments.small else (1, 8, 32):
+                calls = {
+                    address: lambda address=address: send_requests(address, headers, body, num_clients, num_requests)  # noqa: B023
+                    for address in (batching, single)
+                }
+                seconds = measure_in_turns(calls, arguments.repeats)
+                name = f"{kind}, {num_clients} client(s)"
+                yield Measurement(name, "without batching", "request", num_clients * num_requests, *seconds.values())
+
+
+def measure_start(arguments: argparse.Namespace) -> Iterator[Measurement]:
+    commands = {
+        "ours": ["-m", "modeling_umons.cli.main", "predict", "--text", "what a wonderful day"],
+        "imports": ["-c", "import torch, transformers"],
+    }
+    calls = {
+        name: lambda words=words: subprocess.run([sys.executable, *words], cwd=ROOT, check=True, capture_output=True)
+        for name, words in commands.items()
+    }
+    seconds = measure_in_turns(calls, arguments.repeats)
+    yield Measurement("umons predict --text", "import torch, transformers", "start", 1, *seconds.values())
+
+
+# --- report
+
+PARTS = {
+    "media": measure_media,
+    "data": measure_data,
+    "model": measure_model,
+    "serve": measure_serve,
+    "start": measure_start,
 }
 
 
-# ---- reports ----
-
-
-def describe_machine() -> dict[str, str | int | float]:
-    cpu_info = Path("/proc/cpuinfo")
-    lines = cpu_info.read_text().splitlines() if cpu_info.is_file() else []
-    models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+def describe_machine() -> dict[str, str | int]:
     return {
-        "cpu": next(iter(models), platform.processor() or platform.machine()),
+        "system": f"{platform.system()} {platform.machine()}",
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else float("nan"),
-        "system": f"{platform.system()} {platform.machine()}",
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "transformers": transformers.__version__,
     }
 
 
-def to_markdown(report: Report, machine: dict, repeats: int) -> str:
-    lines = [
-        f"# {report.title}",
-        "",
-        f"{machine['cpu']}, {machine['cores']} cores, load {machine['load']} at the start; {machine['system']}, Python "
-        f"{machine['python']}, torch {machine['torch']} on {machine['threads']} thread(s), transformers "
-        f"{machine['transformers']}. Medians of {repeats} round(s).",
-        "",
-    ]
-    if report.comparisons:
-        lines += ["| What | Ours | Reference | Times faster | Aim |", "|---|---|---|---|---|"]
-    for comparison in report.comparisons:
-        ours = f"{1000 * np.median(comparison.ours) / comparison.count:.3g} ms per {comparison.per}"
-        reference, ratio = "not there", "-"
-        if comparison.reference:
-            reference = f"{1000 * np.median(comparison.reference) / comparison.count:.3g} ms"
-            ratio = f"{comparison.ratio:.2f}"
-        lines.append(f"| {comparison.name} | {ours} | {reference} | {ratio} | {comparison.aim:g} |")
-    if report.stages:
-        medians = {name: float(np.median(times)) for name, times in report.stages.items()}
-        lines += ["", "| Stage | Seconds | Share |", "|---|---|---|"]
-        lines += [f"| {name} | {s:.3f} | {s / sum(medians.values()):.1%} |" for name, s in medians.items()]
-    lines += report.tables
-    return "\n".join([*lines, "", *(f"- {remark}" for remark in report.remarks), ""])
+def to_markdown(parts: dict[str, list[Measurement]], machine: dict, repeats: int) -> str:
+    about = ", ".join(f"{name} {value}" for name, value in machine.items())
+    lines = ["# Benchmark", "", f"Medians of {repeats} round(s) on: {about}."]
+    for part, measurements in parts.items():
+        lines += ["", f"## {part}", ""]
+        lines += ["| work | ms | baseline | ms | speed-up | max. difference |", "|---|---:|---|---:|---:|---:|"]
+        for m in measurements:
+            ours, baseline = (1000 * np.median(s) / m.num_units for s in (m.seconds, m.baseline_seconds))
+            difference = "" if m.max_difference is None else f"{m.max_difference:.1e}"
+            cells = [m.name, f"{ours:.3g} per {m.unit}", m.baseline_name, f"{baseline:.3g}"]
+            lines.append(f"| {' | '.join([*cells, f'{m.speed_up:.2f}', difference])} |")
+    return "\n".join(lines) + "\n"
 
 
-def plot_stages(stages: dict[str, list[float]], whole: str, path: Path):
+def plot_speed_ups(parts: dict[str, list[Measurement]], path: Path) -> None:
     from matplotlib.figure import Figure
 
-    medians = {name: float(np.median(times)) for name, times in stages.items()}
-    shares = {name: 100 * seconds / sum(medians.values()) for name, seconds in medians.items()}
-    figure = Figure(figsize=(5, 2), layout="constrained")
+    measurements = [measurement for of_part in parts.values() for measurement in of_part]
+    figure = Figure(figsize=(8, 1 + 0.25 * len(measurements)), layout="constrained")
     axes = figure.subplots()
-    bars = axes.barh(list(shares), list(shares.values()))
-    axes.bar_label(bars, fmt="%.1f %%", padding=3)
+    bars = axes.barh([f"{m.name} / {m.baseline_name}" for m in measurements], [m.speed_up for m in measurements])
+    axes.bar_label(bars, fmt="%.2f", padding=3)
+    axes.axvline(1, color="black", linewidth=1)
     axes.invert_yaxis()
-    axes.set(xlim=(0, 115), xlabel=f"share of the time of {whole}, %")
+    axes.set(xlabel="speed-up (log scale)", xscale="log")
+    axes.margins(x=0.15)
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=100)
 
 
-def write_report(report: Report, machine: dict, arguments: argparse.Namespace):
-    folder, name = arguments.output, arguments.benchmark
+def write_report(folder: Path, parts: dict[str, list[Measurement]], machine: dict, repeats: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    comparisons = [asdict(comparison) | {"ratio": comparison.ratio} for comparison in report.comparisons]
-    contents = {"benchmark": name, "machine": machine, "repeats": arguments.repeats}
-    contents |= asdict(report) | {"comparisons": comparisons}
-    (folder / f"{name}.json").write_text(json.dumps(contents, indent=1) + "\n")
-    markdown = to_markdown(report, machine, arguments.repeats)
-    if report.stages:
-        plot_stages(report.stages, report.whole, folder / f"{name}.png")
-        markdown += f"\n![Where the time goes]({name}.png)\n"
-    if report.curves:
-        import_benchmark_model().plot_curves(report.curves, folder / f"{name}.png")
-        markdown += f"\n![What an utterance costs]({name}.png)\n"
-    (folder / f"{name}.md").write_text(markdown)
+    measurements = {part: [asdict(m) | {"speed_up": m.speed_up} for m in found] for part, found in parts.items()}
+    content = {"machine": machine, "repeats": repeats, "parts": measurements}
+    (folder / "benchmark.json").write_text(json.dumps(content, indent=1) + "\n")
+    plot_speed_ups(parts, folder / "benchmark.png")
+    markdown = to_markdown(parts, machine, repeats)
+    (folder / "benchmark.md").write_text(markdown + "\n![Speed-up of each measurement](benchmark.png)\n")
 
 
-def main():
+def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    subparsers = parser.add_subparsers(dest="benchmark", required=True, metavar="benchmark")
-    for name, (_, add_arguments) in BENCHMARKS.items():
-        subparser = subparsers.add_parser(name)
-        subparser.add_argument("--repeats", type=int, default=5, help="rounds that count (default: %(default)s)")
-        subparser.add_argument("--num_threads", type=int, default=1, help="threads of PyTorch (default: %(default)s)")
-        subparser.add_argument("--output", type=Path, help="a folder to write the report to")
-        add_arguments(subparser)
+    add = parser.add_argument
+    add("parts", nargs="*", metavar="part", help="parts to measure (default: all)")
+    add("--repeats", type=int, default=5, help="number of rounds (default: %(default)s)")
+    add("--num_threads", type=int, default=torch.get_num_threads(), help="threads of PyTorch (default: %(default)s)")
+    add("--audio_dir", type=Path, default=SAMPLE, help="audio files or clips (default: the sample)")
+    add("--clip_dir", type=Path, default=SAMPLE, help="clips with audio and video (default: the sample)")
+    add("--num_files", type=int, default=32, help="number of audio files (default: %(default)s)")
+    add("--num_clips", type=int, default=4, help="number of clips (default: %(default)s)")
+    add("--small", action="store_true", help="tiny sizes, to check that the benchmark runs")
+    add("--output", type=Path, metavar="FOLDER", help="folder of the report")
     arguments = parser.parse_args()
+    if unknown := sorted(set(arguments.parts) - set(PARTS)):
+        parser.error(f"unknown part(s) {', '.join(unknown)}; choose from {', '.join(PARTS)}")
     for name, value in vars(arguments).items():
-        if isinstance(value, int) and value < 1:
-            parser.error(f"--{name} is {value}: it must be at least 1")
+        if type(value) is int and value < 1:
+            parser.error(f"--{name} is {value}; it must be at least 1")
+    return arguments
+
+
+def main() -> None:
+    arguments = parse_arguments()
     torch.set_num_threads(arguments.num_threads)
-    machine = describe_machine()
+    machine, parts = describe_machine(), {}
     try:
-        with torch.inference_mode():
-            report = BENCHMARKS[arguments.benchmark][0](arguments)
+        for part in arguments.parts or PARTS:
+            with torch.set_grad_enabled(part == "model"):
+                parts[part] = list(PARTS[part](arguments))
     except OSError as error:
         raise SystemExit(f"error: {error}") from error
-    print(to_markdown(report, machine, arguments.repeats))
+    print(to_markdown(parts, machine, arguments.repeats))
     if arguments.output is not None:
-        write_report(report, machine, arguments)
+        write_report(arguments.output, parts, machine, arguments.repeats)
 
 
 if __name__ == "__main__":
