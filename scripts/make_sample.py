@@ -24,14 +24,12 @@ examples:
 
 import argparse
 import csv
-import os
 import shutil
 import subprocess
 import sys
 import tempfile
 import wave
 from collections import Counter
-from contextlib import contextmanager
 from pathlib import Path
 from xml.sax.saxutils import escape
 
@@ -39,6 +37,8 @@ import av
 import numpy as np
 from PIL import Image, ImageDraw
 from tqdm import tqdm
+
+from modeling_umons.utils.files import atomic_path
 
 
 FOLDER = Path(__file__).resolve().parent.parent / "hub" / "sample"
@@ -254,21 +254,10 @@ def draw_clip(row, samples, rng):
         yield draw_face(face, row["voice"][1:], shift, opening, blink=frame % 36 == next_blink)
 
 
-@contextmanager
-def written_whole(path):
-    """Give a temporary name beside `path`, which takes its place only if the block succeeds."""
-    temporary = path.with_name(path.name + ".part")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def write_clip(path, frames, samples):
     """Encode frames and sound into an .mp4. One thread each, so that the bytes do not depend on the machine's cores."""
     options = {"movflags": "+faststart"}
-    with written_whole(path) as part, av.open(str(part), "w", format="mp4", options=options) as container:
+    with atomic_path(path) as part, av.open(str(part), "w", format="mp4", options=options) as container:
         video = container.add_stream("libx264", rate=FPS, options={"crf": "25", "preset": "slow"})
         video.width, video.height, video.pix_fmt = SIZE, SIZE, "yuv420p"
         video.codec_context.thread_count = 1
@@ -284,7 +273,7 @@ def write_clip(path, frames, samples):
 
 def write_table(path, rows):
     columns = ["file_name", "text", "split", *LABELS]
-    with written_whole(path) as part, open(part, "w", encoding="utf-8", newline="") as file:
+    with atomic_path(path) as part, open(part, "w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, columns, extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from datasets import Dataset, DatasetDict, load_dataset
+from datasets import Dataset
 from datasets.exceptions import DatasetsError
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForSequenceClassification
@@ -30,20 +30,12 @@ from transformers.utils.logging import disable_progress_bar
 from .. import UmonsProcessor
 from ..data.arguments import DataArguments
 from ..data.collator import UtteranceCollator
-from ..data.conversations import predict_logits
-from ..data.rows import (
-    make_collator,
-    name_classes,
-    read_table,
-    split_table,
-    undecoded,
-    usable_rows,
-    with_missing_labels,
-)
+from ..data.rows import load_splits, make_collator, usable_rows, with_missing_labels
 from ..data.schema import SPLIT_NAMES
 from ..evaluation.ensemble import AVERAGES
 from ..evaluation.metrics import task_metrics
 from ..evaluation.report import Split, combine, measure, print_results, task_of, write_report
+from ..inference.logits import predict_logits
 from ..tasks.task import Task
 
 
@@ -76,22 +68,6 @@ class Member:
     def logits(self, rows: Dataset, collator: UtteranceCollator, batch_size: int) -> np.ndarray:
         """(rows, num_labels) float32."""
         return predict_logits(self.model, rows, collator, batch_size, Path(self.name).name)
-
-
-def load_splits(args: argparse.Namespace, data: DataArguments) -> DatasetDict:
-    """All splits of the data set; a table that does not say which its rows are of is the one to evaluate."""
-    if Path(args.dataset).is_file():
-        table = read_table(args.dataset, data.audio_column)
-        splits = split_table(table, 0.0, 0) if "split" in table.column_names else DatasetDict({args.split: table})
-    else:
-        splits = load_dataset(args.dataset, data.dataset_config_name)
-        splits = DatasetDict(
-            {SPLIT_NAMES.get(n, n): undecoded(split, data.audio_column) for n, split in splits.items()}
-        )
-    if not len(splits.get(args.split, ())):
-        have = ", ".join(f"{name} ({len(split)} rows)" for name, split in splits.items())
-        raise ValueError(f"{args.dataset} has no rows of the split {args.split!r}; it has {have}.")
-    return DatasetDict({name: name_classes(split, data.label_column) for name, split in splits.items()})
 
 
 def with_numbers(dataset: Dataset) -> Dataset:
@@ -174,7 +150,7 @@ def evaluate(args: argparse.Namespace) -> None:
         audio_column=args.audio_column,
         label_column=args.label_column,
     )
-    splits = load_splits(args, data)
+    splits = load_splits(args.dataset, data, args.split)
     device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
     members = [Member.load(name, device) for name in dict.fromkeys(args.model)]
     task = common_task(members, args.label_column)

@@ -21,18 +21,13 @@ of 32, on as many threads for all), and with --check_dataset also how well each 
 """
 
 import argparse
-import os
-import shutil
 import statistics
 import time
-import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
-from datasets import DatasetDict, load_dataset
 from datasets.exceptions import DatasetsError
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForSequenceClassification
@@ -41,14 +36,7 @@ from transformers.utils.logging import disable_progress_bar
 from .. import UmonsProcessor
 from ..data.arguments import DataArguments
 from ..data.collator import ArrowRows
-from ..data.rows import (
-    make_collator,
-    name_classes,
-    read_table,
-    split_table,
-    undecoded,
-    usable_rows,
-)
+from ..data.rows import load_splits, make_collator, usable_rows
 from ..data.schema import SPLIT_NAMES
 from ..evaluation.metrics import task_metrics
 from ..evaluation.report import task_of
@@ -63,6 +51,7 @@ from ..export.onnx import (
     random_inputs,
     run,
 )
+from ..utils.files import new_folder
 
 
 GRAPH_NAME, INT8_NAME = "model.onnx", "model_int8.onnx"
@@ -82,22 +71,6 @@ def load(name: str):
     except (OSError, ValueError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0]
         raise OSError(f"{name}: no model can be loaded from there: {reason}") from error
-
-
-@contextmanager
-def whole_or_not(output: Path) -> Iterator[Path]:
-    """A folder to write to, which becomes `output` at the end if all went well."""
-    output = Path(os.path.realpath(output))  # a link cannot be replaced by a folder, what it leads to can
-    if output.is_file() or (output.is_dir() and any(output.iterdir())):
-        raise OSError(f"{output} exists: give the name of a new or empty folder, or delete it first.")
-    output.parent.mkdir(parents=True, exist_ok=True)
-    folder = output.parent / f".{output.name}.{uuid.uuid4().hex}.part"
-    folder.mkdir()
-    try:
-        yield folder
-        os.replace(folder, output)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def torch_logits(model, inputs) -> np.ndarray:
@@ -121,19 +94,6 @@ def print_speeds(engines: dict[str, Callable], model) -> None:
             f"{name} {median * 1e3:.2f} ms ({medians['PyTorch'] / median:.2f} x)" for name, median in medians.items()
         )
         print(f"{batch_size:2d} row(s), {torch.get_num_threads()} thread(s): {shown}")
-
-
-def load_rows(dataset: str, split: str):
-    """The rows of a split of a table, or of a folder or Hub repository of `datasets`."""
-    data, split = DataArguments(), SPLIT_NAMES.get(split.lower(), split)
-    if Path(dataset).is_file():
-        table = read_table(dataset, data.audio_column)
-        splits = split_table(table, 0.0, 0) if "split" in table.column_names else DatasetDict({split: table})
-    else:
-        splits = {SPLIT_NAMES.get(name, name): rows for name, rows in load_dataset(dataset).items()}
-    if not len(splits.get(split, ())):
-        raise ValueError(f"{dataset} has no rows of the split {split!r}; it has {', '.join(splits)}.")
-    return name_classes(undecoded(splits[split], data.audio_column), data.label_column)
 
 
 def print_metrics(engines: dict[str, Callable], model, processor, dataset) -> None:
@@ -162,9 +122,10 @@ def print_metrics(engines: dict[str, Callable], model, processor, dataset) -> No
 
 
 def export(args: argparse.Namespace) -> None:
-    with whole_or_not(args.output) as folder:
+    with new_folder(args.output) as folder:
         # What can be wrong with the arguments, before what takes long.
-        dataset = load_rows(args.check_dataset, args.split) if args.check_dataset else None
+        split = SPLIT_NAMES.get(args.split.lower(), args.split)
+        dataset = load_splits(args.check_dataset, DataArguments(), split)[split] if args.check_dataset else None
         model, processor = load(args.model)
         processor.check_model(model.config)
         if dataset is not None and "audio" in model.model.encoders and "audio_features" in dataset.column_names:

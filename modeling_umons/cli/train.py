@@ -32,7 +32,7 @@ from transformers import AutoConfig, PreTrainedModel, pipeline, set_seed
 from transformers.utils.logging import disable_progress_bar
 
 from ..data.arguments import DataArguments
-from ..data.rows import load_splits, make_collator, repeat_sources, rows_for_all
+from ..data.rows import load_training_splits, make_collator, repeat_sources, rows_for_all
 from ..evaluation.comparison import epoch_seconds, headline, print_comparison, write_comparison
 from ..evaluation.missing_modalities import missing_curves
 from ..evaluation.report import Split, measure, print_results, summarize_seeds, task_of, write_report
@@ -76,7 +76,7 @@ def make_task_of(data: DataArguments, train: Dataset) -> Task:
 
 def prepare(systems: list[System], data: DataArguments, arguments: ModelArguments, run: RunArguments) -> Prepared:
     """The rows that all of the models can use; says what cannot be used, and goes on without it."""
-    splits = load_splits(data, run.seed)
+    splits = load_training_splits(data, run.seed)
     task = make_task_of(data, splits["train"])
     texts = []
     if "text" in arguments.modalities and data.text_column in splits["train"].column_names:

@@ -2,14 +2,13 @@
 # SPDX-License-Identifier: MIT
 """Clips that people hold: a folder of files, a table beside them, or a data set of `datasets`, as one kind of table."""
 
-import csv
 import hashlib
 import json
 import math
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,14 +19,14 @@ from datasets.exceptions import DatasetsError
 from ..models.umons.configuration_umons import EMOTIONS
 from ..tasks.labels import EMOTION_RANGE, SENTIMENT_RANGE
 from .schema import SPLIT_NAMES
-from .stream import check_texts
+from .tables import TABLE_SUFFIXES, read_rows
 
 
 MEDIA_SUFFIXES = (
     ".3gp", ".aac", ".aif", ".aiff", ".au", ".avi", ".flac", ".flv", ".m4a", ".m4v", ".mkv", ".mov", ".mp2", ".mp3", ".mp4",
     ".mpeg", ".mpg", ".mts", ".mxf", ".oga", ".ogg", ".ogv", ".opus", ".ts", ".wav", ".webm", ".wma", ".wmv",
 )  # fmt: skip
-TABLE_NAMES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
+TABLE_NAMES = tuple(f"metadata{suffix}" for suffix in TABLE_SUFFIXES)
 TEXT_COLUMNS = ("text", "words")
 COLUMNS = ("segment_id", "video_id", "segment", "start", "end", *TEXT_COLUMNS, "sentiment", "emotions", *EMOTIONS)
 
@@ -163,61 +162,13 @@ def _is_in_split(file: Path) -> bool:
 
 
 def _rows_of_table(path: Path) -> list[dict[str, Any]]:
-    readers = {".csv": _csv_rows, ".jsonl": _jsonl_rows, ".parquet": _parquet_rows}
-    try:
-        if path.suffix not in readers:
-            raise ValueError("a table ends in .csv, .jsonl or .parquet")
-        rows = []
-        for place, row in readers[path.suffix](path):
-            _check_names(row, place)
-            rows.append(row)
-    except (ValueError, csv.Error) as error:  # what pyarrow and json raise is a ValueError
-        raise ValueError(f"{path} cannot be read as a table: {str(error).rstrip('.')}.") from error
+    rows = []
+    for place, row in read_rows(path, ("file_name", "split", *COLUMNS), MAX_TABLE_BYTES):
+        _check_names(row, f"{path}, {place}")
+        rows.append(row)
     if rows and not any("file_name" in row for row in rows):
         raise ValueError(f"{path} has no column `file_name`; its columns are {', '.join(rows[0])}.")
     return [_row_of_file(row, path.parent, row.get("file_name")) for row in rows]
-
-
-def _csv_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    with open(path, encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file, strict=True)
-        for row in reader:
-            if None in row or None in row.values():
-                raise ValueError(
-                    f"line {reader.line_num} has another number of cells than the header, {len(reader.fieldnames)}; a cell "
-                    "with a comma in it must stand in quotes"
-                )
-            yield f"line {reader.line_num}", {key: value or None for key, value in row.items() if key}
-
-
-def _jsonl_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    with open(path, encoding="utf-8") as file:
-        for number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                raise ValueError(f"line {number} is not JSON ({getattr(error, 'msg', error)})") from None
-            if not isinstance(row, dict):
-                raise ValueError(f"line {number} is no object of JSON, but {line.strip()[:40]!r}")
-            yield f"line {number}", row
-
-
-def _parquet_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    import pyarrow.parquet as pq
-
-    with pq.ParquetFile(path) as parquet:
-        names = parquet.schema_arrow.names
-        if "file_name" not in names:
-            raise ValueError(f"it has no column `file_name`; its columns are {', '.join(names)}")
-        columns = [name for name in ("file_name", "split", *COLUMNS) if name in names]
-        left, number = MAX_TABLE_BYTES, 0
-        for index in range(parquet.num_row_groups):
-            left -= check_texts(str(path), parquet.metadata, index, columns, left)
-            for row in parquet.read_row_group(index, columns=columns).to_pylist():
-                yield f"row {number}", row
-                number += 1
 
 
 def _check_names(row: dict[str, Any], place: str) -> None:
@@ -225,7 +176,7 @@ def _check_names(row: dict[str, Any], place: str) -> None:
     for name in ("file_name", "segment_id", "video_id", "split"):
         value = row.get(name)
         if not (value is None or isinstance(value, str) or (name != "file_name" and type(value) is int)):
-            raise ValueError(f"{place}: {name} is {value!r}, which is no text")
+            raise ValueError(f"{place}: {name} is {value!r}, which is not text")
 
 
 def _of_dataset(folder: Path) -> ClipTable:

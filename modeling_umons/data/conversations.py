@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 import torch
-from tqdm import tqdm
 
 from .collator import ArrowRows, UtteranceCollator
 
@@ -147,31 +146,3 @@ def rows_for(collator: UtteranceCollator, dataset: Dataset) -> ArrowRows | Conve
     if isinstance(collator, ConversationCollator):
         return ConversationRows(dataset, collator.max_utterances)
     return ArrowRows(dataset)
-
-
-@torch.inference_mode()
-def predict_logits(
-    model: torch.nn.Module, dataset: Dataset, collator: UtteranceCollator, batch_size: int, description: str = ""
-) -> np.ndarray:
-    """
-    What a model says of the rows of a data set, one by one or as conversations, whichever the collator is for.
-
-    Args:
-        model: on its device, and in evaluation mode.
-        dataset: usable rows (see `tables.usable_rows`).
-        collator: what makes batches of them for this model.
-        batch_size: rows, or conversations, at a time.
-        description: what stands before the progress bar.
-
-    Returns:
-        (rows, num_labels) float32, in the order of the data set.
-    """
-    rows = rows_for(collator, dataset)
-    batches = torch.utils.data.DataLoader(rows, batch_size, collate_fn=collator)
-    logits = []
-    for batch in tqdm(batches, desc=description, disable=None, leave=False):
-        inputs = {name: values.to(model.device) for name, values in batch.items() if name != "labels"}
-        logits += model(**inputs).logits.float().cpu()  # of each row or conversation
-    if isinstance(rows, ConversationRows):
-        return rows.in_row_order(torch.nn.utils.rnn.pad_sequence(logits, batch_first=True).numpy())
-    return torch.stack(logits).numpy()

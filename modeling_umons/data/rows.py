@@ -14,91 +14,102 @@ from ..tasks.task import Task
 from .arguments import DataArguments
 from .collator import SOUND, UtteranceCollator
 from .conversations import ConversationCollator
-from .schema import SPLIT_NAMES, make_features
+from .schema import SPLIT_NAMES, SPLITS, make_features
+from .tables import TABLE_SUFFIXES, read_table
 
 
 logger = logging.getLogger(__name__)
 
-READERS = {".csv": "read_csv", ".tsv": "read_table", ".parquet": "read_parquet", ".jsonl": "read_json"}
 ROWS_IN_MEMORY = 64  # of what is heard; half a minute of sound is two megabytes
 # What reports tell rows apart by, what puts them in the order of a conversation, and when words are spoken: kept where a
 # table has it.
 IDENTITY_COLUMNS = ("segment_id", "video_id", "segment", "start", "source", "speaker", "words")
 
 
-def load_splits(data: DataArguments, seed: int) -> DatasetDict:
+def load_splits(source: str | Path, data: DataArguments, split: str = "train") -> DatasetDict:
     """
-    The raw rows of train, validation and (where there is one) test. Raises OSError and ValueError for what cannot be
-    read, and where a split to train with has no rows.
+    Load all splits of a table, or of a folder or Hub repository that `load_dataset` takes, with classes by their names and
+    files left undecoded. A table without a column `split` is the split `split`; other names of splits, such as dev, become
+    those of `SPLITS`.
+
+    Raises:
+        OSError, ValueError: the data set cannot be read, or has no rows of `split`.
+    """
+    if Path(source).is_file() or Path(source).suffix in TABLE_SUFFIXES:
+        table = load_table(source, data.audio_column)
+        splits = split_by_column(table) if "split" in table.column_names else {split: table}
+    else:
+        splits = {}
+        for name, rows in load_dataset(str(source), data.dataset_config_name).items():
+            name = SPLIT_NAMES.get(name.lower(), name)
+            if name in splits:
+                raise ValueError(f"{source} has several splits that mean {name!r}: rename or remove one.")
+            splits[name] = undecoded(rows, data.audio_column)
+    if not len(splits.get(split, ())):
+        sizes = ", ".join(f"{name} ({len(rows)} rows)" for name, rows in splits.items())
+        raise ValueError(f"{source} has no rows of the split {split!r}; its splits are {sizes}.")
+    return DatasetDict({name: name_classes(rows, data.label_column) for name, rows in splits.items()})
+
+
+def load_training_splits(data: DataArguments, seed: int) -> DatasetDict:
+    """
+    Load the rows of train, validation and, if there is one, test. Without a validation split, a share of the training rows
+    is held out, drawn by `seed`.
+
+    Raises:
+        OSError, ValueError: a table cannot be read, or train or validation has no rows.
     """
     if (data.train_file is None) == (data.dataset_name is None):
-        raise ValueError("Say what to train on: either --train_file or --dataset_name.")
-    has_files = data.validation_file is not None or data.test_file is not None
-    if data.dataset_name is not None and has_files:
-        raise ValueError("--validation_file and --test_file go with --train_file; a data set has its splits in it.")
-    if data.dataset_name is not None:
-        splits = load_dataset(data.dataset_name, data.dataset_config_name)
-        splits = DatasetDict({name: undecoded(split, data.audio_column) for name, split in splits.items()})
-    else:
-        files = {"train": data.train_file, "validation": data.validation_file, "test": data.test_file}
-        splits = DatasetDict({name: read_table(file, data.audio_column) for name, file in files.items() if file})
-    if has_files and "split" in splits["train"].column_names:
+        raise ValueError("Pass the training data as either --train_file or --dataset_name.")
+    files = {"validation": data.validation_file, "test": data.test_file}
+    files = {split: file for split, file in files.items() if file is not None}
+    if data.dataset_name is not None and files:
         raise ValueError(
-            f"{data.train_file} has a column `split`, so rows of validation and test would be trained on: leave "
-            "--validation_file and --test_file out, or the column."
+            "--validation_file and --test_file belong to --train_file; --dataset_name has its own splits."
         )
-    if "validation" not in splits and "train" in splits:
-        splits.update(split_table(splits["train"], data.validation_share, seed))
-    for name in ("train", "validation"):
-        if not len(splits.get(name, ())):
-            raise ValueError(f"There is no row of the split {name!r}: { {k: len(v) for k, v in splits.items()} }.")
-    return DatasetDict({name: name_classes(split, data.label_column) for name, split in splits.items()})
+    splits = load_splits(data.train_file or data.dataset_name, data)
+    if files and "split" in splits["train"].column_names:
+        raise ValueError(
+            f"{data.train_file} has a column `split`, so validation and test rows would be trained on: leave out "
+            "--validation_file and --test_file, or the column."
+        )
+    splits.update({split: load_splits(file, data, split)[split] for split, file in files.items()})
+    if "validation" not in splits:
+        splits.update(hold_out(splits["train"], data.validation_share, seed))
+    if not len(splits["validation"]):
+        raise ValueError(f"There are no rows of the split 'validation': { {k: len(v) for k, v in splits.items()} }.")
+    return splits
 
 
-def read_table(path: str | Path, audio_column: str) -> Dataset:
+def load_table(path: str | Path, audio_column: str) -> Dataset:
     """
-    A table (.csv, .tsv, .jsonl or .parquet) of which the files in `audio_column`, unless their paths are absolute, are
-    looked up beside the table. Raises OSError for a table that is not there and ValueError for one that is none.
-    """
-    import pandas as pd
+    Load a table (.csv, .tsv, .jsonl or .parquet). Relative paths in `audio_column` are relative to the table's folder.
 
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: there is no such table.")
-    if path.suffix not in READERS:
-        raise ValueError(f"{path}: a table ends in {', '.join(READERS)}.")
-    options = {"dtype_backend": "numpy_nullable"}  # whole numbers stay whole in a column with empty cells
-    if path.suffix in (".csv", ".tsv"):
-        # Words such as "nan" and "null" are words; only an empty cell lacks its value.
-        options |= {"keep_default_na": False, "na_values": [""], "low_memory": False}
-    if path.suffix == ".jsonl":
-        options |= {"lines": True, "dtype": False}  # no guessing: values are of the types they are written in
-    try:
-        frame = getattr(pd, READERS[path.suffix])(path, **options)
-        if audio_column in frame:
-            files = frame[audio_column]
-            frame[audio_column] = [None if pd.isna(file) else str(path.parent / str(file)) for file in files]
-        return Dataset.from_pandas(frame.astype(object).where(frame.notna(), None), preserve_index=False)
-    except (ValueError, pa.ArrowException) as error:
-        raise ValueError(f"{path} cannot be read as a table: {error}") from error
+    Raises:
+        FileNotFoundError: there is no such table; ValueError: the file is not a table.
+    """
+    table = read_table(path)
+    if audio_column in table.column_names:
+        files = [None if file is None else str(Path(path).parent / str(file)) for file in table[audio_column]]
+        table = table.remove_columns(audio_column).add_column(audio_column, files).select_columns(table.column_names)
+    return table
 
 
-def split_table(dataset: Dataset, validation_share: float, seed: int) -> DatasetDict:
-    """
-    Splits by the column `split` where there is one; else holds out `validation_share` of the rows, drawn by `seed`: of whole
-    videos where there is a column `video_id`, as what is of one video is alike.
-    """
-    if "split" not in dataset.column_names:
-        return _hold_out(dataset, validation_share, seed)
+def split_by_column(dataset: Dataset) -> DatasetDict:
+    """Split a data set by its column `split`. Raises ValueError for an unknown name."""
     rows: dict[str, list[int]] = {}
     for i, name in enumerate(dataset["split"]):
         if str(name).lower() not in SPLIT_NAMES:
-            raise ValueError(f"Row {i} of the table is of split {name!r}; known are {', '.join(SPLIT_NAMES)}.")
+            raise ValueError(f"Row {i} of the table is of the split {name!r}; use one of {', '.join(SPLIT_NAMES)}.")
         rows.setdefault(SPLIT_NAMES[str(name).lower()], []).append(i)
-    return DatasetDict({name: dataset.select(rows[name]) for name in ("train", "validation", "test") if name in rows})
+    return DatasetDict({name: dataset.select(rows[name]) for name in SPLITS if name in rows})
 
 
-def _hold_out(dataset: Dataset, share: float, seed: int) -> DatasetDict:
+def hold_out(dataset: Dataset, share: float, seed: int) -> DatasetDict:
+    """
+    Split `share` of the rows off as validation, drawn by `seed`. With a column `video_id`, whole videos are held out: rows of
+    one video are alike.
+    """
     videos = dataset["video_id"] if "video_id" in dataset.column_names else ()
     # A row whose video is not known is one of its own.
     groups = [("row", i) if video is None else video for i, video in enumerate(videos)]

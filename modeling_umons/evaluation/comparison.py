@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from ..utils.files import write_atomically
+from ..utils.tables import markdown_table, print_table
 from .report import to_json
-from .report_tables import cell, is_of_one_emotion, markdown_table, plain_text, print_table, size_of
+from .report_tables import cell, is_of_one_emotion, plain_text, size_of
 
 
 # Test figures on all of CMU-MOSEI, as published. Their inputs are others (GloVe, COVAREP and FACET, or BERT), and so are

@@ -28,6 +28,7 @@ from ..models.umons.configuration_umons import EMOTIONS
 from ..tasks.labels import SENTIMENT_2, SENTIMENT_7
 from ..tasks.task import Task, make_task
 from ..utils.files import write_atomically
+from ..utils.tables import markdown_table, print_table
 from .bootstrap import bootstrap_intervals
 from .ensemble import choose_ensemble
 from .metrics import constant_metrics, task_metrics, tune_thresholds
@@ -35,9 +36,7 @@ from .report_tables import (
     Figures,
     cell,
     is_of_one_emotion,
-    markdown_table,
     plain_text,
-    print_table,
     size_of,
     splits_markdown,
     table_rows,

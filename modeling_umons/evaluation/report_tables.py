@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..models.umons.configuration_umons import EMOTIONS
+from ..utils.tables import markdown_table
 
 
 # What `report.measure` says of a split.
@@ -39,21 +40,6 @@ def cell(value: float | list[float] | None) -> str:
     if value is None:
         return ""
     return f"{value:.3f}" if isinstance(value, float) else f"{value[0]:.3f} to {value[1]:.3f}"
-
-
-def markdown_table(head: list[str], rows: list[list[str]]) -> str:
-    """A table with its numbers to the right."""
-    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-def print_table(head: list[str], rows: list[list[str]]) -> None:
-    """A table on the screen, with its numbers to the right and an empty line before it."""
-    widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
-    print()
-    for row in [head, *rows]:
-        cells = [text.rjust(width) for text, width in zip(row[1:], widths[1:], strict=True)]
-        print("  ".join([row[0].ljust(widths[0]), *cells]).rstrip())
 
 
 def figures_markdown(figures: Figures) -> str:

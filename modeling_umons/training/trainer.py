@@ -15,9 +15,10 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import TrainerState
 
 from ..data.collator import ArrowRows, UtteranceCollator
-from ..data.conversations import ConversationCollator, ConversationRows, rows_for
+from ..data.conversations import ConversationCollator, rows_for
 from ..data.sampling import LengthGroups, order_by_length, row_lengths
 from ..evaluation.metrics import task_metrics
+from ..inference.logits import predict_in_row_order
 from ..tasks.losses import TaskLoss, balanced_weights, flatten_conversations
 from ..tasks.task import Task
 from .arguments import AugmentationArguments, RunArguments
@@ -231,10 +232,7 @@ class UmonsTrainer(Trainer):
 
     def logits(self, rows: Dataset) -> np.ndarray:
         """(rows, num_labels) float32, of the model as it is now."""
-        order = order_by_length(rows, self.data_collator)
-        rows = rows_for(self.data_collator, rows.select(order))
-        logits = self.predict(rows).predictions
-        return rows.in_row_order(logits) if isinstance(rows, ConversationRows) else logits[np.argsort(order)]
+        return predict_in_row_order(lambda rows: self.predict(rows).predictions, rows, self.data_collator)
 
 
 def evaluation_metrics(task: Task, truth: np.ndarray, logits: np.ndarray) -> dict[str, float]:

@@ -13,12 +13,12 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     """
     Yield a temporary path next to `path`, for a file or a folder that replaces it when the block succeeds.
 
-    The temporary name ends in `.part` and the suffix of `path`, is unique, and is removed if the block raises. A link is
-    followed: what it points to is replaced. An existing folder is replaced only if it is empty.
+    The temporary name begins with a dot and ends in `.part` and the suffix of `path`; it is unique, and removed if the block
+    raises. A link is followed: its target is replaced. An existing folder is replaced only if it is empty.
     """
     target = Path(path).resolve()
-    # Short, so that a name of the maximum length keeps working; the suffix is kept for writers that choose a format by it.
-    temporary = target.with_name(f".{secrets.token_hex(6)}.part{target.suffix}")
+    # The name is cut, so that one of the maximum length keeps working; writers may choose the format by the suffix.
+    temporary = target.with_name(f".{target.stem[:40]}.{secrets.token_hex(6)}.part{target.suffix}")
     try:
         yield temporary
         if temporary.is_dir() and target.is_dir():
@@ -28,6 +28,23 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         if temporary.is_dir():
             shutil.rmtree(temporary)
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def new_folder(path: str | Path) -> Iterator[Path]:
+    """
+    Yield a temporary folder that becomes `path` when the block succeeds.
+
+    Raises:
+        OSError: `path` is a file, or a folder that is not empty.
+    """
+    target = Path(path).resolve()
+    if target.is_file() or (target.is_dir() and any(target.iterdir())):
+        raise OSError(f"{path} exists already: choose a new or empty folder, or delete it first.")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(target) as folder:
+        folder.mkdir()
+        yield folder
 
 
 def write_atomically(path: str | Path, content: str | bytes) -> None:

@@ -217,7 +217,7 @@ def test_models_of_other_modalities_share_the_rows_that_both_can_use(run, models
         (["low", "classes"], {}, "is of the task sentiment with the labels sentiment"),
         (["nowhere"], {}, "--model nowhere: no model can be loaded from there"),
         (["low"], {"dataset": "nowhere.csv"}, "nowhere.csv"),
-        (["low"], {"split": "dev-2"}, "no rows of the split 'dev-2'; it has train (20 rows), validation (10 rows), test"),
+        (["low"], {"split": "dev-2"}, "no rows of the split 'dev-2'; its splits are train (20 rows), validation (10 rows), test"),
         (["classes"], {"label_column": "tone"}, "no column ['tone']; its columns are"),
         (["low"], {"text_column": "words"}, "The split test has no column ['words']"),
     ],

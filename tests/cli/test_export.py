@@ -219,11 +219,11 @@ def test_nothing_is_written_of_a_graph_that_differs(script, mini, tmp_path, monk
 def test_existing_output_is_left_alone(script, mini, tmp_path):
     folder, _ = mini
     before = sorted(path.name for path in folder.iterdir())
-    with pytest.raises(SystemExit, match="exists: give the name of a new or empty folder"):
+    with pytest.raises(SystemExit, match="exists already: choose a new or empty folder"):
         call(script, MINI, folder)
     assert sorted(path.name for path in folder.iterdir()) == before
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(SystemExit, match="exists: give the name of a new or empty folder"):
+    with pytest.raises(SystemExit, match="exists already: choose a new or empty folder"):
         call(script, MINI, tmp_path / "file")
     assert (tmp_path / "file").read_text() == "mine"
 
@@ -232,7 +232,7 @@ def test_wrong_arguments_are_named(script, tmp_path, capsys):
     with pytest.raises(SystemExit, match="no model can be loaded from there"):
         call(script, tmp_path / "nowhere", tmp_path / "out")
     (tmp_path / "table.csv").write_text("text,sentiment,split\nfine,1,train\n")
-    with pytest.raises(SystemExit, match="has no rows of the split 'test'; it has train"):
+    with pytest.raises(SystemExit, match="has no rows of the split 'test'; its splits are train"):
         call(script, MINI, tmp_path / "out", "--check_dataset", tmp_path / "table.csv")
     with pytest.raises(SystemExit):
         call(script, MINI, tmp_path / "out", "--float_word_vectors")

@@ -326,7 +326,7 @@ def test_names_what_it_cannot_read(run, table, tmp_path, caplog):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({}, "Say what to train on: either --train_file or --dataset_name."),
+        ({}, "Pass the training data as either --train_file or --dataset_name."),
         ({"train_file": "nowhere.csv"}, "nowhere.csv: there is no such table."),
         ({"train_file": "TABLE", "dataset_name": "x"}, "either --train_file or --dataset_name"),
         ({"train_file": "TABLE", "test_file": "nowhere.csv"}, "nowhere.csv: there is no such table."),

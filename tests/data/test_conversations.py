@@ -8,8 +8,9 @@ from torch.utils.data import DataLoader
 
 from modeling_umons import build_tokenizer
 from modeling_umons.data.collator import ArrowRows, UtteranceCollator
-from modeling_umons.data.conversations import ConversationCollator, ConversationRows, predict_logits, rows_for
+from modeling_umons.data.conversations import ConversationCollator, ConversationRows, rows_for
 from modeling_umons.data.schema import make_features, to_table
+from modeling_umons.inference.logits import predict_logits
 from modeling_umons.tasks.task import make_task
 
 

@@ -176,22 +176,22 @@ def test_values_of_another_type(row, message):
     ("name", "content", "message"),
     [
         ("clips.csv", "path,text\na.wav,so\n", "no column `file_name`; its columns are path, text"),
-        ("clips.jsonl", "[1]\n", "cannot be read as a table"),
+        ("clips.jsonl", "[1]\n", r"clips\.jsonl, line 1 is not a JSON object"),
         (
             "clips.csv",
             "file_name,text\na.wav,so\nb.wav,well, so\n",
-            r"clips\.csv .*: line 3 has another number of cells",
+            r"clips\.csv, line 3: the row has another number of cells",
         ),
-        ("clips.csv", 'file_name,text\na.wav,"so\n', r"clips\.csv cannot be read as a table: unexpected end of data"),
-        ("clips.jsonl", '{"file_name": "a.wav"}\n\n{"file', r"clips\.jsonl .*: line 3 is not JSON"),
-        ("clips.jsonl", '{"file_name": 3}\n', r"clips\.jsonl .*: line 1: file_name is 3, which is no text"),
+        ("clips.csv", 'file_name,text\na.wav,"so\n', r"clips\.csv is not a table \(unexpected end of data"),
+        ("clips.jsonl", '{"file_name": "a.wav"}\n\n{"file', r"clips\.jsonl, line 3 is not valid JSON"),
+        ("clips.jsonl", '{"file_name": 3}\n', r"clips\.jsonl, line 1: file_name is 3, which is not text"),
         (
             "clips.jsonl",
             '{"file_name": "a.wav", "video_id": ["a"]}\n',
-            r"line 1: video_id is \['a'\], which is no text",
+            r"line 1: video_id is \['a'\], which is not text",
         ),
-        ("clips.parquet", "PAR", "cannot be read as a table"),
-        ("clips.xls", "file_name", r"ends in \.csv, \.jsonl or \.parquet"),
+        ("clips.parquet", "PAR", "cannot be read as Parquet"),
+        ("clips.xls", "file_name", r"ends in \.csv, \.tsv, \.jsonl, \.parquet"),
     ],
 )
 def test_tables_that_are_none(tmp_path, name, content, message):

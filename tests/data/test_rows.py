@@ -19,11 +19,12 @@ from modeling_umons import (
 from modeling_umons.data.arguments import DataArguments
 from modeling_umons.data.collator import ArrowRows
 from modeling_umons.data.rows import (
-    load_splits,
+    hold_out,
+    load_table,
+    load_training_splits,
     make_collator,
-    read_table,
     repeat_sources,
-    split_table,
+    split_by_column,
     undecoded,
     usable_rows,
 )
@@ -69,7 +70,7 @@ def write_rows(path):
 
 @pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".parquet"])
 def test_tables_of_every_format(tmp_path, suffix):
-    table = read_table(write_rows(tmp_path / f"table{suffix}"), "file_name")
+    table = load_table(write_rows(tmp_path / f"table{suffix}"), "file_name")
     assert table.to_list() == [
         {**ROWS[0], "file_name": str(tmp_path / "a.wav")},
         ROWS[1],  # an empty cell is None; the word "nan" is a word
@@ -80,60 +81,70 @@ def test_tables_of_every_format(tmp_path, suffix):
 def test_absolute_paths_stay(tmp_path):
     path = tmp_path / "table.csv"
     path.write_text("file_name,sentiment\n/somewhere/a.wav,1\n", encoding="utf-8")
-    assert read_table(path, "file_name")[0]["file_name"] == "/somewhere/a.wav"
-    assert read_table(path, "audio")[0]["file_name"] == "/somewhere/a.wav"
+    assert load_table(path, "file_name")[0]["file_name"] == "/somewhere/a.wav"
+    assert load_table(path, "audio")[0]["file_name"] == "/somewhere/a.wav"
 
 
 def test_words_of_a_jsonl_are_left_as_they_are(tmp_path):
     path = tmp_path / "table.jsonl"
     path.write_text('{"text": "007", "created_at": "2020-01-01", "sentiment": 1}\n', encoding="utf-8")
-    assert read_table(path, "file_name").to_list() == [{"text": "007", "created_at": "2020-01-01", "sentiment": 1}]
+    assert load_table(path, "file_name").to_list() == [{"text": "007", "created_at": "2020-01-01", "sentiment": 1}]
 
 
 @pytest.mark.parametrize(
     ("name", "content", "error", "message"),
     [
         ("missing.csv", None, OSError, r"missing\.csv: there is no such table"),
-        ("table.xlsx", b"", ValueError, r"table\.xlsx: a table ends in \.csv, \.tsv, \.parquet, \.jsonl"),
-        ("empty.csv", b"", ValueError, r"empty\.csv cannot be read as a table"),
-        ("ragged.csv", b"a,b\n1,2\n1,2,3,4\n", ValueError, r"ragged\.csv cannot be read as a table"),
-        ("image.csv", b"\x89PNG\xff\xfe\x00", ValueError, r"image\.csv cannot be read as a table"),
-        ("table.jsonl", b"{not json}\n", ValueError, r"table\.jsonl cannot be read as a table"),
-        ("table.parquet", b"not parquet", ValueError, r"table\.parquet cannot be read as a table"),
-        ("mixed.jsonl", b'{"a": 1}\n{"a": "x"}\n', ValueError, r"mixed\.jsonl cannot be read as a table"),
+        ("table.xlsx", b"", ValueError, r"table\.xlsx: a table ends in \.csv, \.tsv, \.jsonl, \.parquet"),
+        ("empty.csv", b"", ValueError, r"empty\.csv is not a table"),
+        (
+            "ragged.csv",
+            b"a,b\n1,2\n1,2,3,4\n",
+            ValueError,
+            r"ragged\.csv, line 3: the row has another number of cells",
+        ),
+        ("image.csv", b"\x89PNG\xff\xfe\x00", ValueError, r"image\.csv is not a table"),
+        ("table.jsonl", b"{not json}\n", ValueError, r"table\.jsonl, line 1 is not valid JSON"),
+        ("table.parquet", b"not parquet", ValueError, r"table\.parquet is not a table"),
+        (
+            "mixed.jsonl",
+            b'{"a": 1}\n{"a": "x"}\n',
+            ValueError,
+            r"mixed\.jsonl is not a table: the column a has values of several types",
+        ),
     ],
 )
 def test_files_that_are_no_tables(tmp_path, name, content, error, message):
     if content is not None:
         (tmp_path / name).write_bytes(content)
     with pytest.raises(error, match=message):
-        read_table(tmp_path / name, "file_name")
+        load_table(tmp_path / name, "file_name")
 
 
 def test_split_column():
     names = ["train", "Train", "dev", "valid", "validation", "VAL", "test", "training"]
-    splits = split_table(Dataset.from_dict({"i": list(range(8)), "split": names}), 0.5, seed=0)
+    splits = split_by_column(Dataset.from_dict({"i": list(range(8)), "split": names}))
     assert {name: split["i"][:] for name, split in splits.items()} == {
         "train": [0, 1, 7],
         "validation": [2, 3, 4, 5],
         "test": [6],
     }
     for wrong in ("held-out", None):
-        with pytest.raises(ValueError, match=f"Row 1 of the table is of split {wrong!r}; known are train, "):
-            split_table(Dataset.from_dict({"split": ["train", wrong]}), 0.5, seed=0)
+        with pytest.raises(ValueError, match=f"Row 1 of the table is of the split {wrong!r}; use one of train, "):
+            split_by_column(Dataset.from_dict({"split": ["train", wrong]}))
 
 
 def test_no_split_column():
     table = Dataset.from_dict({"i": list(range(20))})
-    splits = split_table(table, 0.25, seed=1)
+    splits = hold_out(table, 0.25, seed=1)
     assert {name: len(split) for name, split in splits.items()} == {"train": 15, "validation": 5}
     assert sorted([*splits["train"]["i"], *splits["validation"]["i"]]) == list(range(20))
-    again, other = split_table(table, 0.25, seed=1), split_table(table, 0.25, seed=2)
+    again, other = hold_out(table, 0.25, seed=1), hold_out(table, 0.25, seed=2)
     assert splits["validation"]["i"][:] == again["validation"]["i"][:] != other["validation"]["i"][:]
 
 
 def test_rows_are_what_the_processor_makes_of_the_files(sample, processor):
-    table = read_table(sample / "metadata.csv", "file_name").select(range(2))
+    table = load_table(sample / "metadata.csv", "file_name").select(range(2))
     rows, problems = run(table, processor, "joint")
     assert problems == []
     assert rows.column_names == ["text", "audio_features", "sentiment", *EMOTIONS]
@@ -220,7 +231,7 @@ def test_classes_that_datasets_keeps_as_numbers(tmp_path):
     for split in ("train", "validation"):
         table.to_parquet(tmp_path / f"{split}.parquet")
     data = DataArguments(dataset_name=str(tmp_path), task="classification", label_column="mood")
-    assert load_splits(data, 0)["train"]["mood"][:] == ["angry", None, "calm"]
+    assert load_training_splits(data, 0)["train"]["mood"][:] == ["angry", None, "calm"]
 
 
 def test_sources_that_an_epoch_goes_through_several_times():
@@ -282,7 +293,7 @@ def test_the_sample_as_a_data_set(sample, processor, tmp_path):
     validation = undecoded(splits["validation"], "video").select(range(3))
     rows, problems = run(validation, processor, "joint", audio_column="video")
     assert problems == []
-    table = split_table(read_table(sample / "metadata.csv", "file_name"), 0.5, 0)["validation"].select(range(3))
+    table = split_by_column(load_table(sample / "metadata.csv", "file_name"))["validation"].select(range(3))
     expected, _ = run(table, processor, "joint")
     names = ["text", "audio_features", "sentiment"]
     assert rows.select_columns(names).to_list() == expected.select_columns(names).to_list()
@@ -310,16 +321,16 @@ def test_a_trained_model_takes_tables_that_lack_what_it_can_read_and_say(process
 def test_held_out_rows_are_not_trained_on(tmp_path):
     """A table that has all splits in it, and another one for validation."""
     path = write_rows(tmp_path / "table.csv")
-    with pytest.raises(ValueError, match=r"table\.csv has a column `split`, so rows of validation and test would be"):
-        load_splits(DataArguments(train_file=str(path), validation_file=str(path)), 0)
-    with pytest.raises(ValueError, match="--validation_file and --test_file go with --train_file"):
-        load_splits(DataArguments(dataset_name="somewhere", test_file=str(path)), 0)
+    with pytest.raises(ValueError, match=r"table\.csv has a column `split`, so validation and test rows would be"):
+        load_training_splits(DataArguments(train_file=str(path), validation_file=str(path)), 0)
+    with pytest.raises(ValueError, match="--validation_file and --test_file belong to --train_file"):
+        load_training_splits(DataArguments(dataset_name="somewhere", test_file=str(path)), 0)
 
 
 def test_videos_are_held_out_whole():
     table = Dataset.from_dict({"video_id": [f"v{i // 5}" for i in range(100)], "text": [str(i) for i in range(100)]})
-    splits = split_table(table, 0.2, seed=3)
+    splits = hold_out(table, 0.2, seed=3)
     assert (len(splits["train"]), len(splits["validation"])) == (80, 20)
     assert not set(splits["train"]["video_id"]) & set(splits["validation"]["video_id"])
-    assert split_table(table, 0.2, seed=4)["validation"]["text"] != splits["validation"]["text"]
-    assert split_table(table, 0.2, seed=3)["validation"]["text"] == splits["validation"]["text"]
+    assert hold_out(table, 0.2, seed=4)["validation"]["text"] != splits["validation"]["text"]
+    assert hold_out(table, 0.2, seed=3)["validation"]["text"] == splits["validation"]["text"]

@@ -15,10 +15,11 @@ from modeling_umons import (
     build_tokenizer,
 )
 from modeling_umons.data.arguments import DataArguments
-from modeling_umons.data.conversations import ConversationCollator, predict_logits
+from modeling_umons.data.conversations import ConversationCollator
 from modeling_umons.data.rows import make_collator, usable_rows
 from modeling_umons.data.schema import make_features, to_table
 from modeling_umons.evaluation.metrics import task_metrics
+from modeling_umons.inference.logits import predict_logits
 from modeling_umons.tasks.losses import TaskLoss, balanced_weights
 from modeling_umons.tasks.task import make_task
 from modeling_umons.training import trainer as trainer_module

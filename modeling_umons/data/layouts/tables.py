@@ -2,13 +2,12 @@
 # SPDX-License-Identifier: MIT
 """What the layouts that are tables of text share."""
 
-import csv
 import math
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from ..schema import SPLIT_NAMES, SPLITS
+from ..tables import read_rows
 
 
 MAX_COUNT_DIGITS = 18  # int64 holds every number of as many
@@ -18,45 +17,27 @@ def read_csv(
     path: Path, columns: Sequence[str], key: str | Callable[[dict[str, str]], str] = "segment_id"
 ) -> dict[str, dict[str, str]]:
     """
-    {key: row} of a CSV file, rows as text.
+    Read a CSV file as {key: row}. Values are text, empty cells are "".
 
     Args:
-        columns: those that the table must have.
-        key: the column that names a row, or what makes the name of a row.
+        columns: columns that the table must have.
+        key: column that identifies a row, or function that returns the identifier of a row.
 
     Raises:
-        OSError: the table is missing, or no text in UTF-8; ValueError: it lacks one of `columns`, two columns share a name,
-        a row has more or fewer cells than the header, a row lacks its key, or two rows share one.
+        FileNotFoundError: there is no such table; ValueError: it is not a table, a column is missing, or a row has no key or
+        the key of an earlier row.
     """
     rows: dict[str, dict[str, str]] = {}
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, strict=True)
-            if missing := [name for name in columns if name not in (reader.fieldnames or ())]:
-                raise ValueError(f"{path} lacks the column(s) {missing}; it has {reader.fieldnames}.")
-            if twice := [name for name, number in Counter(reader.fieldnames).items() if name and number > 1]:
-                raise ValueError(f"{path} has the column(s) {twice} more than once: leave one of each.")
-            for row in reader:
-                place = f"{path}, line {reader.line_num}"
-                if None in row or None in row.values():
-                    raise ValueError(
-                        f"{place}: the row has another number of cells than the header, {len(reader.fieldnames)}; a cell "
-                        "with a comma in it must stand in quotes."
-                    )
-                name = row[key] if isinstance(key, str) else key(row)
-                if not name:
-                    raise ValueError(f"{place}: the column {key} is empty.")
-                if name in rows:
-                    raise ValueError(
-                        f"{place}: {key if isinstance(key, str) else 'segment'} {name!r} stands there twice."
-                    )
-                rows[name] = row
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{path}: there is no such table.") from None
-    except UnicodeDecodeError as error:
-        raise OSError(f"{path} is no text in UTF-8 ({error}).") from None
-    except csv.Error as error:
-        raise ValueError(f"{path} cannot be read as CSV ({error}).") from None
+    for place, values in read_rows(path, required=columns):
+        row = {name: value or "" for name, value in values.items()}
+        name = row[key] if isinstance(key, str) else key(row)
+        if not name:
+            raise ValueError(f"{path}, {place}: the column {key} is empty.")
+        if name in rows:
+            raise ValueError(
+                f"{path}, {place}: the {key if isinstance(key, str) else 'segment'} {name!r} is a duplicate."
+            )
+        rows[name] = row
     return rows
 
 

@@ -97,7 +97,7 @@ def test_two_transcripts_of_a_segment(tmp_path):
 def test_labels_that_lack_a_column(tmp_path, column):
     columns = [name for name in LABEL_COLUMNS if name != column]
     write_csv(tmp_path / "labels.csv", columns, [{name: ROW[name] for name in columns}])
-    with pytest.raises(ValueError, match=rf"labels.csv lacks the column\(s\) \['{column}'\]"):
+    with pytest.raises(ValueError, match=rf"labels.csv has no column\(s\) \['{column}'\]"):
         _ = LabelTables(tmp_path).segments
 
 
@@ -110,12 +110,12 @@ def test_a_column_that_stands_there_twice(tmp_path):
 def test_transcripts_that_lack_a_column(tmp_path):
     source = write(tmp_path, ROW)
     (tmp_path / "transcripts.csv").write_text("segment_id,words\n")
-    with pytest.raises(ValueError, match=r"transcripts.csv lacks the column\(s\) \['text'\]"):
+    with pytest.raises(ValueError, match=r"transcripts.csv has no column\(s\) \['text'\]"):
         _ = source.segments
 
 
 def test_a_segment_that_stands_there_twice(tmp_path):
-    with pytest.raises(ValueError, match=r"labels.csv, line 3: segment_id 'v\[0\]' stands there twice"):
+    with pytest.raises(ValueError, match=r"labels.csv, line 3: the segment_id 'v\[0\]' is a duplicate"):
         _ = write(tmp_path, ROW, ROW).segments
 
 

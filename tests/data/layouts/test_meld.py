@@ -94,13 +94,13 @@ def test_no_table_at_all(tmp_path):
 
 def test_a_table_that_lacks_columns(tmp_path):
     write(tmp_path, "dev", ROW, columns=MELD_COLUMNS[:-2])
-    with pytest.raises(ValueError, match=r"dev_sent_emo.csv lacks the column\(s\) \['StartTime', 'EndTime'\]"):
+    with pytest.raises(ValueError, match=r"dev_sent_emo.csv has no column\(s\) \['StartTime', 'EndTime'\]"):
         _ = MeldTables(tmp_path).segments
 
 
 def test_an_utterance_that_stands_there_twice(tmp_path):
     write(tmp_path, "dev", ROW, OTHER, ROW)
-    with pytest.raises(ValueError, match=r"dev_sent_emo.csv, line 4: segment 'dev_dia5\[3\]' stands there twice"):
+    with pytest.raises(ValueError, match=r"dev_sent_emo.csv, line 4: the segment 'dev_dia5\[3\]' is a duplicate"):
         _ = MeldTables(tmp_path).segments
 
 

@@ -42,11 +42,11 @@ def test_a_row(tmp_path):
     ("text", "message"),
     [
         ("a_1,trial,0,so\n", "mosi.csv, a_1: its split is 'trial'; known are train"),
-        ("a_1,test,0,so\na_1,test,0,so\n", "line 3: segment_id 'a_1' stands there twice"),
+        ("a_1,test,0,so\na_1,test,0,so\n", "line 3: the segment_id 'a_1' is a duplicate"),
         (",test,0,so\n", "line 2: the column segment_id is empty"),
         ("a_1,test,0,so,so\n", "line 2: the row has another number of cells than the header, 4; .* quotes"),
         ("a_1,test,0\n", "line 2: the row has another number of cells"),
-        ('a_1,test,0,"so\n', "cannot be read as CSV"),
+        ('a_1,test,0,"so\n', "is not a table"),
     ],
 )
 def test_tables_that_are_broken(tmp_path, text, message):
@@ -56,12 +56,12 @@ def test_tables_that_are_broken(tmp_path, text, message):
 
 def test_a_table_that_lacks_a_column(tmp_path):
     (tmp_path / "mosi.csv").write_text("segment_id,split,label,text\n")
-    with pytest.raises(ValueError, match=r"mosi.csv lacks the column\(s\) \['sentiment'\]; it has \['segment_id'"):
+    with pytest.raises(ValueError, match=r"mosi.csv has no column\(s\) \['sentiment'\]; its columns are segment_id"):
         _ = MosiTable(tmp_path).segments
 
 
 def test_a_table_in_another_encoding(tmp_path):
-    with pytest.raises(OSError, match=r"mosi.csv is no text in UTF-8"):
+    with pytest.raises(ValueError, match=r"mosi.csv is not a table: it is not UTF-8 text"):
         _ = write(tmp_path, "a_1,test,0,café\n", "cp1252").segments
 
 
