@@ -1,27 +1,29 @@
-"""What a training step minimises, where the model's own loss is to be bent: rare classes, hard rows, uncertain labels."""
+"""Losses of the tasks, with class weights, focal loss and label smoothing."""
 
 import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+from ..models.umons.modeling_tbje import joint_sentiment_loss
 from .task import Task
 
 
 class TaskLoss(nn.Module):
     """
-    The loss of a task. Without any option it is the model's own: cross-entropy over classes, binary cross-entropy over
-    labels, and for `joint` the L1 loss of the sentiment besides. NaN labels are unknown and do not count.
+    Loss of a task. Without options it equals the model's own loss: cross-entropy over classes, binary cross-entropy over
+    emotions, and for `joint` the L1 loss of the sentiment added to the latter. NaN labels are unknown and are ignored.
 
     Args:
-        task: what is predicted.
-        class_weights: (num_labels,) float. Of classes, the weight of each; of emotions, the weight of their presence.
-            Of `joint` the first one, the sentiment's, is not read. See [`balanced_weights`].
-        focal_gamma: rows that are already right count less, by (1 - p)^gamma (Lin et al., 2017). 0 is off.
-        label_smoothing: what is taken from the true class and given to all alike (Szegedy et al., 2016). 0 is off.
+        task: the task.
+        class_weights: (num_labels,) float. Weight of each class; for emotions, weight of the positive class. `joint` ignores
+            the first one, that of the sentiment. See [`balanced_weights`].
+        focal_gamma: scales the loss of each row by (1 - p)^gamma, with p the probability of the true class (Lin et al.,
+            2017). 0 disables it.
+        label_smoothing: probability mass moved from the true class to all classes (Szegedy et al., 2016). 0 disables it.
 
     Raises:
-        ValueError: the task has no classes and an option is for them.
+        ValueError: the task is a regression, or an option is out of range.
     """
 
     def __init__(
@@ -32,55 +34,73 @@ class TaskLoss(nn.Module):
         label_smoothing: float = 0.0,
     ):
         super().__init__()
-        if focal_gamma < 0 or not 0 <= label_smoothing < 1:
+        if focal_gamma < 0:
+            raise ValueError(f"`focal_gamma` must be 0 or more, but is {focal_gamma} (`--focal_gamma`).")
+        if not 0 <= label_smoothing < 1:
             raise ValueError(
-                f"focal_gamma is {focal_gamma} and label_smoothing {label_smoothing}: 0 or more, and from 0 to below 1."
+                f"`label_smoothing` must be in [0, 1), but is {label_smoothing} (`--label_smoothing_factor`)."
             )
         if task.problem_type == "regression":
             raise ValueError(
-                f"Class weights, focal loss, label smoothing and mixup are for classes; {task.name!r} has none."
+                f"Class weights, focal loss, label smoothing and mixup require classes; the task {task.name!r} has none."
             )
         self.task, self.focal_gamma, self.label_smoothing = task, focal_gamma, label_smoothing
         weights = None if class_weights is None else torch.as_tensor(class_weights, dtype=torch.float32)
         self.register_buffer("class_weights", weights)
 
     def forward(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Logits (B, num_labels), or (C, U, num_labels) of conversations, and labels as the model takes them: a scalar."""
+        """
+        Compute the mean loss over all known labels.
+
+        Args:
+            logits: (B, num_labels), or (C, U, num_labels) for C conversations of U utterances.
+            labels: (B,) int64 classes or (B, num_labels) float, or the same with the leading dimensions (C, U).
+        """
         if logits.ndim == 3:
             logits, labels = flatten_conversations(logits, labels)
         logits = logits.float()
         if self.task.problem_type == "single_label_classification":
-            return self.of_classes(logits, labels)
+            return self._class_loss(logits, labels)
         if self.task.name != "joint":
-            return self.of_presence(logits, labels, self.class_weights)
+            return self._emotion_loss(logits, labels, self.class_weights)
+        if self.class_weights is None and not self.focal_gamma and not self.label_smoothing:
+            return joint_sentiment_loss(logits, labels)
         weights = None if self.class_weights is None else self.class_weights[1:]
-        known = ~labels[:, 0].isnan()
-        difference = torch.where(known, logits[:, 0] - labels[:, 0].nan_to_num(), 0.0)
-        return difference.abs().sum() / known.sum().clamp(min=1) + self.of_presence(
-            logits[:, 1:], labels[:, 1:], weights
-        )
+        sentiment = mean_of_known((logits[:, 0] - labels[:, 0].nan_to_num()).abs(), ~labels[:, 0].isnan())
+        return sentiment + self._emotion_loss(logits[:, 1:], labels[:, 1:], weights)
 
-    def of_classes(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    def _class_loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         losses = F.cross_entropy(
             logits, labels, self.class_weights, reduction="none", label_smoothing=self.label_smoothing
         )
         if self.focal_gamma:
-            right = logits.softmax(-1).gather(-1, labels[:, None])[:, 0]
-            losses = losses * (1 - right) ** self.focal_gamma
+            is_true = F.one_hot(labels, logits.shape[-1]).bool()
+            log_wrong = logits.log_softmax(-1).masked_fill(is_true, -torch.inf).logsumexp(-1)
+            losses = losses * self._focal_factor(log_wrong)
         return losses.sum() / (len(labels) if self.class_weights is None else self.class_weights[labels].sum())
 
-    def of_presence(self, logits: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
-        known, labels = ~labels.isnan(), labels.nan_to_num()
+    def _emotion_loss(self, logits: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
+        is_known, labels = ~labels.isnan(), labels.nan_to_num()
         targets = labels * (1 - self.label_smoothing) + self.label_smoothing / 2
         losses = F.binary_cross_entropy_with_logits(logits, targets, reduction="none", pos_weight=weights)
         if self.focal_gamma:
-            present = logits.sigmoid()
-            losses = losses * (labels * (1 - present) + (1 - labels) * present) ** self.focal_gamma
-        return (losses * known).sum() / known.sum().clamp(min=1)
+            losses = losses * self._focal_factor(F.logsigmoid((1 - 2 * labels) * logits))
+        return mean_of_known(losses, is_known)
+
+    def _focal_factor(self, log_wrong: torch.Tensor) -> torch.Tensor:
+        """
+        Compute (1 - p)^gamma from log(1 - p). The power of 1 - p itself has an infinite derivative at 0 for gamma < 1.
+        """
+        return (self.focal_gamma * log_wrong).exp()
+
+
+def mean_of_known(losses: torch.Tensor, is_known: torch.Tensor) -> torch.Tensor:
+    """Compute the mean of the known losses, 0 if there are none."""
+    return (losses * is_known).sum() / is_known.sum().clamp(min=1)
 
 
 def flatten_conversations(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """(C, U, ...) logits and labels as (N, ...), of the N utterances: those that have a label. Padding has -100 or NaN."""
+    """Flatten (C, U, ...) logits and labels to the (N, ...) labelled utterances. Padding has the label -100 or NaN."""
     is_known = ~labels.isnan() if labels.is_floating_point() else labels != -100
     is_utterance = is_known.any(dim=-1) if labels.ndim == 3 else is_known
     return logits[is_utterance], labels[is_utterance]
@@ -88,8 +108,8 @@ def flatten_conversations(logits: torch.Tensor, labels: torch.Tensor) -> tuple[t
 
 def balanced_weights(task: Task, labels: np.ndarray) -> np.ndarray:
     """
-    Class weights that make every class, or presence and absence of each emotion, count alike over the training labels:
-    N / (classes x N_class), or N_absent / N_present. (num_labels,) float32.
+    Compute class weights that give all classes, or presence and absence of each emotion, the same total weight over the
+    training labels: N / (num_classes * N_class), or N_absent / N_present. (num_labels,) float32.
     """
     if task.problem_type == "single_label_classification":
         counts = np.bincount(labels, minlength=len(task.labels))

@@ -1,4 +1,4 @@
-"""The losses against the model's own, against torch's, and against their formulas written out."""
+"""Tests of the losses against the model's own, against torch's and against their formulas."""
 
 import math
 
@@ -17,7 +17,7 @@ NAN = float("nan")
 
 @pytest.fixture
 def joint() -> tuple[torch.Tensor, torch.Tensor]:
-    """Logits and labels of `joint`, some of them unknown."""
+    """Logits and labels of `joint`, with some unknown labels."""
     generator = torch.Generator().manual_seed(0)
     labels = torch.cat(
         [torch.rand(6, 1, generator=generator) * 6 - 3, (torch.rand(6, 6, generator=generator) > 0.6).float()], dim=1
@@ -26,7 +26,7 @@ def joint() -> tuple[torch.Tensor, torch.Tensor]:
     return torch.randn(6, 7, generator=generator), labels
 
 
-def test_without_options_it_is_the_models_own(joint):
+def test_task_loss_without_options_equals_model_loss(joint):
     logits, labels = joint
     torch.testing.assert_close(TaskLoss(make_task("joint"))(logits, labels), joint_sentiment_loss(logits, labels))
     emotions = labels[[1, 3, 5], 1:]
@@ -36,7 +36,7 @@ def test_without_options_it_is_the_models_own(joint):
     torch.testing.assert_close(TaskLoss(make_task("sentiment-7"))(logits, classes), F.cross_entropy(logits, classes))
 
 
-def test_class_weights_and_smoothing_are_torchs(joint):
+def test_class_weights_and_label_smoothing_match_torch(joint):
     logits, labels = joint
     weights, classes = np.linspace(0.5, 2, 7), torch.tensor([0, 3, 6, 1, 1, 2])
     tensor = torch.tensor(weights, dtype=torch.float32)
@@ -51,7 +51,7 @@ def test_class_weights_and_smoothing_are_torchs(joint):
     torch.testing.assert_close(loss, expected)
 
 
-def test_focal_loss_is_its_formula(joint):
+def test_focal_loss_matches_formula(joint):
     logits, labels = joint
     expected, count = 0.0, 0
     for row, truth in zip(logits[:, 1:].tolist(), labels[:, 1:].tolist(), strict=True):
@@ -69,7 +69,19 @@ def test_focal_loss_is_its_formula(joint):
     torch.testing.assert_close(TaskLoss(make_task("sentiment-7"), focal_gamma=2.0)(logits, classes), expected)
 
 
-def test_unknown_labels_get_no_gradient(joint):
+@pytest.mark.parametrize("gamma", [0.5, 1.0, 2.0])
+def test_focal_loss_has_finite_gradient_for_certain_predictions(gamma):
+    emotions = torch.tensor([[60.0, -60, 120, 0, 18, -200]], requires_grad=True)
+    loss = TaskLoss(make_task("emotion"), focal_gamma=gamma)(emotions, torch.tensor([[1.0, 0, 1, 1, 1, 0]]))
+    loss.backward()
+    assert emotions.grad.isfinite().all()
+    assert emotions.grad[0, 3] < 0
+    logits = torch.tensor([[200.0, 0, 0, 0, 0, 0, 0]], requires_grad=True)
+    TaskLoss(make_task("sentiment-7"), focal_gamma=gamma)(logits, torch.tensor([0])).backward()
+    assert logits.grad.isfinite().all()
+
+
+def test_unknown_labels_have_zero_gradient(joint):
     logits, labels = joint
     logits.requires_grad_()
     TaskLoss(make_task("joint"), np.full(7, 2.0), 1.5, 0.1)(logits, labels).backward()
@@ -78,16 +90,22 @@ def test_unknown_labels_get_no_gradient(joint):
     assert nothing.item() == 0
 
 
-def test_balanced_weights():
+def test_balanced_weights_match_counts():
     task = make_task("classification", "label", ["a", "b"])
     np.testing.assert_allclose(balanced_weights(task, np.array([0, 0, 0, 1])), [4 / 6, 2])
     emotions = np.array([[1, 0, NAN, 0, 0, 0], [0, 0, 1, 0, 0, 0], [0, 0, 1, 1, 0, 0]])
     weights = balanced_weights(make_task("emotion"), emotions)
     np.testing.assert_allclose(weights, [2, 3, 0.5, 2, 3, 3])
-    # Weighted so, presence and absence have the same share in the loss of a model that knows nothing.
+    # Presence and absence then have the same share in the loss of an untrained model.
     assert weights[0] * 1 == 2
 
 
-def test_a_regression_has_no_classes():
+@pytest.mark.parametrize(("name", "value"), [("focal_gamma", -1.0), ("label_smoothing", 1.0)])
+def test_task_loss_rejects_values_out_of_range(name, value):
+    with pytest.raises(ValueError, match=f"`{name}` must be"):
+        TaskLoss(make_task("emotion"), **{name: value})
+
+
+def test_task_loss_rejects_regression():
     with pytest.raises(ValueError, match="'sentiment' has none"):
         TaskLoss(make_task("sentiment"), focal_gamma=1.0)
