@@ -1,4 +1,4 @@
-"""What a model is trained to say: for each task its labels, the kind of problem, and the label of a row."""
+"""Prediction tasks: labels, problem type and the label of a row."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -14,7 +14,7 @@ from .labels import SENTIMENT_2, SENTIMENT_7, sentiment_class_2, sentiment_class
 
 
 TASKS = ("joint", "emotion", "sentiment", "sentiment-7", "sentiment-2", "classification")
-# The metric of validation that selects the best epoch. UMONS takes the accuracy.
+# Validation metric that selects the best epoch. UMONS uses accuracy.
 BEST_METRICS = {
     "emotion": "emotion_acc",
     "sentiment": "mae",
@@ -28,7 +28,7 @@ LOWER_IS_BETTER = ("mae", "loss")
 
 @dataclass(frozen=True)
 class Task:
-    """A task and the columns of a table that it reads."""
+    """A task and the table columns that contain its labels."""
 
     name: str
     labels: tuple[str, ...]
@@ -37,26 +37,27 @@ class Task:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The columns that hold the truth."""
+        """Columns that contain the labels."""
         return {"joint": ("sentiment", *EMOTIONS), "emotion": EMOTIONS, "classification": (self.label_column,)}.get(
             self.name, ("sentiment",)
         )
 
     def missing(self, row: Mapping[str, Any]) -> list[str]:
-        """The columns in which the row has no label."""
+        """Return the columns in which the row has no label."""
         return [column for column in self.columns if _is_missing(row[column])]
 
     def label(self, row: Mapping[str, Any]) -> list[float] | float | int | None:
         """
-        The label of a row, as the model's `labels` want it; None where the row has none. For `joint` an unknown part is
-        NaN; for `emotion` all six must be known. Raises ValueError for a cell that is no number or of an unknown class.
+        Return the label of a row in the form of the model's `labels`, or `None` if it has none. Unknown parts of a `joint`
+        label are NaN; `emotion` requires all six emotions. Raises ValueError for a value that is not a number or a class
+        that is not in the training rows.
         """
         if self.name == "classification":
             value = row[self.label_column]
             if not _is_missing(value) and str(value) not in self.labels:
                 raise ValueError(
-                    f"{self.label_column} is {str(value)!r}, a class that no training row has; those of the training rows "
-                    f"are {', '.join(self.labels)}."
+                    f"{self.label_column} is {str(value)!r}, which is not a class of the training rows: "
+                    f"{', '.join(self.labels)}."
                 )
             return None if _is_missing(value) else self.labels.index(str(value))
         values = [_number(row[column], column) for column in self.columns]
@@ -74,14 +75,14 @@ class Task:
 
     def label_array(self, table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
         """
-        The labels of all rows at once, for training: what [`Task.label`] says of each.
+        Return the labels of all rows of a table, equal to [`Task.label`] of each row.
 
         Returns:
-            the labels, (B,) int64 of classes, (B,) float32 of `sentiment` or (B, num_labels) float32, NaN for an unknown
-            part of `joint`; and the rows that have one, (B,) bool. The others hold -100 or NaN and are to be left out.
+            Labels, (B,) int64 for classes, (B,) float32 for `sentiment` or (B, num_labels) float32 otherwise, with NaN for
+            unknown parts of `joint`; and (B,) bool, which rows have a label. Rows without one contain -100 or NaN.
 
         Raises:
-            ValueError: as `label`.
+            ValueError: see `label`.
         """
         if self.name == "classification":
             return self._class_array(table[self.label_column])
@@ -101,14 +102,14 @@ class Task:
 
     def _class_array(self, column: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
         encoded = column.combine_chunks().dictionary_encode()
-        # One more at the end, for rows of null.
+        # The last entry is for null.
         labels = [self.label({self.label_column: value}) for value in [*encoded.dictionary.to_pylist(), None]]
         labels = np.array([-100 if label is None else label for label in labels])
         labels = labels[encoded.indices.fill_null(len(labels) - 1).to_numpy()]
         return labels, labels != -100
 
     def config_options(self) -> dict[str, Any]:
-        """What `UmonsConfig` has to know of the task."""
+        """Return the options of `UmonsConfig` that depend on the task."""
         return {
             "problem_type": self.problem_type,
             "joint_sentiment": self.name == "joint",
@@ -122,23 +123,23 @@ def _is_missing(value: Any) -> bool:
 
 
 def _number(value: Any, column: str) -> float:
-    """NaN where it is missing."""
+    """Convert a cell to float, NaN if it is missing."""
     try:
         return math.nan if value is None else float(value)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{column} is {value!r}, which is no number.") from error
+        raise ValueError(f"{column} is {value!r}, which is not a number.") from error
 
 
 def _numbers(column: pa.ChunkedArray, name: str) -> np.ndarray:
-    """float64, NaN where it is missing."""
+    """Convert a column to float64, NaN where it is missing."""
     try:
         return pc.cast(column, pa.float64()).to_numpy()
-    except pa.ArrowException:  # what Arrow cannot read, Python may
+    except pa.ArrowException:  # Python parses more formats than Arrow
         return np.array([_number(value, name) for value in column.to_pylist()])
 
 
 def make_task(name: str, label_column: str = "label", classes: Iterable[str] = ()) -> Task:
-    """The task called `name`; `classification` needs the `classes` that stand in the label column."""
+    """Create the task called `name`; `classification` requires the `classes` in the label column."""
     labels, problem_type = {
         "joint": (("sentiment", *EMOTIONS), "multi_label_classification"),
         "emotion": (EMOTIONS, "multi_label_classification"),
@@ -148,9 +149,9 @@ def make_task(name: str, label_column: str = "label", classes: Iterable[str] = (
         "classification": (tuple(sorted({str(c) for c in classes})), "single_label_classification"),
     }.get(name, (None, None))
     if labels is None:
-        raise ValueError(f"There is no task {name!r}; there are {', '.join(TASKS)}.")
+        raise ValueError(f"Unknown task {name!r}; available: {', '.join(TASKS)} (`--task`).")
     if name == "classification" and len(labels) < 2:
         raise ValueError(
-            f"Column {label_column!r} holds {len(labels)} class(es); a classification needs two at least."
+            f"Column {label_column!r} contains {len(labels)} class(es); classification requires at least two (`--label_column`)."
         )
     return Task(name, labels, problem_type, label_column)

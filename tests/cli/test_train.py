@@ -334,7 +334,7 @@ def test_names_what_it_cannot_read(run, table, tmp_path, caplog):
         ({"train_file": "TABLE", "task": "classification"}, "no column 'label'; its columns are ['file_name', 'text'"),
         (
             {"train_file": "TABLE", "task": "classification", "label_column": "text"},
-            "text is ",  # a validation row is of a class that no training row has
+            "text is ",  # the class of a validation row is not in the training rows
         ),
         ({"train_file": "TABLE", "text_column": "words"}, "no column ['text']"),
         ({"train_file": "TABLE", "audio_column": "text", "modalities": "audio"}, "No row of the split 'train' can be used"),

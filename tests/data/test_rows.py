@@ -255,12 +255,14 @@ def test_wrong_tables(processor):
         run(table, processor)
     with pytest.raises(ValueError, match=r"no column \['happy', 'sad', .*'fear'\]"):
         run(table, processor, "joint", modalities=["text"])
-    with pytest.raises(ValueError, match="Row 0 of the table: sentiment is 'good', which is no number"):
+    with pytest.raises(ValueError, match="Row 0 of the table: sentiment is 'good', which is not a number"):
         run(table, processor, modalities=["text"])
     with pytest.raises(ValueError, match=r"no column \['video_features'\]"):
         run(table, processor, modalities=["text", "video"])
     task = make_task("classification", "sentiment", ["a", "b"])
-    with pytest.raises(ValueError, match="Row 0 of the table: sentiment is 'good', a class that no training row has"):
+    with pytest.raises(
+        ValueError, match="Row 0 of the table: sentiment is 'good', which is not a class of the training rows"
+    ):
         run(table, processor, task, modalities=["text"])
 
 

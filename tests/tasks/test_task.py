@@ -1,4 +1,4 @@
-"""Tasks: their labels, and the label of a row."""
+"""Tests of the tasks and of the label of a row."""
 
 import math
 
@@ -25,7 +25,7 @@ NOTHING = dict.fromkeys(ROW)
         (-3.2, -3), (-7.5, -3), (3.2, 3), (7.5, 3),  # predictions go beyond the scale
     ],
 )  # fmt: skip
-def test_sentiment_class_7_at_every_boundary(sentiment, expected):
+def test_sentiment_class_7_at_boundaries(sentiment, expected):
     assert sentiment_class_7(sentiment) - 3 == expected
     assert make_task("sentiment-7").labels[sentiment_class_7(sentiment)] == str(expected)
 
@@ -45,7 +45,7 @@ def test_sentiment_class_2(sentiment, expected):
         ("sentiment-2", 1),
     ],
 )
-def test_labels_of_a_row(name, expected):
+def test_label_of_a_row(name, expected):
     task = make_task(name)
     assert task.label(ROW) == expected
     assert task.label({column: str(value) for column, value in ROW.items()}) == expected
@@ -55,7 +55,7 @@ def test_labels_of_a_row(name, expected):
     assert task.missing(ROW) == []
 
 
-def test_a_row_that_is_known_in_part():
+def test_label_of_a_partly_known_row():
     row = {**ROW, "sentiment": None, "fear": math.nan}
     joint = make_task("joint").label(row)
     assert math.isnan(joint[0])
@@ -69,22 +69,22 @@ def test_a_row_that_is_known_in_part():
 
 
 @pytest.mark.parametrize(("name", "column"), [("joint", "fear"), ("emotion", "happy"), ("sentiment-7", "sentiment")])
-def test_a_cell_that_is_no_number(name, column):
-    with pytest.raises(ValueError, match=f"{column} is 'very', which is no number"):
+def test_label_raises_for_text(name, column):
+    with pytest.raises(ValueError, match=f"{column} is 'very', which is not a number"):
         make_task(name).label({**ROW, column: "very"})
 
 
-def test_classes():
+def test_make_task_sorts_classes():
     task = make_task("classification", "mood", [2, "calm", "angry", 2, "calm"])
     assert task.labels == ("2", "angry", "calm")
     assert task.columns == ("mood",)
     assert [task.label({"mood": value}) for value in ("angry", 2, None, math.nan)] == [1, 0, None, None]
-    with pytest.raises(ValueError, match=r"mood is 'sad', a class that no training row has.*2, angry, calm"):
+    with pytest.raises(ValueError, match=r"mood is 'sad', which is not a class of the training rows.*2, angry, calm"):
         task.label({"mood": "sad"})
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_configurations(name):
+def test_config_options_of_task(name):
     task = make_task(name, classes=["a", "b"])
     config = UmonsConfig(**task.config_options())
     assert config.num_labels == len(task.labels)
@@ -96,16 +96,16 @@ def test_configurations(name):
         assert task.labels[-6:] == EMOTIONS
 
 
-def test_unknown_tasks():
-    with pytest.raises(ValueError, match="no task 'mood'; there are joint, emotion, sentiment"):
+def test_make_task_rejects_unknown_task():
+    with pytest.raises(ValueError, match="Unknown task 'mood'; available: joint, emotion, sentiment"):
         make_task("mood")
     for classes in ([], ["calm"]):
-        with pytest.raises(ValueError, match=rf"'mood' holds {len(classes)} class"):
+        with pytest.raises(ValueError, match=rf"'mood' contains {len(classes)} class"):
             make_task("classification", "mood", classes)
 
 
 def assert_label_array(task, rows: dict[str, list]):
-    """What `label` says of each row, in one chunk and in several."""
+    """Compare `label_array` with `label` of each row, in one chunk and in several."""
     table = pa.table(rows)
     expected = [task.label(row) for row in table.to_pylist()]
     for some in (table, pa.concat_tables([table.slice(0, 2), table.slice(2)])):
@@ -120,7 +120,7 @@ def assert_label_array(task, rows: dict[str, list]):
 
 @pytest.mark.parametrize("kind", [pa.float32(), pa.float64(), pa.string()])
 @pytest.mark.parametrize("name", [name for name in TASKS if name != "classification"])
-def test_label_arrays(name, kind):
+def test_label_array_equals_labels_of_rows(name, kind):
     sentiment = [-3, -2.5, -2, -1e-3, 0, -0.0, 1e-3, 1, 1.5, 3, 3.2, -7, None, math.nan, None, 0.66]
     emotions = {emotion: [(i + j) % 4 * 0.33 for i in range(16)] for j, emotion in enumerate(EMOTIONS)}
     emotions["fear"][3], emotions["fear"][4] = None, math.nan
@@ -135,24 +135,24 @@ def test_label_arrays(name, kind):
     assert_label_array(make_task(name), nothing)
 
 
-def test_label_arrays_of_numbers_that_only_python_reads():
+def test_label_array_parses_numbers_that_arrow_does_not():
     columns = {"sentiment": [" 1.5 ", "-2", None]}
     assert_label_array(make_task("sentiment-7"), columns)
     assert_label_array(make_task("sentiment"), {"sentiment": pa.nulls(2)})
     assert_label_array(make_task("sentiment-2"), {"sentiment": [1, 0, -1, None]})
-    with pytest.raises(ValueError, match="sentiment is 'very', which is no number"):
+    with pytest.raises(ValueError, match="sentiment is 'very', which is not a number"):
         make_task("sentiment").label_array(pa.table({"sentiment": ["1", "very"]}))
-    with pytest.raises(ValueError, match=r"sentiment is \[1.0\], which is no number"):
+    with pytest.raises(ValueError, match=r"sentiment is \[1.0\], which is not a number"):
         make_task("sentiment").label_array(pa.table({"sentiment": [[1.0]]}))
 
 
 @pytest.mark.parametrize(
     "values", [["calm", None, "angry", "calm"], [2, 10, None, 2], [1.0, 2.5, math.nan, None], [True, False, None]]
 )
-def test_label_arrays_of_classes(values):
+def test_label_array_of_classes(values):
     classes = {str(value) for value in values if value is not None and value == value}
     task = make_task("classification", "mood", classes)
     assert_label_array(task, {"mood": values})
     assert_label_array(task, {"mood": pa.array(values).dictionary_encode()})
-    with pytest.raises(ValueError, match=r"mood is 'sad', a class that no training row has"):
+    with pytest.raises(ValueError, match=r"mood is 'sad', which is not a class of the training rows"):
         task.label_array(pa.table({"mood": ["sad"]}))
