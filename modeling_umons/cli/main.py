@@ -30,13 +30,15 @@ outputs are written whole or not at all, even if nobody reads what is printed to
 SERVE_HELP = """Answer requests over HTTP: POST /predict, GET /health, GET /metrics.
 
     umons serve --port 8000
-    curl localhost:8000/predict -H "Content-Type: video/mp4" --data-binary @clip.mp4
+    curl localhost:8000/predict -F file=@clip.mp4 -F text="what is said"
+    curl "localhost:8000/predict?text=so+glad" -H "Content-Type: video/mp4" --data-binary @clip.mp4
     curl localhost:8000/predict -H "Content-Type: application/json" \\
       -d '{"inputs": {"text": "what a wonderful day"}, "parameters": {"top_k": 3}}'
 
-Inputs are a URL, {"text", "audio", "video"} with media in base64 or as URLs, or a list of those;
-parameters are top_k, chunk_length_s, return_timestamps and return_attention. Nobody is asked who they
-are: before others can reach it, put a proxy in front that does ask, and that speaks HTTPS.
+The body is JSON, a form or a raw file. Inputs are a text, {"text", "audio", "video"} with media in
+base64, or a list of those; parameters are top_k, chunk_length_s, return_timestamps and
+return_attention. URLs are not fetched. The schema is at /docs. The server has no authentication and no
+TLS: put a reverse proxy in front of it before others can reach it.
 """
 NOBODY_READS = 141  # what shells say of a command that SIGPIPE has ended
 DEFAULT_MODEL = Path(__file__).resolve().parent.parent.parent / "hub" / "umons-mini"
@@ -234,8 +236,10 @@ def serve(arguments: argparse.Namespace) -> int:
         raise ValueError(f"--max_wait_ms is {arguments.max_wait_ms:g}: it must be 0 or more, and finite.")
     if not 0 <= arguments.port < 65536:
         raise ValueError(f"--port is {arguments.port}: ports are 0 to 65535.")
-    if find_spec("fastapi") is None or find_spec("uvicorn") is None:
-        raise ValueError("`umons serve` needs fastapi and uvicorn: pip install 'modeling-umons[serve]'.")
+    if any(find_spec(name) is None for name in ("fastapi", "uvicorn", "python_multipart")):
+        raise ValueError(
+            "`umons serve` needs fastapi, uvicorn and python-multipart: pip install 'modeling-umons[serve]'."
+        )
     from ..serving.request_handling import Limits
     from ..serving.server import serve as serve_pipeline
 

@@ -1,20 +1,20 @@
 # Copyright 2026 The modeling_umons authors.
 # SPDX-License-Identifier: MIT
-"""Requests from strangers: reads their JSON and answers them with the pipeline.
+"""Requests of untrusted clients: validation of their JSON, and prediction in batches that several requests share.
 
-`umons serve` and the handler of an Inference Endpoint both stand on this file. It also works as a plain module beside a
-handler: it needs nothing else of the package.
+`umons serve` and the handler of an Inference Endpoint share this module. It imports nothing of the package, so that it
+can be uploaded next to a handler.
 """
 
 import base64
-import binascii
 import json
 import math
+import re
 import time
-from collections import defaultdict
-from collections.abc import Iterable, Iterator
-from contextlib import closing
-from dataclasses import dataclass, field
+from collections import defaultdict, deque
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 from transformers.pipelines.base import pad_collate_fn
@@ -25,23 +25,24 @@ from transformers.utils import logging
 logger = logging.get_logger(__name__)
 
 MEDIA_TYPES = ("audio/", "video/", "application/octet-stream")
-MAX_JSON_PARTS = 50_000  # a request has few: what is large in it is text and base64
-MAX_SEGMENT_S = 120.0  # seconds: as much as the pipeline reads of a file for one answer; a segment is held in memory
+INPUTS = ("text", "audio", "video")
+PARAMETERS = ("top_k", "chunk_length_s", "return_timestamps", "return_attention")
+MAX_JSON_PARTS = 50_000  # a request has few objects and lists: its size is in texts and base64
+MAX_CHUNK_LENGTH_S = 120.0  # a segment is held in memory
 
 
 @dataclass(frozen=True)
 class Limits:
     """
-    What one request may ask for.
+    Limits of one request.
 
     Attributes:
-        max_body_bytes: of the body as it is sent.
-        max_media_bytes: of all media in it together, decoded from base64 or downloaded.
-        max_inputs: entries in a list of inputs.
+        max_body_bytes: size of the body.
+        max_media_bytes: size of all its media, decoded from base64.
+        max_inputs: length of a list of inputs.
         max_text_length: characters of a text.
-        max_media_s: seconds of what is read of all media in it together. One answer takes the first two minutes of a file.
-        max_segments: of all its inputs together.
-        fetch_s: seconds for all of its downloads together, from the first name that is looked up to the last byte.
+        max_media_s: seconds of all its media that are decoded. Without segments, the first two minutes of a file are.
+        max_segments: segments of all its inputs.
     """
 
     max_body_bytes: int = 32 * 2**20
@@ -50,347 +51,266 @@ class Limits:
     max_text_length: int = 10_000
     max_media_s: float = 600.0
     max_segments: int = 600
-    fetch_s: float = 10.0
 
 
 class RequestError(ValueError):
-    """A request that is refused, or cannot be answered; `status` is that of HTTP. The words are for the client."""
+    """A request that is refused or fails, with an HTTP `status` and a message for the client."""
 
     def __init__(self, message: str, status: int = 400):
         super().__init__(message)
         self.status = status
 
 
-@dataclass(eq=False)
+@dataclass
 class Request:
     """
-    A request as the pipeline takes it.
+    A validated request.
 
     Attributes:
-        inputs: dicts of `text`, `audio` and `video`; media are bytes, or a string that is a URL still to be fetched.
+        inputs: inputs of the pipeline, dicts of `text`, `audio` and `video`; media are bytes.
         parameters: options of the pipeline.
-        is_list: whether a list was sent, so that a list is the answer.
-        deadline: `time.monotonic()` after which nobody waits for the answer.
+        is_list: True if `inputs` was a list; the response is then a list, too.
     """
 
     inputs: list[dict[str, Any]]
-    parameters: dict[str, Any] = field(default_factory=dict)
+    parameters: dict[str, Any]
     is_list: bool = False
-    deadline: float = math.inf
-
-    @property
-    def has_urls(self) -> bool:
-        return any(isinstance(value, str) for entry in self.inputs for name, value in entry.items() if name != "text")
-
-    @property
-    def media_bytes(self) -> int:
-        return sum(len(value) for entry in self.inputs for value in entry.values() if isinstance(value, bytes))
-
-
-# ---- from JSON to what the pipeline takes ----
 
 
 def parse_json(body: bytes | bytearray) -> Any:
-    """What the JSON says. Raises RequestError for what is no strict JSON, or of far more parts than a request."""
-    # Each object, list or member takes many times its bytes: they are counted before any is made.
+    """Parse strict JSON. Raises RequestError for anything else, and for JSON of far more parts than a request has."""
+    # Count before parsing: each object, list or member takes many times its size in memory.
     if sum(body.count(mark) for mark in b"[{,") > MAX_JSON_PARTS:
-        raise RequestError(f"The body has more than {MAX_JSON_PARTS} objects, lists and commas: send less.", 413)
+        raise RequestError(f"The body has more than {MAX_JSON_PARTS} objects, lists and commas. Send less.", 413)
 
     def refuse(constant: str):
-        raise RequestError(f"The body has {constant}, which is no JSON: leave out what is not a number.")
+        raise RequestError(f"{constant} is not valid JSON.")
 
     try:
         return json.loads(body.decode("utf-8"), parse_constant=refuse)
     except RequestError:
         raise
     except RecursionError:
-        raise RequestError("The body is nested too deeply: inputs are a text, a dict or a list of dicts.") from None
-    except ValueError as error:  # not UTF-8, not JSON, or a number of thousands of digits
-        raise RequestError(f"The body is no JSON in UTF-8 ({str(error)[:200]}).") from None
+        raise RequestError("The JSON is nested too deeply.") from None
+    except ValueError as error:  # also bytes that are not UTF-8, and numbers of thousands of digits
+        raise RequestError(f"The body is not valid JSON in UTF-8: {str(error)[:200]}.") from None
+
+
+def parse_fields(fields: dict[str, str | bytes]) -> dict[str, Any]:
+    """Return the JSON form of a request whose inputs and options are the fields of a form or of a query."""
+    _check_names("The form or query", fields, ("file", *INPUTS, *PARAMETERS))
+    if {"file", "video"} <= set(fields):
+        raise RequestError("Both `file` and `video` are given. Send one of them.")
+    inputs = {"video" if name == "file" else name: fields[name] for name in ("file", *INPUTS) if name in fields}
+    parameters = {name: fields[name] for name in PARAMETERS if name in fields}
+    for name, value in parameters.items():
+        with suppress(ValueError, RecursionError):  # what is not JSON is refused with the options
+            parameters[name] = json.loads(value.lower()) if isinstance(value, str) else value
+    return {"inputs": inputs, "parameters": parameters}
 
 
 def read_request(data: Any, limits: Limits = Limits()) -> Request:
     """
-    Reads `{"inputs": ..., "parameters": {...}}`.
+    Validate `{"inputs": ..., "parameters": {...}}`.
 
-    Inputs are an http(s) URL, the bytes of a clip or sound file, a dict of `text`, `audio` and `video`, or a list of
-    those. Media in a dict are bytes, base64 (plain, or a `data:` URL) or an http(s) URL. No string is ever taken for a
-    local path. Raises RequestError for everything else and for what is beyond the limits.
+    Inputs are a text, the bytes of a clip or audio file, a dict of `text`, `audio` and `video` with media as bytes or
+    base64 (plain, or a `data:` URL), or a list of those. A string is never a path, and URLs are not fetched. Raises
+    RequestError for invalid requests and for those over the limits.
     """
     if not isinstance(data, dict) or "inputs" not in data:
-        raise RequestError('A request is an object with "inputs", and "parameters" if it has any.')
-    _refuse_unknown("A request", data, ("inputs", "parameters"))
-    parameters = _read_parameters(data.get("parameters"))
-    inputs, is_list = data["inputs"], isinstance(data["inputs"], list)
-    entries = inputs if is_list else [inputs]
+        raise RequestError('A request is an object with "inputs" and, optionally, "parameters".')
+    _check_names("A request", data, ("inputs", "parameters"))
+    is_list = isinstance(data["inputs"], list)
+    entries = data["inputs"] if is_list else [data["inputs"]]
     if not 1 <= len(entries) <= limits.max_inputs:
         status = 413 if entries else 400
-        raise RequestError(f"{len(entries)} inputs in one request: send 1 to {limits.max_inputs}.", status)
-    request = Request([], parameters, is_list)
-    for entry in entries:
-        request.inputs.append(_read_input(entry, limits, limits.max_media_bytes - request.media_bytes))
-    if {"chunk_length_s", "return_timestamps"} & set(parameters) and any("text" in entry for entry in request.inputs):
-        raise RequestError(
-            "A text cannot be cut into segments, as nothing says when its words are spoken: leave out either `text` or "
-            "`chunk_length_s` and `return_timestamps`."
-        )
-    return request
+        raise RequestError(f"The request has {len(entries)} inputs. Send 1 to {limits.max_inputs}.", status)
+    inputs = [_read_input(entry, limits) for entry in entries]
+    if sum(len(entry.get(name, b"")) for entry in inputs for name in ("audio", "video")) > limits.max_media_bytes:
+        raise RequestError(f"The media are larger than {limits.max_media_bytes} bytes. Send less.", 413)
+    return Request(inputs, _read_parameters(data.get("parameters")), is_list)
 
 
-def from_query(query: dict[str, str], media: bytes) -> dict[str, Any]:
-    """A request of a body of media and the options, and `text`, in the query of its address."""
-    values = {"true": True, "false": False}
-    text = query.pop("text", None)
-    try:
-        for read, option in ((int, "top_k"), (float, "chunk_length_s")):
-            if option in query:
-                query[option] = read(query[option])
-    except ValueError:
-        raise RequestError(f"`{option}` is {query[option]!r:.80}, which is no number.") from None
-    for option in ("return_timestamps", "return_attention"):
-        if option in query:
-            query[option] = values.get(query[option].lower(), query[option])
-    return {"inputs": {"video": media, "text": text}, "parameters": query}
-
-
-def _read_input(entry: Any, limits: Limits, max_bytes: int) -> dict[str, Any]:
-    if isinstance(entry, (str, bytes, bytearray, memoryview)):
-        if isinstance(entry, str) and not _is_url(entry):
-            raise RequestError(f'{entry!r:.80} is no http(s) URL. To analyse words, send {{"text": ...}}.')
+def _read_input(entry: Any, limits: Limits) -> dict[str, Any]:
+    if isinstance(entry, str):
+        _refuse_url("An input", entry)
+        entry = {"text": entry}
+    elif isinstance(entry, (bytes, bytearray)):
         entry = {"video": entry}
     if not isinstance(entry, dict):
-        raise RequestError(f"An input is an object with text, audio or video, or a URL, not {_kind(entry)}.")
-    _refuse_unknown("An input", entry, ("text", "audio", "video"))
+        raise RequestError(f"An input is a text or an object with {', '.join(INPUTS)}, not {_json_type(entry)}.")
+    _check_names("An input", entry, INPUTS)
     entry = {name: value for name, value in entry.items() if value is not None}
     if not entry:
-        raise RequestError("There is nothing in an input: give it any of text, audio and video.")
-    read = {}
-    if "text" in entry:
-        read["text"] = _read_text(entry["text"], limits)
-    for name in ("audio", "video"):
-        if name in entry:
-            read[name] = _read_media(name, entry[name], max_bytes)
-            max_bytes -= len(read[name]) if isinstance(read[name], bytes) else 0
-    return read
+        raise RequestError(f"An input is empty. Give it any of {', '.join(INPUTS)}.")
+    return {
+        name: _read_text(value, limits) if name == "text" else _read_media(name, value)
+        for name, value in entry.items()
+    }
 
 
 def _read_text(text: Any, limits: Limits) -> str:
     if not isinstance(text, str):
-        raise RequestError(f"`text` is a string, not {_kind(text)}.")
+        raise RequestError(f"`text` must be a string, not {_json_type(text)}.")
     if len(text) > limits.max_text_length:
-        raise RequestError(f"`text` has {len(text)} characters, {limits.max_text_length} at most are taken.", 413)
+        raise RequestError(f"`text` has {len(text)} characters, more than {limits.max_text_length}.", 413)
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
-        raise RequestError("`text` has half of a surrogate pair, which is no character.") from None
+        raise RequestError("`text` has an unpaired surrogate, which is not a character.") from None
     return text
 
 
-def _read_media(name: str, value: Any, max_bytes: int) -> bytes | str:
-    if isinstance(value, (bytes, bytearray, memoryview)):
-        media = bytes(value)
-    elif not isinstance(value, str):
-        raise RequestError(f"`{name}` is a string of base64 or an http(s) URL, not {_kind(value)}.")
-    elif _is_url(value):
-        return value
-    else:
-        media = _decode_base64(name, value, max_bytes)
-    if len(media) > max_bytes:
-        raise _too_large(max_bytes)
-    if not media:
+def _read_media(name: str, value: Any) -> bytes:
+    if isinstance(value, str):
+        _refuse_url(f"`{name}`", value)
+        if value[:5].lower() == "data:":
+            head, _, value = value.partition(",")
+            if not (head[5:].lower().startswith(MEDIA_TYPES) and head.lower().endswith(";base64")):
+                raise RequestError(f"`{name}` is a data: URL, but not of audio or video in base64: {head!r:.80}.")
+        try:
+            value = base64.b64decode("".join(value.split()), validate=True)
+        except ValueError:
+            raise RequestError(f"`{name}` is not valid base64: {value!r:.80}.") from None
+    elif not isinstance(value, (bytes, bytearray)):
+        raise RequestError(f"`{name}` must be a string in base64, not {_json_type(value)}.")
+    if not value:
         raise RequestError(f"`{name}` is empty.")
-    return media
+    return bytes(value)
 
 
-def _decode_base64(name: str, value: str, max_bytes: int) -> bytes:
-    if value[:5].lower() == "data:":
-        head, _, value = value.partition(",")
-        if not (head[5:].lower().startswith(MEDIA_TYPES) and head.lower().endswith(";base64")):
-            raise RequestError(f"`{name}` is a data: URL but not of sound or video in base64: {head!r:.80}.")
-    if len(value) // 4 * 3 > 1.1 * max_bytes:  # lines may be broken: a little more than the bytes is no proof yet
-        raise _too_large(max_bytes)
-    try:
-        return base64.b64decode("".join(value.split()), validate=True)
-    except (binascii.Error, ValueError):
-        raise RequestError(f"`{name}` is neither base64 nor an http(s) URL: {value!r:.80}.") from None
+def _refuse_url(what: str, value: str) -> None:
+    if re.match(r"\s*[A-Za-z][A-Za-z0-9+.-]*://", value):
+        raise RequestError(
+            f"{what} is a URL, and URLs are not fetched. Send the file itself: as a form, raw or in base64."
+        )
 
 
 def _read_parameters(parameters: Any) -> dict[str, Any]:
+    """Check what the pipeline does not: it validates the values of `top_k` and `chunk_length_s`."""
     if parameters is None:
         return {}
     if not isinstance(parameters, dict):
-        raise RequestError(f"`parameters` is an object, not {_kind(parameters)}.")
-    _refuse_unknown("`parameters`", parameters, ("top_k", "chunk_length_s", "return_timestamps", "return_attention"))
-    parameters = {name: value for name, value in parameters.items() if value is not None}
+        raise RequestError(f"`parameters` must be an object, not {_json_type(parameters)}.")
+    _check_names("`parameters`", parameters, PARAMETERS)
     for name in ("return_timestamps", "return_attention"):
-        if not isinstance(parameters.get(name, False), bool):
-            raise RequestError(f"`{name}` is true or false, not {parameters[name]!r:.80}.")
-        if parameters.get(name) is False:
-            del parameters[name]
-    top_k = parameters.get("top_k", 1)
-    if type(top_k) is not int or top_k < 1:
-        raise RequestError(f"`top_k` is {top_k!r:.80}: it is a whole number, 1 or more.")
-    chunk_length_s = parameters.get("chunk_length_s", 1)
-    if type(chunk_length_s) not in (int, float) or not 0 < chunk_length_s <= MAX_SEGMENT_S:
-        raise RequestError(
-            f"`chunk_length_s` is {chunk_length_s!r:.80}: it is in seconds, more than 0 and {MAX_SEGMENT_S:g} at most."
-        )
-    return parameters
+        if not isinstance(parameters.get(name), bool | None):
+            raise RequestError(f"`{name}` must be true or false, not {parameters[name]!r:.80}.")
+    chunk_length_s = parameters.get("chunk_length_s")
+    if isinstance(chunk_length_s, int | float) and chunk_length_s > MAX_CHUNK_LENGTH_S:
+        raise RequestError(f"`chunk_length_s` must be at most {MAX_CHUNK_LENGTH_S:g} seconds.")
+    return {name: value for name, value in parameters.items() if value is not None}
 
 
-def _refuse_unknown(what: str, given: dict, known: tuple[str, ...]):
+def _check_names(what: str, given: dict, known: tuple[str, ...]) -> None:
     if unknown := sorted(str(name)[:40] for name in set(given) - set(known)):
-        raise RequestError(f"{what} has no {', '.join(map(repr, unknown[:5]))}: pass any of {', '.join(known)}.")
+        raise RequestError(f"{what} has no {', '.join(map(repr, unknown[:5]))}. Valid names: {', '.join(known)}.")
 
 
-def _kind(value: Any) -> str:
-    """What JSON calls it."""
-    kinds = {
-        type(None): "null",
-        bool: "a boolean",
-        int: "a number",
-        float: "a number",
-        list: "a list",
-        dict: "an object",
-    }
-    return kinds.get(type(value), type(value).__name__)
-
-
-def _is_url(text: str) -> bool:
-    return text[:8].lower().startswith(("http://", "https://"))
-
-
-def _too_large(max_bytes: int) -> RequestError:
-    return RequestError(f"The media of a request are too large: {max(0, max_bytes)} bytes are left for this one.", 413)
-
-
-# ---- answers ----
-
-
-def answer(pipeline, requests: Iterable[Request], limits: Limits = Limits(), batch_size: int = 8) -> list[Any]:
-    """
-    Answers requests together; not for several threads at once.
-
-    Args:
-        pipeline: a `MultimodalEmotionPipeline`.
-        requests: whose URLs have been fetched.
-        limits: for the seconds of media and number of segments.
-        batch_size: segments that go through the model at once.
-
-    Returns:
-        For each request what the pipeline gives, or a RequestError. In the answer to a list, an input that failed is
-        `{"error": words}`: one that is bad does not spoil the others.
-    """
-    jobs = [Job(pipeline, request, limits) for request in requests]
-    while any(not job.is_done for job in jobs):
-        advance(jobs, batch_size)
-    return [job.result for job in jobs]
+def _json_type(value: Any) -> str:
+    names = {type(None): "null", bool: "a boolean", int: "a number", float: "a number", list: "a list"}
+    return names.get(type(value), type(value).__name__)
 
 
 class Job:
     """
-    A request on its way to its answer, one segment after the other, so that other requests can come in between.
+    A request in progress. Its segments pass through the model one by one, so that other requests can share the batches.
 
     Attributes:
-        is_done: whether `result`, what [`answer`] returns of a request, is complete.
-        is_cut: whether its files are cut into segments, and stay open from one to the next.
-        spent_s: seconds that its segments took to prepare until now.
+        deadline: `time.monotonic()` after which the job stops at the next segment.
+        is_done: True if `result` is complete once the segments taken so far are predicted.
     """
 
-    def __init__(self, pipeline, request: Request, limits: Limits = Limits()):
-        self.pipeline, self.request, self.limits = pipeline, request, limits
-        self.before, self.options, self.after = pipeline._sanitize_parameters(**request.parameters)
-        self.is_cut = "chunk_length_s" in self.before
-        self.spent_s, self.is_done = 0.0, False
-        self.media_s, self.num_segments = 0.0, 0
-        self.answers: list[Any] = [None] * len(request.inputs)
+    def __init__(self, pipeline, request: Request, limits: Limits = Limits(), deadline: float = math.inf):
+        try:
+            options = pipeline._sanitize_parameters(**request.parameters)
+        except ValueError as error:
+            raise RequestError(str(error)) from None
+        self.preprocess_options, self.forward_options, self.postprocess_options = options
+        self.pipeline, self.request, self.limits, self.deadline = pipeline, request, limits, deadline
+        self.media_s, self.num_segments, self.is_done = 0.0, 0, False
+        self.predictions: list[Any] = [None] * len(request.inputs)
         self.outputs: list[list[Any]] = [[] for _ in request.inputs]
-        self.segments = self._prepare()
+        self.segments = self._iter_segments()
 
     @property
     def result(self) -> Any:
-        if not self.request.is_list:
-            return self.answers[0]
-        return [{"error": str(found)} if isinstance(found, RequestError) else found for found in self.answers]
+        """Predictions of a list of inputs, with `{"error": message}` for an input that failed, or of the only input."""
+        if self.request.is_list:
+            return [{"error": str(found)} if isinstance(found, RequestError) else found for found in self.predictions]
+        if isinstance(self.predictions[0], RequestError):
+            raise self.predictions[0]
+        return self.predictions[0]
 
-    def next_segment(self) -> tuple["Job", int, dict[str, Any]] | None:
-        """The job itself, the index of an input and what the model takes of a segment; `None` when there is no more."""
-        began = time.monotonic()
-        found = next(self.segments, None)
-        self.spent_s += time.monotonic() - began
-        self.is_done = found is None or (found[0] == len(self.answers) - 1 and found[1]["is_last"])
-        return found and (self, *found)
-
-    def _prepare(self) -> Iterator[tuple[int, dict[str, Any]]]:
-        for i, entry in enumerate(self.request.inputs):
+    def _iter_segments(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Yield the index of an input and the model's inputs of one of its segments."""
+        for index, entry in enumerate(self.request.inputs):
             try:
                 self._check_limits()
-                with closing(self.pipeline.preprocess(entry, **self.before)) as segments:
-                    for segment in segments:
-                        self.num_segments += 1
-                        self.media_s += (segment["end"] or 0.0) - (segment["start"] or 0.0)
-                        self._check_limits()
-                        if segment["is_last"]:
-                            segments.close()  # what it holds is large
-                        yield i, segment
-                        if self.answers[i] is not None:  # the model could not take a segment: no other will help
-                            break
+                for segment in self.pipeline.preprocess(entry, **self.preprocess_options):
+                    self.num_segments += 1
+                    self.media_s += (segment["end"] or 0.0) - (segment["start"] or 0.0)
+                    self._check_limits()
+                    self.is_done = segment["is_last"] and index == len(self.predictions) - 1
+                    yield index, segment
+                    if self.predictions[index] is not None:  # the model failed on a segment
+                        break
             except Exception as error:
-                self.answers[i] = _in_words(error)
+                self.predictions[index] = _as_request_error(error)
+        self.is_done = True
 
-    def _check_limits(self):
-        """Files are read no further than this lets them."""
-        if time.monotonic() > self.request.deadline:
-            raise RequestError("There was no time left for this request: send less, or try later.", 504)
+    def _check_limits(self) -> None:
+        if time.monotonic() > self.deadline:
+            raise RequestError("The request took too long. Send less, or try again later.", 504)
         if self.media_s > self.limits.max_media_s + 1e-3:
-            raise RequestError(f"The media are longer than {self.limits.max_media_s:g} s together: send less.", 413)
+            raise RequestError(f"The media are longer than {self.limits.max_media_s:g} s together. Send less.", 413)
         if self.num_segments > self.limits.max_segments:
-            raise RequestError(f"More than {self.limits.max_segments} segments: make `chunk_length_s` longer.", 413)
+            raise RequestError(f"More than {self.limits.max_segments} segments. Increase `chunk_length_s`.", 413)
 
-    def take(self, i: int, outputs: dict[str, Any]):
-        """What the model says of a segment."""
-        self.outputs[i].append(outputs)
-        if outputs["is_last"]:
-            self.answers[i] = self.pipeline.postprocess(self.outputs[i], **self.after)
+    def add_outputs(self, index: int, outputs: dict[str, Any]) -> None:
+        """Take the model's outputs of a segment; the last one of an input completes its prediction."""
+        self.outputs[index].append(outputs)
+        if outputs["is_last"] and self.predictions[index] is None:
+            try:
+                self.predictions[index] = self.pipeline.postprocess(self.outputs[index], **self.postprocess_options)
+            except Exception as error:
+                self.predictions[index] = _as_request_error(error)
 
 
-def advance(jobs: list[Job], batch_size: int, seconds: float = math.inf) -> int:
+def predict(pipeline, request: Request, limits: Limits = Limits(), batch_size: int = 8) -> Any:
+    """Return the result of a request. Raises RequestError. Not thread-safe, as tokenizers are not."""
+    job = Job(pipeline, request, limits)
+    jobs = deque([job])
+    while jobs:
+        run_batch(jobs, batch_size)
+    return job.result
+
+
+def run_batch(jobs: deque[Job], batch_size: int) -> int:
     """
-    Takes jobs that are not done one batch further. The one that has had the least time comes first, so that a large
-    request waits for the small ones, and not they for it.
+    Predict one batch of segments, taken from the jobs in turn, and remove the jobs that are done.
 
-    Args:
-        batch_size: segments in the batch, and jobs with open files, at most.
-        seconds: after which the batch goes to the model as it is.
+    A job returns to the end of the queue after each segment, so that small requests do not wait for large ones.
 
     Returns:
         The number of segments in the batch.
     """
-    batch, end = [], time.monotonic() + seconds
-    while len(batch) < batch_size and (job := _next_job(jobs, batch_size)) is not None:
-        if (segment := job.next_segment()) is not None:
-            batch.append(segment)
-        if time.monotonic() > end:
-            break
-    groups = defaultdict(list)  # what the model is asked alike
-    for job, i, segment in batch:
-        groups[tuple(job.options.items())].append((job, i, segment))
+    groups, num_segments = defaultdict(list), 0
+    while jobs and num_segments < batch_size:
+        job = jobs.popleft()
+        if (found := next(job.segments, None)) is not None:
+            groups[tuple(job.forward_options.items())].append((job, *found))
+            num_segments += 1
+        if not job.is_done:
+            jobs.append(job)
     for group in groups.values():
-        _predict(group)
-    return len(batch)
+        _predict_group(group)
+    return num_segments
 
 
-def _next_job(jobs: list[Job], max_open: int) -> Job | None:
-    waiting = [job for job in jobs if not job.is_done]
-    num_open = sum(job.is_cut and job.spent_s > 0 for job in waiting)
-    ready = [job for job in waiting if not job.is_cut or job.spent_s > 0 or num_open < max_open]
-    now = time.monotonic()  # what is late takes no time, but lets go of its files
-    return min(ready, key=lambda job: job.spent_s if now < job.request.deadline else -math.inf, default=None)
-
-
-def _predict(group: list[tuple[Job, int, dict[str, Any]]]):
-    """Hands outputs to the jobs. A batch that fails is taken apart, so that each input fails for itself."""
-    pipeline, options = group[0][0].pipeline, group[0][0].options
+def _predict_group(group: list[tuple[Job, int, dict[str, Any]]]) -> None:
+    """Predict segments with the same options. If the batch fails, predict each alone: only the bad inputs fail."""
+    pipeline, options = group[0][0].pipeline, group[0][0].forward_options
     segments = [segment for *_, segment in group]
     try:
         if len(segments) == 1:
@@ -401,30 +321,26 @@ def _predict(group: list[tuple[Job, int, dict[str, Any]]]):
             outputs = list(PipelineIterator(batches, pipeline.forward, options, loader_batch_size=len(segments)))
     except Exception as error:
         if len(group) == 1:
-            job, i, _ = group[0]
-            job.answers[i] = _in_words(error)
+            job, index, _ = group[0]
+            job.predictions[index] = _as_request_error(error)
         else:
-            for one in group:
-                _predict([one])
+            for item in group:
+                _predict_group([item])
         return
-    for (job, i, _), found in zip(group, outputs, strict=True):
-        try:
-            if job.answers[i] is None:
-                job.take(i, found)
-        except Exception as error:
-            job.answers[i] = _in_words(error)
+    for (job, index, _), found in zip(group, outputs, strict=True):
+        job.add_outputs(index, found)
 
 
-def _in_words(error: Exception) -> RequestError:
+def _as_request_error(error: Exception) -> RequestError:
+    """Return an error for the client: the message of the pipeline, but none that names a file of this machine."""
     if isinstance(error, RequestError):
         return error
-    # The pipeline's own words; an error of the system would name a file of this machine.
     if isinstance(error, (OSError, ValueError)) and getattr(error, "filename", None) is None:
         return RequestError(str(error), 422)
-    return failed(error)
+    return as_server_error(error)
 
 
-def failed(error: Exception) -> RequestError:
-    """Logs what went wrong; the words for the client give nothing away."""
-    logger.error("A request could not be answered.", exc_info=error)
-    return RequestError("The server failed here; its log says more.", 500)
+def as_server_error(error: Exception) -> RequestError:
+    """Log an error and return one for the client that discloses nothing of it."""
+    logger.error("A request failed.", exc_info=error)
+    return RequestError("Internal server error; the server's log has the details.", 500)

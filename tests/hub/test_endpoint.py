@@ -1,6 +1,6 @@
 # Copyright 2026 The modeling_umons authors.
 # SPDX-License-Identifier: MIT
-"""hub/endpoint, put into a model's repository and called as the Inference Toolkit calls it."""
+"""hub/endpoint, copied into a model's repository and called as the Inference Toolkit does."""
 
 import base64
 import importlib.util
@@ -20,17 +20,17 @@ from modeling_umons import TfnConfig, TfnForSequenceClassification
 
 @pytest.fixture(scope="module")
 def repository(root, tmp_path_factory) -> Path:
-    """A model and its handler as they are uploaded: copies, not links."""
+    """Return a folder with a model and its handler, as uploaded."""
     folder = tmp_path_factory.mktemp("endpoint") / "repository"
     shutil.copytree(root / "hub" / "umons-mini", folder)
-    for name in ("handler.py", "fetch_umons.py", "requests_umons.py", "requirements.txt"):
+    for name in ("handler.py", "requests_umons.py", "requirements.txt"):
         shutil.copy(root / "hub" / "endpoint" / name, folder)
     return folder
 
 
 @pytest.fixture(scope="module")
 def handler(repository):
-    """The handler as the toolkit makes it: the folder goes to the path, the file is loaded, the class gets the folder."""
+    """Load the handler as the toolkit does: the folder is in `sys.path`, and the class gets the folder."""
     sys.path.insert(0, str(repository))
     try:
         spec = importlib.util.spec_from_file_location("handler", repository / "handler.py")
@@ -39,8 +39,7 @@ def handler(repository):
         yield module.EndpointHandler(str(repository))
     finally:
         sys.path.remove(str(repository))
-        for name in ("fetch_umons", "requests_umons"):
-            sys.modules.pop(name, None)
+        sys.modules.pop("requests_umons", None)
 
 
 @pytest.fixture(scope="module")
@@ -53,15 +52,16 @@ def call(handler, inputs, **parameters):
     return json.loads(json.dumps(found, allow_nan=False))
 
 
-def test_an_answer_to_each_form_of_input(handler, clip):
+def test_handler_predicts_each_form_of_input(handler, clip):
     encoded = base64.b64encode(clip).decode()
-    heard = call(handler, clip)  # audio/* and video/* arrive as bytes
-    assert list(heard) == ["sentiment", "emotions", "modalities"]
-    assert heard["modalities"] == ["audio"]
-    assert call(handler, {"video": encoded}) == heard
+    expected = call(handler, clip)  # audio/* and video/* arrive as bytes
+    assert list(expected) == ["sentiment", "emotions", "modalities"]
+    assert expected["modalities"] == ["audio"]
+    assert call(handler, {"video": encoded}) == expected
     assert call(handler, {"audio": f"data:video/mp4;base64,{encoded}"})["sentiment"] == pytest.approx(
-        heard["sentiment"]
+        expected["sentiment"]
     )
+    assert call(handler, "so glad")["modalities"] == ["text"]
     both = call(handler, {"text": "what a wonderful day", "video": encoded}, top_k=2)
     assert both["modalities"] == ["text", "audio"]
     assert len(both["emotions"]) == 2
@@ -70,7 +70,7 @@ def test_an_answer_to_each_form_of_input(handler, clip):
     assert "attention" in call(handler, {"text": "so glad"}, return_attention=True)
 
 
-def test_a_list_is_answered_entry_by_entry(handler, clip):
+def test_handler_returns_a_list_for_a_list(handler, clip):
     first, failed, third = call(
         handler, [{"text": "so glad"}, {"video": "AAAA"}, {"video": base64.b64encode(clip).decode()}]
     )
@@ -80,8 +80,7 @@ def test_a_list_is_answered_entry_by_entry(handler, clip):
 
 
 @pytest.mark.parametrize("kind", ["classes", "baseline"])
-def test_models_of_another_kind(handler, clip, kind, tmp_path):
-    """One with other labels, and one of another architecture, each from its own folder."""
+def test_handler_serves_other_models(handler, clip, kind, tmp_path):
     torch.manual_seed(0)
     if kind == "classes":
         model = make_model(id2label={0: "calm", 1: "cross", 2: "glad"})
@@ -100,32 +99,31 @@ def test_models_of_another_kind(handler, clip, kind, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("inputs", "words"),
+    ("inputs", "message"),
     [
-        ("/etc/passwd", "no http(s) URL"),
-        ("config.json", "no http(s) URL"),
-        ("http://127.0.0.1:8080/", "only public addresses"),
-        ("http://169.254.169.254/latest/meta-data/", "only public addresses"),
-        ({"video": "http://localhost/"}, "only public addresses"),
-        ({"video": base64.b64encode(b"no clip at all" * 9).decode()}, "could not be opened"),
-        ({"text": "..."}, "no word in its text"),
+        ("http://127.0.0.1:8080/", "URLs are not fetched"),
+        ({"video": "http://169.254.169.254/latest/meta-data/"}, "URLs are not fetched"),
+        ({"video": "file:///etc/passwd"}, "URLs are not fetched"),
+        ({"video": "config.json"}, "not valid base64"),
+        ({"video": base64.b64encode(b"not a clip" * 9).decode()}, "could not be opened"),
+        ({"text": "..."}, "word"),
     ],
-    ids=["path", "file_of_the_repository", "local", "metadata", "local_media", "no_media", "no_words"],
+    ids=["local", "metadata", "file", "path", "no_media", "no_words"],
 )
-def test_refusals_are_words_for_the_client(handler, repository, inputs, words):
-    """The toolkit answers with the words of whatever is raised."""
+def test_handler_refuses_with_a_message_for_the_client(handler, repository, inputs, message):
+    """The toolkit responds with the message of the exception."""
     with pytest.raises(ValueError, match=r".") as caught:
         handler({"inputs": inputs})
-    assert words in str(caught.value)
+    assert message in str(caught.value)
     assert str(repository) not in str(caught.value)
 
 
-def test_without_inputs(handler):
+def test_request_without_inputs_raises(handler):
     with pytest.raises(ValueError, match="inputs"):
         handler({})
 
 
-# In an endpoint the package is not installed: only the code of the folder can answer.
+# The package is not installed in an endpoint.
 WITHOUT_THE_PACKAGE = """
 import sys
 
@@ -143,7 +141,7 @@ print(json.dumps(handler({"inputs": [{"text": "so glad"}, open(sys.argv[2], "rb"
 """
 
 
-def test_it_needs_nothing_but_its_folder(repository, root, tmp_path):
+def test_handler_needs_only_its_folder(repository, root, tmp_path):
     clip = root / "hub" / "sample" / "clips" / "000.mp4"
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": str(tmp_path), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
@@ -154,7 +152,7 @@ def test_it_needs_nothing_but_its_folder(repository, root, tmp_path):
     assert [found["modalities"] for found in json.loads(done.stdout)] == [["text"], ["audio"]]
 
 
-def test_requirements_are_those_of_the_package(root):
+def test_requirements_match_the_package(root):
     setup = (root / "setup.py").read_text(encoding="utf-8")
     lines = (root / "hub" / "endpoint" / "requirements.txt").read_text(encoding="utf-8").splitlines()
     for line in lines:

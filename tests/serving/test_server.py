@@ -1,6 +1,6 @@
 # Copyright 2026 The modeling_umons authors.
 # SPDX-License-Identifier: MIT
-"""`umons serve`: a real server, a real model, real requests."""
+"""`umons serve`: a real server and model."""
 
 import base64
 import os
@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx
@@ -21,8 +21,8 @@ import torch
 from small_pipelines import TASK, WORDS, close, make_model, make_processor
 from transformers import pipeline
 
-from modeling_umons import TfnConfig, TfnForSequenceClassification, cli
-from modeling_umons.serving import server as serve_module
+from modeling_umons import TfnConfig, TfnForSequenceClassification
+from modeling_umons.cli import main as cli
 from modeling_umons.serving.request_handling import Limits
 from modeling_umons.serving.server import make_app, make_server
 
@@ -41,9 +41,9 @@ def clip(root) -> bytes:
 
 
 @contextmanager
-def running(recognize, idle_s: float = 5.0, **options) -> Iterator[httpx.Client]:
-    """A server in a thread, and a client of it."""
-    server = make_server(make_app(recognize, **options), idle_s=idle_s)
+def running(recognize, **options) -> Iterator[httpx.Client]:
+    """Run a server in a thread; yield a client of it."""
+    server = make_server(make_app(recognize, **options))
     with socket.create_server(("127.0.0.1", 0)) as sock:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]})
         thread.start()
@@ -67,7 +67,7 @@ def client(recognize) -> Iterator[httpx.Client]:
 
 @pytest.fixture
 def gate(recognize, monkeypatch) -> Iterator[threading.Event]:
-    """Holds the pipeline back until it is set; `gate.begun` is set when an input has come to it, `gate.seen` lists them."""
+    """Block the pipeline until it is set. `gate.begun` is set by the first input; `gate.seen` lists all inputs."""
     gate, real = threading.Event(), recognize.preprocess
     gate.begun, gate.seen = threading.Event(), []
 
@@ -83,17 +83,17 @@ def gate(recognize, monkeypatch) -> Iterator[threading.Event]:
 
 
 def until(condition, seconds: float = 20.0):
-    """Waits for what another thread will bring about."""
+    """Wait until a condition holds."""
     end = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < end, "it did not come about"
+        assert time.monotonic() < end, "the condition never held"
         threading.Event().wait(0.01)
 
 
-# ---- answers ----
+# ---- predictions ----
 
 
-def test_json(client, recognize):
+def test_json_request(client, recognize):
     response = client.post("/predict", json={**TEXT, "parameters": {"top_k": 2}})
     assert response.status_code == 200
     found, expected = response.json(), recognize(TEXT["inputs"], top_k=2)
@@ -101,8 +101,8 @@ def test_json(client, recognize):
     assert [entry["label"] for entry in found["emotions"]] == [entry["label"] for entry in expected["emotions"]]
 
 
-def test_a_clip_as_it_is(client, clip):
-    """What `curl --data-binary @clip.mp4` sends."""
+def test_raw_clip(client, clip):
+    """As `curl --data-binary @clip.mp4` sends it."""
     options = {"text": "so glad", "top_k": "1", "return_attention": "true"}
     response = client.post("/predict", params=options, content=clip, headers={"Content-Type": "video/mp4"})
     assert response.status_code == 200
@@ -116,12 +116,36 @@ def test_a_clip_as_it_is(client, clip):
     assert [entry["timestamp"] for entry in response.json()] == [[0, 1], [1, 2], [2, 2.74]]
 
 
-def test_a_list_in_json(client, clip):
-    inputs = [{"text": "so"}, {"video": "AAAA"}, {"audio": base64.b64encode(clip).decode()}]
+def test_list_of_inputs(client, clip):
+    inputs = ["so", {"video": "AAAA"}, {"audio": base64.b64encode(clip).decode()}]
     first, failed, third = client.post("/predict", json={"inputs": inputs}).json()
     assert first["modalities"] == ["text"]
     assert "could not be opened" in failed["error"]
     assert third["modalities"] == ["audio"]
+
+
+def test_multipart_form(client, clip):
+    """As `curl -F file=@clip.mp4 -F text="so glad"` sends it."""
+    response = client.post("/predict", files={"file": clip}, data={"text": "so glad", "top_k": "1"})
+    assert response.status_code == 200
+    assert response.json()["modalities"] == ["text", "audio"]
+    assert len(response.json()["emotions"]) == 1
+    raw = client.post("/predict?text=so+glad&top_k=1", content=clip, headers={"Content-Type": "video/mp4"})
+    assert response.json()["sentiment"] == pytest.approx(raw.json()["sentiment"], abs=1e-4)
+    response = client.post("/predict", files={"audio": clip}, data={"chunk_length_s": "1"})
+    assert [entry["timestamp"] for entry in response.json()] == [[0, 1], [1, 2], [2, 2.74]]
+
+
+def test_invalid_forms_are_refused(client, clip):
+    twice = [("file", clip), ("file", clip)]
+    assert "`file` is given more than once" in refused(client.post("/predict", files=twice), 400)
+    assert "Both `file` and `video`" in refused(client.post("/predict", files={"file": clip, "video": clip}), 400)
+    assert "'clip'" in refused(client.post("/predict", files={"clip": clip}), 400)
+    assert "URLs are not fetched" in refused(
+        client.post("/predict", data={"video": "http://127.0.0.1/"}, files={"audio": clip}), 400
+    )
+    for content_type in ("multipart/form-data", "multipart/form-data; boundary=x"):
+        refused(client.post("/predict", content=b"--y", headers={"Content-Type": content_type}), 400)
 
 
 def test_health_metrics_and_schema(client):
@@ -130,12 +154,14 @@ def test_health_metrics_and_schema(client):
     client.post("/predict", json=TEXT)
     client.post("/predict", json={})
     after = client.get("/metrics").json()
-    for name, more in {"requests": 2, "answered": 1, "refused": 1, "errors": 0, "inside": 0}.items():
+    for name, more in {"requests": 2, "answered": 1, "refused": 1, "errors": 0, "in_flight": 0}.items():
         assert after[name] - before[name] == more
     assert after["latency_ms"]["p50"] <= after["latency_ms"]["p95"]
     assert after["mean_batch_size"] >= 1
     schema = client.get("/openapi.json").json()
     assert set(schema["paths"]) == {"/predict", "/health", "/metrics"}
+    assert {"Prediction", "Failure"} <= set(schema["components"]["schemas"])
+    assert "swagger" in client.get("/docs").text
 
 
 def make_tfn():
@@ -153,7 +179,7 @@ def make_tfn():
     ],
     ids=["classes", "baseline"],
 )
-def test_other_models(make, expected, clip):
+def test_server_of_other_models(make, expected, clip):
     recognize = pipeline(TASK, model=make(), processor=make_processor())
     with running(recognize) as client:
         found = client.post(
@@ -168,52 +194,53 @@ def test_other_models(make, expected, clip):
 
 
 def refused(response: httpx.Response, status: int) -> str:
-    """The words, which are all that the answer holds."""
+    """Return the message, which is all that the response has."""
     assert response.status_code == status, response.text
     assert list(response.json()) == ["error"]
-    words = response.json()["error"]
-    assert "Traceback" not in words
-    assert str(Path(__file__).parent.parent) not in words
-    return words
+    message = response.json()["error"]
+    assert "Traceback" not in message
+    assert str(Path(__file__).parent.parent) not in message
+    return message
 
 
 @pytest.mark.parametrize(
-    ("body", "status", "words"),
+    ("body", "status", "message"),
     [
-        (b'{"inputs": ', 400, "no JSON"),
-        (b'{"inputs": {"text": NaN}}', 400, "NaN"),
+        (b'{"inputs": ', 400, "not valid JSON"),
+        (b'{"inputs": {"text": NaN}}', 400, "NaN is not valid JSON"),
         (b'{"inputs": ' + b"[" * 40_000, 400, "nested too deeply"),
         (b'{"inputs": [' + b"{}," * 60_000, 413, "more than 50000 objects"),
-        (b'{"inputs": "/etc/passwd"}', 400, "no http(s) URL"),
-        (b'{"inputs": "http://127.0.0.1/x.wav"}', 400, "only public addresses"),
-        (b'{"inputs": {"text": "..."}}', 422, "no word in its text"),
+        (b'{"inputs": "http://127.0.0.1/x.wav"}', 400, "URLs are not fetched"),
+        (b'{"inputs": {"video": "https://example.com/x.mp4"}}', 400, "URLs are not fetched"),
+        (b'{"inputs": "so glad", "parameters": {"top_k": 0}}', 400, "`top_k`"),
+        (b'{"inputs": {"text": "..."}}', 422, "word"),
         (b'{"inputs": {"audio": "bm8gY2xpcA=="}}', 422, "could not be opened"),
     ],
-    ids=["cut", "nan", "deep", "many", "path", "local", "no_words", "no_media"],
+    ids=["cut", "nan", "deep", "many", "url", "url_of_media", "option", "no_words", "no_media"],
 )
-def test_a_bad_request(client, body, status, words):
+def test_invalid_requests_are_refused(client, body, status, message):
     headers = {"Content-Type": "application/json; charset=utf-8"}
-    assert words in refused(client.post("/predict", content=body, headers=headers), status)
+    assert message in refused(client.post("/predict", content=body, headers=headers), status)
 
 
-def test_other_content_and_other_pages(client):
+def test_other_content_types_and_paths_are_refused(client):
     for headers in ({}, {"Content-Type": "text/plain"}, {"Content-Type": "application/x-www-form-urlencoded"}):
-        assert "send application/json" in refused(client.post("/predict", content=b"{}", headers=headers), 415)
-    assert "POST /predict" in refused(client.get("/predict"), 405)
-    for page in ("/", "/docs", "/redoc", "/predict/x"):
-        assert "POST /predict" in refused(client.get(page), 404)
+        assert "Use application/json" in refused(client.post("/predict", content=b"{}", headers=headers), 415)
+    assert refused(client.get("/predict"), 405).startswith("Method not allowed. Endpoints: POST /predict")
+    for path in ("/", "/redoc", "/predict/x"):
+        assert refused(client.get(path), 404).startswith("Not found. Endpoints: POST /predict")
 
 
-def test_corrupt_and_silent_media(client, clip):
+def test_corrupt_media(client, clip):
     headers = {"Content-Type": "video/mp4"}
     cut = client.post("/predict", content=clip[: len(clip) // 3], headers=headers)
-    assert cut.json()["modalities"] == ["audio"]  # what can still be heard of it
+    assert cut.json()["modalities"] == ["audio"]  # what can still be decoded
     for content in (clip[:200], b"\0" * 5000, b"#EXTM3U\n#EXTINF:3,\n/etc/passwd\n"):
         refused(client.post("/predict", content=content, headers=headers), 422)
     refused(client.post("/predict", content=b"", headers=headers), 400)
 
 
-def test_too_large(client):
+def test_large_requests_are_refused(client):
     headers = {"Content-Type": "video/mp4"}
     assert "larger than 300000" in refused(client.post("/predict", content=b"x" * 400_000, headers=headers), 413)
 
@@ -222,27 +249,27 @@ def test_too_large(client):
             yield b"x" * 10_000
 
     assert "larger than 300000" in refused(client.post("/predict", content=chunks(), headers=headers), 413)
-    assert "too large" in refused(client.post("/predict", content=b"x" * 250_000, headers=headers), 413)
+    assert "media are larger" in refused(client.post("/predict", content=b"x" * 250_000, headers=headers), 413)
     assert "characters" in refused(client.post("/predict", json={"inputs": {"text": "x" * 20_000}}), 413)
     assert client.post("/predict", json=TEXT).status_code == 200
 
 
-def test_too_long(recognize, clip):
+def test_long_media_are_refused(recognize, clip):
     with running(recognize, limits=Limits(max_media_s=2)) as client:
         response = client.post("/predict?chunk_length_s=0.5", content=clip, headers={"Content-Type": "video/mp4"})
         assert "longer than 2 s" in refused(response, 413)
 
 
-# ---- many at once ----
+# ---- concurrency ----
 
 
-def test_fifty_at_once(client, clip):
-    """All are answered, those that are bad by themselves; and they share batches."""
+def test_fifty_concurrent_requests(client, clip):
+    """All share batches, and the invalid ones fail alone."""
     before = client.get("/metrics").json()
 
     def send(i: int) -> httpx.Response:
         if i % 5 == 4:
-            return client.post("/predict", content=b"no clip" * 30, headers={"Content-Type": "audio/wav"})
+            return client.post("/predict", content=b"not a clip" * 30, headers={"Content-Type": "audio/wav"})
         if i % 5 == 3:
             return client.post("/predict", content=clip, headers={"Content-Type": "video/mp4"})
         return client.post("/predict", json={"inputs": {"text": "so glad " * (1 + i % 3)}})
@@ -261,25 +288,24 @@ def test_fifty_at_once(client, clip):
 
 
 def test_small_requests_do_not_wait_for_large_ones(recognize, clip):
-    """The large ones are still being answered when the small one has its answer."""
     headers = {"Content-Type": "video/mp4"}
     sound = base64.b64encode(clip).decode()
     large = {"inputs": [{"audio": sound}] * 12, "parameters": {"chunk_length_s": 0.2}}
     with running(recognize, max_batch_size=4) as client, ThreadPoolExecutor(2) as pool:
         taken = [pool.submit(client.post, "/predict", json=large) for _ in range(2)]
-        until(lambda: client.get("/metrics").json()["mean_batch_size"])  # they have begun
+        until(lambda: client.get("/metrics").json()["mean_batch_size"])  # they are in progress
         assert client.post("/predict", content=clip, headers=headers).status_code == 200
         assert client.get("/metrics").json()["answered"] == 1
         for future in taken:
             assert [len(found) for found in future.result().json()] == [13] * 12
 
 
-def test_a_full_house_refuses(recognize, gate):
+def test_full_queue_refuses(recognize, gate):
     with running(recognize, max_queue=3, max_batch_size=1) as client, ThreadPoolExecutor(3) as pool:
         taken = [pool.submit(client.post, "/predict", json=TEXT) for _ in range(3)]
-        until(lambda: client.get("/metrics").json()["inside"] == 3)
+        until(lambda: client.get("/metrics").json()["in_flight"] == 3)
         response = client.post("/predict", json=TEXT)
-        assert "try again soon" in refused(response, 503)
+        assert "Try again soon" in refused(response, 503)
         assert response.headers["Retry-After"] == "1"
         counts = client.get("/metrics").json()
         assert (counts["overloaded"], counts["refused"]) == (1, 0)
@@ -288,47 +314,54 @@ def test_a_full_house_refuses(recognize, gate):
         assert [future.result().status_code for future in taken] == [200] * 3
 
 
-def test_a_deadline(recognize, gate):
-    """Time runs out for what is being answered and for what waits; the latter never begins."""
+def test_requests_time_out(recognize, gate):
+    """The time is up for a request in progress and for one in the queue, which never begins."""
     with running(recognize, timeout_s=0.5, max_batch_size=1) as client, ThreadPoolExecutor(2) as pool:
         first = pool.submit(client.post, "/predict", json=TEXT)
         assert gate.begun.wait(20)
         second = client.post("/predict", json={"inputs": {"text": "second"}})
-        assert "No answer within 0.5 s" in refused(second, 504)
-        assert "No answer within 0.5 s" in refused(first.result(), 504)
+        assert "No prediction within 0.5 s" in refused(second, 504)
+        assert "No prediction within 0.5 s" in refused(first.result(), 504)
+        until(lambda: client.get("/health").status_code == 503)  # the batch takes longer than a request may
         gate.set()
         assert client.post("/predict", json=TEXT).status_code == 200
+        assert client.get("/health").json()["status"] == "ready"
         assert {"text": "second"} not in gate.seen
         assert client.get("/metrics").json()["timeouts"] == 2
 
 
-def test_a_client_that_goes_away(recognize, gate):
-    """Its work is dropped when it has not begun."""
+def test_server_stops_although_the_decoder_hangs(recognize, gate):
+    with running(recognize, timeout_s=0.3) as client:
+        assert client.post("/predict", json=TEXT).status_code == 504
+    assert not gate.is_set()
+
+
+def test_disconnected_clients_are_dropped_from_the_queue(recognize, gate):
     with running(recognize, max_batch_size=1) as client, ThreadPoolExecutor(1) as pool:
         first = pool.submit(client.post, "/predict", json=TEXT)
         assert gate.begun.wait(20)
         with pytest.raises(httpx.ReadTimeout):
             client.post("/predict", json={"inputs": {"text": "impatient"}}, timeout=httpx.Timeout(20, read=0.2))
-        until(lambda: client.get("/metrics").json()["gone"] == 1)
+        until(lambda: client.get("/metrics").json()["disconnected"] == 1)
         gate.set()
         assert first.result().status_code == 200
         assert client.post("/predict", json=TEXT).status_code == 200
         assert {"text": "impatient"} not in gate.seen
 
 
-def test_a_slow_sender_is_cut_off(recognize):
+def test_slow_bodies_time_out(recognize):
     with running(recognize, timeout_s=0.5) as client:
         head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{"
         with socket.create_connection((client.base_url.host, client.base_url.port)) as slow:
             slow.sendall(head)
             assert client.post("/predict", json=TEXT).status_code == 200  # others do not wait for it
-            answered = received(slow)
+            answered = received(slow)  # ends, as the connection is closed
         assert answered.startswith(b"HTTP/1.1 408")
         assert b"did not arrive within 0.5 s" in answered
 
 
 def received(sock: socket.socket) -> bytes:
-    """All that comes until the other side hangs up."""
+    """Receive until the connection is closed."""
     sock.settimeout(20)
     answered = b""
     with suppress(ConnectionResetError):
@@ -337,78 +370,7 @@ def received(sock: socket.socket) -> bytes:
     return answered
 
 
-def test_connections_that_bring_no_request_are_closed(recognize):
-    """They send nothing, half of their headers, or byte after byte of them; one had its answer, and one waits for it."""
-    with running(recognize, idle_s=0.5) as client, ExitStack() as stack:
-        address = (client.base_url.host, client.base_url.port)
-        idle = [stack.enter_context(socket.create_connection(address)) for _ in range(15)]
-        for sock in idle[5:]:
-            sock.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\n")
-        for sock in idle[10:]:
-            sock.sendall(b"X-More: ")
-            for _ in range(10):
-                sock.sendall(b"x")
-        answered = stack.enter_context(socket.create_connection(address))
-        answered.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
-        assert received(answered).startswith(b"HTTP/1.1 200")
-        assert [received(sock) for sock in idle] == [b""] * 15
-        assert client.post("/predict", json=TEXT).status_code == 200
-
-
-def test_an_answer_may_take_longer_than_a_connection_may_be_idle(recognize, gate):
-    with running(recognize, idle_s=0.1) as client, ThreadPoolExecutor(1) as pool:
-        taken = pool.submit(client.post, "/predict", json=TEXT)
-        assert gate.begun.wait(20)
-        with socket.create_connection((client.base_url.host, client.base_url.port)) as idle:
-            assert received(idle) == b""
-        gate.set()
-        assert taken.result().status_code == 200
-
-
-def test_idle_connections_make_room(recognize, monkeypatch):
-    monkeypatch.setattr(serve_module, "MAX_CONNECTIONS", 3)
-    with running(recognize, idle_s=60) as client, ExitStack() as stack:
-        address = (client.base_url.host, client.base_url.port)
-        idle = [stack.enter_context(socket.create_connection(address)) for _ in range(3)]
-        for sock in idle:
-            sock.setblocking(False)
-        for _ in range(3):  # one of those that are idle, which may be the new one, had to go
-            with suppress(httpx.TransportError):
-                client.get("/health")
-                break
-        until(lambda: sum(is_closed(sock) for sock in idle) >= 1)
-
-
-def is_closed(sock: socket.socket) -> bool:
-    try:
-        return sock.recv(1) == b""
-    except BlockingIOError:
-        return False
-    except ConnectionResetError:
-        return True
-
-
-def test_a_url_is_fetched(recognize, clip):
-    """From where the check of addresses lets it."""
-    with (
-        running(recognize, allow=lambda address, port: port != 80) as client,
-        socket.create_server(("127.0.0.1", 0)) as files,
-    ):
-
-        def give():
-            connection, _ = files.accept()
-            with connection:
-                connection.recv(4096)
-                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(clip) + clip)
-
-        giver = threading.Thread(target=give)
-        giver.start()
-        response = client.post("/predict", json={"inputs": f"http://127.0.0.1:{files.getsockname()[1]}/clip.mp4"})
-        giver.join()
-        assert response.json()["modalities"] == ["audio"]
-
-
-def test_a_failure_inside_is_not_told(recognize, monkeypatch):
+def test_internal_errors_are_not_disclosed(recognize, monkeypatch):
     def forward(model_inputs, **options):
         raise RuntimeError("/secret/place")
 
@@ -430,8 +392,8 @@ def accepts(address: tuple[str, int]) -> bool:
     return True
 
 
-def test_the_command_answers_what_it_took_before_it_ends(root):
-    """SIGTERM while requests wait for their batch: all are answered, and the status is 0."""
+def test_command_answers_requests_in_flight_before_it_ends(root):
+    """SIGTERM while requests wait for their batch: all are answered, and the exit status is 0."""
     arguments = ["serve", "--port", "0", "--max_wait_ms", "25000", "--max_batch_size", "64"]
     command = [Path(sys.executable).with_name("umons"), *arguments]
     body = b'{"inputs": {"text": "so glad"}}'
@@ -444,14 +406,14 @@ def test_the_command_answers_what_it_took_before_it_ends(root):
     ) as process:
         try:
             line = process.stdout.readline()
-            assert line.startswith("umons: umons-mini answers at http://127.0.0.1:"), line or process.stderr.read()
+            assert line.startswith("umons: umons-mini at http://127.0.0.1:"), line or process.stderr.read()
             address = line.split()[-1].removesuffix("/predict")
             with httpx.Client(base_url=address, timeout=60, trust_env=False) as client, ThreadPoolExecutor(5) as pool:
                 slow = socket.create_connection((client.base_url.host, client.base_url.port), 60)
                 slow.sendall(head + body[:5])  # the others wait for it to share their batch
-                until(lambda: client.get("/metrics").json()["inside"] == 1)
+                until(lambda: client.get("/metrics").json()["in_flight"] == 1)
                 taken = [pool.submit(client.post, "/predict", json=TEXT) for _ in range(5)]
-                until(lambda: client.get("/metrics").json()["inside"] == 6)
+                until(lambda: client.get("/metrics").json()["in_flight"] == 6)
                 process.send_signal(signal.SIGTERM)
                 until(lambda: not accepts(slow.getpeername()))
                 assert not any(future.done() for future in taken)
@@ -466,24 +428,24 @@ def test_the_command_answers_what_it_took_before_it_ends(root):
                 process.kill()
 
 
-def test_the_help_of_the_command(capsys):
+def test_help_names_the_options(capsys):
     with pytest.raises(SystemExit) as exit:
         cli.main(["serve", "--help"])
     assert exit.value.code == 0
     text = capsys.readouterr().out
-    for words in ("--model", "--host", "--port", "--max_batch_size", "--max_wait_ms", "--trust_remote_code", "curl"):
-        assert words in text
+    for word in ("--model", "--host", "--port", "--max_batch_size", "--max_wait_ms", "--trust_remote_code", "curl"):
+        assert word in text
     assert max(map(len, text.splitlines())) < 100
 
 
-def test_a_port_that_is_taken(monkeypatch, capsys, recognize):
+def test_port_in_use_fails(monkeypatch, capsys, recognize):
     monkeypatch.setattr(cli, "load_pipeline", lambda *arguments: recognize)
     with socket.create_server(("127.0.0.1", 0)) as sock:
         assert cli.main(["serve", "--port", str(sock.getsockname()[1])]) == 2
     assert "in use" in capsys.readouterr().err
 
 
-def test_values_that_serve_nothing(capsys):
+def test_invalid_options_fail(capsys):
     for arguments in (
         ["--max_batch_size", "0"],
         ["--max_queue", "0"],

@@ -1,1 +1,0 @@
-../../modeling_umons/serving/fetch.py
