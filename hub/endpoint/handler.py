@@ -15,8 +15,8 @@ class EndpointHandler:
     Handler that predicts with the model of its repository.
 
     Args:
-        path: folder of the repository; by default the folder of this file. Its code is executed (`trust_remote_code`), as
-            it was deployed on purpose. Requests choose neither model nor code.
+        path: folder of the repository; by default the folder of this file. Its code is executed (`trust_remote_code`),
+            as it was deployed on purpose. Requests choose neither model nor code.
     """
 
     def __init__(self, path: str = ""):
@@ -30,12 +30,12 @@ class EndpointHandler:
         Predict `{"inputs": ..., "parameters": {...}}`.
 
         Args:
-            data: `inputs` are a text, the bytes of a clip or audio file, a dict of `text`, `audio` and `video` (media in
-                base64), or a list of those. `parameters` are `top_k`, `chunk_length_s`, `return_timestamps` and
+            data: `inputs` are a text, the bytes of a clip or audio file, a dict of `text`, `audio` and `video` (media
+                in base64), or a list of those. `parameters` are `top_k`, `chunk_length_s`, `return_timestamps` and
                 `return_attention` of the pipeline.
 
         Returns:
-            The result of the pipeline; for a list of inputs a list, with `{"error": message}` for an input that failed.
+            The result of the pipeline; for a list of inputs a list, with `{"error": message}` for inputs that failed.
 
         Raises:
             RequestError: a ValueError with a message for the client.

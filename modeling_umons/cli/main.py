@@ -37,8 +37,8 @@ SERVE_HELP = """Answer requests over HTTP: POST /predict, GET /health, GET /metr
 
 The body is JSON, a form or a raw file. Inputs are a text, {"text", "audio", "video"} with media in
 base64, or a list of those; parameters are top_k, chunk_length_s, return_timestamps and
-return_attention. URLs are not fetched. The schema is at /docs. The server has no authentication and no
-TLS: put a reverse proxy in front of it before others can reach it.
+return_attention. URLs are not fetched. The schema is at /docs. The server has neither
+authentication nor TLS: put a reverse proxy in front of it before others can reach it.
 """
 NOBODY_READS = 141  # what shells say of a command that SIGPIPE has ended
 DEFAULT_MODEL = Path(__file__).resolve().parent.parent.parent / "hub" / "umons-mini"

@@ -214,7 +214,7 @@ def _json_type(value: Any) -> str:
 
 class Job:
     """
-    A request in progress. Its segments pass through the model one by one, so that other requests can share the batches.
+    A request in progress. Its segments are predicted one by one, so that other requests can share the batches.
 
     Attributes:
         deadline: `time.monotonic()` after which the job stops at the next segment.
@@ -235,7 +235,7 @@ class Job:
 
     @property
     def result(self) -> Any:
-        """Predictions of a list of inputs, with `{"error": message}` for an input that failed, or of the only input."""
+        """Prediction of the input, or a list of predictions, with `{"error": message}` for an input that failed."""
         if self.request.is_list:
             return [{"error": str(found)} if isinstance(found, RequestError) else found for found in self.predictions]
         if isinstance(self.predictions[0], RequestError):

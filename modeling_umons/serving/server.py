@@ -287,8 +287,8 @@ def make_app(
         Predict sentiment and emotions.
 
         The body is JSON (`inputs`: a text, an object of `text`, `audio` and `video` in base64, or a list of those;
-        `parameters`: `top_k`, `chunk_length_s`, `return_timestamps`, `return_attention`), a form with `file`, `text` and
-        the parameters, or a clip or audio file with `text` and the parameters in the query. URLs are not fetched.
+        `parameters`: `top_k`, `chunk_length_s`, `return_timestamps`, `return_attention`), a form with `file`, `text`
+        and the parameters, or a clip or audio file with `text` and the parameters in the query. URLs are not fetched.
         """
         began = time.monotonic()
         metrics.requests += 1
@@ -311,7 +311,7 @@ def make_app(
 
     @app.get("/health")
     async def health():
-        """Return 200 and `ready` if requests are answered, otherwise 503; the name of the model; the requests queued."""
+        """Return the status (503 if a batch hangs), the name of the model and the number of requests in the queue."""
         status, code = ("ready", 200) if batcher.is_ready(timeout_s) else ("not ready", 503)
         return JSONResponse({"status": status, "model": name, "queued": batcher.num_queued}, code)
 

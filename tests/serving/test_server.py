@@ -357,6 +357,7 @@ def test_slow_bodies_time_out(recognize):
             assert client.post("/predict", json=TEXT).status_code == 200  # others do not wait for it
             answered = received(slow)  # ends, as the connection is closed
         assert answered.startswith(b"HTTP/1.1 408")
+        assert b"\r\nconnection: close\r\n" in answered.lower()
         assert b"did not arrive within 0.5 s" in answered
 
 
