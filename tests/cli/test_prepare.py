@@ -111,7 +111,7 @@ def test_a_package_that_is_not_installed(main, tmp_path, monkeypatch, capsys):
 
 def test_an_output_with_other_things(main, tables, capsys):
     assert main("--layout", "labels", "--source", tables, "--output", tables) == 2
-    assert "holds other things than a prepared data set" in capsys.readouterr().err
+    assert "holds other files than a prepared data set" in capsys.readouterr().err
     assert [path.name for path in tables.iterdir()] == ["labels.csv"]
 
 

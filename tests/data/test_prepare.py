@@ -18,9 +18,11 @@ from datasets import load_dataset
 from huggingface_hub import DatasetCard
 
 from modeling_umons.data import MeldBuilder, MoseiBuilder, MosiBuilder, content_hash, prepare, prepare_dataset
-from modeling_umons.data.prepare import ContentHash, format_report
+from modeling_umons.data.content_hash import ContentHash
+from modeling_umons.data.prepare import format_report
 from modeling_umons.data.schema import make_features, to_table
 from modeling_umons.tasks.labels import SENTIMENT_7
+from modeling_umons.utils import workers
 
 
 pytestmark = pytest.mark.usefixtures("quiet")
@@ -34,6 +36,7 @@ def builder(tiny_source, tmp_path):
 @pytest.fixture
 def small_files(monkeypatch):
     """Files of 12 rows in groups of 4."""
+    monkeypatch.setattr(prepare, "ROWS_PER_TABLE", 4)
     monkeypatch.setattr(prepare, "ROWS_PER_GROUP", 4)
     monkeypatch.setattr(prepare, "ROWS_PER_FILE", 12)
 
@@ -183,8 +186,8 @@ def test_a_worker_that_dies(builder, monkeypatch, tmp_path):
         def shutdown(self, **options):
             pass
 
-    monkeypatch.setattr(prepare, "ProcessPoolExecutor", DeadPool)
-    with pytest.raises(OSError, match="A worker process died, perhaps for want of memory: try a smaller --num_proc"):
+    monkeypatch.setattr(workers, "ProcessPoolExecutor", DeadPool)
+    with pytest.raises(OSError, match="A worker process died, perhaps for lack of memory: use a smaller --num_proc"):
         prepare_dataset(builder, tmp_path / "out", num_proc=2)
     assert not [path for path in tmp_path.iterdir() if "out" in path.name]
 
@@ -200,7 +203,7 @@ def test_a_second_run_leaves_the_same_content_alone(builder, tmp_path):
 def test_other_things_are_refused_and_kept(builder, tiny_source, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("x")
-    with pytest.raises(ValueError, match="holds other things than a prepared data set"):
+    with pytest.raises(ValueError, match="holds other files than a prepared data set"):
         prepare_dataset(builder, tmp_path / "mine")
     assert names(tmp_path / "mine") == ["thesis.txt"]
     with pytest.raises(ValueError, match=r"thesis\.txt is a file"):
@@ -208,7 +211,7 @@ def test_other_things_are_refused_and_kept(builder, tiny_source, tmp_path):
     prepare_dataset(builder, tmp_path / "out")
     before = content_hash(tmp_path / "out")
     tiny_source.bad["train_1[0]"] = ValueError("no words")
-    with pytest.raises(ValueError, match="holds other rows than the source gives"):
+    with pytest.raises(ValueError, match="holds other rows than the source"):
         prepare_dataset(builder, tmp_path / "out")
     assert content_hash(tmp_path / "out") == before
     assert not list(tmp_path.glob(".*.part"))
@@ -222,7 +225,7 @@ def test_a_damaged_output_is_named(builder, tmp_path):
     data = path.read_bytes()
     for broken in (b"", b"no Parquet at all", data[: len(data) // 2], data[:4] + bytes(2000) + data[2004:]):
         path.write_bytes(broken)
-        with pytest.raises(OSError, match=r"test-00000-of-00001\.parquet cannot be read, it is damaged"):
+        with pytest.raises(OSError, match=r"test-00000-of-00001\.parquet is damaged or not Parquet"):
             prepare_dataset(builder, tmp_path / "out")
         assert path.read_bytes() == broken
 
@@ -234,7 +237,7 @@ def test_an_output_that_is_a_link(builder, monkeypatch, tmp_path):
     assert link.is_symlink()
     assert content_hash(target) == report["sha256"]
     (tmp_path / "circle").symlink_to(tmp_path / "circle")
-    with pytest.raises(ValueError, match="circle is a link that leads back to itself"):
+    with pytest.raises(ValueError, match="circle is a link to itself"):
         prepare_dataset(builder, tmp_path / "circle")
     (tmp_path / "mount").mkdir()
     monkeypatch.setattr(type(tmp_path), "is_mount", lambda path: path.name == "mount")
@@ -255,7 +258,7 @@ def test_a_run_that_ends_early_leaves_nothing(builder, monkeypatch, tmp_path):
 def test_what_a_killed_run_left_is_told(builder, tmp_path, caplog):
     (tmp_path / ".out.0123.part").mkdir()
     prepare_dataset(builder, tmp_path / "out")
-    assert ".out.0123.part is of a run that goes on, or was killed" in caplog.text
+    assert ".out.0123.part is of a run that is still running or was killed" in caplog.text
 
 
 def test_a_split_of_which_nothing_can_be_read(builder, tiny_source, tmp_path):
