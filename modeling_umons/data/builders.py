@@ -11,7 +11,6 @@ builder.as_dataset(split="train")
 import inspect
 import logging
 import os
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -23,6 +22,7 @@ import pyarrow as pa
 from datasets.builder import Key
 
 from .. import __version__
+from ..utils.workers import limit_threads
 from .layouts import Source, open_source, source_class
 from .official_splits import OFFICIAL_COUNTS
 from .schema import CONFIGURATIONS, class_columns, to_table
@@ -219,9 +219,8 @@ class UtteranceBuilder(datasets.ArrowBasedBuilder):
             if self.config.on_bad_rows == "warn":
                 logger.warning("Left out: %s", message)
 
-        if multiprocess.parent_process() is not None and "torch" in sys.modules:
-            # A worker of `datasets` is a fork, and would wait for ever for the threads that torch had before it.
-            sys.modules["torch"].set_num_threads(1)
+        if multiprocess.parent_process() is not None:
+            limit_threads()  # workers of `datasets` are forks, and would wait for the threads of their parent's torch
         for shard, segment_ids in enumerate(shards):
             for start in range(0, len(segment_ids), ROWS_PER_TABLE):
                 some = segment_ids[start : start + ROWS_PER_TABLE]

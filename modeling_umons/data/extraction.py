@@ -1,19 +1,16 @@
 # Copyright 2026 The modeling_umons authors.
 # SPDX-License-Identifier: MIT
-"""From clips to Parquet shards of log-mel frames and R(2+1)D features: resumable, in one process, several, or Ray."""
+"""Extraction of audio and video features of clips into Parquet shards: resumable; one process, several, or Ray."""
 
 import csv
 import hashlib
+import io
 import json
 import os
-import tempfile
-import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import FIRST_COMPLETED, wait
 from dataclasses import dataclass
-from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any
 
@@ -35,35 +32,41 @@ from ..models.umons.modeling_tbje import (
 )
 from ..models.umons.processing_umons import UmonsProcessor
 from ..models.umons.video_processing_umons import UmonsVideoProcessor
+from ..utils.files import atomic_path, write_atomically
+from ..utils.workers import CONTEXT, limit_threads, worker_pool
+from .builders import describe_error
 from .clip_tables import ClipTable, Shard, plan_shards, read_clip_table, typed_columns
 from .schema import make_features, to_table
 
 
 SETTINGS_NAME = "extraction.json"
 FAILURES_NAME = "failures.csv"
-FAILURES_KEY = b"failures"  # in a shard's own metadata, so that it is there exactly when the shard is
+FAILURES_KEY = b"failures"  # in the metadata of a shard, so that both are written together
 POLL_S = 0.2
-# Sizes of a model of which only the encoder is of interest.
+# Sizes of a model of which only the encoder is used.
 SMALL = {"hidden_size": 1, "num_attention_heads": 1, "intermediate_size": 1, "num_hidden_layers": 1}
+
+
+# Settings
 
 
 @dataclass(frozen=True)
 class ExtractionSettings:
     """
-    What decides about the features.
+    Settings that determine the features.
 
     Attributes:
         modalities: any of text (which is copied, with `words`), audio and video.
-        max_length: frames of audio and clips of video kept of a row; `None` is what the extractors keep, 60.
+        max_length: audio frames and video clips kept of a row; `None` keeps the number of the extractors, 60.
         tower_weights: a state dict of torchvision's `r2plus1d_18`, or the name of weights of torchvision.
-        model: a saved model, whose extractors serve, and its encoders and, without `tower_weights`, video tower.
+        model: a saved model, with its extractors, its encoders and, without `tower_weights`, its video tower.
         dtype: of the video tower, "float32" or "bfloat16".
         shard_size: rows of a shard.
-        audio_encoder: a pretrained encoder of sound (a folder or Hub id), whose sequence takes the place of log-mel frames.
-        video_encoder: one of clips of pictures, in place of the video tower.
+        audio_encoder: a pretrained audio encoder (a folder or Hub id), used in place of log-mel frames.
+        video_encoder: a pretrained video encoder, used in place of the video tower.
 
     Raises:
-        ValueError: nothing is to be extracted, or video without a tower, or a tower or an encoder without its modality.
+        ValueError: nothing is to be extracted, video has no tower, or a tower or an encoder lacks its modality.
     """
 
     modalities: tuple[str, ...] = ("text", "audio")
@@ -80,8 +83,8 @@ class ExtractionSettings:
             raise ValueError("--modalities text leaves nothing to extract: add audio, video or both.")
         if "video" in self.modalities and not (self.tower_weights or self.model or self.video_encoder):
             raise ValueError(
-                "Video features need a video tower: give --tower_weights (a state dict of torchvision's r2plus1d_18, or "
-                "KINETICS400_V1) or a --model that has one."
+                "Video features need a video tower: pass --tower_weights (a state dict of torchvision's r2plus1d_18, or "
+                "KINETICS400_V1), --video_encoder, or a --model that has one."
             )
         if self.tower_weights and "video" not in self.modalities:
             raise ValueError("--tower_weights is given, but video is not among the --modalities: add it.")
@@ -91,47 +94,48 @@ class ExtractionSettings:
                     f"--{modality}_encoder is given, but {modality} is not among the --modalities: add it."
                 )
             if encoder and self.model:
-                raise ValueError(f"--{modality}_encoder and --model are both given: a model has its own, or none.")
+                raise ValueError(f"--{modality}_encoder and --model are both given: pass one of them.")
         if self.video_encoder and self.tower_weights:
             raise ValueError("--video_encoder and --tower_weights are both given: pass one of them.")
         for name in ("max_length", "shard_size"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"--{name} is {getattr(self, name)}; it must be at least 1.")
 
-    def listener(self) -> "EncoderListener | None":
-        """What hears by a pretrained encoder; `None` where sound becomes log-mel frames."""
+    def feature_extractor(self) -> UmonsFeatureExtractor:
+        """Load the extractor of log-mel frames."""
+        extractor = UmonsFeatureExtractor.from_pretrained(self.model) if self.model else UmonsFeatureExtractor()
+        extractor.max_length = self.max_length or extractor.max_length
+        return extractor
+
+    def encoder_features(self) -> "EncoderFeatures | None":
+        """Load the audio encoder; `None` if the features are log-mel frames."""
         if "audio" not in self.modalities:
             return None
         if self.audio_encoder:
             options = {} if self.max_length is None else {"max_audio_length": self.max_length}
             model = UmonsModel.from_encoders(audio=self.audio_encoder, **options, **SMALL)
-            return EncoderListener(model, UmonsProcessor.from_encoders(audio=self.audio_encoder, **options))
-        # A folder may have the settings of extractors alone, and no model.
+            return EncoderFeatures(model, UmonsProcessor.from_encoders(audio=self.audio_encoder, **options))
+        # A folder may contain the settings of extractors only, and no model.
         if not self.model or not PreTrainedConfig.get_config_dict(self.model)[0].get("audio_encoder"):
             return None
         model = UmonsForSequenceClassification.from_pretrained(self.model)
         processor = UmonsProcessor.from_pretrained(self.model)
         processor.max_audio_length = min(self.max_length or model.config.max_audio_length, processor.max_audio_length)
-        return EncoderListener(model, processor)
-
-    def feature_extractor(self) -> UmonsFeatureExtractor:
-        extractor = UmonsFeatureExtractor.from_pretrained(self.model) if self.model else UmonsFeatureExtractor()
-        extractor.max_length = self.max_length or extractor.max_length
-        return extractor
+        return EncoderFeatures(model, processor)
 
     def video_processor(self) -> UmonsVideoProcessor:
+        """Load the processor of video frames."""
         if self.video_encoder:
             length = {} if self.max_length is None else {"max_video_length": self.max_length}
             return UmonsProcessor.from_encoders(video=self.video_encoder, **length).video_processor
         options = {} if self.max_length is None else {"max_clips": self.max_length}
-        return (
-            UmonsVideoProcessor.from_pretrained(self.model, **options)
-            if self.model
-            else UmonsVideoProcessor(**options)
+        load = (
+            UmonsVideoProcessor.from_pretrained if self.model else lambda _, **options: UmonsVideoProcessor(**options)
         )
+        return load(self.model, **options)
 
     def tower(self) -> UmonsVideoTower | UmonsVideoEncoder:
-        """What makes features of clips."""
+        """Load the video tower or encoder. Raises ValueError for a model without one."""
         if self.video_encoder:
             tower = UmonsModel.from_encoders(video=self.video_encoder, **SMALL).encoders["video"]
         elif self.tower_weights:
@@ -141,39 +145,43 @@ class ExtractionSettings:
             model = UmonsForSequenceClassification.from_pretrained(self.model).base_model
             tower = dict(model.encoders).get("video", model.video_tower)
             if tower is None:
-                raise ValueError(f"The model {self.model} has no video tower: give --tower_weights too.")
+                raise ValueError(f"The model {self.model} has no video tower: pass --tower_weights too.")
         # In bfloat16 convolutions are fastest with channels last, in float32 (on CPUs) with channels first.
         memory_format = torch.channels_last_3d if self.dtype == "bfloat16" else torch.contiguous_format
         return tower.eval().to(dtype=getattr(torch, self.dtype), memory_format=memory_format)
 
     def record(self, clips: ClipTable) -> dict[str, Any]:
-        """What the files of a run depend on, as JSON has it."""
+        """Return everything that the shards depend on, as JSON."""
+        encoder = self.encoder_features()
         record = {
             "input": f"{len(clips.rows)} rows, sha256 {clips.fingerprint()}",
             "shard_size": self.shard_size,
             "modalities": sorted(self.modalities),
+            **({"feature_extractor": self.feature_extractor().to_dict()} if encoder is None else encoder.record()),
         }
-        listener = self.listener()
-        record |= {"feature_extractor": self.feature_extractor().to_dict()} if listener is None else listener.record()
         if "video" in self.modalities:
             weights = Path(self.tower_weights or Path(self.model or "", "model.safetensors"))
-            record |= {
-                "video_processor": self.video_processor().to_dict(),
-                "tower": _sha256(weights) if weights.is_file() else str(self.tower_weights or self.model),
-                **({"tower": _digest(self.tower())} if self.video_encoder else {}),
-                "dtype": self.dtype,
-            }
+            if self.video_encoder:
+                tower = _hash_weights(self.tower())
+            elif weights.is_file():
+                with open(weights, "rb") as file:
+                    tower = hashlib.file_digest(file, "sha256").hexdigest()
+            else:
+                tower = str(self.tower_weights or self.model)
+            record |= {"video_processor": self.video_processor().to_dict(), "tower": tower, "dtype": self.dtype}
         return json.loads(json.dumps(record, default=str))
 
 
-class EncoderListener:
+# Rows
+
+
+class EncoderFeatures:
     """
-    The pretrained encoder of sound of a UMONS model, by itself: what it gives is what the model, given the sound, would
-    make of it first.
+    Features of the pretrained audio encoder of a UMONS model, the same that the model computes from the waveform.
 
     Args:
-        model: has an audio encoder.
-        processor: belongs to it.
+        model: a model with an audio encoder.
+        processor: processor of the model.
     """
 
     def __init__(self, model: UmonsPreTrainedModel, processor: UmonsProcessor):
@@ -183,59 +191,54 @@ class EncoderListener:
 
     @torch.inference_mode()
     def __call__(self, audio: np.ndarray) -> np.ndarray:
-        """(samples,) at `sampling_rate` to (T, size) float32. Raises ValueError where there is nothing to hear."""
+        """Map (samples,) at `sampling_rate` to (T, size) float32. Raises ValueError for silence."""
         if not np.any(audio):
             raise ValueError("the sound is silent throughout")
         inputs = self.processor(audio=[audio], sampling_rate=self.sampling_rate, return_tensors="pt")
-        heard = self.model.get_audio_features(**inputs.to(self.model.device))
-        steps = int(heard.attention_mask.sum())
-        return heard.pooler_output[0, :steps].float().cpu().numpy()
+        outputs = self.model.get_audio_features(**inputs.to(self.model.device))
+        steps = int(outputs.attention_mask.sum())
+        return outputs.pooler_output[0, :steps].float().cpu().numpy()
 
     def record(self) -> dict[str, Any]:
-        """What the features depend on."""
+        """Return everything that the features depend on."""
         encoder = self.model.base_model.encoders["audio"]
-        return {"audio_encoder": _digest(encoder), "max_audio_length": self.processor.max_audio_length}
+        return {"audio_encoder": _hash_weights(encoder), "max_audio_length": self.processor.max_audio_length}
 
 
-def _digest(model: torch.nn.Module) -> str:
+def _hash_weights(model: torch.nn.Module) -> str:
     digest = hashlib.sha256()
     for name, weight in model.state_dict().items():
         digest.update(name.encode() + weight.cpu().float().numpy().tobytes())
     return digest.hexdigest()
 
 
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 class RowExtractor:
     """
-    From a row of a [`ClipTable`] to the columns of `make_features(audio_size, video_size)`.
+    Extractor of the columns of `make_features(audio_size, video_size)` from a row of a [`ClipTable`].
 
     Args:
-        settings: what to extract.
-        worker: number of this worker on its machine, which chooses among the GPUs.
+        settings: features to extract.
+        worker: number of this worker on its machine, which selects the GPU.
     """
 
     def __init__(self, settings: ExtractionSettings, worker: int = 0):
-        self.with_text = "text" in settings.modalities
-        self.wants_audio, self.wants_video = "audio" in settings.modalities, "video" in settings.modalities
+        self.modalities = settings.modalities
         num_gpus = torch.cuda.device_count()
         self.device = f"cuda:{worker % num_gpus}" if num_gpus else "cpu"
-        self.listener = settings.listener()
-        if self.listener is not None:
-            self.listener.model.to(self.device)
-            self.audio_size, self.sampling_rate = self.listener.size, self.listener.sampling_rate
-            self.max_duration = max(WHOLE_S, self.listener.processor.max_duration)
+        self.encoder = settings.encoder_features()
+        if self.encoder is not None:
+            self.encoder.model.to(self.device)
+            self.audio_size, self.sampling_rate = self.encoder.size, self.encoder.sampling_rate
+            self.max_duration = max(WHOLE_S, self.encoder.processor.max_duration)
         else:
             extractor = self.feature_extractor = settings.feature_extractor()
             self.audio_size, self.sampling_rate = extractor.frame_size, extractor.sampling_rate
-            # Twice what the features span, for silence at the beginning is trimmed: no file may fill the memory.
+            # Twice the span of the features, because leading silence is trimmed: no file may fill the memory.
             self.max_duration = max(WHOLE_S, 2 * extractor.max_length * extractor.frame_duration)
-        self.video_size = UmonsVideoTowerConfig().hidden_size
-        if self.wants_video:
+        self.video_size, self.video_options = UmonsVideoTowerConfig().hidden_size, {}
+        if "video" in self.modalities:
             cut = self.video_processor = settings.video_processor()
+            self.video_options = {"frame_rate": cut.frame_rate, "size": (cut.size["height"], cut.size["width"])}
             span = ((cut.max_clips - 1) * cut.clip_stride + cut.clip_length) / cut.frame_rate
             self.max_duration = max(self.max_duration, span)
             self.tower = settings.tower().to(self.device)
@@ -244,71 +247,69 @@ class RowExtractor:
 
     def __call__(self, clips: ClipTable, index: int) -> tuple[dict[str, Any], list[str]]:
         """
-        The columns of one row, features as float32 arrays (T, D), and a line for each feature that is null because its
-        part of the clip is missing.
+        Extract one row.
+
+        Returns:
+            the columns, features as float32 arrays (T, D), and a line for each feature that is null because the clip lacks
+            its stream.
 
         Raises:
             OSError, ValueError: the row has none of the features, or a value that is not of its type.
         """
-        row = typed_columns(clips.rows[index], with_text=self.with_text)
+        row = typed_columns(clips.rows[index], with_text="text" in self.modalities)
         # The official table of MOSEI has 223 segments that begin up to half a second before their video.
         start = 0.0 if row["start"] is not None and -0.5 < row["start"] < 0 else row["start"]
-        clip = self._decode(clips.source(index), start, row["end"])
+        clip = read_clip(
+            clips.source(index),
+            start=start,
+            end=row["end"],
+            sampling_rate=self.sampling_rate,
+            audio="audio" in self.modalities,
+            video="video" in self.modalities,
+            max_duration=self.max_duration,
+            **self.video_options,
+        )
         features, problems = {"audio_features": None, "video_features": None}, []
-        for name, is_wanted, what, extract in (
-            ("audio_features", self.wants_audio, clip.audio, self._listen),
-            ("video_features", self.wants_video, clip.frames, self._look),
+        for modality, stream, extract in (
+            ("audio", clip.audio, self._extract_audio),
+            ("video", clip.frames, self._extract_video),
         ):
-            if is_wanted:
+            if modality in self.modalities:
                 try:
-                    if what is None:
+                    if stream is None:
                         raise ValueError("the clip lacks this stream")
-                    features[name] = extract(what)
+                    features[f"{modality}_features"] = extract(stream)
                 except ValueError as error:
-                    problems.append(f"{name} is null: {error}")
+                    problems.append(f"{modality}_features is null: {error}")
         if all(value is None for value in features.values()):
             raise ValueError("; ".join(problems))
         return {**row, **features}, problems
 
-    def _decode(self, source: str | bytes, start: float | None, end: float | None):
-        options = {}
-        if self.wants_video:
-            size = self.video_processor.size
-            options = {"frame_rate": self.video_processor.frame_rate, "size": (size["height"], size["width"])}
-        return read_clip(
-            source,
-            start=start,
-            end=end,
-            sampling_rate=self.sampling_rate,
-            audio=self.wants_audio,
-            video=self.wants_video,
-            max_duration=self.max_duration,
-            **options,
-        )
-
-    def _listen(self, audio: np.ndarray) -> np.ndarray:
-        """(samples,) to (T, 80) float32, or (T, size) of an encoder."""
-        if self.listener is not None:
-            return self.listener(audio)
+    def _extract_audio(self, audio: np.ndarray) -> np.ndarray:
+        """Map (samples,) to (T, 80) float32, or (T, size) of an encoder."""
+        if self.encoder is not None:
+            return self.encoder(audio)
         return self.feature_extractor([audio], sampling_rate=self.sampling_rate)["input_features"][0]
 
     @torch.inference_mode()
-    def _look(self, frames: np.ndarray) -> np.ndarray:
-        """(frames, height, width, 3) uint8 to (clips, 512) float32, or (clips, size) of an encoder."""
+    def _extract_video(self, frames: np.ndarray) -> np.ndarray:
+        """Map (frames, height, width, 3) uint8 to (clips, 512) float32, or (clips, size) of an encoder."""
         clips = self.video_processor([frames], return_tensors="pt")["pixel_values_videos"][0]
         return self.tower(clips.to(self.device)).float().cpu().numpy()
 
 
+# Shards
+
+
 class ShardExtractor:
     """
-    Extracts and writes whole shards. It is an actor for `ray.data.Dataset.map_batches`, and what local processes run.
+    Extractor and writer of whole shards: what local workers run, and an actor for `ray.data.Dataset.map_batches`.
 
     Args:
         clips: the input.
-        settings: what to extract.
-        output: the folder of the shards.
-        worker: number of this worker on its machine, which chooses among the GPUs.
-        num_threads: CPU threads; `None` is as many as torch takes.
+        settings: features to extract.
+        output: folder of the shards.
+        worker: number of this worker on its machine, which selects the GPU.
         on_row: called after each row.
     """
 
@@ -318,20 +319,17 @@ class ShardExtractor:
         settings: ExtractionSettings,
         output: str,
         worker: int = 0,
-        num_threads: int | None = None,
         on_row: Callable[[], Any] = lambda: None,
     ):
-        if num_threads is not None:
-            torch.set_num_threads(num_threads)
         self.clips, self.output, self.on_row = clips, Path(output), on_row
         self.shards = plan_shards(clips, settings.shard_size)
         self.extract = RowExtractor(settings, worker)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Writes the shards whose numbers are `batch["shard"]`, unless they are there; `rows` tells their sizes."""
+        """Write the shards numbered `batch["shard"]` that are missing; return the numbers and sizes of all."""
         shards = [self.shards[i] for i in batch["shard"]]
         for shard in shards:
-            if not (self.output / shard.name).exists():  # else a retry, of which all but the answer was done
+            if not (self.output / shard.name).exists():  # an actor that is restarted gets its shards again
                 self._write(shard)
         return {"shard": batch["shard"], "rows": np.array([len(shard.rows) for shard in shards])}
 
@@ -341,45 +339,22 @@ class ShardExtractor:
             try:
                 row, problems = self.extract(self.clips, index)
                 rows.append(row)
-            except Exception as error:  # whatever a file does to its decoder, the others are still wanted
-                is_known = isinstance(error, (OSError, ValueError))
-                problems = [str(error) if is_known else f"{type(error).__name__}: {error}"]
+            except Exception as error:  # whatever a damaged file does to its decoder: the other rows are still wanted
+                problems = [describe_error(error)]
             failures += [(index, self.clips.rows[index]["file"], problem) for problem in problems]
             self.on_row()
         table = to_table(rows, make_features(self.extract.audio_size, self.extract.video_size))
         schema = table.schema.with_metadata({**table.schema.metadata, FAILURES_KEY: json.dumps(failures)})
-
-        def write(path: str) -> None:
-            with pq.ParquetWriter(path, schema) as writer:
-                if rows:  # `datasets` cannot read a row group without rows, but a file without a row group
-                    writer.write_table(table.cast(schema))
-
-        _write_atomically(self.output / shard.name, write)
-
-
-def _write_atomically(path: Path, write: Callable[[str], None]) -> None:
-    """The file appears whole or not at all. The temporary one begins with a dot, which `datasets` passes over."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-    os.close(handle)
-    try:
-        write(temporary)
-        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp makes files for its user alone
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+        path = self.output / shard.name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_path(path) as temporary, pq.ParquetWriter(temporary, schema) as writer:
+            if rows:  # `datasets` reads a file without row groups, but no row group without rows
+                writer.write_table(table.cast(schema))
 
 
 @dataclass
 class ExtractionReport:
-    """What a run, and those it went on from, did: rows written, rows left out, and (row, file, reason) of problems."""
+    """Rows written and left out by all runs into a folder, and (row, file, reason) of problems."""
 
     num_rows: int
     num_left_out: int
@@ -394,22 +369,21 @@ def extract_features(
     engine: str = "local",
 ) -> ExtractionReport | None:
     """
-    Writes the features of all clips of `source` to Parquet shards in `output`, and its problems to failures.csv.
-
-    What an earlier run finished is left alone. Under a launcher that sets RANK and WORLD_SIZE the ranks share the shards.
+    Write the features of all clips of `source` to Parquet shards in `output`, and the problems to failures.csv. Shards of an
+    earlier run are kept. Under a launcher that sets RANK and WORLD_SIZE, the ranks share the shards.
 
     Args:
-        source: what [`read_clip_table`] reads.
+        source: input of [`read_clip_table`].
         output: a folder, which `datasets.load_dataset` reads afterwards.
-        settings: what to extract.
+        settings: features to extract.
         num_proc: worker processes, or actors of Ray; `None` is one for each GPU, or one.
         engine: "local" or "ray".
 
     Returns:
-        a report; `None` on the ranks that are not the first.
+        a report; `None` on all ranks but the first.
 
     Raises:
-        ValueError: the settings are wrong, or not those of what is in `output`; OSError: the input cannot be read.
+        ValueError: the settings are wrong, or differ from those of `output`; OSError: the input cannot be read.
     """
     rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     if num_proc is not None and num_proc < 1:
@@ -420,7 +394,7 @@ def extract_features(
     clips = read_clip_table(source)
     shards = plan_shards(clips, settings.shard_size)
     if "video" in settings.modalities:
-        settings.tower()  # what is wrong with it is told here, once, and not by each worker
+        settings.tower()  # its errors appear here, once, and not in each worker
     _check_output(output, settings.record(clips))
 
     mine = range(rank, len(shards), world_size)
@@ -434,25 +408,23 @@ def extract_features(
     if rank > 0:
         return None
     while not all((output / shard.name).exists() for shard in shards):
-        time.sleep(POLL_S)  # the other ranks are at work; a launcher ends this one if they die
+        time.sleep(POLL_S)  # other ranks are still running; a launcher ends this one if they die
     return _report(output, shards)
 
 
 def _check_output(output: Path, record: dict[str, Any]) -> None:
-    """Refuses a folder with features of other settings; writes down these for the runs after this one."""
+    """Write the settings for later runs; refuse a folder with features of other settings."""
     path = output / SETTINGS_NAME
-    has_data = any((output / "data").glob("*"))  # looked at first: another rank may be ahead
+    has_data = any((output / "data").glob("*"))  # checked first: another rank may be ahead
     if not path.is_file():
         if has_data:
-            raise ValueError(f"{output / 'data'} holds files of something else: choose a new folder as --output.")
-        _write_atomically(
-            path, lambda name: Path(name).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-        )
+            raise ValueError(f"{output / 'data'} holds other files than features: choose a new folder as --output.")
+        write_atomically(path, json.dumps(record, indent=2) + "\n")
     earlier = json.loads(path.read_text(encoding="utf-8"))
     if differing := [name for name in {**earlier, **record} if earlier.get(name) != record.get(name)]:
         changes = "; ".join(_describe_change(name, earlier.get(name), record.get(name)) for name in differing)
         raise ValueError(
-            f"{output} holds features of a run with other settings ({changes}): go on with the same ones, or choose a "
+            f"{output} holds features of a run with other settings ({changes}): resume it with the same settings, or choose a "
             "new folder as --output."
         )
 
@@ -471,72 +443,63 @@ def _report(output: Path, shards: list[Shard]) -> ExtractionReport:
         num_rows += metadata.num_rows
         failures += [tuple(failure) for failure in json.loads(metadata.metadata[FAILURES_KEY])]
     failures.sort(key=lambda failure: failure[0])
-
-    def write(path: str) -> None:
-        with open(path, "w", encoding="utf-8", newline="") as file:
-            csv.writer(file).writerows([("row", "file", "reason"), *failures])
-
-    _write_atomically(output / FAILURES_NAME, write)
-    for leftover in (output / "data").glob(".*.part"):  # of runs that were killed
+    table = io.StringIO(newline="")
+    csv.writer(table).writerows([("row", "file", "reason"), *failures])
+    write_atomically(output / FAILURES_NAME, table.getvalue())
+    for leftover in (output / "data").glob(".*.part*"):  # of runs that were killed
         leftover.unlink(missing_ok=True)
     return ExtractionReport(num_rows, sum(len(shard.rows) for shard in shards) - num_rows, failures)
 
 
+# Engines: this process, local workers, Ray
+
+
 def _run_local(clips, settings, output, pending: list[int], num_proc: int | None, bar: tqdm) -> None:
     local_rank, is_ranked = int(os.environ.get("LOCAL_RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)) > 1
-    num_proc = num_proc or (1 if is_ranked else max(1, torch.cuda.device_count()))
-    num_proc = min(num_proc, len(pending))
+    num_proc = min(num_proc or (1 if is_ranked else max(1, torch.cuda.device_count())), len(pending))
     if num_proc == 1:
-        extractor = ShardExtractor(clips, settings, output, local_rank, 1 if is_ranked else None, bar.update)
-        for shard in pending:
-            extractor({"shard": [shard]})
+        if is_ranked:
+            limit_threads()
+        ShardExtractor(clips, settings, output, local_rank, bar.update)({"shard": pending})
         return
-    context = get_context("spawn")  # a fork of a process with threads, as torch has them, may hang
-    num_started, num_done = context.Value("q", local_rank * num_proc), context.Value("q", 0)
-    arguments = (clips, settings, output, num_started, num_done)
-    with ProcessPoolExecutor(num_proc, context, _start_worker, arguments) as pool:
+    num_started, num_done = CONTEXT.Value("q", local_rank * num_proc), CONTEXT.Value("q", 0)
+    with worker_pool(num_proc, _build_extractor, clips, settings, output, num_started, num_done) as pool:
         waiting = {pool.submit(_extract_shard, shard) for shard in pending}
         first = bar.n
-        try:
-            while waiting:
-                finished, waiting = wait(waiting, timeout=POLL_S, return_when=FIRST_COMPLETED)
-                bar.update(first + num_done.value - bar.n)
-                for future in finished:
-                    future.result()
-        except BrokenProcessPool as error:
-            raise OSError(
-                "A worker process died, perhaps for want of memory. The same command goes on where this one stopped; "
-                "try it with a smaller --num_proc."
-            ) from error
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+        while waiting:
+            finished, waiting = wait(waiting, timeout=POLL_S, return_when=FIRST_COMPLETED)
+            bar.update(first + num_done.value - bar.n)
+            for future in finished:
+                future.result()
 
 
-def _start_worker(clips, settings, output, num_started, num_done) -> None:
-    """Builds this process's extractor, and has the process end with its parent, however that ends."""
+def _build_extractor(clips, settings, output, num_started, num_done) -> None:
     global _extractor
-
-    def end_with_parent():
-        parent_process().join()
-        os._exit(1)
 
     def count():
         with num_done.get_lock():
             num_done.value += 1
 
-    threading.Thread(target=end_with_parent, daemon=True).start()
     with num_started.get_lock():
         worker = num_started.value
         num_started.value += 1
-    _extractor = ShardExtractor(clips, settings, output, worker, num_threads=1, on_row=count)
+    _extractor = ShardExtractor(clips, settings, output, worker, on_row=count)
 
 
 def _extract_shard(shard: int) -> None:
     _extractor({"shard": [shard]})
 
 
+class _RayExtractor(ShardExtractor):
+    """Actor that computes on one thread, as local workers do."""
+
+    def __init__(self, *arguments: Any):
+        limit_threads()
+        super().__init__(*arguments)
+
+
 def _run_ray(clips, settings, output, pending: list[int], num_proc: int | None, bar: tqdm) -> None:
-    """One actor for each GPU of the cluster, or `num_proc` on CPUs. Several machines must share the files."""
+    """Run one actor for each GPU of the cluster, or `num_proc` on CPUs. Several machines must share the files."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         import ray
@@ -545,23 +508,21 @@ def _run_ray(clips, settings, output, pending: list[int], num_proc: int | None, 
         raise ValueError('--engine ray needs Ray, which is not installed: pip install "ray[data]".') from error
 
     if not ray.is_initialized():
-        alone = {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
-        ray.init(**({} if "RAY_ADDRESS" in os.environ else alone))
+        local = {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
+        ray.init(**({} if "RAY_ADDRESS" in os.environ else local))
     ray.data.DataContext.get_current().enable_progress_bars = False  # `bar` counts clips
     num_gpus = int(ray.cluster_resources().get("GPU", 0)) if "video" in settings.modalities else 0
-    num_actors = min(num_proc or max(1, num_gpus), len(pending))
-    answers = ray.data.from_items(
+    results = ray.data.from_items(
         [{"shard": shard} for shard in pending], override_num_blocks=len(pending)
     ).map_batches(
-        ShardExtractor,
+        _RayExtractor,
         fn_constructor_args=(clips, settings, output),
-        fn_constructor_kwargs={"num_threads": 1},
         batch_size=1,
-        compute=ray.data.ActorPoolStrategy(size=num_actors),
+        compute=ray.data.ActorPoolStrategy(size=min(num_proc or max(1, num_gpus), len(pending))),
         num_cpus=1,
         num_gpus=1 if num_gpus else 0,
-        max_restarts=3,  # an actor that dies is started anew, and its shard given to it again
+        max_restarts=3,  # an actor that dies is restarted, and gets its shard again
         max_task_retries=3,
     )
-    for answer in answers.iter_rows():
-        bar.update(int(answer["rows"]))
+    for result in results.iter_rows():
+        bar.update(int(result["rows"]))

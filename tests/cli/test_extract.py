@@ -98,7 +98,7 @@ def test_nothing_could_be_done(main, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--modalities", "audio", "video"], "give --tower_weights"),
+        (["--modalities", "audio", "video"], "pass --tower_weights"),
         (["--modalities", "smell"], "invalid choice: 'smell'"),
         (["--num_proc", "0"], "--num_proc is 0"),
     ],

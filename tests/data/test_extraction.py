@@ -363,7 +363,7 @@ def test_finished_shards_are_left_alone(sounds, tmp_path):
     extract_features(sounds, tmp_path / "out", AUDIO)
     missing, *others = sorted((tmp_path / "out" / "data").iterdir())
     content, times = missing.read_bytes(), [path.stat().st_mtime_ns for path in others]
-    missing.rename(missing.with_name(f".{missing.name}.x.part"))  # as a run that is killed leaves it
+    missing.rename(missing.with_name(f".{missing.stem}.x.part.parquet"))  # as a run that is killed leaves it
     assert extract_features(sounds, tmp_path / "out", AUDIO).num_rows == 5
     assert missing.read_bytes() == content
     assert [path.stat().st_mtime_ns for path in others] == times
@@ -395,7 +395,7 @@ def test_another_input_is_refused(sounds, tmp_path):
 def test_a_folder_of_something_else_is_refused(sounds, tmp_path):
     (tmp_path / "out" / "data").mkdir(parents=True)
     (tmp_path / "out" / "data" / "train.csv").write_text("a\n")
-    with pytest.raises(ValueError, match="holds files of something else"):
+    with pytest.raises(ValueError, match="holds other files than features"):
         extract_features(sounds, tmp_path / "out", AUDIO)
 
 
@@ -454,7 +454,7 @@ def test_an_error_that_nobody_foresaw_is_told_with_its_kind(sounds, tmp_path, mo
     def break_down(self, audio):
         raise RuntimeError("of all things")
 
-    monkeypatch.setattr(RowExtractor, "_listen", break_down)
+    monkeypatch.setattr(RowExtractor, "_extract_audio", break_down)
     report = extract_features(sounds, tmp_path / "out", AUDIO)
     assert report.num_rows == 0
     assert report.failures[0] == (0, "a.wav", "RuntimeError: of all things")
@@ -539,7 +539,7 @@ def test_a_model_without_a_tower_is_refused(tmp_path):
     config = UmonsConfig(vocab_size=4, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2)
     UmonsForSequenceClassification(config).save_pretrained(tmp_path / "model")
     settings = ExtractionSettings(("video",), model=str(tmp_path / "model"))
-    with pytest.raises(ValueError, match="has no video tower: give --tower_weights too"):
+    with pytest.raises(ValueError, match="has no video tower: pass --tower_weights too"):
         extract_features(tmp_path, tmp_path / "out", settings)
     assert not (tmp_path / "out").exists()
 
