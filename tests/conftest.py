@@ -1,8 +1,10 @@
-"""Fixtures that several test files share."""
+"""Fixtures shared by several test files."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from local_hub import LocalHub
 
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -21,3 +23,10 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip("the real data sets are not beside this checkout (../shared)")
     return SHARED
+
+
+@pytest.fixture
+def local_hub(tmp_path) -> Iterator[LocalHub]:
+    """A running Hub; processes with `local_hub.environment()` use it."""
+    with LocalHub(tmp_path / "hub") as hub:
+        yield hub

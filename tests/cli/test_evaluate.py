@@ -84,8 +84,7 @@ def table(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def script(root):
     module = importlib.import_module("modeling_umons.cli.evaluate")
-    yield module
-    del sys.modules["evaluate_script"]
+    return module
 
 
 @pytest.fixture

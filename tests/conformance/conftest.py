@@ -51,3 +51,16 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if item.path.is_relative_to(HERE):
             item.add_marker("conformance")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def known_classes():
+    """Add our classes to the tables of names by which the common tests choose labels: they read no registered classes."""
+    from transformers.models.auto import modeling_auto
+
+    from modeling_umons.registration import MODELS
+
+    for model_type, (prefix, *_) in MODELS.items():
+        modeling_auto.MODEL_MAPPING_NAMES[model_type] = f"{prefix}Model"
+        classifier = f"{prefix}ForSequenceClassification"
+        modeling_auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES[model_type] = classifier

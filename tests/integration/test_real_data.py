@@ -77,7 +77,7 @@ def mosi(prepare) -> Path:
 @pytest.fixture(scope="module")
 def ravdess(root, prepare) -> Path:
     """1200 files of 20 actors, in the frames that the recipe and umons-mini hear."""
-    return prepare("ravdess", model=str(root / "scripts" / "recipes" / "umons-mini"))
+    return prepare("ravdess", model=str(root / "modeling_umons" / "recipes" / "umons-mini"))
 
 
 @pytest.fixture(scope="module")

@@ -199,7 +199,7 @@ def test_options_that_go():
 
 
 def test_these_are_the_recipes(root):
-    assert sorted(path.stem for path in (root / "scripts" / "recipes").glob("*.yaml")) == list(KEPT)
+    assert sorted(path.stem for path in (root / "modeling_umons" / "recipes").glob("*.yaml")) == list(KEPT)
 
 
 @pytest.mark.parametrize("name", KEPT)
@@ -221,8 +221,8 @@ def test_a_recipe_names_only_what_is_read(root, name, monkeypatch):
 @pytest.mark.parametrize("name", OF_THE_PAPER)
 def test_recipes_of_the_paper(root, name):
     """Adam at 1e-4, batches of 32, two halvings, then three epochs in vain; and nothing that the paper does not have."""
-    *_, model, augmentation, _, run = parse_arguments([str(root / "scripts" / "recipes" / f"{name}.yaml")], "")
-    options = parse(str(root / "scripts" / "recipes" / f"{name}.yaml"))
+    *_, model, augmentation, _, run = parse_arguments([str(root / "modeling_umons" / "recipes" / f"{name}.yaml")], "")
+    options = parse(str(root / "modeling_umons" / "recipes" / f"{name}.yaml"))
     assert options["task"] == name
     assert (run.learning_rate, run.per_device_train_batch_size) == (1e-4, 32)
     assert (run.max_halvings, run.patience) == (2, 3)
