@@ -10,9 +10,8 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Configurations of the systems that the UMONS model is compared with: TFN, MFN, Graph-MFN and Multilogue-Net."""
+"""Configurations of the baselines of the UMONS model: TFN, MFN, Graph-MFN and Multilogue-Net."""
 
-from inspect import cleandoc
 from itertools import combinations
 from typing import ClassVar, Literal
 
@@ -28,53 +27,14 @@ MODALITIES = ("text", "audio", "video")
 EMOTIONS = ("happy", "sad", "anger", "surprise", "disgust", "fear")
 
 
-class WithInheritedArguments:
-    """`auto_docstring` looks for all arguments in a class's own docstring, so there those of its parents are added."""
-
-    _arguments: ClassVar[str] = ""
-
-    def __init_subclass__(cls, **kwargs):
-        super().__init_subclass__(**kwargs)
-        cls._arguments = f"{cleandoc(vars(cls).get('__doc__') or '')}\n{cls._arguments}"
-        cls.__doc__ = cls._arguments
-
-
-@auto_docstring(
-    custom_intro="""
-    What the configurations of all baselines have in common: the inputs and the labels, under the names of `UmonsConfig`.
-    Modalities that do not exist, sizes below 1 and probabilities outside [0, 1] raise a ValueError.
-    """
-)
+# Abstract: the parameters are documented in the subclasses. trf-ignore: TRF057
 @strict
-class BaselineConfig(WithInheritedArguments, PreTrainedConfig):
-    r"""
-    modalities (`list[str]`, *optional*, defaults to `["text", "audio"]`):
-        Any of `"text"`, `"audio"`, `"video"`.
-    vocab_size (`int`, *optional*, defaults to 14000):
-        Number of word ids, padding and the unknown word included.
-    word_embedding_size (`int`, *optional*, defaults to 300):
-        Size of the word vectors.
-    max_text_length (`int`, *optional*, defaults to 60):
-        The longest text in words.
-    max_audio_length (`int`, *optional*, defaults to 60):
-        The longest audio in frames.
-    max_video_length (`int`, *optional*, defaults to 60):
-        The longest video in clips.
-    audio_feature_size (`int`, *optional*, defaults to 80):
-        Mel bins of an audio frame.
-    video_feature_size (`int`, *optional*, defaults to 512):
-        Size of the feature vector of a video clip.
-    initializer_factor (`float`, *optional*, defaults to 1.0):
-        Scales the initial weights. At 1.0 they are PyTorch's.
-    joint_sentiment (`bool`, *optional*, defaults to `False`):
-        Predict sentiment and emotions at once: label 0 is the sentiment in [-3, 3], the others are emotions.
-    pad_token_id (`int`, *optional*, defaults to 0):
-        Word id of padding.
-    """
+class BaselineConfig(PreTrainedConfig):
+    """Base class of the baselines' configurations: inputs and labels, named as in `UmonsConfig`."""
 
     # Saving copies the code, so that the folder loads without this package.
     _auto_class: ClassVar[str] = "AutoConfig"
-    # The name of the model's classes before `Model` and `ForSequenceClassification`, and the module that they are in.
+    # Prefix of the model's class names, and the file of these classes.
     _model_name: ClassVar[str] = ""
     _model_module: ClassVar[str] = ""
 
@@ -91,30 +51,31 @@ class BaselineConfig(WithInheritedArguments, PreTrainedConfig):
     pad_token_id: int | None = 0
 
     def __post_init__(self, **kwargs):
-        # Canonical order. What is unknown stays, for validation to name it.
+        # Canonical order. Unknown names stay for the error of `validate_architecture`.
         known = [modality for modality in MODALITIES if modality in self.modalities]
         self.modalities = known if sorted(known) == sorted(self.modalities) else list(self.modalities)
         if self.joint_sentiment and self.id2label is None and kwargs.get("num_labels", 7) == 1 + len(EMOTIONS):
             self.id2label = dict(enumerate(("sentiment", *EMOTIONS)))
             self.label2id = {label: i for i, label in self.id2label.items()}
-        # With the package installed its pipeline is at hand: `pipeline` must not ask for trust in the folder's copy of it.
+        # With the package installed, `pipeline` must not ask to trust the folder's copy of the pipeline.
         if not type(self).__module__.startswith("transformers_modules."):
             kwargs.pop("custom_pipelines", None)
-        # What the Auto classes load with `trust_remote_code=True`.
+        # Classes that the Auto classes load with `trust_remote_code=True`.
+        model = f"{self._model_module}.{self._model_name}"
         kwargs.setdefault(
             "auto_map",
             {
                 "AutoConfig": f"configuration_baselines.{type(self).__name__}",
-                "AutoModel": f"{self._model_module}.{self._model_name}Model",
-                "AutoModelForSequenceClassification": f"{self._model_module}.{self._model_name}ForSequenceClassification",
+                "AutoModel": f"{model}Model",
+                "AutoModelForSequenceClassification": f"{model}ForSequenceClassification",
             },
         )
         super().__post_init__(**kwargs)
-        # `@strict` calls this again, but wraps what it raises in an error that is no ValueError.
+        # `@strict` calls this again, but wraps its ValueError in another error.
         self.validate_architecture()
 
     def validate_architecture(self):
-        """Refuses modalities that do not exist, sizes below 1 and probabilities outside [0, 1]."""
+        """Raise a ValueError for unknown modalities, sizes below 1 and probabilities outside [0, 1]."""
         if not self.modalities or any(self.modalities.count(m) != 1 or m not in MODALITIES for m in self.modalities):
             raise ValueError(
                 f"`modalities` is {self.modalities}: it must name at least one of {list(MODALITIES)}, each once."
@@ -138,24 +99,62 @@ class BaselineConfig(WithInheritedArguments, PreTrainedConfig):
 
 @auto_docstring(
     custom_intro="""
-    Configuration of the Tensor Fusion Network (Zadeh et al., EMNLP 2017). The sizes are those that MMSA uses on CMU-MOSEI.
+    Configuration of the Tensor Fusion Network (Zadeh et al., EMNLP 2017). The default sizes are those of MMSA for
+    CMU-MOSEI.
     """
 )
 @strict
 class TfnConfig(BaselineConfig):
     r"""
+    modalities (`list[str]`, *optional*, defaults to `["text", "audio"]`):
+        Any of `"text"`, `"audio"`, `"video"`.
+    vocab_size (`int`, *optional*, defaults to 14000):
+        Number of word ids, including padding and the unknown word.
+    word_embedding_size (`int`, *optional*, defaults to 300):
+        Size of the word vectors.
+    max_text_length (`int`, *optional*, defaults to 60):
+        Maximum number of words.
+    max_audio_length (`int`, *optional*, defaults to 60):
+        Maximum number of audio frames.
+    max_video_length (`int`, *optional*, defaults to 60):
+        Maximum number of video clips.
+    audio_feature_size (`int`, *optional*, defaults to 80):
+        Number of mel bins of an audio frame.
+    video_feature_size (`int`, *optional*, defaults to 512):
+        Size of the feature vector of a video clip.
+    initializer_factor (`float`, *optional*, defaults to 1.0):
+        Factor of the initial weights; 1.0 is PyTorch's own initialisation.
+    joint_sentiment (`bool`, *optional*, defaults to `False`):
+        Predict sentiment and emotions at once: label 0 is the sentiment in [-3, 3], the others are emotions.
+    pad_token_id (`int`, *optional*, defaults to 0):
+        Word id of padding.
     text_hidden_size (`int`, *optional*, defaults to 128):
-        Size of the LSTM that reads the words.
+        Size of the text LSTM.
     audio_hidden_size (`int`, *optional*, defaults to 16):
-        Size of the network of the sound.
+        Size of the audio network.
     video_hidden_size (`int`, *optional*, defaults to 128):
-        Size of the network of the pictures.
+        Size of the video network.
     text_output_size (`int`, *optional*, defaults to 128):
-        Size of what enters the tensor for the words.
+        Size of the text vector in the tensor.
     fusion_hidden_size (`int`, *optional*, defaults to 16):
         Size of the two layers after the tensor.
     dropout (`float`, *optional*, defaults to 0.4):
         Dropout of the modalities and of the tensor.
+
+    Example:
+
+    ```python
+    >>> from modeling_umons import TfnConfig, TfnModel
+
+    >>> # Initializing a configuration with the default sizes
+    >>> configuration = TfnConfig(modalities=["text", "audio"])
+
+    >>> # Initializing a model with random weights from the configuration
+    >>> model = TfnModel(configuration)
+
+    >>> # Accessing the model configuration
+    >>> configuration = model.config
+    ```
     """
 
     model_type = "tfn"
@@ -170,57 +169,20 @@ class TfnConfig(BaselineConfig):
     dropout: float | int = 0.4
 
 
-@auto_docstring(
-    custom_intro="""
-    What the configurations of MFN and Graph-MFN have in common: systems with a memory, which read all modalities in step.
-
-    The steps of a row are those of its guide, the first of `modalities` that the row has: its words, normally. Every
-    other modality is averaged to that number of steps, as `alignment` says:
-
-    - `"words"`: over the frames whose middle lies within the word, from its start to before its end, or, where none
-      does, the frame whose middle is nearest to the word's. This needs the guide to be the text and its `word_times`; a
-      word whose times are unknown (NaN), and a call without them, is aligned as below.
-    - `"adaptive"`: step i of n takes the frames from floor(i T / n) to before ceil((i + 1) T / n) of the T there are, as
-      `torch.nn.functional.adaptive_avg_pool1d` does; `word_times` are not looked at.
-    """
-)
+# Abstract: the parameters are documented in the subclasses. trf-ignore: TRF057
 @strict
 class MemoryFusionConfig(BaselineConfig):
-    r"""
-    text_hidden_size (`int`, *optional*, defaults to 128, in Graph-MFN to 64):
-        Size of the LSTM that reads the words.
-    audio_hidden_size (`int`, *optional*, defaults to 32, in Graph-MFN to 16):
-        Size of the LSTM that reads the sound.
-    video_hidden_size (`int`, *optional*, defaults to 128, in Graph-MFN to 64):
-        Size of the LSTM that reads the pictures.
-    memory_size (`int`, *optional*, defaults to 128, in Graph-MFN to 300):
-        Size of the memory.
-    proposal_hidden_size (`int`, *optional*, defaults to 128, in Graph-MFN to 32):
-        Size of the hidden layer of the network that proposes what to write into the memory.
-    proposal_dropout (`float`, *optional*, defaults to 0.5):
-        Dropout of that layer.
-    retain_gate_hidden_size (`int`, *optional*, defaults to 256, in Graph-MFN to 64):
-        Size of the hidden layer of the gate of what is kept (gamma 1).
-    retain_gate_dropout (`float`, *optional*, defaults to 0.7, in Graph-MFN to 0.0):
-        Dropout of that layer.
-    update_gate_hidden_size (`int`, *optional*, defaults to 256):
-        Size of the hidden layer of the gate of what is written (gamma 2).
-    update_gate_dropout (`float`, *optional*, defaults to 0.0, in Graph-MFN to 0.7):
-        Dropout of that layer.
-    output_hidden_size (`int`, *optional*, defaults to 128):
-        Size of the layer before the head.
-    output_dropout (`float`, *optional*, defaults to 0.5, in Graph-MFN to 0.7):
-        Dropout of that layer.
-    alignment (`str`, *optional*, defaults to `"words"`):
-        `"words"` or `"adaptive"`, see above.
-    audio_frame_duration (`float`, *optional*, defaults to 16 * 275 / 22050):
-        Seconds from one audio frame to the next; `frame_duration` of the feature extractor.
-    audio_first_middle (`float`, *optional*, defaults to 0.0):
-        Seconds from the beginning of the sound to the middle of its first frame.
-    video_frame_duration (`float`, *optional*, defaults to 8 / 15):
-        Seconds from one video clip to the next; `clip_stride / frame_rate` of the video processor.
-    video_first_middle (`float`, *optional*, defaults to 8 / 15):
-        Seconds from the beginning of the video to the middle of its first clip; half of `clip_length / frame_rate`.
+    """
+    Base class of the configurations of MFN and Graph-MFN, which process all modalities step by step with a memory.
+
+    The steps of a row are those of its guide: the first of `modalities` that the row has, usually the text. Every
+    other modality is averaged to that number of steps, depending on `alignment`:
+
+    - `"words"`: the mean of the frames whose middle is in [start, end) of the word; if there is none, the frame whose
+      middle is nearest to the word's. Requires a text guide and `word_times`. Words with unknown times (NaN), and
+      calls without `word_times`, are aligned as with `"adaptive"`.
+    - `"adaptive"`: step i of n is the mean of the frames from floor(i T / n) to before ceil((i + 1) T / n) of T, as in
+      `torch.nn.functional.adaptive_avg_pool1d`. `word_times` are ignored.
     """
 
     text_hidden_size: int = 128
@@ -242,30 +204,101 @@ class MemoryFusionConfig(BaselineConfig):
     video_first_middle: float | int = 8 / 15
 
     def validate_architecture(self):
-        """Refuses what `BaselineConfig` does, and frames without a duration."""
+        """Raise a ValueError for frames without a duration, and as [`BaselineConfig`]."""
         super().validate_architecture()
         for name in ("audio_frame_duration", "video_frame_duration"):
             if not getattr(self, name) > 0:
-                raise ValueError(f"`{name}` is {getattr(self, name)}: it must be seconds, more than 0.")
+                raise ValueError(f"`{name}` is {getattr(self, name)}: it must be a positive number of seconds.")
 
     def hidden_sizes(self) -> list[int]:
-        """The sizes of the LSTMs, in the order of `modalities`."""
+        """Return the sizes of the LSTMs, in the order of `modalities`."""
         return [getattr(self, f"{modality}_hidden_size") for modality in self.modalities]
 
 
 @auto_docstring(
     custom_intro="""
-    Configuration of the Memory Fusion Network (Zadeh et al., AAAI 2018). What it has in common with Graph-MFN, and how
-    modalities are aligned, stands at [`MemoryFusionConfig`]. The window of its attention is two steps.
+    Configuration of the Memory Fusion Network (Zadeh et al., AAAI 2018). Its attention covers two steps.
     """
 )
 @strict
 class MfnConfig(MemoryFusionConfig):
     r"""
+    modalities (`list[str]`, *optional*, defaults to `["text", "audio"]`):
+        Any of `"text"`, `"audio"`, `"video"`.
+    vocab_size (`int`, *optional*, defaults to 14000):
+        Number of word ids, including padding and the unknown word.
+    word_embedding_size (`int`, *optional*, defaults to 300):
+        Size of the word vectors.
+    max_text_length (`int`, *optional*, defaults to 60):
+        Maximum number of words.
+    max_audio_length (`int`, *optional*, defaults to 60):
+        Maximum number of audio frames.
+    max_video_length (`int`, *optional*, defaults to 60):
+        Maximum number of video clips.
+    audio_feature_size (`int`, *optional*, defaults to 80):
+        Number of mel bins of an audio frame.
+    video_feature_size (`int`, *optional*, defaults to 512):
+        Size of the feature vector of a video clip.
+    initializer_factor (`float`, *optional*, defaults to 1.0):
+        Factor of the initial weights; 1.0 is PyTorch's own initialisation.
+    joint_sentiment (`bool`, *optional*, defaults to `False`):
+        Predict sentiment and emotions at once: label 0 is the sentiment in [-3, 3], the others are emotions.
+    pad_token_id (`int`, *optional*, defaults to 0):
+        Word id of padding.
+    text_hidden_size (`int`, *optional*, defaults to 128):
+        Size of the text LSTM.
+    audio_hidden_size (`int`, *optional*, defaults to 32):
+        Size of the audio LSTM.
+    video_hidden_size (`int`, *optional*, defaults to 128):
+        Size of the video LSTM.
+    memory_size (`int`, *optional*, defaults to 128):
+        Size of the memory.
+    proposal_hidden_size (`int`, *optional*, defaults to 128):
+        Size of the hidden layer of the network that proposes the update of the memory.
+    proposal_dropout (`float`, *optional*, defaults to 0.5):
+        Dropout of that layer.
+    retain_gate_hidden_size (`int`, *optional*, defaults to 256):
+        Size of the hidden layer of the retain gate (gamma 1).
+    retain_gate_dropout (`float`, *optional*, defaults to 0.7):
+        Dropout of that layer.
+    update_gate_hidden_size (`int`, *optional*, defaults to 256):
+        Size of the hidden layer of the update gate (gamma 2).
+    update_gate_dropout (`float`, *optional*, defaults to 0.0):
+        Dropout of that layer.
+    output_hidden_size (`int`, *optional*, defaults to 128):
+        Size of the layer before the head.
+    output_dropout (`float`, *optional*, defaults to 0.5):
+        Dropout of that layer.
+    alignment (`str`, *optional*, defaults to `"words"`):
+        `"words"` averages the frames of each word, `"adaptive"` pools frames to the number of steps. See
+        [`MemoryFusionConfig`].
+    audio_frame_duration (`float`, *optional*, defaults to 16 * 275 / 22050):
+        Seconds from one audio frame to the next; `frame_duration` of the feature extractor.
+    audio_first_middle (`float`, *optional*, defaults to 0.0):
+        Seconds from the beginning of the audio to the middle of its first frame.
+    video_frame_duration (`float`, *optional*, defaults to 8 / 15):
+        Seconds from one video clip to the next; `clip_stride / frame_rate` of the video processor.
+    video_first_middle (`float`, *optional*, defaults to 8 / 15):
+        Seconds from the beginning of the video to the middle of its first clip; half of `clip_length / frame_rate`.
     attention_hidden_size (`int`, *optional*, defaults to 128):
-        Size of the hidden layer of the attention over two steps of all LSTMs' cells.
+        Size of the hidden layer of the attention over two steps of the cells of all LSTMs.
     attention_hidden_dropout (`float`, *optional*, defaults to 0.2):
         Dropout of that layer.
+
+    Example:
+
+    ```python
+    >>> from modeling_umons import MfnConfig, MfnModel
+
+    >>> # Initializing a configuration with the default sizes
+    >>> configuration = MfnConfig(modalities=["text", "audio"])
+
+    >>> # Initializing a model with random weights from the configuration
+    >>> model = MfnModel(configuration)
+
+    >>> # Accessing the model configuration
+    >>> configuration = model.config
+    ```
     """
 
     model_type = "mfn"
@@ -278,15 +311,86 @@ class MfnConfig(MemoryFusionConfig):
 
 @auto_docstring(
     custom_intro="""
-    Configuration of the Graph Memory Fusion Network (Zadeh et al., ACL 2018, with CMU-MOSEI). What it has in common with
-    MFN, and how modalities are aligned, stands at [`MemoryFusionConfig`].
+    Configuration of the Graph Memory Fusion Network (Zadeh et al., ACL 2018, the paper of CMU-MOSEI).
     """
 )
 @strict
 class GraphMfnConfig(MemoryFusionConfig):
     r"""
+    modalities (`list[str]`, *optional*, defaults to `["text", "audio"]`):
+        Any of `"text"`, `"audio"`, `"video"`.
+    vocab_size (`int`, *optional*, defaults to 14000):
+        Number of word ids, including padding and the unknown word.
+    word_embedding_size (`int`, *optional*, defaults to 300):
+        Size of the word vectors.
+    max_text_length (`int`, *optional*, defaults to 60):
+        Maximum number of words.
+    max_audio_length (`int`, *optional*, defaults to 60):
+        Maximum number of audio frames.
+    max_video_length (`int`, *optional*, defaults to 60):
+        Maximum number of video clips.
+    audio_feature_size (`int`, *optional*, defaults to 80):
+        Number of mel bins of an audio frame.
+    video_feature_size (`int`, *optional*, defaults to 512):
+        Size of the feature vector of a video clip.
+    initializer_factor (`float`, *optional*, defaults to 1.0):
+        Factor of the initial weights; 1.0 is PyTorch's own initialisation.
+    joint_sentiment (`bool`, *optional*, defaults to `False`):
+        Predict sentiment and emotions at once: label 0 is the sentiment in [-3, 3], the others are emotions.
+    pad_token_id (`int`, *optional*, defaults to 0):
+        Word id of padding.
+    text_hidden_size (`int`, *optional*, defaults to 64):
+        Size of the text LSTM.
+    audio_hidden_size (`int`, *optional*, defaults to 16):
+        Size of the audio LSTM.
+    video_hidden_size (`int`, *optional*, defaults to 64):
+        Size of the video LSTM.
+    memory_size (`int`, *optional*, defaults to 300):
+        Size of the memory.
+    proposal_hidden_size (`int`, *optional*, defaults to 32):
+        Size of the hidden layer of the network that proposes the update of the memory.
+    proposal_dropout (`float`, *optional*, defaults to 0.5):
+        Dropout of that layer.
+    retain_gate_hidden_size (`int`, *optional*, defaults to 64):
+        Size of the hidden layer of the retain gate (gamma 1).
+    retain_gate_dropout (`float`, *optional*, defaults to 0.0):
+        Dropout of that layer.
+    update_gate_hidden_size (`int`, *optional*, defaults to 256):
+        Size of the hidden layer of the update gate (gamma 2).
+    update_gate_dropout (`float`, *optional*, defaults to 0.7):
+        Dropout of that layer.
+    output_hidden_size (`int`, *optional*, defaults to 128):
+        Size of the layer before the head.
+    output_dropout (`float`, *optional*, defaults to 0.7):
+        Dropout of that layer.
+    alignment (`str`, *optional*, defaults to `"words"`):
+        `"words"` averages the frames of each word, `"adaptive"` pools frames to the number of steps. See
+        [`MemoryFusionConfig`].
+    audio_frame_duration (`float`, *optional*, defaults to 16 * 275 / 22050):
+        Seconds from one audio frame to the next; `frame_duration` of the feature extractor.
+    audio_first_middle (`float`, *optional*, defaults to 0.0):
+        Seconds from the beginning of the audio to the middle of its first frame.
+    video_frame_duration (`float`, *optional*, defaults to 8 / 15):
+        Seconds from one video clip to the next; `clip_stride / frame_rate` of the video processor.
+    video_first_middle (`float`, *optional*, defaults to 8 / 15):
+        Seconds from the beginning of the video to the middle of its first clip; half of `clip_length / frame_rate`.
     vertex_size (`int`, *optional*, defaults to 128):
         Size of every vertex of the fusion graph.
+
+    Example:
+
+    ```python
+    >>> from modeling_umons import GraphMfnConfig, GraphMfnModel
+
+    >>> # Initializing a configuration with the default sizes
+    >>> configuration = GraphMfnConfig(modalities=["text", "audio"])
+
+    >>> # Initializing a model with random weights from the configuration
+    >>> model = GraphMfnModel(configuration)
+
+    >>> # Accessing the model configuration
+    >>> configuration = model.config
+    ```
     """
 
     model_type = "graph_mfn"
@@ -308,13 +412,15 @@ class GraphMfnConfig(MemoryFusionConfig):
     vertex_size: int = 128
 
     def vertices(self) -> list[tuple[str, ...]]:
-        """The vertices of the fusion graph below its output, as the modalities they stand for: single ones first."""
+        """Return the vertices of the fusion graph below its output, as tuples of modalities, single ones first."""
         return [m for size in range(1, len(self.modalities) + 1) for m in combinations(self.modalities, size)]
 
     def edges(self) -> list[tuple[str, str]]:
         """
-        The edges of the fusion graph in the order of `efficacies`: from which vertex to which, each named by its
-        modalities ("text_audio"), the last vertex "output". 19 for three modalities, 5 for two, 1 for one.
+        Return the edges (source, target) of the fusion graph in the order of `efficacies`.
+
+        A vertex is named by its modalities ("text_audio"), the last one "output". Three modalities have 19 edges, two
+        have 5, one has 1.
         """
         vertices = self.vertices()
         edges = [(s, v) for v in vertices for s in vertices if set(s) < set(v)]
@@ -323,30 +429,67 @@ class GraphMfnConfig(MemoryFusionConfig):
 
 @auto_docstring(
     custom_intro="""
-    Configuration of Multilogue-Net (Shenoy and Sardana, 2020). The sizes of the states are those of the paper.
+    Configuration of Multilogue-Net (Shenoy and Sardana, 2020). The default sizes of the states are those of the paper.
     """
 )
 @strict
 class MultilogueNetConfig(BaselineConfig):
     r"""
+    modalities (`list[str]`, *optional*, defaults to `["text", "audio"]`):
+        Any of `"text"`, `"audio"`, `"video"`.
+    vocab_size (`int`, *optional*, defaults to 14000):
+        Number of word ids, including padding and the unknown word.
+    word_embedding_size (`int`, *optional*, defaults to 300):
+        Size of the word vectors.
+    max_text_length (`int`, *optional*, defaults to 60):
+        Maximum number of words.
+    max_audio_length (`int`, *optional*, defaults to 60):
+        Maximum number of audio frames.
+    max_video_length (`int`, *optional*, defaults to 60):
+        Maximum number of video clips.
+    audio_feature_size (`int`, *optional*, defaults to 80):
+        Number of mel bins of an audio frame.
+    video_feature_size (`int`, *optional*, defaults to 512):
+        Size of the feature vector of a video clip.
+    initializer_factor (`float`, *optional*, defaults to 1.0):
+        Factor of the initial weights; 1.0 is PyTorch's own initialisation.
+    joint_sentiment (`bool`, *optional*, defaults to `False`):
+        Predict sentiment and emotions at once: label 0 is the sentiment in [-3, 3], the others are emotions.
+    pad_token_id (`int`, *optional*, defaults to 0):
+        Word id of padding.
     utterance_size (`int`, *optional*, defaults to 100):
-        Size of what an utterance is in each modality, before its context.
+        Size of an utterance's vector in each modality, before its context.
     global_state_size (`int`, *optional*, defaults to 150):
         Size of the state of the conversation.
     party_state_size (`int`, *optional*, defaults to 150):
         Size of the state of each speaker.
     emotion_state_size (`int`, *optional*, defaults to 100):
-        Size of the state that the emotion is read from, in each direction.
+        Size of the emotion state, in each direction.
     dropout (`float`, *optional*, defaults to 0.5):
-        Dropout of what the head reads.
+        Dropout before the head.
     recurrent_dropout (`float`, *optional*, defaults to 0.1):
         Dropout of the states, at each utterance.
+
+    Example:
+
+    ```python
+    >>> from modeling_umons import MultilogueNetConfig, MultilogueNetModel
+
+    >>> # Initializing a configuration with the default sizes
+    >>> configuration = MultilogueNetConfig(modalities=["text", "audio"])
+
+    >>> # Initializing a model with random weights from the configuration
+    >>> model = MultilogueNetModel(configuration)
+
+    >>> # Accessing the model configuration
+    >>> configuration = model.config
+    ```
     """
 
     model_type = "multilogue_net"
     _model_name: ClassVar[str] = "MultilogueNet"
     _model_module: ClassVar[str] = "modeling_multilogue_net"
-    # Inputs and labels have one more dimension in front of the others': (conversations, utterances, ...).
+    # Inputs and labels have one dimension more than in the other models: (conversations, utterances, ...).
     takes_conversations: ClassVar[bool] = True
 
     utterance_size: int = 100
