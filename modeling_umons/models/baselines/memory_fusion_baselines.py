@@ -26,8 +26,9 @@ from .modeling_baselines import (
     INPUT_NAMES,
     BaselineModelOutput,
     BaselinePreTrainedModel,
+    can_read_values,
     check_rows,
-    may_look_at_values,
+    clear_padding,
     prepare_inputs,
 )
 
@@ -207,8 +208,9 @@ class MemoryFusionModel(BaselinePreTrainedModel):
             "video": (video_features, video_features_mask),
         }
         values, masks = prepare_inputs(self.config, inputs, self.dtype)
+        values = clear_padding(values, masks)
         check_rows(masks)
-        may_look = may_look_at_values(*masks.values())
+        may_look = can_read_values(*masks.values())
         if word_times is not None:
             check_word_times(word_times, audio_offsets, input_ids, may_look)
             word_times = word_times if "text" in values else None

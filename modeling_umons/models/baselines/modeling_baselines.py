@@ -26,7 +26,9 @@ from .configuration_baselines import BaselineConfig
 
 logger = logging.get_logger(__name__)
 
+# Copied from modeling_umons.models.umons.modeling_tbje.INPUT_NAMES
 INPUT_NAMES = {"text": "input_ids", "audio": "input_features", "video": "video_features"}
+# Copied from modeling_umons.models.umons.modeling_tbje.MASK_NAMES
 MASK_NAMES = {"text": "attention_mask", "audio": "input_features_mask", "video": "video_features_mask"}
 # What every `forward` takes.
 INPUT_DOCS = r"""
@@ -92,95 +94,117 @@ class BaselineSequenceClassifierOutput(ModelOutput):
     efficacies: torch.FloatTensor | None = None
 
 
+# Copied from modeling_umons.models.umons.modeling_tbje.prepare_inputs with Umons->Baseline
 def prepare_inputs(
     config: BaselineConfig, inputs: dict[str, tuple[torch.Tensor | None, torch.Tensor | None]], dtype: torch.dtype
 ) -> tuple[dict[str, torch.Tensor], dict[str, torch.BoolTensor]]:
     """
-    Checks what a model of this configuration is given.
+    Check the inputs of a call and complete their masks.
 
     Args:
-        config: says what fits.
-        inputs: by modality, the values, (B, T) int64 or (B, T, feature size), and their mask (B, T); `None` for absent.
-        dtype: what features are cast to.
+        config: configuration of the model.
+        inputs: values, (B, T) int64 or (B, T, feature size), and their mask (B, T), by modality; `None` if missing.
+        dtype: dtype of the returned features.
 
     Returns:
-        values and boolean masks (B, T) of the modalities that are there, in the order of `config.modalities`. Features
-        are zero where the mask is. Without a mask, word id `pad_token_id` and all-zero frames are padding.
+        Values and boolean masks (B, T) of the given modalities, in the order of `config.modalities`. Without a mask, word
+        id `pad_token_id` and all-zero frames are padding.
 
     Raises:
-        ValueError: with the input's name, what is wrong with it and what would be right.
+        ValueError: for inputs that do not fit the configuration, or each other.
     """
     values, masks = {}, {}
     for modality, (value, mask) in inputs.items():
         if value is None:
             continue
-        # CODEPATH: models of fewer modalities than the data has; those of all three take whatever is given
+        # CODEPATH: all checkpoints take the same batches; a model of text ignores the audio in them
         if modality not in config.modalities:
-            logger.warning_once(f"The {modality} given is ignored: this model has {config.modalities} only.")
+            logger.warning_once(
+                f"The {modality} input is ignored: the modalities of this model are {config.modalities}."
+            )
             continue
-        _check_values(config, modality, value)
+        check_values(config, modality, value)
         if mask is None:
             mask = value != (config.pad_token_id or 0) if modality == "text" else (value != 0).any(dim=-1)
         elif mask.shape != value.shape[:2]:
             raise ValueError(
-                f"`{MASK_NAMES[modality]}` has shape {tuple(mask.shape)}, but it must be that of the {modality} without "
-                f"its features, {tuple(value.shape[:2])}."
+                f"`{MASK_NAMES[modality]}` has shape {tuple(mask.shape)}, but `{INPUT_NAMES[modality]}` requires "
+                f"{tuple(value.shape[:2])}."
             )
+        values[modality] = value if modality == "text" else value.to(dtype)
         masks[modality] = mask.to(device=value.device, dtype=torch.bool)
-        is_text = modality == "text"
-        values[modality] = value if is_text else value.to(dtype).masked_fill(~masks[modality][..., None], 0)
+
     if not masks:
-        raise ValueError(
-            f"No input: pass at least one of {', '.join(f'`{INPUT_NAMES[m]}`' for m in config.modalities)}."
-        )
-    sizes = {modality: len(mask) for modality, mask in masks.items()}
-    if len(set(sizes.values())) > 1:
-        sizes = ", ".join(f"{modality} {size}" for modality, size in sizes.items())
-        raise ValueError(f"The modalities of a batch must have the same number of rows, but they have: {sizes}.")
+        names = ", ".join(f"`{INPUT_NAMES[modality]}`" for modality in config.modalities)
+        raise ValueError(f"No input: pass at least one of {names}.")
+    first, *others = masks.values()
+    # No set of sizes: hashing a symbolic size makes the compiler specialise the graph to it.
+    if any(mask.shape[0] != first.shape[0] for mask in others):
+        sizes = ", ".join(f"{modality} {mask.shape[0]}" for modality, mask in masks.items())
+        raise ValueError(f"The modalities of a batch must have the same number of rows, but have: {sizes}.")
     return values, masks
 
 
+# Copied from modeling_umons.models.umons.modeling_tbje.check_values with Umons->Baseline
+def check_values(config: BaselineConfig, modality: str, value: torch.Tensor):
+    """Raise a ValueError for values of a wrong shape, word ids outside the vocabulary, and NaN or infinite features."""
+    sizes = {"audio": config.audio_feature_size, "video": config.video_feature_size}
+    name = INPUT_NAMES[modality]
+    expected = ("batch", "time") if modality == "text" else ("batch", "time", sizes[modality])
+    if value.ndim != len(expected) or (modality != "text" and value.shape[-1] != sizes[modality]):
+        raise ValueError(
+            f"`{name}` has shape {tuple(value.shape)}, but this model takes ({', '.join(map(str, expected))})."
+        )
+    check_length(config, modality, name, value.shape[1])
+    if not can_read_values(value):
+        return
+    if modality == "text":
+        outside = value[(value < 0) | (value >= config.vocab_size)]
+        if len(outside):
+            raise ValueError(
+                f"`input_ids` contains word id {outside[0].item()}, but ids must be 0 to {config.vocab_size - 1} "
+                "(`vocab_size` - 1): was another tokenizer used?"
+            )
+    elif not torch.isfinite(value).all():
+        rows = (~torch.isfinite(value)).flatten(1).any(dim=1).nonzero().flatten().tolist()
+        raise ValueError(f"`{name}` contains NaN or infinite values in row(s) {rows}: remove or repair these rows.")
+
+
+# Copied from modeling_umons.models.umons.modeling_tbje.check_length with Umons->Baseline
+def check_length(config: BaselineConfig, modality: str, name: str, length: int):
+    """Raise a ValueError if the input `name` is empty or longer than the model allows."""
+    limit = config.length_limit(modality)
+    if not 1 <= length <= limit:
+        raise ValueError(
+            f"`{name}` has {length} steps, but this model takes 1 to {limit} (`max_{modality}_length`): truncate longer "
+            "sequences, as the processor does, or leave the modality out."
+        )
+
+
+# Copied from modeling_umons.models.umons.modeling_tbje.check_rows
 def check_rows(masks: dict[str, torch.BoolTensor]):
-    """Raises ValueError where a row is padding in every modality."""
-    if may_look_at_values(*masks.values()):
+    """Raise a ValueError for rows that are padding in every modality."""
+    if can_read_values(*masks.values()):
         empty = ~torch.stack([mask.any(dim=1) for mask in masks.values()]).any(dim=0)
         if empty.any():
             raise ValueError(
                 f"Row(s) {empty.nonzero().flatten().tolist()} of the batch are padding in every modality "
-                f"({', '.join(masks)}): each row needs something to look at."
+                f"({', '.join(masks)}): each row requires at least one modality."
             )
 
 
-def _check_values(config: BaselineConfig, modality: str, value: torch.Tensor):
-    name = INPUT_NAMES[modality]
-    sizes = {"audio": config.audio_feature_size, "video": config.video_feature_size}
-    expected = ("batch", "time") if modality == "text" else ("batch", "time", sizes[modality])
-    if value.ndim != len(expected) or (modality != "text" and value.shape[-1] != sizes[modality]):
-        raise ValueError(
-            f"`{name}` has shape {tuple(value.shape)}, but this model wants ({', '.join(map(str, expected))})."
-        )
-    limit = config.length_limit(modality)
-    if not 1 <= value.shape[1] <= limit:
-        raise ValueError(
-            f"`{name}` has {value.shape[1]} steps, but this model takes 1 to {limit} (`max_{modality}_length`): cut "
-            "longer sequences, as the processor does, or leave the modality out."
-        )
-    if not may_look_at_values(value):
-        return
-    if modality == "text" and ((value < 0) | (value >= config.vocab_size)).any():
-        outside = value[(value < 0) | (value >= config.vocab_size)][0].item()
-        raise ValueError(
-            f"`input_ids` holds the word id {outside}, but ids must be 0 to {config.vocab_size - 1} (`vocab_size` - 1): "
-            "was another tokenizer used?"
-        )
-    if modality != "text" and not torch.isfinite(value).all():
-        rows = (~torch.isfinite(value)).flatten(1).any(dim=1).nonzero().flatten().tolist()
-        raise ValueError(f"`{name}` holds NaN or infinite values in row(s) {rows}: leave them out or repair them.")
-
-
-def may_look_at_values(*tensors: torch.Tensor) -> bool:
-    """Whether the values can decide what happens: not in a graph that is being compiled or exported."""
+# Copied from modeling_umons.models.umons.modeling_tbje.can_read_values
+def can_read_values(*tensors: torch.Tensor) -> bool:
+    """Return `False` in a graph that is being compiled or exported, where values are unknown."""
     return not torch.compiler.is_compiling() and not any(tensor.is_meta for tensor in tensors)
+
+
+def clear_padding(values: dict[str, torch.Tensor], masks: dict[str, torch.BoolTensor]) -> dict[str, torch.Tensor]:
+    """Set features to zero in padding, so that no value of it can reach a sum."""
+    return {
+        modality: value if modality == "text" else value.masked_fill(~masks[modality][..., None], 0)
+        for modality, value in values.items()
+    }
 
 
 def true_steps_first(values: torch.Tensor, mask: torch.BoolTensor) -> tuple[torch.Tensor, torch.BoolTensor]:
@@ -259,23 +283,26 @@ class BaselinePreTrainedModel(PreTrainedModel):
         self.base_model.embed_tokens = value
 
 
+# Copied from modeling_umons.models.umons.modeling_tbje.joint_sentiment_loss
 def joint_sentiment_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """
-    L1 on the sentiment (column 0) plus binary cross-entropy on the emotions (the other columns), each averaged over
-    what is known. `logits` and `labels` are (B, num_labels); a label that is not known is NaN.
+    Compute the L1 loss of the sentiment (column 0) plus the binary cross-entropy of the emotions (the other columns).
+
+    Each is the mean over the known labels. `logits` and `labels` are (B, num_labels); unknown labels are NaN.
     """
     if labels.shape != logits.shape:
         raise ValueError(
-            f"`labels` has shape {tuple(labels.shape)}, but `joint_sentiment` wants {tuple(logits.shape)}: the sentiment, "
-            "then the emotions (0 or 1), NaN where unknown."
+            f"`labels` has shape {tuple(labels.shape)}, but `joint_sentiment` requires {tuple(logits.shape)}: the "
+            "sentiment, then the emotions (0 or 1), NaN where unknown."
         )
     logits, labels = logits.float(), labels.float()
-    known, labels = ~labels.isnan(), labels.nan_to_num()
-    of_emotions = nn.functional.binary_cross_entropy_with_logits(logits[:, 1:], labels[:, 1:], reduction="none")
-    of_sentiment = (logits[:, :1] - labels[:, :1]).abs()
+    known = ~labels.isnan()
+    labels = labels.nan_to_num()
+    sentiment = (logits[:, :1] - labels[:, :1]).abs()
+    emotions = nn.functional.binary_cross_entropy_with_logits(logits[:, 1:], labels[:, 1:], reduction="none")
     return sum(
         (errors * is_known).sum() / is_known.sum().clamp(min=1)
-        for errors, is_known in ((of_sentiment, known[:, :1]), (of_emotions, known[:, 1:]))
+        for errors, is_known in ((sentiment, known[:, :1]), (emotions, known[:, 1:]))
     )
 
 

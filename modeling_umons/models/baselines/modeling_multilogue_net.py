@@ -29,6 +29,7 @@ from .modeling_baselines import (
     BaselinePreTrainedModel,
     BaselineSequenceClassifierOutput,
     check_rows,
+    clear_padding,
     last_valid_state,
     masked_mean,
     masked_softmax,
@@ -256,6 +257,7 @@ class MultilogueNetModel(MultilogueNetPreTrainedModel):
             if value is not None
         }
         values, masks = prepare_inputs(self.config, flat, self.dtype)
+        values = clear_padding(values, masks)
         mask = self._mask_utterances(masks, shape, utterance_mask)
         utterances = self._read_utterances(values, masks).unflatten(0, shape)  # (C, U, M * utterance_size)
 

@@ -25,6 +25,7 @@ from .modeling_baselines import (
     BaselineModelOutput,
     BaselinePreTrainedModel,
     check_rows,
+    clear_padding,
     last_valid_state,
     masked_mean,
     prepare_inputs,
@@ -156,6 +157,7 @@ class TfnModel(TfnPreTrainedModel):
             "video": (video_features, video_features_mask),
         }
         values, masks = prepare_inputs(self.config, inputs, self.dtype)
+        values = clear_padding(values, masks)
         check_rows(masks)
         vectors = self._read(values, masks)
 

@@ -38,6 +38,7 @@ from .encoders_umons import CLIPS_AT_ONCE, FromEncodersMixin, UmonsEncoder, Umon
 logger = logging.get_logger(__name__)
 
 INPUT_NAMES = {"text": "input_ids", "audio": "input_features", "video": "video_features"}
+MASK_NAMES = {"text": "attention_mask", "audio": "input_features_mask", "video": "video_features_mask"}
 
 
 @auto_docstring(custom_intro="What `get_audio_features` gives: the sequence that the audio encoder makes of sound.")
@@ -120,80 +121,83 @@ def prepare_inputs(
     config: UmonsConfig, inputs: dict[str, tuple[torch.Tensor | None, torch.Tensor | None]], dtype: torch.dtype
 ) -> tuple[dict[str, torch.Tensor], dict[str, torch.BoolTensor]]:
     """
-    Checks what a model of this configuration is given.
+    Check the inputs of a call and complete their masks.
 
     Args:
-        config: says what fits.
-        inputs: by modality, the values, (B, T) int64 or (B, T, feature size), and their mask (B, T); `None` for absent.
-        dtype: what features are cast to.
+        config: configuration of the model.
+        inputs: values, (B, T) int64 or (B, T, feature size), and their mask (B, T), by modality; `None` if missing.
+        dtype: dtype of the returned features.
 
     Returns:
-        values and boolean masks (B, T) of the modalities that are there, in the order of `config.modalities`.
+        Values and boolean masks (B, T) of the given modalities, in the order of `config.modalities`. Without a mask, word
+        id `pad_token_id` and all-zero frames are padding.
 
     Raises:
-        ValueError: with the input's name, what is wrong with it and what would be right.
+        ValueError: for inputs that do not fit the configuration, or each other.
     """
     values, masks = {}, {}
     for modality, (value, mask) in inputs.items():
         if value is None:
             continue
-        # CODEPATH: all checkpoints take the same batches; one of text ignores the audio in it
+        # CODEPATH: all checkpoints take the same batches; a model of text ignores the audio in them
         if modality not in config.modalities:
-            logger.warning_once(f"The {modality} given is ignored: this model has {config.modalities} only.")
+            logger.warning_once(
+                f"The {modality} input is ignored: the modalities of this model are {config.modalities}."
+            )
             continue
-        _check_values(config, modality, value)
+        check_values(config, modality, value)
         if mask is None:
             mask = value != (config.pad_token_id or 0) if modality == "text" else (value != 0).any(dim=-1)
         elif mask.shape != value.shape[:2]:
             raise ValueError(
-                f"The mask of the {modality} has shape {tuple(mask.shape)}, but its first two axes must be those of "
-                f"the {modality} itself, {tuple(value.shape[:2])}."
+                f"`{MASK_NAMES[modality]}` has shape {tuple(mask.shape)}, but `{INPUT_NAMES[modality]}` requires "
+                f"{tuple(value.shape[:2])}."
             )
         values[modality] = value if modality == "text" else value.to(dtype)
         masks[modality] = mask.to(device=value.device, dtype=torch.bool)
 
-    _check_rows(config, masks)
-    # CODEPATH: published checkpoints see padding, so their sequences have the full length; no other model does
-    if config.legacy_masking:
-        for modality, value in values.items():
-            missing = config.length_limit(modality) - value.shape[1]
-            padding = (0, missing) if modality == "text" else (0, 0, 0, missing)
-            fill = config.pad_token_id or 0 if modality == "text" else 0.0
-            values[modality] = nn.functional.pad(value, padding, value=fill)
-            masks[modality] = nn.functional.pad(masks[modality], (0, missing), value=False)
+    if not masks:
+        names = ", ".join(f"`{INPUT_NAMES[modality]}`" for modality in config.modalities)
+        raise ValueError(f"No input: pass at least one of {names}.")
+    first, *others = masks.values()
+    # No set of sizes: hashing a symbolic size makes the compiler specialise the graph to it.
+    if any(mask.shape[0] != first.shape[0] for mask in others):
+        sizes = ", ".join(f"{modality} {mask.shape[0]}" for modality, mask in masks.items())
+        raise ValueError(f"The modalities of a batch must have the same number of rows, but have: {sizes}.")
     return values, masks
 
 
-def _check_values(config: UmonsConfig, modality: str, value: torch.Tensor):
+def check_values(config: UmonsConfig, modality: str, value: torch.Tensor):
+    """Raise a ValueError for values of a wrong shape, word ids outside the vocabulary, and NaN or infinite features."""
     sizes = {"audio": config.audio_feature_size, "video": config.video_feature_size}
     name = INPUT_NAMES[modality]
     expected = ("batch", "time") if modality == "text" else ("batch", "time", sizes[modality])
     if value.ndim != len(expected) or (modality != "text" and value.shape[-1] != sizes[modality]):
         raise ValueError(
-            f"`{name}` has shape {tuple(value.shape)}, but this model wants ({', '.join(map(str, expected))})."
+            f"`{name}` has shape {tuple(value.shape)}, but this model takes ({', '.join(map(str, expected))})."
         )
     check_length(config, modality, name, value.shape[1])
-    if not _may_look_at_values(value):
+    if not can_read_values(value):
         return
     if modality == "text":
         outside = value[(value < 0) | (value >= config.vocab_size)]
         if len(outside):
             raise ValueError(
-                f"`input_ids` holds the word id {outside[0].item()}, but ids must be 0 to {config.vocab_size - 1} "
+                f"`input_ids` contains word id {outside[0].item()}, but ids must be 0 to {config.vocab_size - 1} "
                 "(`vocab_size` - 1): was another tokenizer used?"
             )
     elif not torch.isfinite(value).all():
         rows = (~torch.isfinite(value)).flatten(1).any(dim=1).nonzero().flatten().tolist()
-        raise ValueError(f"`{name}` holds NaN or infinite values in row(s) {rows}: leave them out or repair them.")
+        raise ValueError(f"`{name}` contains NaN or infinite values in row(s) {rows}: remove or repair these rows.")
 
 
 def check_length(config: UmonsConfig, modality: str, name: str, length: int):
-    """Raises ValueError for a sequence, of the input `name`, that is longer than the model takes, or empty."""
+    """Raise a ValueError if the input `name` is empty or longer than the model allows."""
     limit = config.length_limit(modality)
     if not 1 <= length <= limit:
         raise ValueError(
-            f"`{name}` has {length} steps, but this model takes 1 to {limit} (`max_{modality}_length`): cut "
-            "longer sequences, as the processor does, or leave the modality out."
+            f"`{name}` has {length} steps, but this model takes 1 to {limit} (`max_{modality}_length`): truncate longer "
+            "sequences, as the processor does, or leave the modality out."
         )
 
 
@@ -216,8 +220,8 @@ def check_sound(config: UmonsConfig, sound: torch.Tensor, mask: torch.Tensor | N
             f"`input_values_mask` has shape {tuple(mask.shape)}, but it must be (batch, samples or frames) of "
             f"`input_values`, which has shape {tuple(sound.shape)}."
         )
-    if _may_look_at_values(sound) and not torch.isfinite(sound).all():
-        raise ValueError("`input_values` holds NaN or infinite values: leave such sound out or repair it.")
+    if can_read_values(sound) and not torch.isfinite(sound).all():
+        raise ValueError("`input_values` contains NaN or infinite values: remove or repair such audio.")
 
 
 def check_clips(config: UmonsConfig, clips: torch.Tensor, mask: torch.Tensor | None):
@@ -241,33 +245,34 @@ def check_clips(config: UmonsConfig, clips: torch.Tensor, mask: torch.Tensor | N
         raise ValueError(
             f"`video_features_mask` has shape {tuple(mask.shape)}, but it must have that of the clips, {tuple(clips.shape[:2])}."
         )
-    if _may_look_at_values(clips) and not torch.isfinite(clips).all():
-        raise ValueError("`pixel_values_videos` holds NaN or infinite values: leave such videos out or repair them.")
+    if can_read_values(clips) and not torch.isfinite(clips).all():
+        raise ValueError("`pixel_values_videos` contains NaN or infinite values: remove or repair such videos.")
 
 
-def _check_rows(config: UmonsConfig, masks: dict[str, torch.BoolTensor]):
-    if not masks:
-        raise ValueError(
-            "No input: pass at least one of `input_ids`, `input_features`, `video_features` that the model has; its "
-            f"modalities are {config.modalities}."
-        )
-    first, *others = masks.values()
-    # Compared, not put into a set: hashing a size would compile a graph for each size of batch.
-    if any(mask.shape[0] != first.shape[0] for mask in others):
-        sizes = ", ".join(f"{modality} {len(mask)}" for modality, mask in masks.items())
-        raise ValueError(f"The modalities of a batch must have the same number of rows, but they have: {sizes}.")
-    if _may_look_at_values(*masks.values()):
+def check_rows(masks: dict[str, torch.BoolTensor]):
+    """Raise a ValueError for rows that are padding in every modality."""
+    if can_read_values(*masks.values()):
         empty = ~torch.stack([mask.any(dim=1) for mask in masks.values()]).any(dim=0)
         if empty.any():
             raise ValueError(
                 f"Row(s) {empty.nonzero().flatten().tolist()} of the batch are padding in every modality "
-                f"({', '.join(masks)}): each row needs something to look at."
+                f"({', '.join(masks)}): each row requires at least one modality."
             )
 
 
-def _may_look_at_values(*tensors: torch.Tensor) -> bool:
-    """Whether the values can decide what happens: not in a graph that is being compiled or exported."""
+def can_read_values(*tensors: torch.Tensor) -> bool:
+    """Return `False` in a graph that is being compiled or exported, where values are unknown."""
     return not torch.compiler.is_compiling() and not any(tensor.is_meta for tensor in tensors)
+
+
+def pad_to_full_length(config: UmonsConfig, values: dict[str, torch.Tensor], masks: dict[str, torch.BoolTensor]):
+    """Pad all sequences to the maximum length, as in the published code, whose models attend to padding."""
+    for modality, value in values.items():
+        missing = config.length_limit(modality) - value.shape[1]
+        padding = (0, missing) if modality == "text" else (0, 0, 0, missing)
+        fill = config.pad_token_id or 0 if modality == "text" else 0.0
+        values[modality] = nn.functional.pad(value, padding, value=fill)
+        masks[modality] = nn.functional.pad(masks[modality], (0, missing), value=False)
 
 
 class UmonsLSTM(nn.Module):
@@ -832,6 +837,10 @@ class UmonsModel(UmonsPreTrainedModel):
             "video": (video_features, video_features_mask),
         }
         values, masks = prepare_inputs(self.config, inputs, self.dtype)
+        check_rows(masks)
+        # CODEPATH: checkpoints of the published code attend to padding in later blocks; models trained here never do
+        if self.config.legacy_masking:
+            pad_to_full_length(self.config, values, masks)
         if "text" in values and "text" in self.encoders:
             values["text"] = self.encoders["text"](values["text"], masks["text"]).to(self.dtype)
         sequences = self.front_ends(values)
@@ -886,13 +895,14 @@ class UmonsModel(UmonsPreTrainedModel):
 
 def joint_sentiment_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """
-    L1 on the sentiment (column 0) plus binary cross-entropy on the emotions (the other columns), each averaged over
-    what is known. `logits` and `labels` are (B, num_labels); a label that is not known is NaN.
+    Compute the L1 loss of the sentiment (column 0) plus the binary cross-entropy of the emotions (the other columns).
+
+    Each is the mean over the known labels. `logits` and `labels` are (B, num_labels); unknown labels are NaN.
     """
     if labels.shape != logits.shape:
         raise ValueError(
-            f"`labels` has shape {tuple(labels.shape)}, but `joint_sentiment` wants {tuple(logits.shape)}: the sentiment, "
-            "then the emotions (0 or 1), NaN where unknown."
+            f"`labels` has shape {tuple(labels.shape)}, but `joint_sentiment` requires {tuple(logits.shape)}: the "
+            "sentiment, then the emotions (0 or 1), NaN where unknown."
         )
     logits, labels = logits.float(), labels.float()
     known = ~labels.isnan()

@@ -513,7 +513,7 @@ def test_inputs_that_do_not_fit():
         ({"input_ids": torch.tensor([[14]])}, "word id 14, but ids must be 0 to 13 .*another tokenizer"),
         ({"input_values": torch.randn(800)}, r"`input_values` has shape \(800,\)"),
         ({"input_values": sound, "input_values_mask": torch.ones(1, 40)}, r"`input_values_mask` has shape \(1, 40\)"),
-        ({"input_values": sound * torch.nan}, "`input_values` holds NaN"),
+        ({"input_values": sound * torch.nan}, "`input_values` contains NaN"),
         ({"input_values": torch.randn(1, 4000)}, "`input_values` has 198 steps, but this model takes 1 to 100"),
         ({"input_values": torch.randn(1, 20)}, "`input_values` has 20 samples, of which .* makes nothing"),
         ({"input_values": sound, "input_features": torch.randn(1, 4, 16)}, "are both given"),

@@ -414,25 +414,25 @@ def empty_rows() -> dict:
 
 
 BAD_INPUTS = {
-    "id too large": (lambda: bad(input_ids=with_id(30)), "`input_ids` holds the word id 30, but ids must be 0 to 29"),
-    "negative id": (lambda: bad(input_ids=with_id(-1)), "`input_ids` holds the word id -1, but ids must be 0 to 29"),
-    "NaN": (lambda: bad(input_features=features_with(NAN)), r"`input_features` holds NaN .* in row\(s\) \[2\]"),
+    "id too large": (lambda: bad(input_ids=with_id(30)), "`input_ids` contains word id 30, but ids must be 0 to 29"),
+    "negative id": (lambda: bad(input_ids=with_id(-1)), "`input_ids` contains word id -1, but ids must be 0 to 29"),
+    "NaN": (lambda: bad(input_features=features_with(NAN)), r"`input_features` contains NaN .* in row\(s\) \[2\]"),
     "infinity": (lambda: bad(input_features=features_with(-math.inf)), r"or infinite values in row\(s\) \[2\]"),
     "feature size": (
         lambda: bad(video_features=torch.ones(4, 7, 5)),
-        r"`video_features` has shape \(4, 7, 5\), but this model wants \(batch, time, 6\)",
+        r"`video_features` has shape \(4, 7, 5\), but this model takes \(batch, time, 6\)",
     ),
     "rank of the features": (
         lambda: bad(input_features=torch.ones(11, 5)),
-        r"`input_features` has shape \(11, 5\), but this model wants \(batch, time, 5\)",
+        r"`input_features` has shape \(11, 5\), but this model takes \(batch, time, 5\)",
     ),
     "rank of the ids": (
         lambda: bad(input_ids=torch.ones(9, dtype=torch.long)),
-        r"`input_ids` has shape \(9,\), but this model wants \(batch, time\)",
+        r"`input_ids` has shape \(9,\), but this model takes \(batch, time\)",
     ),
     "too long": (
         lambda: {"input_ids": torch.ones(1, 10, dtype=torch.long)},
-        r"`input_ids` has 10 steps, but this model takes 1 to 9 \(`max_text_length`\): cut longer sequences",
+        r"`input_ids` has 10 steps, but this model takes 1 to 9 \(`max_text_length`\): truncate longer sequences",
     ),
     "zero length": (lambda: {"input_features": torch.ones(2, 0, 5)}, "`input_features` has 0 steps, .* 1 to 11"),
     "nothing": (dict, r"No input: pass at least one of `input_ids`, `input_features`, `video_features`"),
@@ -444,11 +444,11 @@ BAD_INPUTS = {
     ),
     "mask of another shape": (
         lambda: bad(input_features_mask=torch.ones(4, 10)),
-        r"mask of the audio has shape \(4, 10\), .* \(4, 11\)",
+        r"`input_features_mask` has shape \(4, 10\), .* \(4, 11\)",
     ),
     "numbers of rows": (
         lambda: make_batch(["text"]) | make_batch(["audio"], {"audio": [3, 4, 5]}),
-        "same number of rows, but they have: text 4, audio 3",
+        "same number of rows, but have: text 4, audio 3",
     ),
 }  # fmt: skip
 
@@ -466,7 +466,7 @@ def test_bad_input_is_refused_in_words(case, legacy_masking):
 @pytest.mark.parametrize("shape", [(4,), (4, 6), (3, 7)])
 def test_joint_labels_of_another_shape(shape):
     model = make_model(joint_sentiment=True, num_labels=7, num_hidden_layers=1)
-    with pytest.raises(ValueError, match=r"`labels` has shape .*, but `joint_sentiment` wants \(4, 7\)"):
+    with pytest.raises(ValueError, match=r"`labels` has shape .*, but `joint_sentiment` requires \(4, 7\)"):
         model(**make_batch(), labels=torch.zeros(shape))
 
 
@@ -476,9 +476,9 @@ def test_a_modality_that_the_model_lacks_is_ignored_with_one_warning(caplog):
     logits = [logits_of(model, batch) for _ in range(2)]
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
-    assert record.message == "The video given is ignored: this model has ['text', 'audio'] only."
+    assert record.message == "The video input is ignored: the modalities of this model are ['text', 'audio']."
     assert_same(logits[0], logits_of(model, without(batch, "video")), atol=0)
-    with pytest.raises(ValueError, match=r"No input: .* its modalities are \['text', 'audio'\]"):
+    with pytest.raises(ValueError, match=r"one of `input_ids`, `input_features`\."):
         model(video_features=batch["video_features"])
 
 

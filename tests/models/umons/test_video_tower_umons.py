@@ -322,7 +322,10 @@ WRONG = {
         {"pixel_values_videos": make_clips(2, 3), "video_features_mask": torch.ones(2, 2)},
         r"`video_features_mask` has shape \(2, 2\), but it must have that of the clips, \(2, 3\)",
     ),
-    "nan": ({"pixel_values_videos": make_clips(1, 2) * float("nan")}, "`pixel_values_videos` holds NaN or infinite"),
+    "nan": (
+        {"pixel_values_videos": make_clips(1, 2) * float("nan")},
+        "`pixel_values_videos` contains NaN or infinite",
+    ),
     "length": (
         {"pixel_values_videos": make_clips(1, 5)},
         r"`pixel_values_videos` has 5 clips, but this model takes 1 to 4",
