@@ -4,7 +4,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 LAUNCH := $(BIN)/accelerate launch --quiet --config_file modeling_umons/recipes/accelerate/one_process.yaml
 
-# The code beside them in hub/umons-mini is linked, not copied.
+# Without code: a push adds it.
 MINI_FILES := README.md config.json model.safetensors preprocessor_config.json processor_config.json report tokenizer.json tokenizer_config.json
 
 .PHONY: demo test space benchmark mini lint clean

@@ -349,10 +349,16 @@ def commit(request: Handler, kind: str, repo: str, revision: str) -> None:
                     raise HubError(412, None, "A commit has happened since. Please refresh and try again.")
             else:
                 _apply(request.store, files, operation["key"], operation["value"])
-        oid = request.store.commit(content, revision, files, header.get("summary", ""), header.get("description", ""))
+        answer, branch = {"success": True, "hookOutput": ""}, revision
+        if request.query.get("create_pr") == "1":
+            number = 1 + sum(name.startswith("refs/pr/") for name in content["refs"])
+            branch = f"refs/pr/{number}"
+            content["refs"][branch] = earlier
+            answer["pullRequestUrl"] = f"{request.hub.url(kind, repo)}/discussions/{number}"
+        oid = request.store.commit(content, branch, files, header.get("summary", ""), header.get("description", ""))
         request.store.save(kind, repo, content)
     url = f"{request.hub.url(kind, repo)}/commit/{oid}"
-    request.reply(content={"success": True, "commitOid": oid, "hookOutput": "", "commitUrl": url})
+    request.reply(content={**answer, "commitOid": oid, "commitUrl": url})
 
 
 def _apply(store: Store, files: dict[str, dict], key: str, value: dict[str, Any]) -> None:

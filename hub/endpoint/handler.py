@@ -1,12 +1,12 @@
 # Copyright 2026 The modeling_umons authors.
 # SPDX-License-Identifier: MIT
-"""Handler of a Hugging Face Inference Endpoint, for the repository of a model, next to requests_umons.py."""
+"""Handler of a Hugging Face Inference Endpoint, in the repository of a model. A push adds the modules that it imports."""
 
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from requests_umons import Limits, predict, read_request
+from request_handling import Limits, predict, read_request
 from transformers import pipeline
 
 

@@ -6,7 +6,6 @@ import base64
 import importlib.util
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,15 +15,14 @@ import torch
 from small_pipelines import WORDS, make_model, make_processor
 
 from modeling_umons import TfnConfig, TfnForSequenceClassification
+from modeling_umons.publishing.assemble import assemble_folder
 
 
 @pytest.fixture(scope="module")
 def repository(root, tmp_path_factory) -> Path:
-    """Return a folder with a model and its handler, as uploaded."""
+    """A model and its handler, as a push assembles them."""
     folder = tmp_path_factory.mktemp("endpoint") / "repository"
-    shutil.copytree(root / "hub" / "umons-mini", folder)
-    for name in ("handler.py", "requests_umons.py", "requirements.txt"):
-        shutil.copy(root / "hub" / "endpoint" / name, folder)
+    assemble_folder(root / "hub" / "umons-mini", folder, endpoint=root / "hub" / "endpoint")
     return folder
 
 
@@ -39,7 +37,7 @@ def handler(repository):
         yield module.EndpointHandler(str(repository))
     finally:
         sys.path.remove(str(repository))
-        sys.modules.pop("requests_umons", None)
+        sys.modules.pop("request_handling", None)
 
 
 @pytest.fixture(scope="module")

@@ -16,6 +16,8 @@ import numpy as np
 import pytest
 from huggingface_hub import RepoCard
 
+from modeling_umons.publishing.assemble import assemble_folder
+
 
 pytest.importorskip("gradio", reason="the Space needs the extra `space`")
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed (extra `dev`)")
@@ -77,7 +79,8 @@ class Server:
     """The app in a process of its own, out of a copy of its folder; `url`, and `lines` of what it prints."""
 
     def __init__(self, root: Path, folder: Path):
-        space = shutil.copytree(root / "hub" / "space", folder / "space")  # the clips, not links to them
+        space = shutil.copytree(root / "hub" / "space", folder / "space")
+        assemble_folder(root / "hub" / "umons-mini", folder / "umons-mini")
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
@@ -85,7 +88,7 @@ class Server:
         self.files = folder / "files"
         self.files.mkdir()
         environment = {
-            "MODEL": str(root / "hub" / "umons-mini"),
+            "MODEL": str(folder / "umons-mini"),
             "TRANSCRIBER": str(save_transcriber(folder / "transcriber")),
             "GRADIO_SERVER_NAME": "127.0.0.1",
             "GRADIO_SERVER_PORT": str(port),

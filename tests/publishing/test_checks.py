@@ -1,150 +1,161 @@
 # Copyright 2026 The modeling_umons authors.
 # SPDX-License-Identifier: MIT
-"""What a push refuses before anything is sent: folders that are not whole, damaged files, and links to elsewhere."""
+"""Checks before a push: folders that are incomplete, damaged or not for the public."""
 
 import shutil
-from pathlib import Path
 
 import pytest
 
-from modeling_umons.publishing.push import fill_in_repo_id, make_plan
+from modeling_umons.publishing.assemble import assemble_folder
+from modeling_umons.publishing.plan import fill_in_card, plan_push
 
 
 @pytest.fixture
 def model(root, tmp_path):
-    """The folder of a small model, without links."""
-    return shutil.copytree(root / "hub" / "umons-mini", tmp_path / "mini")
+    """The folder of a small model, with its code."""
+    assemble_folder(root / "hub" / "umons-mini", tmp_path / "mini")
+    return tmp_path / "mini"
 
 
-def cut(path, by):
+def check(folder, repo_id="umons/mini", **options):
+    with plan_push(folder, repo_id, **options) as plan:
+        return plan.warnings
+
+
+def truncate(path, by):
     path.write_bytes(path.read_bytes()[:-by])
 
 
-@pytest.mark.parametrize(
-    ("spoil", "words"),
-    [
-        (lambda f: (f / "media.py").unlink(), r"has no media\.py, but \w+\.py imports it"),
-        (lambda f: (f / "pipeline_umons.py").unlink(), r"no pipeline_umons\.py, but config\.json names"),
-        (lambda f: (f / "modeling_umons.py").write_text("x ="), "is no Python"),
-        (lambda f: (f / "modeling_umons.py").write_text("x = 1"), "has no class UmonsModel"),
-        (lambda f: (f / "model.safetensors").unlink(), r"has no model\.safetensors"),
-        (lambda f: (f / "model.safetensors").write_bytes(b"\xff" * 9), "no safetensors file, or is cut short"),
-        (lambda f: cut((f / "model.safetensors"), 1000), "is cut short"),
-        (lambda f: (f / "model.safetensors").rename(f / "pytorch_model.bin"), r"pytorch_model\.bin is a pickle"),
-        (lambda f: (f / "model-00001-of-00002.safetensors").write_bytes(b""), "is no part of these weights"),
-        (lambda f: (f / "tokenizer.json").unlink(), r"has no tokenizer\.json"),
-        (lambda f: [f.joinpath(n).unlink() for n in ("processor_config.json", "preprocessor_config.json")],
-         r"has no processor_config\.json"),
-        (lambda f: (f / "config.json").write_text('{"model_type": "umons"}'), "names no code"),
-        (lambda f: (f / "config.json").write_text("{"), "is no JSON"),
-        (lambda f: (f / "README.md").unlink(), r"has no README\.md"),
-        (lambda f: (f / "README.md").write_text("---\na: [\n---\n"), "no YAML mapping"),
-        (lambda f: (f / "lost.py").symlink_to("nowhere"), "a link to nowhere, where there is no file"),
-        (lambda f: (f / "loop").symlink_to(f), "a link to a folder that it is in"),
-        (lambda f: (f / "a\udcff").touch(), r"a\\udcff' has a name that the Hub cannot have"),
-        *[(lambda f, name=name, text=text: spoil_file(f / name, text), words) for name, text, words in (
-            ("config.json", "[1]", r"config\.json is \[1\], but it has to be a mapping"),
-            ("config.json", "[" * 100_000, r"config\.json is no JSON"),
-            ("config.json", '{"auto_map": "x"}', r"`auto_map` is 'x', but it has to be a mapping"),
-            ("config.json", '{"auto_map": {"AutoModel": 3}}', r"`auto_map` is 3, but it has to be a text"),
-            ("config.json", '{"auto_map": {"AutoModel": "media.x"}, "modalities": 3}', r"`modalities` is 3"),
-            ("processor_config.json", '{"a": {"auto_map": ["x"]}}', r"json: `a`: `auto_map` is \['x'\]"),
-            ("processor_config.json", '{"custom_pipelines": [1]}', r"`custom_pipelines` is \[1\]"),
-            ("processor_config.json", '{"custom_pipelines": {"a": {}}}', r"`impl` is None, but it has to be a text"),
-            ("tokenizer.json", "3", r"tokenizer\.json is 3"),
-            ("model.safetensors.index.json", "{}", "`weight_map` is None, but it has to be a mapping"),
-            ("model.safetensors.index.json", '{"weight_map": {"a": 3}}', "`weight_map` is 3, but it has to be a text"),
-            ("model.safetensors", "[]", r"its header is \[\], but it has to be a mapping"),
-            ("model.safetensors", '{"a": 3}', "its header is 3"),
-            ("model.safetensors", '{"a": {}}', "`data_offsets` is None, but it has to be a list"),
-            ("model.safetensors", '{"a": {"data_offsets": ["x"]}}', "its header is 'x', but it has to be an integer"),
-            ("README.md", "---\nmodel-index: x\n---\n", "`model-index` is 'x', but it has to be a list"),
-            ("README.md", "---\nmodel-index: [x]\n---\n", "`model-index` is 'x', but it has to be a mapping"),
-        )],
-    ],
-    ids=["import", "pipeline", "python", "class", "weights", "header", "cut", "pickle", "stray", "tokenizer", "processor",
-         "code", "json", "card", "yaml", "link", "loop", "name", *[f"shape{i}" for i in range(17)]],
-)  # fmt: skip
-def test_a_model_that_is_not_whole(model, spoil, words):
-    spoil(model)
-    with pytest.raises(OSError, match=words):
-        make_plan(model, "umons/mini")
+DAMAGES = {
+    "import": (lambda f: (f / "media_umons.py").unlink(), r"has no media_umons\.py, but \w+\.json names"),
+    "pipeline": (lambda f: (f / "pipeline_umons.py").unlink(), r"no pipeline_umons\.py, but config\.json names"),
+    "python": (lambda f: (f / "modeling_tbje.py").write_text("x ="), r"modeling_tbje\.py is not valid Python"),
+    "weights": (lambda f: (f / "model.safetensors").unlink(), r"has no model\.safetensors"),
+    "header": (lambda f: (f / "model.safetensors").write_bytes(b"\xff" * 9), "not a complete safetensors file"),
+    "truncated": (lambda f: truncate(f / "model.safetensors", 1000), "not a complete safetensors file"),
+    "pickle": (lambda f: (f / "model.safetensors").rename(f / "pytorch_model.bin"), r"pytorch_model\.bin is a pickle"),
+    "stray": (lambda f: (f / "model-00001-of-00002.safetensors").touch(), "does not belong to these weights"),
+    "index": (lambda f: (f / "model.safetensors.index.json").write_text("{}"), "has no `weight_map`"),
+    "shard": (
+        lambda f: (f / "model.safetensors.index.json").write_text('{"weight_map": {"a": "b.safetensors"}}'),
+        r"has no b\.safetensors",
+    ),
+    "tokenizer": (lambda f: (f / "tokenizer.json").unlink(), r"has no tokenizer\.json"),
+    "processor": (
+        lambda f: [(f / name).unlink() for name in ("processor_config.json", "preprocessor_config.json")],
+        r"has no processor_config\.json",
+    ),
+    "auto_map": (lambda f: (f / "config.json").write_text('{"model_type": "umons"}'), "names no code"),
+    "json": (lambda f: (f / "config.json").write_text("{"), "is not valid JSON"),
+    "deep_json": (lambda f: (f / "config.json").write_text("[" * 100_000), "is not valid JSON"),
+    "json_list": (lambda f: (f / "config.json").write_text("[1]"), "is not a JSON object"),
+    "card": (lambda f: (f / "README.md").unlink(), r"has no README\.md"),
+    "yaml": (lambda f: (f / "README.md").write_text("---\na: [\n---\n"), "not a YAML mapping"),
+    "link": (lambda f: (f / "lost.py").symlink_to("nowhere"), "is a symbolic link to nowhere"),
+}
 
 
-def spoil_file(path, text):
-    """With another content; of safetensors, another header."""
-    is_weights = path.suffix == ".safetensors"
-    path.write_bytes(is_weights * len(text).to_bytes(8, "little") + text.encode() + is_weights * b"\0")
+@pytest.mark.parametrize("name", DAMAGES)
+def test_incomplete_model_raises(model, name):
+    damage, message = DAMAGES[name]
+    damage(model)
+    with pytest.raises(OSError, match=message) as raised:
+        check(model)
+    assert str(model) in str(raised.value)
 
 
 @pytest.mark.parametrize(
-    ("card", "words"),
+    ("card", "message"),
     [
-        ("configs: x", "`configs` is 'x', but it has to be a list"),
-        ("configs: {a: 1}", "`configs` is {'a': 1}"),
-        ("configs: [x]", "`configs` is 'x', but it has to be a mapping"),
-        ("configs: [{data_files: 3}]", "`data_files` is 3"),
-        ("configs: [{data_files: 'data/**.parquet'}]", "is no pattern of files"),
-        ("sdk: gradio\napp_file: 3", "`app_file` is 3, but it has to be a text"),
-        ("sdk: gradio\ntags: 3", "`tags` is 3"),
-        ("sdk: [x]", "does not say how the Space runs"),
+        ("configs: x", "no `configs` with `data_files`"),
+        ("configs: [{data_files: 3}]", "no `configs` with `data_files`"),
+        ("configs: [{data_files: 'data/train-*'}]", r"has no data/train-\*, which its card names"),
+        ("sdk: gradio", r"has no app\.py"),
+        ("sdk: [x]", "no valid `sdk`"),
+        ("pretty_name: x", "is neither a model"),
     ],
 )  # fmt: skip
-def test_cards_that_nobody_can_read(tmp_path, card, words):
+def test_incomplete_data_set_or_space_raises(tmp_path, card, message):
     (tmp_path / "README.md").write_text(f"---\n{card}\n---\n")
-    with pytest.raises(OSError, match=words):
-        make_plan(tmp_path, "umons/x")
+    with pytest.raises(OSError, match=message):
+        check(tmp_path, "umons/x")
 
 
-def test_links(model, root, tmp_path):
-    """Into the folder around, and to code; and they are shown, also where the folder above is the link."""
-    home = tmp_path / "home"
-    (home / ".ssh").mkdir(parents=True)
-    for path in (home / "id_rsa", home / ".ssh" / "key", home / "code.py"):
-        path.write_text("x = 1\n")
-    inner = tmp_path / "around"
-    model = model.rename(inner.mkdir() or inner / "mini")
-    (inner / "notes").mkdir()
-    (inner / "notes" / "one.txt").write_text("one")
-
-    (model / "extra").symlink_to(inner / "notes")
-    (model / "helper.py").symlink_to(home / "code.py")
-    said = make_plan(model, "umons/mini").describe()
-    assert f"  extra/one.txt -> {inner / 'notes' / 'one.txt'}\n" in said
-    assert f"  helper.py -> {home / 'code.py'}\n" in said
-    assert said.count("->") == 3
-    for target in (home, home / "id_rsa", home / ".ssh", Path("/")):
-        (model / "extra").unlink()
-        (model / "extra").symlink_to(target)
-        with pytest.raises(OSError, match=r"extra is a link to .*, which is hidden, or outside of .*/around:"):
-            make_plan(model, "umons/mini")
+def test_metric_needs_a_repository_of_its_name(root):
+    assert check(root / "hub" / "metrics", "umons/metrics") == []
+    with pytest.raises(OSError, match=r"loads other\.py from a repository named 'other', but .* has metrics"):
+        check(root / "hub" / "metrics", "umons/other")
 
 
-def test_links_from_a_folder_that_stands_in_the_home(model, monkeypatch):
-    monkeypatch.setenv("HOME", str(model.parent))
-    (model.parent / "id_rsa").write_text("x")
-    (model / "extra").symlink_to(model.parent / "id_rsa")
-    with pytest.raises(OSError, match=r"outside of .*/mini:"):
-        make_plan(model, "umons/mini")
+def test_folders_of_the_project(root, model, tmp_path):
+    (model / "README.md").write_text("# Mine\n")
+    assert "names no licence" in check(model)[0]
+    with pytest.raises(OSError, match=r"has no data/train-\*\.parquet, which its card names"):
+        check(root / "hub" / "mosei", "umons/mosei")
+    with plan_push(root / "hub" / "space", "umons/app") as plan:
+        assert sum(name.endswith(".mp4") for name in plan.files) == 2
+    with plan_push(root / "hub" / "umons-mini", "umons/mini", endpoint=root / "hub" / "endpoint") as plan:
+        assert {"handler.py", "request_handling.py", "modeling_tbje.py"} <= set(plan.files)
+    with pytest.raises(OSError, match=r"is neither a model .* such as mini in it"):
+        check(model.parent)
+    with pytest.raises(OSError, match="is not a folder"):
+        check(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match="--endpoint is for models"):
+        check(root / "hub" / "space", endpoint=root / "hub" / "endpoint")
 
 
-def test_links_of_our_own_folders(root):
-    plan = make_plan(root / "hub" / "umons-mini", "umons/mini", endpoint=root / "hub" / "endpoint")
-    assert "requests_umons.py" in plan.files
-    assert [name for name in make_plan(root / "hub" / "space", "umons/app").files if name.endswith(".mp4")]
+def test_damaged_parquet_file_raises(tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "README.md").write_text("---\nlicense: mit\nconfigs: [{data_files: './data/train-*.parquet'}]\n---\n")
+    path = tmp_path / "data" / "train-00000-of-00001.parquet"
+    path.write_bytes(b"PAR1 PAR1")
+    with plan_push(tmp_path, "umons/x") as plan:
+        assert (plan.kind, plan.warnings) == ("dataset", [])
+        assert plan.stale == ["data/train-?????-of-?????.parquet"]
+    truncate(path, 1)
+    with pytest.raises(OSError, match="not a complete Parquet file"):
+        check(tmp_path, "umons/x")
+
+
+@pytest.mark.parametrize("token", ["hf_" + "ofSomebodyElse" * 2, "of-another-kind"], ids=["any", "own"])
+def test_token_in_a_file_raises(model, monkeypatch, token):
+    monkeypatch.setenv("HF_TOKEN", token if not token.startswith("hf_") else "hf_test")
+    (model / "notes.txt").write_text("hf_a_name_in_some_code_and_no_token" + "x" * 1000)
+    assert check(model) == []
+    (model / "notes.txt").write_text("x" * 1000 + token)
+    with pytest.raises(OSError, match=r"notes\.txt holds a token") as raised:
+        check(model)
+    assert token not in str(raised.value)
+
+
+def test_originals_stay_as_they_are(root, model):
+    before = {path: path.read_bytes() for path in model.rglob("*") if path.is_file()}
+    with plan_push(model, "umons/other", endpoint=root / "hub" / "endpoint", tag="v1") as plan:
+        assert b"umons/other" in plan.files["README.md"].read_bytes()
+    assert {path: path.read_bytes() for path in model.rglob("*") if path.is_file()} == before
+    assert not plan.folder.exists()
+
+
+def test_endpoint_must_not_replace_a_file_of_the_model(model, root, tmp_path):
+    endpoint = shutil.copytree(root / "hub" / "endpoint", tmp_path / "endpoint")
+    (endpoint / "config.json").write_text("{}")
+    with pytest.raises(OSError, match=r"would replace another config\.json"):
+        check(model, endpoint=endpoint)
 
 
 def test_only_examples_of_the_card_are_filled_in():
     card = """# mini
-`pipeline("x", model="mini")` is old.
+`pipeline("x", model="mini")` and `revision="main"` are not in a block.
 ```python
-a = pipeline("x", model='mini', trust_remote_code=True)
+a = pipeline("x", model='mini', revision="main", trust_remote_code=True)
 b = pipeline("x", model="minimal")
-c = Transcriber(model="mini")
+c = transcribe(name="mini")
 d = load_dataset("mini")
 ```
 """
-    filled = fill_in_repo_id(card, "model", {"mini"}, "umons/mini")
+    filled = fill_in_card(card, "model", {"mini"}, "umons/mini")
     assert filled == card.replace("model='mini'", "model='umons/mini'")
-    filled = fill_in_repo_id(card, "dataset", {"mini"}, "umons/mini")
+    tagged = fill_in_card(card, "model", {"mini"}, "umons/mini", tag="v1.0")
+    assert tagged == filled.replace("'umons/mini', revision=\"main\"", "'umons/mini', revision=\"v1.0\"")
+    filled = fill_in_card(card, "dataset", {"mini"}, "umons/mini")
     assert filled == card.replace('load_dataset("mini")', 'load_dataset("umons/mini")')

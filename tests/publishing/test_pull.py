@@ -21,7 +21,9 @@ from transformers import pipeline
 
 from modeling_umons import UmonsConfig, UmonsForSequenceClassification, UmonsProcessor
 from modeling_umons.data import MoseiBuilder, prepare_dataset
-from modeling_umons.publishing.push import make_plan, push
+from modeling_umons.publishing.assemble import assemble_folder
+from modeling_umons.publishing.plan import plan_push
+from modeling_umons.publishing.push import push
 
 
 DEADLINE = 240  # seconds
@@ -137,6 +139,11 @@ def local_logits(folder) -> list:
         return model(**processor(**INPUTS, return_tensors="pt")).logits.tolist()
 
 
+def push_folder(folder, repo_id, **options):
+    with plan_push(folder, repo_id) as plan:
+        return push(plan, **options)
+
+
 def save(folder, model, processor, **options):
     """A folder as scripts/train.py leaves it; with options, those of the weights."""
     pipeline(TASK, model=model, processor=processor).save_pretrained(folder)
@@ -172,17 +179,17 @@ def fill(hub, root, base):
     # Two commits of one model, and another on a branch.
     tries, old = base / "tries", base / "old"
     for number, folder in enumerate((old, tries)):
-        shutil.copytree(mini, folder)
+        assemble_folder(mini, folder)
         weights = load_file(folder / "model.safetensors")
         weights["classifier.bias"] = weights["classifier.bias"] + number + 1
         save_file(weights, folder / "model.safetensors", {"format": "pt"})
-    (base / "commit").write_text(push(make_plan(old, "umons/mini")).commit)
-    push(make_plan(mini, "umons/mini"))
-    push(make_plan(tries, "umons/mini"), revision="tries")
+    (base / "commit").write_text(push_folder(old, "umons/mini").commit)
+    push_folder(mini, "umons/mini")
+    push_folder(tries, "umons/mini", revision="tries")
 
     model = UmonsForSequenceClassification.from_pretrained(mini)
     save(base / "sharded", model, processor, max_shard_size="2MB")
-    push(make_plan(base / "sharded", "umons/sharded"))
+    push_folder(base / "sharded", "umons/sharded")
     assert sum(name.endswith(".safetensors") for name in hub.head("model", "umons/sharded")[1]) > 1
 
     torch.manual_seed(0)
@@ -193,10 +200,10 @@ def fill(hub, root, base):
         id2label=labels, label2id={label: number for number, label in labels.items()},
     )  # fmt: skip
     save(base / "labels", UmonsForSequenceClassification(config), processor)
-    push(make_plan(base / "labels", "umons/labels"))
-    push(make_plan(base / "labels", "umons/hidden"), private=True)
+    push_folder(base / "labels", "umons/labels")
+    push_folder(base / "labels", "umons/hidden", private=True)
     for name in SICK_REPOS:
-        push(make_plan(base / "labels", f"umons/{name}"))
+        push_folder(base / "labels", f"umons/{name}")
 
     # One who did not use the command: no code.
     bare = base / "bare"
@@ -220,8 +227,8 @@ def fill(hub, root, base):
     (tables / "labels.csv").write_text("\n".join(lines) + "\n")
     builder = MoseiBuilder(layout="labels", data_dir=str(tables), cache_dir=str(base / "cache"))
     prepare_dataset(builder, base / "mosei")
-    push(make_plan(base / "mosei", "umons/mosei"))
-    push(make_plan(root / "hub" / "metrics", "umons/metrics"))
+    push_folder(base / "mosei", "umons/mosei")
+    push_folder(root / "hub" / "metrics", "umons/metrics")
 
 
 def test_without_the_package_and_then_offline(shelf, root, tmp_path):

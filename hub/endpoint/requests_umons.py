@@ -1,1 +1,0 @@
-../../modeling_umons/serving/request_handling.py

@@ -1,1 +1,0 @@
-../../modeling_umons/models/umons/configuration_umons.py

@@ -1,1 +1,0 @@
-../../modeling_umons/models/umons/encoders_umons.py

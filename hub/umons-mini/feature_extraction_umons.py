@@ -1,1 +1,0 @@
-../../modeling_umons/models/umons/feature_extraction_umons.py

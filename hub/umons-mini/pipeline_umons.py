@@ -1,1 +1,0 @@
-../../modeling_umons/models/umons/pipeline_umons.py

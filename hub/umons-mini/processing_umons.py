@@ -1,1 +1,0 @@
-../../modeling_umons/models/umons/processing_umons.py

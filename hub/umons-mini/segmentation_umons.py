@@ -1,1 +1,0 @@
-../../modeling_umons/models/umons/segmentation_umons.py

@@ -1,1 +1,0 @@
-../../modeling_umons/models/umons/tokenization_umons.py

@@ -1,1 +1,0 @@
-../../modeling_umons/models/umons/video_processing_umons.py
