@@ -32,6 +32,7 @@ from .checkpoints import (
     remove_checkpoints,
 )
 from .encoders import UnfreezeEncoders, merge_lora, parameter_groups, rest_frozen, running_encoders
+from .fast_dropout import use_fast_dropout
 from .progress import show_progress
 from .schedule import ReloadBestAndHalve, best_checkpoint
 
@@ -75,6 +76,8 @@ class UmonsTrainer(Trainer):
         # So many rows make a batch, be they one by one or in conversations: as many steps in an epoch for all models.
         batch_size = args.per_device_train_batch_size * len(train_rows) / max(len(rows["train"]), 1)
         args.per_device_train_batch_size = max(1, round(batch_size))
+        if args.device.type == "cpu":
+            use_fast_dropout(model)
         super().__init__(
             model=model,
             args=args,

@@ -3,8 +3,12 @@
 import sys
 from importlib.abc import MetaPathFinder
 from pathlib import Path
+from types import ModuleType
 
 import pytest
+from transformers.models.auto import modeling_auto
+
+from modeling_umons.registration import MODELS
 
 from .fetch_transformers_tests import lay_out
 
@@ -25,10 +29,19 @@ class SkipWhatImportsThem(MetaPathFinder):
 
 
 try:
-    sys.path.insert(0, str(lay_out()))
+    # pytest has made a package `tests` of our folder: theirs comes first in it.
+    theirs = lay_out() / "tests"
+    package = sys.modules.setdefault("tests", ModuleType("tests"))
+    package.__path__ = [str(theirs), *getattr(package, "__path__", ())]
+    sys.path.insert(0, str(theirs.parent))
 except OSError as error:
     sys.meta_path.insert(0, SkipWhatImportsThem(str(error)))
 
+
+# Their tests tell base models and heads apart by tables of names, which the public `register` does not change.
+for model_type, (prefix, *_) in MODELS.items():
+    modeling_auto.MODEL_MAPPING_NAMES[model_type] = f"{prefix}Model"
+    modeling_auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES[model_type] = f"{prefix}ForSequenceClassification"
 
 # Marks that their tests carry, for --strict-markers.
 MARKERS = [

@@ -31,7 +31,6 @@ from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .configuration_umons import UmonsConfig, UmonsVideoTowerConfig
-from .dropout_umons import UmonsDropout, UmonsReLUDropout, apply_dropout, is_fast
 from .encoders_umons import CLIPS_AT_ONCE, FromEncodersMixin, UmonsEncoder, UmonsEncoders
 
 
@@ -366,6 +365,7 @@ class UmonsVideoTower(PreTrainedModel):
     base_model_prefix = "network"
     main_input_name = "pixel_values_videos"
     input_modalities = ("video",)
+    _supports_sdpa = True  # the tower has no attention: every implementation fits
     _no_split_modules = ["UmonsVideoTower"]
 
     def __init__(self, config: UmonsVideoTowerConfig):
@@ -463,7 +463,6 @@ def eager_attention_forward(
     value: torch.Tensor,
     attention_mask: torch.Tensor | None,
     scaling: float,
-    dropout: float = 0.0,
     **kwargs: Unpack[TransformersKwargs],
 ) -> tuple[torch.Tensor, torch.Tensor]:
     scores = query @ key.transpose(2, 3) * scaling
@@ -474,7 +473,7 @@ def eager_attention_forward(
     # Half precision is too coarse for a sum of many exponentials; double precision stays what it is.
     dtype = torch.promote_types(scores.dtype, torch.float32)
     weights = nn.functional.softmax(scores, dim=-1, dtype=dtype).to(query.dtype)
-    weights = apply_dropout(weights, dropout, module.training)
+    weights = module.dropout(weights)
     return (weights @ value).transpose(1, 2).contiguous(), weights
 
 
@@ -486,7 +485,7 @@ class UmonsAttention(nn.Module):
         self.config = config
         self.head_dim = config.hidden_size // config.num_attention_heads
         self.scaling = self.head_dim**-0.5
-        self.attention_dropout = config.attention_probs_dropout_prob
+        self.dropout = nn.Dropout(config.attention_probs_dropout_prob)
         self.is_causal = False
         self.q_proj = nn.Linear(config.hidden_size, config.hidden_size)
         self.k_proj = nn.Linear(config.hidden_size, config.hidden_size)
@@ -506,9 +505,11 @@ class UmonsAttention(nn.Module):
         value = self.v_proj(source).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
 
         implementation = self.config._attn_implementation
-        dropout = self.attention_dropout if self.training else 0.0
-        # With dropout on a CPU, PyTorch does for `sdpa` what `eager` does, but with its own dropout.
-        if implementation == "sdpa" and is_fast(query, dropout):
+        if implementation != "eager" and kwargs.get("output_attentions"):
+            logger.warning_once(
+                f"{implementation!r} attention has no weights to return: a call with `output_attentions=True` runs eager "
+                'attention. Load the model with `attn_implementation="eager"` to avoid this warning.'
+            )
             implementation = "eager"
         attention_interface: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention_forward)
         attended, weights = attention_interface(
@@ -517,7 +518,7 @@ class UmonsAttention(nn.Module):
             key,
             value,
             attention_mask,
-            dropout=dropout,
+            dropout=self.dropout.p if self.training else 0.0,
             scaling=self.scaling,
             **kwargs,
         )
@@ -530,11 +531,12 @@ class UmonsMLP(nn.Module):
     def __init__(self, config: UmonsConfig):
         super().__init__()
         self.fc1 = nn.Linear(config.hidden_size, config.intermediate_size)
-        self.activation = UmonsReLUDropout(config.hidden_dropout_prob)
+        self.activation = nn.ReLU()
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
         self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        return self.fc2(self.activation(self.fc1(hidden_states)))
+        return self.fc2(self.dropout(self.activation(self.fc1(hidden_states))))
 
 
 class UmonsGlimpse(nn.Module):
@@ -547,14 +549,15 @@ class UmonsGlimpse(nn.Module):
     def __init__(self, config: UmonsConfig, num_glimpses: int):
         super().__init__()
         self.fc1 = nn.Linear(config.hidden_size, config.intermediate_size)
-        self.activation = UmonsReLUDropout(config.hidden_dropout_prob)
+        self.activation = nn.ReLU()
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
         self.fc2 = nn.Linear(config.intermediate_size, num_glimpses)
 
     def forward(
         self, hidden_states: torch.Tensor, padding_mask: torch.BoolTensor | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         n = min(self.fc2.out_features, hidden_states.shape[1])
-        scores = self.activation(self.fc1(hidden_states))
+        scores = self.dropout(self.activation(self.fc1(hidden_states)))
         scores = nn.functional.linear(scores, self.fc2.weight[:n], self.fc2.bias[:n])
         if padding_mask is not None:
             scores = scores.masked_fill(~padding_mask[..., None], torch.finfo(scores.dtype).min)
@@ -585,7 +588,7 @@ class UmonsModalityLayer(nn.Module):
         self.mlp_layer_norm = layer_norm()
         self.glimpse = None if is_last else UmonsGlimpse(config, config.length_limit(modality))
         self.glimpse_layer_norm = None if is_last else layer_norm()
-        self.dropout = UmonsDropout(config.hidden_dropout_prob)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def forward(
         self,

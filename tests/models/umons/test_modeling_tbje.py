@@ -265,9 +265,26 @@ def test_compiles_as_one_graph():
 # Outputs
 
 
-@pytest.mark.parametrize("through_the_configuration", [False, True])
-def test_attentions_and_glimpses(through_the_configuration):
-    model, batch = make_model(attn_implementation="eager"), make_batch()
+@pytest.mark.parametrize("training", [False, True])
+def test_sdpa_runs_sdpa(monkeypatch, training):
+    calls = []
+    sdpa = torch.nn.functional.scaled_dot_product_attention
+    monkeypatch.setattr(
+        torch.nn.functional,
+        "scaled_dot_product_attention",
+        lambda *a, **k: calls.append(k["dropout_p"]) or sdpa(*a, **k),
+    )
+    make_model(attention_probs_dropout_prob=0.25).train(training)(**make_batch())
+    assert calls == [0.25 if training else 0.0] * 15  # 3 blocks: 3 self-attentions and 2 cross-attentions each
+
+
+@pytest.mark.parametrize(
+    ("attn_implementation", "through_the_configuration"),
+    [("eager", False), ("eager", True), ("sdpa", False)],
+    ids=["eager", "eager-configuration", "sdpa"],
+)
+def test_attentions_and_glimpses(attn_implementation, through_the_configuration):
+    model, batch = make_model(attn_implementation=attn_implementation), make_batch()
     wanted = {"output_attentions": True, "output_hidden_states": True, "output_glimpse_weights": True}
     wanted["output_cross_attentions"] = True
     expected = logits_of(model, batch)

@@ -242,13 +242,15 @@ def test_frozen_from_the_start():
     assert_frozen(make_model())
 
 
-def test_saved_and_loaded(model, tmp_path):
+@pytest.mark.parametrize("attn_implementation", [None, "sdpa", "eager"])
+def test_saved_and_loaded(model, tmp_path, attn_implementation):
     """The tower is in the checkpoint, loads equal, and is frozen again."""
     inputs = {"pixel_values_videos": make_clips(2, 3), "video_features_mask": MASK}
     with torch.no_grad():
         logits = model(**inputs).logits
     model.save_pretrained(tmp_path)
-    loaded = UmonsForSequenceClassification.from_pretrained(tmp_path)
+    loaded = UmonsForSequenceClassification.from_pretrained(tmp_path, attn_implementation=attn_implementation)
+    assert loaded.config._attn_implementation == (attn_implementation or "sdpa")
     before, after = model.model.video_tower.state_dict(), loaded.model.video_tower.state_dict()
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)
