@@ -10,7 +10,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""What the baselines have in common: their inputs, checked and with masks, their outputs, their start and their head."""
+"""Shared parts of the baselines: outputs, input checks, masked operations, base class and classification head."""
 
 from dataclasses import dataclass
 
@@ -30,42 +30,20 @@ logger = logging.get_logger(__name__)
 INPUT_NAMES = {"text": "input_ids", "audio": "input_features", "video": "video_features"}
 # Copied from modeling_umons.models.umons.modeling_tbje.MASK_NAMES
 MASK_NAMES = {"text": "attention_mask", "audio": "input_features_mask", "video": "video_features_mask"}
-# What every `forward` takes.
-INPUT_DOCS = r"""
-    input_ids (`torch.LongTensor` of shape `(batch_size, text_length)`, *optional*):
-        Word ids.
-    attention_mask (`torch.Tensor` of shape `(batch_size, text_length)`, *optional*):
-        1 for words, 0 for padding.
-    input_features (`torch.FloatTensor` of shape `(batch_size, audio_length, audio_feature_size)`, *optional*):
-        Log-mel frames.
-    input_features_mask (`torch.Tensor` of shape `(batch_size, audio_length)`, *optional*):
-        1 for frames, 0 for padding.
-    video_features (`torch.FloatTensor` of shape `(batch_size, video_length, video_feature_size)`, *optional*):
-        Features of consecutive video clips.
-    video_features_mask (`torch.Tensor` of shape `(batch_size, video_length)`, *optional*):
-        1 for clips, 0 for padding.
-"""
-# What a model with a head takes besides.
-LABEL_DOCS = r"""
-    labels (`torch.Tensor`, *optional*):
-        Classes, `(batch_size,)` int64; several labels, `(batch_size, num_labels)` float of 0 and 1; a number,
-        `(batch_size,)` float; with `joint_sentiment`, `(batch_size, num_labels)` float, the sentiment and then the
-        emotions (0 or 1), NaN where unknown.
-"""
 
 
-@auto_docstring(custom_intro="What the baselines give.")
+@auto_docstring(custom_intro="Output class of the baselines.")
 @dataclass
 class BaselineModelOutput(ModelOutput):
     r"""
     last_hidden_state (`torch.FloatTensor` of shape `(B, S, D)`, *optional*):
-        The last sequence inside the model, where it has one.
+        Last sequence of the model. `None` in TFN, which has no sequence.
     pooler_output (`torch.FloatTensor` of shape `(B, D)`):
-        What the head reads.
+        Input of the classification head.
     hidden_states (`tuple[torch.FloatTensor]`, *optional*, with `output_hidden_states=True`):
-        What each model's own documentation says.
+        Hidden states, as documented for each model.
     efficacies (`torch.FloatTensor`, *optional*, with `output_efficacies=True`):
-        Of Graph-MFN: how much each edge of the fusion graph lets through, from 0 to 1.
+        Weights of the edges of the fusion graph, in [0, 1]. Graph-MFN only.
     """
 
     last_hidden_state: torch.FloatTensor | None = None
@@ -74,18 +52,18 @@ class BaselineModelOutput(ModelOutput):
     efficacies: torch.FloatTensor | None = None
 
 
-@auto_docstring(custom_intro="What the baselines with a head give.")
+@auto_docstring(custom_intro="Output class of the baselines with a classification head.")
 @dataclass
 class BaselineSequenceClassifierOutput(ModelOutput):
     r"""
     loss (`torch.FloatTensor` of shape `()`, *optional*, with `labels`):
-        The mean over the batch of the loss that the configuration names.
+        Mean loss of the batch, selected by `problem_type` and `joint_sentiment`.
     logits (`torch.FloatTensor` of shape `(B, num_labels)`):
-        Scores before any softmax or sigmoid. With `joint_sentiment`, column 0 is the sentiment itself.
+        Scores before softmax or sigmoid. With `joint_sentiment`, column 0 is the sentiment itself.
     hidden_states (`tuple[torch.FloatTensor]`, *optional*, with `output_hidden_states=True`):
-        What each model's own documentation says.
+        Hidden states, as documented for each model.
     efficacies (`torch.FloatTensor`, *optional*, with `output_efficacies=True`):
-        Of Graph-MFN: how much each edge of the fusion graph lets through, from 0 to 1.
+        Weights of the edges of the fusion graph, in [0, 1]. Graph-MFN only.
     """
 
     loss: torch.FloatTensor | None = None
@@ -107,8 +85,8 @@ def prepare_inputs(
         dtype: dtype of the returned features.
 
     Returns:
-        Values and boolean masks (B, T) of the given modalities, in the order of `config.modalities`. Without a mask, word
-        id `pad_token_id` and all-zero frames are padding.
+        Values and boolean masks (B, T) of the given modalities, in the order of `config.modalities`. Without a mask,
+        word id `pad_token_id` and all-zero frames are padding.
 
     Raises:
         ValueError: for inputs that do not fit the configuration, or each other.
@@ -147,7 +125,7 @@ def prepare_inputs(
 
 # Copied from modeling_umons.models.umons.modeling_tbje.check_values with Umons->Baseline
 def check_values(config: BaselineConfig, modality: str, value: torch.Tensor):
-    """Raise a ValueError for values of a wrong shape, word ids outside the vocabulary, and NaN or infinite features."""
+    """Raise a ValueError for values of a wrong shape, unknown word ids, and NaN or infinite features."""
     sizes = {"audio": config.audio_feature_size, "video": config.video_feature_size}
     name = INPUT_NAMES[modality]
     expected = ("batch", "time") if modality == "text" else ("batch", "time", sizes[modality])
@@ -176,8 +154,8 @@ def check_length(config: BaselineConfig, modality: str, name: str, length: int):
     limit = config.length_limit(modality)
     if not 1 <= length <= limit:
         raise ValueError(
-            f"`{name}` has {length} steps, but this model takes 1 to {limit} (`max_{modality}_length`): truncate longer "
-            "sequences, as the processor does, or leave the modality out."
+            f"`{name}` has {length} steps, but this model takes 1 to {limit} (`max_{modality}_length`): truncate "
+            "longer sequences, as the processor does, or leave the modality out."
         )
 
 
@@ -207,54 +185,53 @@ def clear_padding(values: dict[str, torch.Tensor], masks: dict[str, torch.BoolTe
     }
 
 
-def true_steps_first(values: torch.Tensor, mask: torch.BoolTensor) -> tuple[torch.Tensor, torch.BoolTensor]:
-    """(B, T, D) and (B, T) -> the same with padding behind, wherever it was, for what reads from the beginning."""
+def move_padding_last(values: torch.Tensor, mask: torch.BoolTensor) -> tuple[torch.Tensor, torch.BoolTensor]:
+    """Return (B, T, D) values and their (B, T) mask with the padding moved to the end, for recurrent networks."""
     mask, order = mask.int().sort(dim=1, descending=True, stable=True)
     return values.take_along_dim(order[..., None], dim=1), mask.bool()
 
 
-def last_valid_state(states: torch.Tensor, mask: torch.BoolTensor) -> torch.Tensor:
-    """(B, T, D) and (B, T) -> (B, D), the state at the last step that is no padding; zeros for a row without one."""
+def select_last_state(states: torch.Tensor, mask: torch.BoolTensor) -> torch.Tensor:
+    """Select the (B, D) states at the last step of the (B, T) mask; zeros for a row that is all padding."""
     steps = torch.arange(1, mask.shape[1] + 1, device=mask.device)
-    last = (mask * steps).amax(dim=1)  # 0: there is none
+    last = (mask * steps).amax(dim=1)  # 0: all padding
     state = states[torch.arange(len(states), device=states.device), (last - 1).clamp(min=0)]
     return state * (last > 0)[:, None].to(state.dtype)
 
 
 def masked_mean(values: torch.Tensor, mask: torch.BoolTensor) -> torch.Tensor:
-    """(B, T, D) and (B, T) -> (B, D), the mean over steps that are no padding; zeros for a row without one."""
+    """Compute the (B, D) mean of (B, T, D) values over the (B, T) mask; zeros for a row that is all padding."""
     weights = mask[..., None].to(values.dtype)
     return (values * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)
 
 
 def masked_softmax(scores: torch.Tensor, mask: torch.BoolTensor) -> torch.Tensor:
     """
-    Over the last axis, of what the mask leaves; of no meaning where it leaves nothing. Half precision is too coarse for a
-    sum of many exponentials: it is made in single precision then.
+    Compute the softmax over the last axis, restricted to the mask. Rows with an empty mask have undefined values.
+
+    Half-precision scores are summed in single precision.
     """
     scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
     return scores.softmax(dim=-1, dtype=torch.promote_types(scores.dtype, torch.float32)).to(scores.dtype)
 
 
-@auto_docstring(
-    custom_intro="The start of all baselines' weights, and what the rest of transformers has to know of them."
-)
+@auto_docstring(custom_intro="Base class of the baselines: initial weights and word embeddings.")
 class BaselinePreTrainedModel(PreTrainedModel):
     config: BaselineConfig
     base_model_prefix = "model"
     main_input_name = "input_ids"
     input_modalities = ("text", "audio", "video")
-    # The loss is the mean over a batch, whatever `num_items_in_batch` says (see UmonsPreTrainedModel).
+    # The loss is the mean over the batch, without `num_items_in_batch` (see UmonsPreTrainedModel).
     accepts_loss_kwargs = False
 
-    def wants_hidden_states(self, kwargs: dict) -> bool:
-        """Whether a call with these keyword arguments, or else the configuration, asks for hidden states."""
-        wanted = kwargs.get("output_hidden_states")
-        return bool(self.config.output_hidden_states if wanted is None else wanted)
+    def returns_hidden_states(self, kwargs: dict) -> bool:
+        """Return `output_hidden_states` of a call's keyword arguments, by default that of the configuration."""
+        requested = kwargs.get("output_hidden_states")
+        return bool(self.config.output_hidden_states if requested is None else requested)
 
     @torch.no_grad()
     def _init_weights(self, module):
-        """PyTorch's own start, scaled by `initializer_factor`: uniform within 1 / sqrt(inputs); word vectors normal."""
+        """Initialise as PyTorch does, scaled by `initializer_factor`: uniform in +-1 / sqrt(inputs), words normal."""
         factor = self.config.initializer_factor
         if isinstance(module, nn.Linear):
             bound = factor * module.in_features**-0.5
@@ -273,13 +250,13 @@ class BaselinePreTrainedModel(PreTrainedModel):
             super()._init_weights(module)
 
     def get_input_embeddings(self) -> nn.Embedding | None:
-        """The word vectors; `None` in a model without text."""
+        """Return the word embeddings; `None` in a model without text."""
         return getattr(self.base_model, "embed_tokens", None)
 
     def set_input_embeddings(self, value: nn.Embedding):
-        """Puts other word vectors in place. Raises ValueError in a model without text."""
+        """Replace the word embeddings. Raises a ValueError in a model without text."""
         if "text" not in self.config.modalities:
-            raise ValueError(f"This model has no word vectors: its modalities are {self.config.modalities}.")
+            raise ValueError(f"This model has no word embeddings: its modalities are {self.config.modalities}.")
         self.base_model.embed_tokens = value
 
 
@@ -308,28 +285,28 @@ def joint_sentiment_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Te
 
 @auto_docstring(
     custom_intro="""
-    The head of all baselines: a linear map of `pooler_output`. A subclass calls `add_head` and
-    then `post_init`.
+    Base class of the baselines with a classification head, a linear layer on `pooler_output`. A subclass calls
+    `add_head` and then `post_init`.
     """
 )
 class BaselineForSequenceClassification(BaselinePreTrainedModel):
     def add_head(self, model: BaselinePreTrainedModel, size: int):
-        """`model`, and on it a head that reads its `pooler_output` of that size."""
+        """Set `model` and the head on its `pooler_output` of the given size."""
         self.num_labels = self.config.num_labels
         self.model = model
         self.main_input_name = model.main_input_name
         self.classifier = nn.Linear(size, self.config.num_labels)
 
     def compute_loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """The loss that the configuration names, of `logits` (N, num_labels)."""
+        """Compute the loss of (N, num_labels) logits, selected by `joint_sentiment` and `problem_type`."""
         labels = labels.to(logits.device)
-        # CODEPATH: models of sentiment and emotions at once; models of one task have the stock losses
+        # CODEPATH: models of sentiment and emotions at once; models of one task use the standard losses
         if self.config.joint_sentiment:
             return joint_sentiment_loss(logits, labels)
         return self.loss_function(labels, logits, self.config)
 
     @can_return_tuple
-    @auto_docstring(custom_args=INPUT_DOCS + LABEL_DOCS)
+    @auto_docstring
     def forward(
         self,
         input_ids: torch.LongTensor | None = None,
@@ -342,12 +319,40 @@ class BaselineForSequenceClassification(BaselinePreTrainedModel):
         **kwargs: Unpack[TransformersKwargs],
     ) -> BaselineSequenceClassifierOutput:
         r"""
+        input_ids (`torch.LongTensor` of shape `(batch_size, text_length)`, *optional*):
+            Word ids.
+        attention_mask (`torch.Tensor` of shape `(batch_size, text_length)`, *optional*):
+            1 for words, 0 for padding.
+        input_features (`torch.FloatTensor` of shape `(batch_size, audio_length, audio_feature_size)`, *optional*):
+            Log-mel frames.
+        input_features_mask (`torch.Tensor` of shape `(batch_size, audio_length)`, *optional*):
+            1 for frames, 0 for padding.
+        video_features (`torch.FloatTensor` of shape `(batch_size, video_length, video_feature_size)`, *optional*):
+            Features of consecutive video clips.
+        video_features_mask (`torch.Tensor` of shape `(batch_size, video_length)`, *optional*):
+            1 for clips, 0 for padding.
+        labels (`torch.Tensor`, *optional*):
+            Labels, by the task:
+
+            - single-label classification: class ids, `(batch_size,)` int64;
+            - multi-label classification: 0 or 1, `(batch_size, num_labels)` float;
+            - regression: numbers, `(batch_size,)` float;
+            - `joint_sentiment`: the sentiment, then the emotions (0 or 1), `(batch_size, num_labels)` float, NaN where
+              unknown.
+
         Example:
 
         ```python
+        >>> import torch
         >>> from modeling_umons import TfnConfig, TfnForSequenceClassification
 
-        >>> model = TfnForSequenceClassification(TfnConfig())
+        >>> model = TfnForSequenceClassification(TfnConfig(modalities=["text", "audio"], num_labels=3))
+        >>> words, frames = torch.randint(1, 14000, (2, 8)), torch.randn(2, 20, 80)
+        >>> outputs = model(input_ids=words, input_features=frames, labels=torch.tensor([0, 2]))
+        >>> list(outputs.logits.shape)
+        [2, 3]
+
+        >>> outputs.loss.backward()
         ```
         """
         outputs = self.model(
@@ -357,7 +362,7 @@ class BaselineForSequenceClassification(BaselinePreTrainedModel):
             input_features_mask=input_features_mask,
             video_features=video_features,
             video_features_mask=video_features_mask,
-            **kwargs | {"return_dict": True},  # whatever the configuration says of it
+            **kwargs | {"return_dict": True},  # also if the configuration has `return_dict=False`
         )
         logits = self.classifier(outputs.pooler_output)
         return BaselineSequenceClassifierOutput(

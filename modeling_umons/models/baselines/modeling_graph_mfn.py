@@ -20,19 +20,19 @@ from transformers import initialization as init
 from transformers.utils import auto_docstring
 
 from .configuration_baselines import GraphMfnConfig
-from .memory_fusion_baselines import FusedSteps, MemoryFusionModel, with_step_before
 from .modeling_baselines import BaselineForSequenceClassification, BaselinePreTrainedModel
+from .modeling_mfn import FusedSteps, MemoryFusionModel, pair_with_previous
 
 
 class GraphMfnLevel(NamedTuple):
-    """The vertices of as many modalities, and for each of them which vertices it reads, by their place in the order."""
+    """Vertices with the same number of modalities, and the sources of each, as indices."""
 
     vertices: list[int]
-    sources: list[list[int]]  # as many for each vertex of a level
+    sources: list[list[int]]  # the same number for each vertex of a level
 
 
-def levels_of(config: GraphMfnConfig) -> list[GraphMfnLevel]:
-    """The levels of the fusion graph above the single modalities. The last one is the output alone, which reads all."""
+def build_levels(config: GraphMfnConfig) -> list[GraphMfnLevel]:
+    """Return the levels of the fusion graph above the single modalities. The last one is the output vertex."""
     vertices = config.vertices()
     levels = []
     for size in range(2, len(config.modalities) + 1):
@@ -43,7 +43,7 @@ def levels_of(config: GraphMfnConfig) -> list[GraphMfnLevel]:
 
 
 class GraphMfnVertices(nn.Module):
-    """The networks of all vertices of a level, as one batched product: a layer and ReLU each, of weights of its own."""
+    """Networks of all vertices of a level, a linear layer and ReLU each, computed by one batched product."""
 
     def __init__(self, num_vertices: int, num_sources: int, vertex_size: int):
         super().__init__()
@@ -51,20 +51,22 @@ class GraphMfnVertices(nn.Module):
         self.bias = nn.Parameter(torch.empty(num_vertices, 1, vertex_size))
 
     def forward(self, sources: torch.Tensor) -> torch.Tensor:
-        """(N, vertices, sources, vertex_size) -> (N, vertices, vertex_size)."""
+        """Map (N, vertices, sources, vertex_size) to (N, vertices, vertex_size)."""
         sources = sources.flatten(2).transpose(0, 1)
         return nn.functional.relu(torch.baddbmm(self.bias, sources, self.weight)).transpose(0, 1)
 
 
 class GraphMfnFusionGraph(nn.Module):
     """
-    The Dynamic Fusion Graph: a vertex for each set of modalities, which reads the vertices of its subsets, each scaled
-    by the efficacy of their edge, and an output that reads them all so.
+    Dynamic Fusion Graph: a vertex for each set of modalities, and an output vertex.
+
+    The input of a vertex are the vertices of its subsets, each scaled by the efficacy of their edge; the input of the
+    output are all other vertices.
     """
 
     def __init__(self, config: GraphMfnConfig):
         super().__init__()
-        self.levels = levels_of(config)
+        self.levels = build_levels(config)
         self.members = [[modality in vertex for modality in config.modalities] for vertex in config.vertices()]
         num_edges, size = len(config.edges()), config.vertex_size
         self.efficacy_fc1 = nn.Linear(len(config.modalities) * size, size)
@@ -75,18 +77,17 @@ class GraphMfnFusionGraph(nn.Module):
 
     def forward(self, singletons: torch.Tensor, present: torch.BoolTensor) -> tuple[torch.Tensor, torch.Tensor]:
         """
-        Args:
-            singletons: (B, S, M, vertex_size), the vertices of the single modalities.
-            present: (B, M), which modalities a row has. A vertex is there if all of its modalities are; one that is not
-                is zero, and so are the efficacies of its edges.
+        Compute the output (B, S, vertex_size) and the efficacies (B, S, edges).
 
-        Returns:
-            the output, (B, S, vertex_size), and the efficacies, (B, S, edges).
+        Args:
+            singletons: (B, S, M, vertex_size), the vertices of the single modalities. present: (B, M), True for the
+            modalities that a row has. A vertex with a missing modality is zero, and so are
+                the efficacies of its edges.
         """
         members = torch.tensor(self.members, device=present.device)
-        is_there = (present[:, None] | ~members).all(dim=-1)  # (B, vertices)
-        is_there = nn.functional.pad(is_there, (0, 1), value=True)[:, None, :, None].to(singletons.dtype)
-        vertices = singletons * is_there[:, :, : present.shape[1]]
+        is_present = (present[:, None] | ~members).all(dim=-1)  # (B, vertices)
+        is_present = nn.functional.pad(is_present, (0, 1), value=True)[:, None, :, None].to(singletons.dtype)
+        vertices = singletons * is_present[:, :, : present.shape[1]]
         efficacies = self.efficacy_fc2(nn.functional.relu(self.efficacy_fc1(vertices.flatten(2)))).sigmoid()
 
         used = []
@@ -94,11 +95,11 @@ class GraphMfnFusionGraph(nn.Module):
         parts = efficacies.split(sizes, dim=-1)
         for level, network, part in zip(self.levels, self.vertices, parts, strict=True):
             # (B, S, vertices of the level, sources)
-            part = part.unflatten(-1, (len(level.vertices), -1)) * is_there[:, :, level.vertices]
-            part = part * is_there[:, :, level.sources].squeeze(-1)
+            part = part.unflatten(-1, (len(level.vertices), -1)) * is_present[:, :, level.vertices]
+            part = part * is_present[:, :, level.sources].squeeze(-1)
             scaled = vertices[:, :, level.sources] * part[..., None]
             new = network(scaled.flatten(0, 1)).unflatten(0, scaled.shape[:2])
-            vertices = torch.cat([vertices, new * is_there[:, :, level.vertices]], dim=2)
+            vertices = torch.cat([vertices, new * is_present[:, :, level.vertices]], dim=2)
             used.append(part.flatten(2))
         return vertices[:, :, -1], torch.cat(used, dim=-1)
 
@@ -110,7 +111,7 @@ class GraphMfnPreTrainedModel(BaselinePreTrainedModel):
     @torch.no_grad()
     def _init_weights(self, module):
         if isinstance(module, GraphMfnVertices):
-            bound = self.config.initializer_factor * module.weight.shape[1] ** -0.5  # as that of a linear layer
+            bound = self.config.initializer_factor * module.weight.shape[1] ** -0.5  # as of a linear layer
             init.uniform_(module.weight, -bound, bound)
             init.uniform_(module.bias, -bound, bound)
         else:
@@ -119,15 +120,17 @@ class GraphMfnPreTrainedModel(BaselinePreTrainedModel):
 
 @auto_docstring(
     custom_intro="""
-    Graph-MFN without its last layer: one LSTM for each modality, a graph that fuses what they say at this step and said
-    at the one before, and a memory of what comes of it.
+    Graph-MFN without a head on top: one LSTM per modality, a graph that fuses their hidden states at this step and the
+    previous one, and a memory.
 
-    Of its modalities a call needs at least one. One that is left out, or whose mask is zero throughout a row, contributes
-    nothing there: its vertex of the graph and all that it has a part in are zero, and so are their edges' efficacies. The
-    steps of a row are those of its guide (see [`MemoryFusionConfig`]), the padding after them. `last_hidden_state` and the
-    only one of `hidden_states` are the LSTMs' hidden states and the memory, `(B, S, sum of hidden sizes + memory_size)`;
-    `efficacies`, with `output_efficacies=True`, are `(B, S, edges)` in the order of `config.edges()`; both are zero in
-    padding; S is the longest padded length of what is given. Inputs that do not fit raise a ValueError.
+    A call needs at least one modality of the model. Missing modalities, both inputs that are left out and rows whose
+    mask is all zero, have zero vertices in the graph, and so have all sets with them; the efficacies of their edges
+    are zero. The steps of a row are those of its guide (see [`MemoryFusionConfig`]), followed by padding.
+
+    `last_hidden_state` contains the hidden states of the LSTMs and the memory, `(B, S, sum of hidden sizes +
+    memory_size)`; S is the largest padded length of the inputs. `hidden_states` contains this sequence only.
+    `efficacies`, with `output_efficacies=True`, is `(B, S, edges)` in the order of `config.edges()`. Both are zero in
+    padding. Invalid inputs raise a ValueError.
     """
 )
 class GraphMfnModel(GraphMfnPreTrainedModel, MemoryFusionModel):
@@ -140,7 +143,7 @@ class GraphMfnModel(GraphMfnPreTrainedModel, MemoryFusionModel):
         self.post_init()
 
     def fuse(self, hidden: torch.Tensor, cells: torch.Tensor, present: torch.BoolTensor) -> FusedSteps:
-        before, now = (states.split(self.config.hidden_sizes(), dim=-1) for states in with_step_before(hidden))
+        before, now = (states.split(self.config.hidden_sizes(), dim=-1) for states in pair_with_previous(hidden))
         singletons = [
             layer(torch.cat(states, dim=-1)) for layer, *states in zip(self.singletons, before, now, strict=True)
         ]
@@ -149,10 +152,9 @@ class GraphMfnModel(GraphMfnPreTrainedModel, MemoryFusionModel):
 
 @auto_docstring(
     custom_intro="""
-    Graph-MFN: its last layer gives emotions, sentiment classes, sentiment as a number, or with `joint_sentiment`
-    sentiment and emotions at once. `problem_type` and `id2label` decide, as in every such model.
-    `word_times` and `audio_offsets` reach the model as further keyword arguments. So does
-    `output_efficacies`.
+    Graph-MFN with a classification head for emotions, sentiment classes, sentiment as a number, or, with
+    `joint_sentiment`, sentiment and emotions at once. `problem_type` and `id2label` select the task. The arguments
+    `word_times`, `audio_offsets` and `output_efficacies` are passed on to the model.
     """
 )
 class GraphMfnForSequenceClassification(GraphMfnPreTrainedModel, BaselineForSequenceClassification):

@@ -19,28 +19,29 @@ from transformers.utils import TransformersKwargs, auto_docstring, can_return_tu
 
 from .configuration_baselines import TfnConfig
 from .modeling_baselines import (
-    INPUT_DOCS,
     INPUT_NAMES,
     BaselineForSequenceClassification,
     BaselineModelOutput,
     BaselinePreTrainedModel,
     check_rows,
     clear_padding,
-    last_valid_state,
     masked_mean,
+    move_padding_last,
     prepare_inputs,
-    true_steps_first,
+    select_last_state,
 )
 
 
-# The order of the tensor's axes.
+# Order of the axes of the tensor.
 TENSOR_ORDER = ("audio", "video", "text")
 
 
 class TfnBatchNorm(nn.BatchNorm1d):
     """
-    Batch normalisation by the rows that have the modality only. In training, fewer than two of them have no spread: they
-    are normalised as in evaluation, by what was seen before, and are not counted into it.
+    Batch normalisation over the rows that have the modality.
+
+    A training batch with fewer than two such rows has no variance: it is normalised with the running statistics, as in
+    evaluation, and does not update them.
     """
 
     def forward(self, values: torch.Tensor, present: torch.BoolTensor) -> torch.Tensor:
@@ -64,7 +65,7 @@ class TfnBatchNorm(nn.BatchNorm1d):
 
 
 class TfnFrameNetwork(nn.Module):
-    """Frames (B, T, input_size) and their mask -> (B, hidden_size): mean over time, batch norm, three layers."""
+    """Encoder of frames, (B, T, input_size) to (B, hidden_size): mean over time, batch norm, three layers."""
 
     def __init__(self, input_size: int, hidden_size: int, dropout: float):
         super().__init__()
@@ -82,7 +83,7 @@ class TfnFrameNetwork(nn.Module):
 
 
 class TfnTextNetwork(nn.Module):
-    """Word vectors (B, T, input_size) and their mask -> (B, output_size): the last state of an LSTM, and a layer."""
+    """Encoder of word vectors, (B, T, input_size) to (B, output_size): last state of an LSTM, one layer."""
 
     def __init__(self, input_size: int, hidden_size: int, output_size: int, dropout: float):
         super().__init__()
@@ -91,9 +92,9 @@ class TfnTextNetwork(nn.Module):
         self.fc = nn.Linear(hidden_size, output_size)
 
     def forward(self, words: torch.Tensor, mask: torch.BoolTensor) -> torch.Tensor:
-        words, mask = true_steps_first(words, mask)
+        words, mask = move_padding_last(words, mask)
         states, _ = self.lstm(words)
-        return self.fc(self.dropout(last_valid_state(states, mask)))
+        return self.fc(self.dropout(select_last_state(states, mask)))
 
 
 @auto_docstring
@@ -103,12 +104,12 @@ class TfnPreTrainedModel(BaselinePreTrainedModel):
 
 @auto_docstring(
     custom_intro="""
-    The Tensor Fusion Network without its last layer: one vector for each modality, and the tensor of all products of
-    their values, of two or of three, through two layers.
+    The Tensor Fusion Network without a head on top: one vector per modality, the tensor of all products of their
+    values (of one, two or three modalities), and two layers.
 
-    Of its modalities a call needs at least one. One that is left out, or whose mask is zero throughout a row, is the
-    vector zero there. `hidden_states` are the modalities' vectors, `(B, size)` each, in the order of `config.modalities`;
-    there is no `last_hidden_state`. Inputs that do not fit raise a ValueError.
+    A call needs at least one modality of the model. The vector of a missing modality is zero, both for an input that
+    is left out and for a row whose mask is all zero. `hidden_states` are the vectors of the modalities, `(B, size)`
+    each, in the order of `config.modalities`; there is no `last_hidden_state`. Invalid inputs raise a ValueError.
     """
 )
 class TfnModel(TfnPreTrainedModel):
@@ -140,7 +141,7 @@ class TfnModel(TfnPreTrainedModel):
         self.post_init()
 
     @can_return_tuple
-    @auto_docstring(custom_args=INPUT_DOCS)
+    @auto_docstring
     def forward(
         self,
         input_ids: torch.LongTensor | None = None,
@@ -151,6 +152,32 @@ class TfnModel(TfnPreTrainedModel):
         video_features_mask: torch.Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> BaselineModelOutput:
+        r"""
+        input_ids (`torch.LongTensor` of shape `(batch_size, text_length)`, *optional*):
+            Word ids.
+        attention_mask (`torch.Tensor` of shape `(batch_size, text_length)`, *optional*):
+            1 for words, 0 for padding.
+        input_features (`torch.FloatTensor` of shape `(batch_size, audio_length, audio_feature_size)`, *optional*):
+            Log-mel frames.
+        input_features_mask (`torch.Tensor` of shape `(batch_size, audio_length)`, *optional*):
+            1 for frames, 0 for padding.
+        video_features (`torch.FloatTensor` of shape `(batch_size, video_length, video_feature_size)`, *optional*):
+            Features of consecutive video clips.
+        video_features_mask (`torch.Tensor` of shape `(batch_size, video_length)`, *optional*):
+            1 for clips, 0 for padding.
+
+        Example:
+
+        ```python
+        >>> import torch
+        >>> from modeling_umons import TfnConfig, TfnModel
+
+        >>> model = TfnModel(TfnConfig(modalities=["text", "audio"]))
+        >>> words, frames = torch.randint(1, 14000, (2, 8)), torch.randn(2, 20, 80)
+        >>> list(model(input_ids=words, input_features=frames).pooler_output.shape)
+        [2, 16]
+        ```
+        """
         inputs = {
             "text": (input_ids, attention_mask),
             "audio": (input_features, input_features_mask),
@@ -159,7 +186,7 @@ class TfnModel(TfnPreTrainedModel):
         values, masks = prepare_inputs(self.config, inputs, self.dtype)
         values = clear_padding(values, masks)
         check_rows(masks)
-        vectors = self._read(values, masks)
+        vectors = self._encode_modalities(values, masks)
 
         tensor = None
         for modality in TENSOR_ORDER:
@@ -170,11 +197,13 @@ class TfnModel(TfnPreTrainedModel):
         pooled = nn.functional.relu(self.fc2(pooled))
         return BaselineModelOutput(
             pooler_output=pooled,
-            hidden_states=tuple(vectors.values()) if self.wants_hidden_states(kwargs) else None,
+            hidden_states=tuple(vectors.values()) if self.returns_hidden_states(kwargs) else None,
         )
 
-    def _read(self, values: dict[str, torch.Tensor], masks: dict[str, torch.BoolTensor]) -> dict[str, torch.Tensor]:
-        """The vector (B, size) of every modality that the model has, zero where a row has not got it."""
+    def _encode_modalities(
+        self, values: dict[str, torch.Tensor], masks: dict[str, torch.BoolTensor]
+    ) -> dict[str, torch.Tensor]:
+        """Return a vector (B, size) for every modality of the model, zero for the rows without it."""
         batch_size, device = len(next(iter(masks.values()))), next(iter(masks.values())).device
         vectors = {}
         for modality, size in self.vector_sizes.items():
@@ -189,8 +218,8 @@ class TfnModel(TfnPreTrainedModel):
 
 @auto_docstring(
     custom_intro="""
-    The Tensor Fusion Network: its last layer gives emotions, sentiment classes, sentiment as a number, or with
-    `joint_sentiment` sentiment and emotions at once. `problem_type` and `id2label` decide, as in every such model.
+    The Tensor Fusion Network with a classification head for emotions, sentiment classes, sentiment as a number, or,
+    with `joint_sentiment`, sentiment and emotions at once. `problem_type` and `id2label` select the task.
     """
 )
 class TfnForSequenceClassification(TfnPreTrainedModel, BaselineForSequenceClassification):

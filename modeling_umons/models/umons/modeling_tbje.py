@@ -128,8 +128,8 @@ def prepare_inputs(
         dtype: dtype of the returned features.
 
     Returns:
-        Values and boolean masks (B, T) of the given modalities, in the order of `config.modalities`. Without a mask, word
-        id `pad_token_id` and all-zero frames are padding.
+        Values and boolean masks (B, T) of the given modalities, in the order of `config.modalities`. Without a mask,
+        word id `pad_token_id` and all-zero frames are padding.
 
     Raises:
         ValueError: for inputs that do not fit the configuration, or each other.
@@ -167,7 +167,7 @@ def prepare_inputs(
 
 
 def check_values(config: UmonsConfig, modality: str, value: torch.Tensor):
-    """Raise a ValueError for values of a wrong shape, word ids outside the vocabulary, and NaN or infinite features."""
+    """Raise a ValueError for values of a wrong shape, unknown word ids, and NaN or infinite features."""
     sizes = {"audio": config.audio_feature_size, "video": config.video_feature_size}
     name = INPUT_NAMES[modality]
     expected = ("batch", "time") if modality == "text" else ("batch", "time", sizes[modality])
@@ -195,8 +195,8 @@ def check_length(config: UmonsConfig, modality: str, name: str, length: int):
     limit = config.length_limit(modality)
     if not 1 <= length <= limit:
         raise ValueError(
-            f"`{name}` has {length} steps, but this model takes 1 to {limit} (`max_{modality}_length`): truncate longer "
-            "sequences, as the processor does, or leave the modality out."
+            f"`{name}` has {length} steps, but this model takes 1 to {limit} (`max_{modality}_length`): truncate "
+            "longer sequences, as the processor does, or leave the modality out."
         )
 
 

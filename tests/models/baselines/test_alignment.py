@@ -5,7 +5,12 @@ import torch
 from reference_baselines import FULL_LENGTHS, SMALL, frames_of_words, make_batch, make_model
 
 from modeling_umons import MfnConfig, MfnModel, UmonsFeatureExtractor, UmonsVideoProcessor
-from modeling_umons.models.baselines.alignment_baselines import adaptive_weights, align, guide_lengths, word_weights
+from modeling_umons.models.baselines.modeling_mfn import (
+    align_modalities,
+    compute_adaptive_weights,
+    compute_word_weights,
+    get_guide_lengths,
+)
 
 
 def mask_of(rows: list[str]) -> torch.BoolTensor:
@@ -19,7 +24,7 @@ def test_guide_is_the_first_modality_that_a_row_has():
         "audio": mask_of(["1", "1", "0"]),
         "video": mask_of(["0", "1", "1"]),
     }
-    assert guide_lengths(masks).tolist() == [2, 1, 1]
+    assert get_guide_lengths(masks).tolist() == [2, 1, 1]
 
 
 def test_adaptive_weights_pool_as_pytorch_does():
@@ -29,7 +34,7 @@ def test_adaptive_weights_pool_as_pytorch_does():
     # Padding wherever it likes.
     mask = mask.gather(1, torch.rand(mask.shape, generator=generator).argsort(dim=1))
     values = torch.randn(*mask.shape, 3, generator=generator)
-    pooled = adaptive_weights(mask, lengths[:, 1], num_steps=13) @ values
+    pooled = compute_adaptive_weights(mask, lengths[:, 1], num_steps=13) @ values
     for row, (_, num_steps) in enumerate(lengths.tolist()):
         frames = values[row][mask[row]]
         expected = torch.nn.functional.adaptive_avg_pool1d(frames.T[None], num_steps)[0].T
@@ -38,15 +43,15 @@ def test_adaptive_weights_pool_as_pytorch_does():
 
 
 def test_a_row_without_frames_gets_nothing():
-    assert not adaptive_weights(mask_of(["000"]), torch.tensor([2]), num_steps=2).any()
-    assert not word_weights(mask_of(["000"]), torch.tensor([[[0.0, 9.0]]]), 1.0, 0.0).any()
+    assert not compute_adaptive_weights(mask_of(["000"]), torch.tensor([2]), num_steps=2).any()
+    assert not compute_word_weights(mask_of(["000"]), torch.tensor([[[0.0, 9.0]]]), 1.0, 0.0).any()
 
 
 def test_words_take_the_frames_whose_middle_they_hold():
     # Middles at 0.5, 1.5, 2.5, 3.5; the second row begins with padding, and lasts three frames.
     mask = mask_of(["1111", "0111"])
     times = [[0.5, 2.5], [2.5, 2.6], [1.6, 2.2], [3.9, 9.0]]
-    weights = word_weights(mask, torch.tensor([times, times]), frame_duration=1.0, first_middle=0.5)
+    weights = compute_word_weights(mask, torch.tensor([times, times]), frame_duration=1.0, first_middle=0.5)
     # [start, end): the first two; the third alone; nearest to 1.9 is 1.5; beyond the last is the last.
     assert weights[0].tolist() == [[0.5, 0.5, 0, 0], [0, 0, 1, 0], [0, 1, 0, 0], [0, 0, 0, 1]]
     assert weights[1].tolist() == [[0, 0.5, 0.5, 0], [0, 0, 0, 1], [0, 0, 1, 0], [0, 0, 0, 1]]
@@ -69,11 +74,11 @@ def test_words_with_times_and_without_side_by_side(offset):
             [[nan, nan]] * 4,  # no words: the guide is the sound
         ]
     )
-    lengths = guide_lengths(mask)
+    lengths = get_guide_lengths(mask)
     assert lengths.tolist() == [3, 3, 3, 2]
     offsets = torch.full((4,), offset)
-    aligned = align(config, sequences, mask, lengths, 4, times, offsets)
-    adaptive = align(MfnConfig(alignment="adaptive"), sequences, mask, lengths, 4, times, offsets)
+    aligned = align_modalities(config, sequences, mask, lengths, 4, times, offsets)
+    adaptive = align_modalities(MfnConfig(alignment="adaptive"), sequences, mask, lengths, 4, times, offsets)
     for row in range(2):
         frames = sequences["audio"][row][mask["audio"][row]]
         expected = frames_of_words(frames, times[row][mask["text"][row]], 0.2, 0.05 + offset)
@@ -96,13 +101,13 @@ def test_defaults_are_those_of_the_processors():
 def test_word_times_that_do_not_fit_are_refused():
     model, batch = make_model(MfnModel), make_batch(("text", "audio"), FULL_LENGTHS)
     times = torch.zeros(*batch["input_ids"].shape, 2)
-    with pytest.raises(ValueError, match=r"`word_times` has shape \(3, 9\), but `input_ids` wants \(3, 9, 2\)"):
+    with pytest.raises(ValueError, match=r"`word_times` has shape \(3, 9\), but `input_ids` requires \(3, 9, 2\)"):
         model(**batch, word_times=times[..., 0])
     with pytest.raises(ValueError, match="words that end before they start"):
         model(**batch, word_times=times + torch.tensor([1.0, 0.5]))
     with pytest.raises(ValueError, match="infinite"):
         model(**batch, word_times=times + torch.tensor([0.0, torch.inf]))
-    with pytest.raises(ValueError, match="`word_times` is given without the words"):
+    with pytest.raises(ValueError, match="`word_times` is given without `input_ids`"):
         model(**make_batch(("audio",), lengths={"audio": [3]}), word_times=times)
     with pytest.raises(ValueError, match="audio_frame_duration"):
         MfnConfig(**SMALL, audio_frame_duration=0)

@@ -303,7 +303,7 @@ def test_the_loss_is_of_utterances(kind):
         ),
         (
             {"speaker_ids": torch.zeros(2, 4)},
-            r"`speaker_ids` is of 2 conversation\(s\) of 4 utterance\(s\), but `input_f",
+            r"`speaker_ids` has 2 conversation\(s\) of 4 utterance\(s\), but `input_f",
         ),
         ({"input_features": None}, "No input: pass at least one of"),
         ({"input_features": torch.ones(2, 5, 6, 4)}, r"\(batch, time, 3\)"),
