@@ -1,6 +1,6 @@
 # Copyright 2026 The modeling_umons authors.
 # SPDX-License-Identifier: MIT
-"""A result as HTML and SVG that take their colours from the page, light or dark, and their width from the screen."""
+"""HTML and SVG of a prediction, in the colours of the page (light or dark) and as wide as the screen."""
 
 import base64
 import io
@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 
-# Grey-blue, on white and on black at a contrast of 4 and more: the spectrogram is drawn in it, more or less opaque.
+# Colour of the spectrogram, with a contrast of at least 4 on white and on black; opacity is the level.
 INK = (100, 116, 139)
 
 CSS = """
@@ -40,8 +40,10 @@ CSS = """
   background: color-mix(in srgb, var(--umons-warm) calc(var(--weight) * 42%), transparent);
   border-color: color-mix(in srgb, var(--umons-warm) calc(var(--weight) * 100%), transparent); }
 .umons .unread { color: var(--umons-quiet); text-decoration: underline dotted; }
-.umons .plots { display: grid; grid-template-columns: 5.2rem minmax(0, 1fr); gap: 0.3rem 0.75rem; align-items: center; }
-.umons .plot { position: relative; border-radius: 0.25rem; overflow: hidden; background: var(--block-background-fill); }
+.umons .plots { display: grid; grid-template-columns: 5.2rem minmax(0, 1fr); gap: 0.3rem 0.75rem;
+  align-items: center; }
+.umons .plot { position: relative; border-radius: 0.25rem; overflow: hidden;
+  background: var(--block-background-fill); }
 .umons .plot > svg, .umons .plot > img { position: absolute; top: 0; height: 100%; max-width: none; margin: 0; }
 .umons .plot > svg { left: 0; width: 100%; }
 .umons .sound { height: 130px; border: 1px solid var(--umons-track); }
@@ -61,19 +63,19 @@ CSS = """
 }
 """
 
-# The seven steps of CMU-MOSEI's scale.
-SENTIMENTS = ["highly negative", "negative", "weakly negative", "neutral", "weakly positive", "positive",
+# The seven steps of the scale of CMU-MOSEI. The middle one is not "neutral": strong emotions may sum up to it.
+SENTIMENTS = ["highly negative", "negative", "weakly negative", "near zero", "weakly positive", "positive",
               "highly positive"]  # fmt: skip
 
 
 @dataclass
 class Picture:
-    """What is drawn beside the result.
+    """Inputs to draw with a prediction.
 
     Attributes:
         notes: sentences above it.
-        text: the words as they were given.
-        spectrogram: log-mel frames (num_frames, mel bins), seconds before the first, seconds between two; or `None`.
+        text: the text as given.
+        spectrogram: log-mel frames (num_frames, mel bins), seconds before the first and between two, or `None`.
     """
 
     notes: list[str]
@@ -83,13 +85,13 @@ class Picture:
 
 def draw(result: dict, attention: dict, timeline: list[dict], picture: Picture) -> str:
     """
-    HTML of a result. Everything that came from outside is escaped.
+    Return the HTML of a prediction. All input is escaped.
 
     Args:
-        result: of the pipeline, for one input.
+        result: prediction of the pipeline for one input.
         attention: its `attention`, by modality; empty for a model without glimpses.
-        timeline: results with a `timestamp` each, or empty.
-        picture: what is drawn beside them.
+        timeline: predictions with a `timestamp` each, or empty.
+        picture: inputs to draw with it.
     """
     ranked = result.get("emotions") or result.get("labels") or []
     named = "Emotions" if "emotions" in result else "Classes"
@@ -100,16 +102,18 @@ def draw(result: dict, attention: dict, timeline: list[dict], picture: Picture) 
         parts.append(_bars(ranked, named))
     parts.append("</div>")
     if attention.get("text"):
-        parts += ["<h3>Where it looked: words</h3>", _words(picture.text, attention["text"])]
+        parts += ["<h3>Attention weights: text</h3>", _words(picture.text, attention["text"])]
     if attention.get("audio") and picture.spectrogram is not None:
-        parts += ["<h3>Where it listened: sound</h3>", _sound(*picture.spectrogram, attention["audio"])]
+        parts += ["<h3>Attention weights: audio</h3>", _sound(*picture.spectrogram, attention["audio"])]
+    if attention:
+        parts.append('<p class="quiet">Attention weights of the last layer. They do not explain the prediction.</p>')
     if timeline:
-        parts += ["<h3>Over time, from the sound alone</h3>", _timeline(timeline)]
+        parts += ["<h3>Timeline, from audio only</h3>", _timeline(timeline)]
     return f'<article class="umons" aria-label="Result">{"".join(parts)}</article>'
 
 
 def _dial(sentiment: float) -> str:
-    """A half circle from -3 to +3, filled from the middle to the value."""
+    """Draw a half circle from -3 to +3, filled from the middle to the value."""
     value = min(3.0, max(-3.0, sentiment))
     words = SENTIMENTS[round(value) + 3]
     colour = "var(--umons-cool)" if value >= 0 else "var(--umons-warm)"
@@ -143,14 +147,15 @@ def _on_circle(value: float, radius: float = 90.0) -> tuple[float, float]:
 def _bars(ranked: list[dict[str, Any]], named: str) -> str:
     rows = "".join(
         f'<li><span class="label">{escape(entry["label"])}</span><span class="track" aria-hidden="true">'
-        f'<i style="width:{100 * entry["score"]:.1f}%"></i></span><span class="number">{entry["score"]:.2f}</span></li>'
+        f'<i style="width:{100 * entry["score"]:.1f}%"></i></span>'
+        f'<span class="number">{entry["score"]:.2f}</span></li>'
         for entry in ranked
     )
-    return f'<ul class="rows emotions" aria-label="{named}, the likeliest first">{rows}</ul>'
+    return f'<ul class="rows emotions" aria-label="{named}, most likely first">{rows}</ul>'
 
 
 def _words(text: str, weights: list[dict[str, Any]]) -> str:
-    """The text as it was written, each word shaded by its share of the largest weight."""
+    """Return the text with each word shaded by its weight, relative to the largest."""
     largest = max(entry["weight"] for entry in weights) or 1.0
     parts, position = [], 0
     for entry in weights:
@@ -164,35 +169,36 @@ def _words(text: str, weights: list[dict[str, Any]]) -> str:
         position = end
     rest = text[position:]
     if any(character.isalnum() for character in rest):
-        parts.append(f'<span class="unread" title="The model reads {len(weights)} words.">{escape(rest)}</span>')
+        parts.append(f'<span class="unread" title="The model processes {len(weights)} words.">{escape(rest)}</span>')
     else:
         parts.append(escape(rest))
     return f'<p class="words">{"".join(parts)}</p>'
 
 
 def _sound(frames: np.ndarray, offset: float, step: float, weights: list[dict[str, Any]]) -> str:
-    """The spectrogram, low notes at the bottom, and the weights over it."""
+    """Draw the spectrogram, low frequencies at the bottom, and the weights over it."""
     end = offset + len(frames) * step
     largest = max(entry["weight"] for entry in weights) or 1.0
     points = [(entry["time"] / end * 1000, 98 - 90 * entry["weight"] / largest) for entry in weights]
     line = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
     peak = max(weights, key=lambda entry: entry["weight"])["time"]
     return (
-        f'<div class="plots"><div class="ends"><span>high</span><span>pitch</span><span>low</span></div>'
+        f'<div class="plots"><div class="ends"><span>high</span><span>frequency</span><span>low</span></div>'
         f'<div class="plot sound" role="img"'
         f' aria-label="Spectrogram of {end:.1f} seconds; the weight is largest at {peak:.1f} seconds.">'
         f'<img class="spectrogram" alt="" src="{_png(frames)}"'
         f' style="left:{100 * offset / end:.2f}%;width:{100 - 100 * offset / end:.2f}%">'
         '<svg viewBox="0 0 1000 100" preserveAspectRatio="none" aria-hidden="true">'
-        f'<polygon points="{points[0][0]:.1f},100 {line} {points[-1][0]:.1f},100" fill="var(--umons-warm)" opacity="0.28"/>'
+        f'<polygon points="{points[0][0]:.1f},100 {line} {points[-1][0]:.1f},100" fill="var(--umons-warm)"'
+        ' opacity="0.28"/>'
         f'<polyline points="{line}" fill="none" stroke="var(--umons-warm)" stroke-width="2"'
         f' vector-effect="non-scaling-stroke"/></svg></div>{_axis(end)}</div>'
-        '<p class="quiet">Shaded: how loud it is. Line: how much weight the model gave to the moment.</p>'
+        '<p class="quiet">Shading: level of the audio. Line: attention weight.</p>'
     )
 
 
 def _png(frames: np.ndarray) -> str:
-    """Log-mel frames (num_frames, mel bins) as a data URI: one ink, the more opaque the louder."""
+    """Return log-mel frames (num_frames, mel bins) as a PNG in a data URI; opacity is the level."""
     low, high = np.percentile(frames, (10, 99.5))
     opacity = np.clip((frames - low) / max(high - low, 1e-3), 0, 1)
     pixels = np.empty((frames.shape[1], frames.shape[0], 4), np.uint8)
@@ -204,7 +210,7 @@ def _png(frames: np.ndarray) -> str:
 
 
 def _timeline(timeline: list[dict[str, Any]]) -> str:
-    """The sentiment as a curve, below it each emotion as a strip that is the more opaque the likelier it is."""
+    """Draw the sentiment as a curve, and each emotion as a strip whose opacity is the score."""
     end = timeline[-1]["timestamp"][1]
     parts = []
     if any("sentiment" in entry for entry in timeline):
@@ -238,20 +244,21 @@ def _strip(label: str, scores: list[float | None], timeline: list[dict[str, Any]
     cells = []
     for score, entry in zip(scores, timeline, strict=True):
         start, stop = entry["timestamp"]
-        said = "no sound" if score is None else f"{score:.2f}"
+        value = "no audio" if score is None else f"{score:.2f}"
         cells.append(
             f'<i style="width:{100 * (stop - start) / end:.3f}%;opacity:{score or 0:.2f}"'
-            f' title="{_clock(start)} to {_clock(stop)}: {said}"></i>'
+            f' title="{_clock(start)} to {_clock(stop)}: {value}"></i>'
         )
     best = max(range(len(scores)), key=lambda i: scores[i] or 0.0)
     return (
-        f'<span class="label">{escape(label)}</span><div class="plot strip" role="img" aria-label="{escape(label)} over'
-        f' time: most, {scores[best] or 0:.2f}, at {_clock(timeline[best]["timestamp"][0])}.">{"".join(cells)}</div>'
+        f'<span class="label">{escape(label)}</span><div class="plot strip" role="img" aria-label="{escape(label)}'
+        f' over time: highest, {scores[best] or 0:.2f}, at {_clock(timeline[best]["timestamp"][0])}.">'
+        f"{''.join(cells)}</div>"
     )
 
 
 def _axis(end: float) -> str:
-    """Minutes and seconds below a plot, at most seven times."""
+    """Draw the time axis of a plot, with at most seven ticks."""
     step = next((step for step in (1, 2, 5, 10, 20, 30, 60, 120) if end / step <= 6), 300)
     ticks = "".join(
         f'<span style="left:{100 * time / end:.2f}%">{_clock(time)}</span>'
