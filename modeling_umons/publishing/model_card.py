@@ -8,7 +8,8 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from ..evaluation.report_tables import is_of_one_emotion, splits_markdown
+from ..evaluation.metrics import is_emotion_metric
+from ..evaluation.report_tables import splits_markdown
 from ..models.umons.configuration_umons import UmonsConfig
 
 
@@ -190,7 +191,7 @@ def _eval_results(task: str, source: str, figures: Mapping[str, Any]) -> list[Ev
         )
         for name, part in figures.get("sources", {source: figures}).items()
         for metric, value in part["model"].items()
-        if not is_of_one_emotion(metric)
+        if not is_emotion_metric(metric)
     ]
 
 

@@ -143,9 +143,9 @@ def check_folder(output: Path, modalities: list[str], num_labels: int) -> dict:
     splits = report["splits"]
     assert {name: split["rows"] for name, split in splits.items()} == {"validation": 3, "test": 3}
     for split in splits.values():
-        assert set(split["model"]) == set(split["constant"])
+        assert set(split["model"]) == set(split["baselines"]["constant"])
         assert set(split["intervals"]) <= set(split["model"])
-        assert set(split["rivals"]) == ({"tfidf"} if "text" in modalities else set())
+        assert set(split["baselines"]) == {"constant", *(["tfidf"] if "text" in modalities else [])}
     first = next(iter(splits["test"]["model"]))
     assert re.search(rf"^\| {first} \| {splits['test']['model'][first]:.3f} \|", card.text, re.MULTILINE)
     assert {*report["plots"], "report.md"} <= {path.name for path in (output / "report").iterdir()}
@@ -437,7 +437,7 @@ def test_a_prepared_table(run, mosi, tmp_path):
     report = run(**TEXT, dataset_name=mosi, task="sentiment", output_dir=tmp_path / "out")
     test = report["splits"]["test"]
     assert (test["rows"], test["groups"]) == (8, 4)
-    assert test["rivals"]["tfidf"]
+    assert test["baselines"]["tfidf"]
     assert report["recipe"]["dataset_name"] == str(mosi)
     assert (
         "prepared: 24 train rows, 8 validation rows, 8 test rows." in ModelCard.load(tmp_path / "out/README.md").text
@@ -475,7 +475,7 @@ def test_seeds(run, mosi, tmp_path, monkeypatch):
     assert summary["splits"]["test"]["model"]["mae"]["values"] == mae
     assert summary["splits"]["test"]["model"]["mae"]["mean"] == pytest.approx(sum(mae) / 2)
     assert summary["ensemble"]["splits"]["test"]["rows"] == 8
-    assert summary["ensemble"]["splits"]["test"]["rivals"]["tfidf"]
+    assert summary["ensemble"]["splits"]["test"]["baselines"]["tfidf"]
     assert "## Ensemble" in (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
     assert {"seed-5", "seed-6", "seeds.json", "report.md", "seeds.png"} == {
         f.name for f in (tmp_path / "out").iterdir()

@@ -14,7 +14,7 @@ from modeling_umons.tasks.task import make_task
 def figures(rows: int, **more):
     return {
         "rows": rows, "groups": None, "model": {"mae": 0.75, "corr": 0.25, "acc2_has0": 0.5, "anger_f1": 0.125},
-        "intervals": {"mae": [0.5, 1.0]}, "constant": {"mae": 1.25}, "rivals": {"tfidf": {"mae": 0.875}},
+        "intervals": {"mae": [0.5, 1.0]}, "baselines": {"constant": {"mae": 1.25}, "tfidf": {"mae": 0.875}},
         "notes": ["Drawn by lot."], **more,
     }  # fmt: skip
 
@@ -61,7 +61,7 @@ def test_card_loads(write, tmp_path, modalities, example):
     assert "- learning_rate: 0.001\n- modalities: text, audio\n" in card.text
 
 
-def test_results_stand_with_intervals_and_rivals(write):
+def test_results_have_intervals_and_baselines(write):
     text = write().text
     start = text.index("### test (9 rows)")
     assert "| metric | model | 95 % interval | constant | TF-IDF |" in text
