@@ -56,8 +56,8 @@ def run(root, table, tmp_path_factory):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("datasets.config.HF_DATASETS_CACHE", cache)
             patch.setenv("ACCELERATE_USE_CPU", "true")
-            patch.setattr("modeling_umons.evaluation.report_plots.write_plots", lambda *args, **options: [])
-            patch.setattr("modeling_umons.evaluation.report_plots.plot_seeds", lambda *args, **options: None)
+            patch.setattr("modeling_umons.evaluation.report.write_plots", lambda *args, **options: [])
+            patch.setattr("modeling_umons.evaluation.seeds.plot_seeds", lambda *args, **options: None)
             patch.setattr(sys, "argv", ["train.py", "--train_file", str(table), *map(str, words)])
             script.main()
 

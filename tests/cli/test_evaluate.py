@@ -139,7 +139,7 @@ def test_as_many_models_as_do_best_on_validation(run, models, table, tmp_path):
     for name in names:
         assert figures["members"][name]["mae"] == pytest.approx(np.abs(truth - answers[name]).mean(), abs=1e-6)
     assert "chosen on validation" in report["about"]["ensemble"]
-    assert "Each model alone:" in (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
+    assert "Single models:" in (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
 
 
 def test_without_validation_all_models_are_averaged(run, models, tmp_path):
@@ -150,14 +150,14 @@ def test_without_validation_all_models_are_averaged(run, models, tmp_path):
     truth = np.array(make_rows(9)["sentiment"])
     figures = report["splits"]["test"]
     assert figures["model"]["mae"] == pytest.approx(np.abs(truth - 0.25).mean())
-    assert "all 2 models are averaged" in report["about"]["ensemble"]
+    assert "the logits of all 2 models" in report["about"]["ensemble"]
     assert figures["baselines"] == {}
     assert any("no training rows" in note for note in figures["notes"])
 
 
 def test_the_validation_split_itself_chooses_nothing(run, models, table):
     report = run(models["low"], models["high"], dataset=table, split="validation")
-    assert "all 2 models are averaged" in report["about"]["ensemble"]
+    assert "the logits of all 2 models" in report["about"]["ensemble"]
     assert list(report["splits"]) == ["validation"]
 
 

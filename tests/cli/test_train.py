@@ -493,7 +493,7 @@ def test_seeds(run, mosi, tmp_path, monkeypatch):
     resumed = json.loads((tmp_path / "out" / "seeds.json").read_text(encoding="utf-8"))
     assert resumed["splits"] == summary["splits"]
     assert resumed["ensemble"] == {
-        "about": "No ensemble was made; scripts/evaluate.py makes one of the seeds' folders.",
+        "about": "There is no ensemble; `umons evaluate` makes one of the seeds' folders.",
         "splits": {},
     }
 
@@ -511,7 +511,9 @@ def test_seeds_that_hold_out_rows_of_their_own(run, table, tmp_path):
         validation_share=0.3,
     )
     summary = json.loads((tmp_path / "out" / "seeds.json").read_text(encoding="utf-8"))
-    assert summary["ensemble"]["about"].startswith("No ensemble was made: The rows of validation of seed 43 are not")
+    assert summary["ensemble"]["about"].startswith(
+        "There is no ensemble: seed 43 and seed 42 have different rows in the split validation"
+    )
 
 
 # --- options of transformers' Trainer, and of this one
