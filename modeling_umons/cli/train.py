@@ -56,7 +56,6 @@ logger = logging.getLogger("train")
 SHOWN_PROBLEMS = 20
 # Where things are, and what follows from others.
 UNREPORTED = ("output_dir", "resume_from_checkpoint", "greater_is_better", "logging_dir", "run_name")
-CARD_TEMPLATE = Path(__file__).resolve().parent.parent.parent / "model_card.md"
 
 
 class Prepared(NamedTuple):
@@ -171,7 +170,7 @@ def train(
     save(model, processor, output)
     source = Path(data.train_file or data.dataset_name).as_posix()
     sizes = {name: len(split) for name, split in splits.items()}
-    write_model_card(output, CARD_TEMPLATE, config, source, sizes, recipe, results, **vars(card))
+    write_model_card(output, config, source, sizes, recipe, results, **vars(card))
     history = trainer.state.log_history
     about = {"model": system.name, "parameters": model.num_parameters(), "seconds_per_epoch": epoch_seconds(history)}
     report = write_report(output / "report", task, results, scored, history=history, recipe=recipe, about=about)
