@@ -65,7 +65,6 @@ setup(
         "safetensors>=0.8",
         "tokenizers>=0.23",
         "torch>=2.14.1,<2.15",
-        "torchaudio>=2.11,<2.12",
         "torchvision>=0.29.1,<0.30",
         "transformers>=5.23,<5.24",
     ],

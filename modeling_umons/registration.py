@@ -22,8 +22,8 @@ def register_auto_classes() -> None:
         AutoModel,
         AutoModelForSequenceClassification,
         AutoProcessor,
-        AutoVideoProcessor,
     )
+    from transformers.models.auto.video_processing_auto import AutoVideoProcessor  # exported only with torchvision
     from transformers.pipelines import PIPELINE_REGISTRY
 
     from .models.umons.feature_extraction_umons import UmonsFeatureExtractor

@@ -38,7 +38,9 @@ from ..data.arguments import DataArguments
 from ..data.collator import ArrowRows
 from ..data.rows import load_splits, make_collator, usable_rows
 from ..data.schema import SPLIT_NAMES
-from ..evaluation.metrics import is_emotion_metric, task_metrics
+from ..evaluation.metrics import task_metrics
+from ..evaluation.report import task_of
+from ..evaluation.report_tables import is_of_one_emotion
 from ..export.onnx import (
     TOLERANCE,
     export_onnx,
@@ -49,7 +51,7 @@ from ..export.onnx import (
     random_inputs,
     run,
 )
-from ..tasks.task import task_of
+from ..models.umons.processing_umons import check_processor
 from ..utils.files import new_folder
 
 
@@ -113,7 +115,7 @@ def print_metrics(engines: dict[str, Callable], model, processor, dataset) -> No
 
     print(f"\n{len(rows)} rows, {len(problems)} left out")
     print(f"{'':24}" + "".join(f"{name:>12}" for name in engines))
-    for metric in (name for name in metrics["PyTorch"] if not is_emotion_metric(name)):
+    for metric in (name for name in metrics["PyTorch"] if not is_of_one_emotion(name)):
         print(f"{metric:24}" + "".join(f"{metrics[name].get(metric, np.nan):12.4f}" for name in engines))
     distances = {name: np.abs(of_engine - logits["PyTorch"]) for name, of_engine in logits.items()}
     for how, of in (("largest", np.max), ("mean", np.mean)):
@@ -126,7 +128,7 @@ def export(args: argparse.Namespace) -> None:
         split = SPLIT_NAMES.get(args.split.lower(), args.split)
         dataset = load_splits(args.check_dataset, DataArguments(), split)[split] if args.check_dataset else None
         model, processor = load(args.model)
-        processor.check_model(model.config)
+        check_processor(processor, model.config)
         if dataset is not None and "audio" in model.model.encoders and "audio_features" in dataset.column_names:
             raise ValueError(
                 f"{args.check_dataset} has features of sound, but a model with an audio encoder takes sound itself: give a "

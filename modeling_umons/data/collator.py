@@ -130,7 +130,7 @@ class UtteranceCollator:
         Returns:
             `input_ids` (B, T_text) and `attention_mask` int64; `input_features` (B, T_audio, audio_size) float32 and
             `input_features_mask` int64, or with a `listener` `input_values` and `input_values_mask` as
-            [`UmonsProcessor.prepare_sound`] gives them; `video_features` (B, T_video, video_size) float32 and
+            [`prepare_waveforms`] returns them; `video_features` (B, T_video, video_size) float32 and
             `video_features_mask` int64; `word_times` (B, T_text, 2) float32, if wanted and known; `labels` (B,) or
             (B, num_labels), int64 for classes and else float32. A row without a modality has a mask of zeros there.
 
@@ -171,12 +171,14 @@ class UtteranceCollator:
 
     def _prepare_sound(self, column: pa.ChunkedArray) -> dict[str, torch.Tensor]:
         """`input_values` and their mask, both zero in rows without sound."""
+        from ..models.umons.processing_umons import prepare_waveforms
+
         pieces = [np.empty(0, np.float32)] * len(column)
         if column.null_count < len(column):
             pieces = [piece for chunk in column.chunks for piece in _pieces(chunk, SOUND)]
         # A last row, which is left out again, sets how long the others are at least.
         silence = np.zeros(round(MIN_SOUND_S * self.listener.feature_extractor.sampling_rate), np.float32)
-        batch = self.listener.prepare_sound([*pieces, silence], "pt")
+        batch = prepare_waveforms(self.listener, [*pieces, silence], "pt")
         is_absent = torch.tensor([len(piece) == 0 for piece in pieces], dtype=torch.bool)
         batch = {name: values[:-1] for name, values in batch.items()}
         for values in batch.values():

@@ -107,7 +107,7 @@ def test_every_input_fails(model, tmp_path, capsys):
     (tmp_path / "folder").mkdir()
     assert cli.main(["predict", str(tmp_path / "folder"), "--model", model, "--json"]) == 1
     (entry,) = json.loads(capsys.readouterr().out)
-    assert "is a folder: pass a clip or sound file in it" in entry["error"]
+    assert "is a folder: pass a video or audio file in it" in entry["error"]
     assert cli.main(["predict", "--text", "...", "--model", model, "--json"]) == 1
     (entry,) = json.loads(capsys.readouterr().out)
     assert entry["input"] == "..."

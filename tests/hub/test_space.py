@@ -338,7 +338,7 @@ def test_errors_are_shown_and_the_app_continues(page, tmp_path):
     fake.write_text("not a clip", encoding="utf-8")
     page.upload_clip(fake)
     page.click("#analyse")
-    said = page.error("fake.mp4 could not be opened as a clip or sound file")
+    said = page.error("fake.mp4 could not be opened as a video or audio file")
     assert "/fake.mp4" not in said  # nor where it is kept
     page.open().type("what a wonderful day")
     page.click("#analyse")

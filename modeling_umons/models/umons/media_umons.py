@@ -1,6 +1,6 @@
 # Copyright 2026 The modeling_umons authors.
 # SPDX-License-Identifier: MIT
-"""Decoding of clips and sound files with PyAV: sound and frames in one pass, in memory bounded by what is asked for."""
+"""Decoding of video and audio files with PyAV: audio and frames in one pass, in bounded memory."""
 
 import io
 import math
@@ -14,37 +14,46 @@ from typing import BinaryIO
 import numpy as np
 
 
-# Containers that hold one clip in one file. Playlists, image sequences and text art, which FFmpeg would also open, could
-# make a file from a stranger read other files or addresses.
+# Containers of one clip in one file. FFmpeg also opens playlists, image sequences and text art, through which an
+# untrusted file could read other files or addresses.
 CONTAINERS = (
     "3g2,3gp,aac,ac3,aiff,amr,asf,au,avi,caf,dv,eac3,flac,flv,h264,hevc,ivf,m4a,m4v,matroska,mj2,mov,mp2,mp3,mp4,mpeg,"
     "mpegts,mpegvideo,mxf,nut,obu,ogg,rm,w64,wav,webm,wtv,wv"
 )
-HTTP_TIMEOUT = 30.0  # seconds without an answer
-PREROLL = 1.0  # seconds decoded before a range: codecs and the resampler need a run-up
-UNINDEXED_PREROLL = 12.0  # the same where seeking lands on any frame: encoders set a key frame every 10 s or sooner
-MAX_GAP = 30.0  # seconds: a longer jump between two time stamps is a broken stamp, not a pause
-MAX_SKEW = 10.0  # seconds one stream may lag behind the other before it is taken to have ended
-MAX_JITTER = 0.1  # seconds a stamp may be off before sound is placed anew
-SAMPLING_RATES = range(1_000, 1_000_001)  # Hz: another rate is a broken header, and would blow a small file up
-RANGE_TOLERANCE = 0.5  # seconds `end` may pass the end of the clip: annotated times are rounded
-# Seconds that are read of a file when one set of features is wanted of all of it: models take less, and no file may fill
-# the memory.
-WHOLE_S = 120.0
+HTTP_TIMEOUT = 30.0  # seconds without a response
+PREROLL = 1.0  # seconds decoded before a range, for codecs and the resampler to settle
+UNINDEXED_PREROLL = 12.0  # the same where seeking may miss key frames: encoders set one at least every 10 s
+MAX_GAP = 30.0  # seconds; a longer jump between two time stamps is an error in the file, not a pause
+MAX_SKEW = 10.0  # seconds one stream may lag behind the other before it is considered ended
+MAX_JITTER = 0.1  # seconds a time stamp may be off before audio is moved to it
+SAMPLING_RATES = range(1_000, 1_000_001)  # Hz; other rates come from damaged headers and would exhaust memory
+RANGE_TOLERANCE = 0.5  # seconds `end` may exceed the clip: annotated times are rounded
+WHOLE_S = 120.0  # seconds read of a file that is not cut into windows: more than models use, and bounded
 EPSILON = 1e-6  # seconds, against rounding at the edges of windows
+
+
+def import_av():
+    """Return PyAV, or raise ImportError with the command that installs it."""
+    try:
+        import av
+    except ImportError as error:
+        raise ImportError(
+            "Decoding video and audio files, and resampling audio, require PyAV: `pip install av`."
+        ) from error
+    return av
 
 
 @dataclass
 class Clip:
-    """Decoded sound and frames of a range of a file.
+    """Decoded audio and frames of a range of a file.
 
     Attributes:
-        audio: float32 (samples,), mono in [-1, 1] from the start of the range, or `None` where there is no sound.
-        frames: uint8 (num_frames, height, width, 3), RGB, or `None` where there is no picture.
+        audio: float32 (num_samples,), mono in [-1, 1] from the start of the range; `None` without audio.
+        frames: uint8 (num_frames, height, width, 3), RGB; `None` without video.
         frame_times: float64 (num_frames,), seconds from the start of the range, increasing.
         duration: seconds. A stream that ends before the other is not padded.
-        sampling_rate: of `audio`, in Hz.
-        start: where the range starts in the file, in seconds.
+        sampling_rate: rate of `audio`, in Hz.
+        start: start of the range in the file, in seconds.
     """
 
     audio: np.ndarray | None
@@ -67,33 +76,34 @@ def read_clip(
     video: bool = True,
     max_duration: float | None = None,
 ) -> Clip:
-    """Decodes a clip or a sound file, or a range of it without what precedes the range.
+    """Decode a video or audio file, or a range of it.
 
     Args:
-        source: a path, an http(s) URL, the bytes of a file, or a binary file object (read from its beginning, left open).
+        source: path, http(s) URL, bytes of a file, or binary file object (read from its beginning and left open).
         start: seconds from the beginning of the file; `None` is the beginning.
         end: seconds from the beginning of the file; `None` is the end of the file.
-        sampling_rate: Hz of the mono sound.
-        frame_rate: frames per second to sample: at each 1 / `frame_rate` s from `start`, the frame nearest by its time
-            stamp. `None` keeps every frame at its own time.
-        size: (height, width) in pixels of the frames: the whole upright picture, aspect ratio not kept.
-        audio: whether to decode the sound.
+        sampling_rate: rate of the mono audio, in Hz.
+        frame_rate: frames per second to sample: at each 1 / `frame_rate` s from `start`, the frame with the nearest
+            time stamp. `None` keeps every frame at its own time.
+        size: (height, width) of the frames in pixels. The upright frame is resized without cropping; its aspect ratio
+            is not kept.
+        audio: whether to decode the audio.
         video: whether to decode the frames.
-        max_duration: seconds after which reading stops, however long the file or range is; `None` is no limit.
+        max_duration: seconds to decode at most; `None` is no limit.
 
     Raises:
-        ValueError: an argument is wrong, or the range lies outside of the clip.
-        OSError: the source cannot be opened, is not media, or nothing of what was asked for can be decoded.
+        ValueError: an argument is invalid, or the range is outside of the clip.
+        OSError: the source cannot be opened, is not a media file, or nothing requested can be decoded.
+        ImportError: PyAV is not installed.
     """
     window_s = math.inf if max_duration is None else max_duration
     windows = _iter_windows(source, window_s, start, end, sampling_rate, frame_rate, size, audio, video)
     with closing(windows):
         clip = next(windows)
     if clip.audio is None and clip.frames is None:
-        wanted = " or ".join(["sound"] * audio + ["pictures"] * video)
         raise OSError(
-            f"{_name(source)}: no {wanted} could be decoded from {clip.start:g} s to {clip.start + clip.duration:g} s. "
-            "Pass another range, or a file that is not damaged."
+            f"{_name(source)}: no {_requested(audio, video)} could be decoded from {clip.start:g} s to "
+            f"{clip.start + clip.duration:g} s. Pass another range or an undamaged file."
         )
     return clip
 
@@ -108,11 +118,11 @@ def iter_windows(
     audio: bool = True,
     video: bool = True,
 ) -> Iterator[Clip]:
-    """Decodes consecutive windows of `window_s` seconds of a file of any length, in one pass and bounded memory.
+    """Decode consecutive windows of `window_s` seconds of a file of any length, in one pass and bounded memory.
 
-    The last window is as long as what is left. A window in a hole of the file has neither sound nor frames. The source
-    is opened at the first window and stays open until the iterator is exhausted or closed. Other arguments and errors
-    are those of [`read_clip`].
+    The last window may be shorter. A window in a gap of the file has neither audio nor frames. The source is opened at
+    the first window and stays open until the iterator is exhausted or closed. Other arguments and errors are those of
+    [`read_clip`].
     """
     return _iter_windows(source, window_s, None, None, sampling_rate, frame_rate, size, audio, video)
 
@@ -142,22 +152,26 @@ def _iter_windows(source, window_s, start, end, sampling_rate, frame_rate, size,
 def _check_arguments(window_s, start, end, sampling_rate, frame_rate, size, audio, video):
     for name, value in {"start": start, "end": end}.items():
         if value is not None and not (math.isfinite(value) and value >= 0):
-            raise ValueError(f"{name}={value} is not a time in the clip: pass seconds from its beginning, 0 or more.")
+            raise ValueError(f"{name}={value} is not a time in the clip: pass seconds from its beginning, at least 0.")
     if end is not None and end <= (start or 0.0) + EPSILON:
         raise ValueError(f"The range from start={start or 0.0} to end={end} is empty: `end` must be after `start`.")
     if not window_s > 0:
-        raise ValueError(f"window_s={window_s} is not the length of a window: pass seconds, more than 0.")
+        raise ValueError(f"window_s={window_s} is not a window length: pass a positive number of seconds.")
     for name, value in {"sampling_rate": sampling_rate, "frame_rate": frame_rate}.items():
         if value is not None and not 0 < value < math.inf:
-            raise ValueError(f"{name}={value} is not a rate: pass a number per second, more than 0.")
+            raise ValueError(f"{name}={value} is not a rate: pass a positive number per second.")
     if len(size) != 2 or not all(isinstance(side, (int, np.integer)) and side > 0 for side in size):
-        raise ValueError(f"size={size} must be (height, width), two whole numbers of pixels.")
+        raise ValueError(f"size={size} must be (height, width), two positive integers.")
     if not (audio or video):
         raise ValueError("audio=False and video=False leave nothing to decode: set one to True.")
 
 
+def _requested(audio: bool, video: bool) -> str:
+    return " or ".join(["audio"] * audio + ["video"] * video)
+
+
 def _name(source) -> str:
-    """What messages call the source."""
+    """Return the source's name for messages."""
     if isinstance(source, (bytes, bytearray, memoryview)):
         return f"<{len(source)} bytes>"
     return str(source if isinstance(source, (str, Path)) else getattr(source, "name", source))
@@ -165,9 +179,8 @@ def _name(source) -> str:
 
 @contextmanager
 def _open(source):
-    """Opens the container; closes it, and the file unless it is the caller's own."""
-    import av
-
+    """Yield the open container; close it, and the file unless the caller opened it."""
+    av = import_av()
     with _binary_file(source) as file:
         try:
             container = av.open(
@@ -176,9 +189,9 @@ def _open(source):
                 metadata_errors="ignore",
                 timeout=HTTP_TIMEOUT if isinstance(file, str) else None,
             )
-        except (av.FFmpegError, OSError) as error:  # the file object's own, where FFmpeg seeks in an empty file
+        except (av.FFmpegError, OSError) as error:  # OSError: FFmpeg seeks in an empty file object
             raise OSError(
-                f"{_name(source)} could not be opened as a clip or sound file ({error.strerror}): pass a complete media "
+                f"{_name(source)} could not be opened as a video or audio file ({error.strerror}). Pass a complete "
                 "file, such as mp4, mkv, webm, mpg, wav, flac, mp3 or ogg."
             ) from error
         with container:
@@ -187,12 +200,12 @@ def _open(source):
 
 @contextmanager
 def _binary_file(source):
-    """Yields what PyAV opens: a URL as it is, all else as a binary file, so that FFmpeg never interprets a name."""
+    """Yield a URL unchanged, and anything else as a binary file, so that FFmpeg never interprets a name."""
     if isinstance(source, str) and source.lower().startswith(("http://", "https://")):
         yield source
     elif isinstance(source, (str, Path)):
         if os.path.isdir(source):
-            raise IsADirectoryError(f"{source} is a folder: pass a clip or sound file in it.")
+            raise IsADirectoryError(f"{source} is a folder: pass a video or audio file in it.")
         if not os.path.exists(source):
             raise FileNotFoundError(f"{source}: there is no such file. Pass an existing file or an http(s) URL.")
         with open(source, "rb") as file:
@@ -206,24 +219,24 @@ def _binary_file(source):
         yield source
     else:
         raise ValueError(
-            f"A {type(source).__name__} is no source of a clip: pass a path, an http(s) URL, bytes or a binary file."
+            f"A {type(source).__name__} is not a media source: pass a path, an http(s) URL, bytes or a binary file."
         )
 
 
 class _Clock:
-    """Turns the time stamps of a stream into seconds from the beginning of the file.
+    """Converts the time stamps of a stream to seconds from the beginning of the file.
 
-    A stamp that is missing, runs backward or jumps beyond reason is replaced by the end of the frame before.
+    A stamp that is missing, decreases or jumps by more than `MAX_GAP` is replaced by the end of the previous frame.
     """
 
     def __init__(self, origin: float, expected: float | None, max_jitter: float):
         self.offset = -origin
-        self.expected = expected  # None right after a seek: the first stamp says where we are
+        self.expected = expected  # None after a seek: the first stamp gives the position
         self.last = -math.inf
         self.max_jitter = max_jitter
 
     def time(self, stamp: float | None, duration: float) -> float | None:
-        """Time of a frame, or `None` where it cannot be known."""
+        """Return the time of a frame, or `None` if it is unknown."""
         time = None if stamp is None else stamp + self.offset
         if self.expected is None and time is None:
             return None
@@ -237,8 +250,8 @@ class _Clock:
         return time
 
 
-class _Sound:
-    """Resampled mono sound on the time line of the file."""
+class _AudioTrack:
+    """Resampled mono audio on the timeline of the file."""
 
     def __init__(self, stream, clock: _Clock, sampling_rate: int):
         self.stream, self.clock, self.sampling_rate = stream, clock, sampling_rate
@@ -254,8 +267,6 @@ class _Sound:
     progress = end
 
     def add(self, frame) -> None:
-        import av
-
         if frame.sample_rate not in SAMPLING_RATES:
             return
         expected = self.clock.expected if self.started else None
@@ -265,13 +276,12 @@ class _Sound:
         input_format = (frame.format.name, frame.layout.name, frame.sample_rate)
         if self.resampler is None or time != expected or input_format != self.input_format:
             self.flush()
-            # Without the limit, swresample sums channels instead of averaging them when the output is floating point.
-            self.resampler = av.AudioResampler("flt", "mono", self.sampling_rate, options={"rematrix_maxval": "1.0"})
+            self.resampler = _create_resampler(self.sampling_rate)
             self.input_format = input_format
             self.position = round(time * self.sampling_rate)
             self.started = True
-        frame.pts = None  # the clock has placed it
-        resampler, self.resampler = self.resampler, None  # not to be used again if this frame breaks it
+        frame.pts = None  # the clock determines the position
+        resampler, self.resampler = self.resampler, None  # dropped if this frame raises
         self._append(resampler.resample(frame))
         self.resampler = resampler
 
@@ -282,13 +292,13 @@ class _Sound:
 
     def _append(self, frames) -> None:
         for frame in frames:
-            if frame is not None:  # a resampler with nothing to do hands the flushing None through
+            if frame is not None:  # a pass-through resampler returns the flushing None
                 samples = frame.to_ndarray().reshape(-1)
                 self.chunks.append((self.position, samples))
                 self.position += len(samples)
 
     def cut(self, start: float, end: float) -> np.ndarray | None:
-        """Takes the samples of [start, end); holes are silent, what is missing at the end is left out."""
+        """Remove and return the samples of [start, end); gaps are silent, and the end is not padded."""
         first, last = round(start * self.sampling_rate), round(end * self.sampling_rate)
         inside = [(position, samples) for position, samples in self.chunks if first < position + len(samples)]
         self.chunks = [(position, samples) for position, samples in inside if position + len(samples) > last]
@@ -303,14 +313,32 @@ class _Sound:
         return audio
 
 
-class _Pictures:
+def _create_resampler(sampling_rate: int):
+    """Return a resampler to mono float32. Without the limit, swresample sums channels instead of averaging them."""
+    return import_av().AudioResampler("flt", "mono", sampling_rate, options={"rematrix_maxval": "1.0"})
+
+
+def resample(samples: np.ndarray, from_rate: float, to_rate: int) -> np.ndarray:
+    """Resample mono float32 samples (num_samples,) exactly as [`read_clip`] resamples those of files.
+
+    Rates are in Hz, rounded to integers. Fewer samples than the filter needs, about 1 ms, give silence.
+    """
+    from_rate = round(from_rate)
+    if from_rate == to_rate:
+        return samples
+    frame = import_av().AudioFrame.from_ndarray(np.ascontiguousarray(samples)[None], "flt", "mono")
+    frame.sample_rate = from_rate
+    resampler = _create_resampler(to_rate)
+    parts = [part.to_ndarray().reshape(-1) for part in [*resampler.resample(frame), *resampler.resample(None)]]
+    return np.concatenate(parts) if parts else np.zeros(1, np.float32)
+
+
+class _VideoTrack:
     """Upright RGB frames of one size, all or sampled at a rate."""
 
     def __init__(self, stream, clock: _Clock, first: float, frame_rate: float | None, size: tuple[int, int]):
-        from av.video.reformatter import VideoReformatter
-
         self.stream, self.clock, self.first, self.frame_rate, self.size = stream, clock, first, frame_rate, size
-        self.reformatter = VideoReformatter()
+        self.reformatter = import_av().video.reformatter.VideoReformatter()
         self.frames: list[tuple[float, np.ndarray]] = []
         self.num_sampled = 0
         self.previous = None  # (time, frame)
@@ -326,8 +354,7 @@ class _Pictures:
             if time >= self.first - EPSILON:
                 self.frames.append((time, self._to_rgb(frame)))
         else:
-            # A sample belongs to the frame before it or to this one: the middle between the two decides. Nothing is
-            # sampled where the picture has not begun.
+            # A sample takes the nearer of the previous frame and this one. Nothing is sampled before the first frame.
             before = time - 0.5 / self.frame_rate if self.previous is None else (self.previous[0] + time) / 2
             self._sample_until(before)
         self.previous = (time, frame)
@@ -338,7 +365,7 @@ class _Pictures:
             self._sample_until(self.end - EPSILON)
 
     def _sample_until(self, end: float) -> None:
-        """Gives the frame before to all samples up to `end`."""
+        """Repeat the previous frame for all samples up to `end`."""
         rgb = None
         while (time := self.first + self.num_sampled / self.frame_rate) < end:
             if self.previous is not None:
@@ -348,19 +375,19 @@ class _Pictures:
             self.progress = time
 
     def _duration(self, frame) -> float:
-        """Seconds a frame stands: its own word, or the stream's rate, or 25 a second where neither can be true."""
+        """Return the seconds of a frame: its own duration, the stream's, or 1/25 s if neither is plausible."""
         own = float(frame.duration * frame.time_base) if frame.duration and frame.time_base else 0.0
         nominal = 1 / float(self.stream.average_rate) if self.stream.average_rate else 0.0
         return next((duration for duration in (own, nominal) if 0 < duration <= MAX_GAP), 0.04)
 
     def _to_rgb(self, frame) -> np.ndarray:
-        turns = round(frame.rotation / 90) % 4  # quarter turns counter-clockwise that set the picture upright
+        turns = round(frame.rotation / 90) % 4  # counter-clockwise quarter turns to the upright frame
         height, width = self.size if turns % 2 == 0 else self.size[::-1]
         rgb = self.reformatter.reformat(frame, width=width, height=height, format="rgb24").to_ndarray()
         return np.rot90(rgb, turns) if turns else rgb
 
     def cut(self, start: float, end: float) -> tuple[np.ndarray | None, np.ndarray]:
-        """Takes the frames of [start, end) and their times from `start`."""
+        """Remove and return the frames of [start, end) and their times from `start`."""
         inside = [(time, rgb) for time, rgb in self.frames if start - EPSILON <= time < end - EPSILON]
         self.frames = [(time, rgb) for time, rgb in self.frames if time >= end - EPSILON]
         times = np.array([max(0.0, time - start) for time, _ in inside], dtype=np.float64)
@@ -368,62 +395,55 @@ class _Pictures:
 
 
 class _Decoder:
-    """One pass over an open container, from shortly before `first` on."""
+    """One pass over an open container, from shortly before `first`."""
 
     def __init__(self, container, name, first, sampling_rate, frame_rate, size, audio, video):
         self.container, self.name, self.sampling_rate = container, name, sampling_rate
         origin = (container.start_time or 0) / 1e6
         expected = None if self._seek(first, origin) else 0.0
-        self.sound = self.pictures = None
-        if audio and (stream := _sound_stream(container)):
-            self.sound = _Sound(stream, _Clock(origin, expected, MAX_JITTER), sampling_rate)
-        if video and (stream := _picture_stream(container)):
+        self.audio = self.video = None
+        if audio and (stream := _audio_stream(container)):
+            self.audio = _AudioTrack(stream, _Clock(origin, expected, MAX_JITTER), sampling_rate)
+        if video and (stream := _video_stream(container)):
             stream.thread_type = "AUTO"
-            self.pictures = _Pictures(stream, _Clock(origin, expected, 0.0), first, frame_rate, size)
-        self.tracks = [track for track in (self.sound, self.pictures) if track is not None]
+            self.video = _VideoTrack(stream, _Clock(origin, expected, 0.0), first, frame_rate, size)
+        self.tracks = [track for track in (self.audio, self.video) if track is not None]
         if not self.tracks:
-            wanted = " or ".join(["sound"] * audio + ["pictures"] * video)
-            raise OSError(f"{name} holds no {wanted} that can be decoded: pass a file that does.")
+            raise OSError(f"{name} contains no {_requested(audio, video)} that can be decoded: pass another file.")
 
     def _seek(self, first: float, origin: float) -> bool:
-        import av
-
         target = first - (UNINDEXED_PREROLL if self.container.format.name in ("mpeg", "mpegts") else PREROLL)
         if target <= 0:
             return False
         try:
             self.container.seek(int((target + origin) * 1e6))
-        except av.FFmpegError:  # not a file one can seek in: decode from the beginning
+        except import_av().FFmpegError:  # not seekable: decode from the beginning
             return False
         return True
 
     def run(self) -> Iterator[None]:
-        """Decodes, and pauses after each packet. What is broken is left out."""
-        import av
-
+        """Decode, yielding after each packet. Damaged parts are skipped."""
         by_stream = {track.stream.index: track for track in self.tracks}
         for packet in self._packets():
-            if packet.stream_index in by_stream:  # damage can make streams appear that nobody asked for
+            if packet.stream_index in by_stream:  # in damaged files streams may appear that were not requested
                 self._decode(by_stream[packet.stream_index], packet)
             yield
         for track in self.tracks:
             self._decode(track, None)
-            with suppress(av.FFmpegError):
+            with suppress(import_av().FFmpegError):
                 track.flush()
 
     def _packets(self):
-        import av
-
+        av = import_av()
         try:
             yield from self.container.demux(*(track.stream for track in self.tracks))
         except (av.InvalidDataError, av.EOFError, IndexError):
-            pass  # the rest of the file is damaged or missing; PyAV answers streams that appear by an IndexError
+            pass  # the rest of the file is damaged or missing; IndexError: a stream appeared
         except (av.FFmpegError, OSError) as error:
             raise OSError(f"{self.name}: reading stopped ({error.strerror}). Check the file or connection.") from error
 
     def _decode(self, track, packet) -> None:
-        import av
-
+        av = import_av()
         with suppress(av.FFmpegError):
             for frame in track.stream.decode(packet):
                 with suppress(av.FFmpegError):
@@ -431,7 +451,7 @@ class _Decoder:
 
     @property
     def end(self) -> float:
-        """Where the decoded part ends, in seconds from the beginning of the file."""
+        """End of the decoded part, in seconds from the beginning of the file."""
         return max(track.end for track in self.tracks)
 
     def has_passed(self, time: float) -> bool:
@@ -439,35 +459,34 @@ class _Decoder:
         return min(progress) >= time or max(progress) >= time + MAX_SKEW
 
     def check_range(self, start: float | None, end: float | None) -> None:
-        """Raises unless the file, decoded to its end, reaches into the range."""
+        """Raise unless the file, decoded to its end, covers the range."""
         start = start or 0.0
         clip_end = max(self.end, (self.container.duration or 0) / 1e6)
         if start > 0 and start >= clip_end - EPSILON:
             raise ValueError(f"{self.name} ends at {clip_end:.2f} s: start={start} lies outside of it.")
         if self.end <= start + EPSILON:
-            raise OSError(f"{self.name}: nothing could be decoded after {start:g} s. Pass a file that is not damaged.")
+            raise OSError(f"{self.name}: nothing could be decoded after {start:g} s. Pass an undamaged file.")
         if end is not None and end > self.end + RANGE_TOLERANCE:
             raise ValueError(f"{self.name} ends at {self.end:.2f} s: end={end} lies outside of it.")
 
     def cut(self, start: float, end: float) -> Clip:
-        audio = self.sound.cut(start, end) if self.sound else None
-        frames, frame_times = self.pictures.cut(start, end) if self.pictures else (None, np.zeros(0))
+        audio = self.audio.cut(start, end) if self.audio else None
+        frames, frame_times = self.video.cut(start, end) if self.video else (None, np.zeros(0))
         return Clip(audio, frames, frame_times, end - start, self.sampling_rate, start)
 
 
-def _sound_stream(container):
+def _audio_stream(container):
     streams = [stream for stream in container.streams.audio if stream.codec_context is not None]
     best = container.streams.best("audio")
     return best if best in streams else next(iter(streams), None)
 
 
-def _picture_stream(container):
-    from av.stream import Disposition
-
+def _video_stream(container):
+    attached_pic = import_av().stream.Disposition.attached_pic
     streams = [
         stream
         for stream in container.streams.video
-        if stream.codec_context is not None and not stream.disposition & Disposition.attached_pic  # cover art
+        if stream.codec_context is not None and not stream.disposition & attached_pic  # cover art
     ]
     best = container.streams.best("video")
     return best if best in streams else next(iter(streams), None)

@@ -1,6 +1,6 @@
 # Copyright 2026 The modeling_umons authors.
 # SPDX-License-Identifier: MIT
-"""Pipeline for UMONS: a clip, a sound or words in; sentiment and emotions out."""
+"""Pipeline of the UMONS models: sentiment and emotions of video, audio and text."""
 
 import math
 import re
@@ -12,17 +12,17 @@ from typing import Any
 import torch
 from transformers.pipelines.base import ChunkPipeline
 
-from .segmentation_umons import Segment, as_dict, iter_segments, transcribe
+from .processing_umons import check_processor, has_words
+from .segmentation_umons import Segment, iter_segments, normalize_input, transcribe
 
 
-# A rest of a file that is shorter is no segment: codecs pad.
-SHORTEST_S = 0.1
+MIN_LENGTH_S = 0.1  # seconds; a shorter last segment is dropped: codecs pad
 MODALITY_OF_MASK = {"attention_mask": "text", "input_features_mask": "audio", "video_features_mask": "video"}
 
 
 class MultimodalEmotionPipeline(ChunkPipeline):
     """
-    Sentiment and emotions of clips, sounds and words.
+    Predicts sentiment and emotions from video, audio and text.
 
     ```python
     >>> from transformers import pipeline
@@ -33,34 +33,44 @@ class MultimodalEmotionPipeline(ChunkPipeline):
     {'sentiment': 1.2, 'emotions': [{'label': 'happy', 'score': 0.9}, ...], 'modalities': ['text', 'audio']}
     ```
 
-    An input is a path, a URL or the bytes of a clip or sound file; or what a column of `datasets.Audio` or
-    `datasets.Video` holds; or a dict with any of
-        text (`str`): what is said.
-        words (`list[dict]`): the same word by word, `{"word": "glad", "timestamp": (start, end)}` with seconds from the
-            beginning of the file, as a `transcriber` gave them: so that words can be cut into segments.
-        audio: a path, a URL, bytes, or a waveform (samples,) with `sampling_rate` in Hz beside it; also what
-            `datasets.Audio` gives.
-        video: a path, a URL or bytes, whose sound is used unless `audio` is given; or frames (num_frames, height, width,
-            3) at the rate of the video processor; also what `datasets.Video` gives.
-    or a list, generator or `KeyDataset` of those, with `batch_size`. Of a file of which one answer is wanted, the first
-    two minutes are read. Pictures count in a model with a video tower. A clip without sound is no error where there is
-    `text` to go on with. Silence, sound that stays below the smallest step of 16 bits, is nothing. A stretch of a file in
-    which there is nothing has no answer, but for `modalities`, an empty list. Raises ValueError for an input in which there is nothing that the model can use, and OSError for a file that
-    cannot be read. Results are plain numbers and strings, which `json.dumps` takes.
+    An input is a path, a URL or the bytes of a video or audio file; a value of a `datasets.Audio` or `datasets.Video`
+    column; or a dict with any of
 
-    Options, here or in the call:
-        top_k (`int`, *optional*): how many emotions to give, the likeliest first. All by default.
-        chunk_length_s (`float`, *optional*): cut the clip in segments of this many seconds and give a list of results, each
-            with its `timestamp` (start, end) in seconds. Files are read window by window, however long they are, and
-            [`~MultimodalEmotionPipeline.stream`] gives each result as soon as it is there. What is left at the end
-            joins in unless it is shorter than a frame of the model's sound. Of a segment that is longer than the model
-            hears, the beginning counts.
-        return_timestamps (`bool`, *optional*): the same, with segments as long as the model hears at most.
-        transcriber (an `automatic-speech-recognition` pipeline, *optional*): hears the words where neither `text` nor
-            `words` are given. Results then have its `text` and, if it can tell, `words` with the `timestamp` of each.
-            One that can tell hears 30 seconds at once, of which segments get the words that are spoken in them.
-        return_attention (`bool`, *optional*): add `attention`, for each modality where its final glimpse looked.
-            ValueError for a model without glimpses.
+        text (`str`): the transcript.
+        words (`list[dict]`): the transcript word by word, `{"word": "glad", "timestamp": (start, end)}` with seconds
+            from the beginning of the file, as a `transcriber` returns them. Words can be cut into segments.
+        audio: a path, a URL, bytes, a value of `datasets.Audio`, or a waveform `(num_samples,)` or
+            `(num_channels, num_samples)` with its `sampling_rate` in Hz as another key. It is resampled as files are.
+        video: a path, a URL, bytes, a value of `datasets.Video`, or frames `(num_frames, height, width, 3)` at the
+            `frame_rate` of the video processor. The audio of a file is used unless `audio` is given.
+
+    or a list, generator or `KeyDataset` of inputs, with `batch_size`.
+
+    - Without `chunk_length_s`, the first two minutes of a file are read.
+    - Video frames are used by models with a video tower or encoder.
+    - A video without audio raises no error if `text` is given.
+    - Audio below one 16-bit quantisation step is treated as missing.
+    - Segments without input return only `{"modalities": []}` and their `timestamp`.
+    - Results are plain numbers and strings, which `json.dumps` accepts.
+
+    Options, of the constructor or of a call:
+        top_k (`int`, *optional*): number of emotions to return, by decreasing score. All by default.
+        chunk_length_s (`float`, *optional*): length of a segment in seconds. The result is then a list with one result
+            per segment, each with its `timestamp` (start, end) in seconds. Files of any length are read window by
+            window; [`~MultimodalEmotionPipeline.stream`] yields each result as soon as it is computed. A last segment
+            shorter than one audio frame of the model is dropped. Of a segment longer than the model's maximum, the
+            beginning is used.
+        return_timestamps (`bool`, *optional*): the same, with segments of the model's maximum length.
+        transcriber (an `automatic-speech-recognition` pipeline, *optional*): transcribes the audio of inputs without
+            `text` and `words`. Results then have their `text` and, if the transcriber returns times, their `words`
+            with `timestamp`. With times, 30 seconds are transcribed at once and words are assigned to the segments.
+        return_attention (`bool`, *optional*): adds `attention`, the weights of the final glimpse over the words, audio
+            frames and video clips. ValueError for a model without glimpses.
+
+    Raises:
+        ValueError: an input has nothing that the model can use.
+        OSError: a file cannot be read.
+        ImportError: a package for the input is missing: `av` for audio and video files, `torchvision` for frames.
     """
 
     _load_processor = True
@@ -71,7 +81,7 @@ class MultimodalEmotionPipeline(ChunkPipeline):
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        self.processor.check_model(self.model.config)
+        check_processor(self.processor, self.model.config)
 
     def _sanitize_parameters(
         self,
@@ -83,7 +93,7 @@ class MultimodalEmotionPipeline(ChunkPipeline):
         **unknown,
     ):
         if unknown:
-            raise ValueError(f"Unknown option(s) {sorted(unknown)}: see the help of {type(self).__name__}.")
+            raise ValueError(f"Unknown option(s) {sorted(unknown)}: see the documentation of {type(self).__name__}.")
         preprocess, forward, postprocess = {}, {}, {}
         if return_timestamps and chunk_length_s is None:
             chunk_length_s = self.processor.max_duration
@@ -93,15 +103,13 @@ class MultimodalEmotionPipeline(ChunkPipeline):
                 or not isinstance(chunk_length_s, Real)
                 or not 0 < chunk_length_s < math.inf
             ):
-                raise ValueError(
-                    f"`chunk_length_s` is {chunk_length_s!r}: a segment must be longer than 0 seconds, and end."
-                )
+                raise ValueError(f"`chunk_length_s` is {chunk_length_s!r}: pass a positive, finite number of seconds.")
             preprocess["chunk_length_s"] = postprocess["chunk_length_s"] = float(chunk_length_s)
         if transcriber is not None:
             preprocess["transcriber"] = transcriber
         if top_k is not None:
             if isinstance(top_k, bool) or not isinstance(top_k, Integral) or top_k < 1:
-                raise ValueError(f"`top_k` is {top_k!r}: ask for a whole number of emotions, at least one.")
+                raise ValueError(f"`top_k` is {top_k!r}: pass a positive integer.")
             postprocess["top_k"] = top_k
         if return_attention is not None:
             forward["return_attention"] = postprocess["return_attention"] = return_attention
@@ -109,7 +117,7 @@ class MultimodalEmotionPipeline(ChunkPipeline):
 
     @property
     def labels(self) -> list[str]:
-        """Names of the scores that results have, in the order of the model; none for a model of sentiment alone."""
+        """Labels of the scores in results, in the model's order; empty for a model of sentiment only."""
         config = self.model.config
         if config.problem_type == "regression" or config.num_labels == 1:
             return []
@@ -118,27 +126,27 @@ class MultimodalEmotionPipeline(ChunkPipeline):
 
     def __call__(self, inputs, **options):
         """
-        The result of an input, or of each of a list; of a generator or `KeyDataset` an iterator over the results.
+        Predict one input or each of a list; for a generator or `KeyDataset`, return an iterator over the results.
 
         Args:
-            inputs: as the class says.
-            options: those of the class, and `batch_size`: inputs, or segments of them, that the model takes at once.
+            inputs: see the class.
+            options: see the class; also `batch_size`, the number of inputs, or segments of them, per batch.
         """
         if isinstance(inputs, list) and not inputs:
-            return []  # transformers would look at the first one
+            return []  # transformers would index the first one
         return super().__call__(inputs, **options)
 
     def stream(
         self, inputs, chunk_length_s: float | None = None, batch_size: int | None = None, **options
     ) -> Iterator[dict[str, Any]]:
         """
-        The results of the segments of one input, each as soon as it is there, in memory that does not grow with the file.
+        Yield the result of each segment of one input as soon as it is computed, in memory independent of its length.
 
         Args:
-            inputs: one input, as the class says.
-            chunk_length_s: seconds of a segment; as long as the model hears at most by default.
-            batch_size: segments that the model takes at once.
-            options: the others of the class.
+            inputs: one input, see the class.
+            chunk_length_s: length of a segment in seconds; the model's maximum by default.
+            batch_size: number of segments per batch.
+            options: other options of the class.
         """
         if chunk_length_s is None:
             chunk_length_s = self._preprocess_params.get("chunk_length_s")
@@ -156,121 +164,130 @@ class MultimodalEmotionPipeline(ChunkPipeline):
         self, inputs, chunk_length_s: float | None = None, transcriber=None, stream: bool = False
     ) -> Iterator[dict[str, Any]]:
         """
-        Yields the model's inputs for each segment, batch axis of 1, every modality of the model in each. The results of
-        segments are put together up to the one that `is_last`; each is in a `stream`.
+        Yield the model's inputs of each segment, with a batch axis of 1 and all modalities of the model.
+
+        Results are collected up to the segment that `is_last`; in a `stream` every segment is.
         """
         config, video_processor = self.model.config, self.processor.video_processor
-        inputs = as_dict(inputs)
+        inputs = normalize_input(inputs)
         if "text" not in config.modalities:
             inputs.pop("text", None)
             inputs.pop("words", None)
-        knows_words = "text" in inputs or "words" in inputs
-        transcribes = transcriber is not None and "text" in config.modalities and not knows_words
+        has_text = "text" in inputs or "words" in inputs
+        needs_transcript = transcriber is not None and "text" in config.modalities and not has_text
         segments = iter_segments(
             inputs,
             chunk_length_s,
-            listens="audio" in config.modalities or transcribes,
-            looks=self._has_tower,
-            shortest_s=max(SHORTEST_S, self.processor.frame_duration),
+            audio="audio" in config.modalities or needs_transcript,
+            video=self._uses_frames,
+            sampling_rate=self.processor.feature_extractor.sampling_rate,
+            min_length_s=max(MIN_LENGTH_S, self.processor.frame_duration),
             frame_rate=video_processor.frame_rate,
             size=(video_processor.size["height"], video_processor.size["width"]),
         )
-        if transcribes:
+        if needs_transcript:
             segments = transcribe(segments, transcriber)
         segment = next(segments)
         while segment is not None:
             following = next(segments, None)
             item = self._process(segment)
             if chunk_length_s is None and not any(item[mask].any() for mask in MODALITY_OF_MASK if mask in item):
-                raise ValueError(self._nothing_in(segment))
+                raise ValueError(self._describe_missing_input(segment))
             yield {**item, "is_last": stream or following is None}
             segment = following
 
     @property
-    def _has_tower(self) -> bool:
+    def _uses_frames(self) -> bool:
         config = self.model.config
         return any(getattr(config, name, None) is not None for name in ("video_tower", "video_encoder"))
 
     def _process(self, segment: Segment) -> dict[str, Any]:
-        """Tensors for the model, of the same names in every segment, so that segments make batches."""
-        config = self.model.config
-        item = {
-            "start": segment.start,
-            "end": segment.end,
-            "text": segment.text,
-            "words": segment.words,
-            "offset": 0.0,
-        }
-        if "text" in config.modalities:
-            tokenizer = self.processor.tokenizer
-            ids = tokenizer(segment.text or "", truncation=True)["input_ids"]
-            ids = ids if self.processor.has_words(ids) else []
-            item["input_ids"] = torch.tensor([ids or [tokenizer.pad_token_id]])
-            item["attention_mask"] = torch.tensor([[1] * len(ids) or [0]])
-        if "audio" in config.modalities:
-            item["input_features"] = torch.zeros(1, 1, config.audio_feature_size)
-            item["input_features_mask"] = torch.zeros(1, 1, dtype=torch.long)
-            if segment.audio is not None and getattr(config, "audio_encoder", None) is not None:
-                sound = self.processor(audio=[segment.audio], sampling_rate=segment.sampling_rate, return_tensors="pt")
-                with torch.no_grad():  # the encoder here, as the tower below
-                    heard = self.model.get_audio_features(**sound.to(self.device))
-                item["input_features"] = heard.pooler_output.float().cpu()
-                item["input_features_mask"] = heard.attention_mask.cpu()
-            elif segment.audio is not None:
-                frames = self.processor.feature_extractor(
-                    [segment.audio], sampling_rate=segment.sampling_rate, return_offsets=True, return_tensors="pt"
-                )
-                item["offset"] = float(frames.pop("offsets")[0])
-                item.update(frames)
-        if self._has_tower:
-            item["video_features"] = torch.zeros(1, 1, config.video_feature_size)
-            item["video_features_mask"] = torch.zeros(1, 1, dtype=torch.long)
-            if segment.frames is not None:
-                clips = self.processor.video_processor([segment.frames], return_tensors="pt")
-                with torch.no_grad():  # the tower here, so that what waits for a batch is small
-                    seen = self.model.get_video_features(clips["pixel_values_videos"].to(self.device))
-                item["video_features"] = seen.pooler_output.float().cpu()
-                item["video_features_mask"] = clips["video_features_mask"]
+        """Return the model's tensors, under the same names for every segment, so that segments can be batched."""
+        modalities = self.model.config.modalities
+        item = {name: getattr(segment, name) for name in ("start", "end", "text", "words")} | {"offset": 0.0}
+        if "text" in modalities:
+            item.update(self._process_text(segment.text or ""))
+        if "audio" in modalities:
+            item.update(self._process_audio(segment.audio, segment.sampling_rate))
+        if self._uses_frames:
+            item.update(self._process_frames(segment.frames))
         return item
 
-    def _nothing_in(self, segment: Segment) -> str:
+    def _process_text(self, text: str) -> dict[str, torch.Tensor]:
+        tokenizer = self.processor.tokenizer
+        ids = tokenizer(text, truncation=True)["input_ids"]
+        ids = ids if has_words(tokenizer, ids) else []
+        return {
+            "input_ids": torch.tensor([ids or [tokenizer.pad_token_id]]),
+            "attention_mask": torch.tensor([[1] * len(ids) or [0]]),
+        }
+
+    def _process_audio(self, audio, sampling_rate: int | None) -> dict[str, Any]:
+        """Extract log-mel frames, or run the audio encoder: segments that wait for a batch then take little memory."""
+        config = self.model.config
+        if audio is None:
+            features = torch.zeros(1, 1, config.audio_feature_size)
+            return {"input_features": features, "input_features_mask": torch.zeros(1, 1, dtype=torch.long)}
+        if getattr(config, "audio_encoder", None) is not None:
+            inputs = self.processor(audio=[audio], sampling_rate=sampling_rate, return_tensors="pt")
+            with torch.no_grad():
+                outputs = self.model.get_audio_features(**inputs.to(self.device))
+            features = outputs.pooler_output.float().cpu()
+            return {"input_features": features, "input_features_mask": outputs.attention_mask.cpu()}
+        frames = self.processor.feature_extractor(
+            [audio], sampling_rate=sampling_rate, return_offsets=True, return_tensors="pt"
+        )
+        return {"offset": float(frames.pop("offsets")[0]), **frames}
+
+    def _process_frames(self, frames) -> dict[str, torch.Tensor]:
+        """Run the video tower or encoder: segments that wait for a batch then take little memory."""
+        if frames is None:
+            features = torch.zeros(1, 1, self.model.config.video_feature_size)
+            return {"video_features": features, "video_features_mask": torch.zeros(1, 1, dtype=torch.long)}
+        clips = self.processor.video_processor([frames], return_tensors="pt")
+        with torch.no_grad():
+            outputs = self.model.get_video_features(clips["pixel_values_videos"].to(self.device))
+        features = outputs.pooler_output.float().cpu()
+        return {"video_features": features, "video_features_mask": clips["video_features_mask"]}
+
+    def _describe_missing_input(self, segment: Segment) -> str:
         modalities = self.model.config.modalities
-        remedies = {"text": "{'text': ...} with words", "audio": "a file with sound"}
-        if self._has_tower:
-            remedies["video"] = "a clip with pictures"
+        remedies = {"text": "{'text': ...} with words", "audio": "a file with audio"}
+        if self._uses_frames:
+            remedies["video"] = "a clip with video"
         return (
-            f"There is nothing in this input for a model of {' and '.join(modalities)}"
-            f"{', its sound is silence' if segment.is_silent else ''}"
-            f"{'' if segment.text is None else f', and no word in its text, {segment.text!r:.50}'}: "
+            f"This input has nothing for a model of {' and '.join(modalities)}"
+            f"{', its audio is silent' if segment.is_silent else ''}"
+            f"{'' if segment.text is None else f', and there is no word in its text, {segment.text!r:.50}'}: "
             f"pass {' or '.join(remedies[m] for m in modalities if m in remedies)}."
         )
 
     def _forward(self, model_inputs: dict[str, Any], return_attention: bool = False) -> dict[str, Any]:
         tensors = {name: value for name, value in model_inputs.items() if isinstance(value, torch.Tensor)}
         masks = {name: tensors[name].bool() for name in MODALITY_OF_MASK if name in tensors}
-        # Stretches of a file in which there is nothing stay out of the model.
+        # Segments without input are not passed to the model.
         rows = torch.stack([mask.any(dim=1) for mask in masks.values()]).any(dim=0)
         logits = torch.full((len(rows), self.model.config.num_labels), torch.nan)
         weights = {name: torch.zeros(mask.shape) for name, mask in masks.items()} if return_attention else {}
         if rows.any():
-            asked = {"output_glimpse_weights": True} if return_attention else {}
-            given = {name: tensor[rows] for name, tensor in tensors.items()}
-            if getattr(self.model.config, "takes_conversations", False):  # each input, or segment, is one by itself
-                given = {name: tensor[:, None] for name, tensor in given.items()}
-            outputs = self.model(**given, **asked)
+            options = {"output_glimpse_weights": True} if return_attention else {}
+            inputs = {name: tensor[rows] for name, tensor in tensors.items()}
+            if getattr(self.model.config, "takes_conversations", False):  # each input or segment is a conversation
+                inputs = {name: tensor[:, None] for name, tensor in inputs.items()}
+            outputs = self.model(**inputs, **options)
             logits[rows.cpu()] = outputs.logits.float().cpu().reshape(-1, self.model.config.num_labels)
             if return_attention and getattr(outputs, "glimpse_weights", None) is None:
                 raise ValueError(
-                    f"`return_attention=True` wants to know where the model looked, but a {type(self.model).__name__} has "
-                    "no glimpses: leave it out."
+                    "`return_attention=True` requires a model with glimpses, which a "
+                    f"{type(self.model).__name__} does not have: omit it."
                 )
             for name, glimpse in zip(weights, outputs.glimpse_weights[-len(masks) :] if weights else (), strict=True):
                 # A model with `legacy_masking` pads to its full length.
                 weights[name][rows.cpu()] = glimpse.squeeze(-1)[:, : masks[name].shape[1]].float().cpu()
         if not logits[rows.cpu()].isfinite().all():
             raise ValueError(
-                "The model answers with NaN or infinite numbers: its weights are damaged, or too large for its dtype "
-                f"({self.model.dtype}). Load it with `dtype=torch.float32`, or train it anew."
+                "The model's logits are NaN or infinite: its weights are damaged, or too large for its dtype "
+                f"({self.model.dtype}). Load it with `dtype=torch.float32`, or retrain it."
             )
         plain = {name: value for name, value in model_inputs.items() if name not in tensors}
         glimpses = {f"{MODALITY_OF_MASK[name]}_weights": weights[name] for name in weights}
@@ -286,11 +303,10 @@ class MultimodalEmotionPipeline(ChunkPipeline):
     ) -> dict[str, Any] | list[dict[str, Any]]:
         results = []
         for outputs in model_outputs:
-            # Batched or not, what arrives here is one segment; only the batch axis may still be there.
+            # Each entry is one segment, with or without its batch axis.
             outputs = {k: v[0] if isinstance(v, torch.Tensor) and k != "logits" else v for k, v in outputs.items()}
             modalities = [m for m in self.model.config.modalities if outputs.get(f"{m}_length", 0) > 0]
-            # A stretch of a file in which there is nothing has no answer.
-            result = self._answer(outputs["logits"].flatten(), top_k) if modalities else {}
+            result = self._to_scores(outputs["logits"].flatten(), top_k) if modalities else {}
             result["modalities"] = modalities
             if chunk_length_s is not None:
                 result["timestamp"] = (round(outputs["start"], 3), round(outputs["end"], 3))
@@ -299,12 +315,12 @@ class MultimodalEmotionPipeline(ChunkPipeline):
             if outputs["words"]:
                 result["words"] = outputs["words"]
             if return_attention:
-                result["attention"] = {m: self._where_it_looked(m, outputs) for m in modalities}
+                result["attention"] = {m: self._attention_over(m, outputs) for m in modalities}
             results.append(result)
         return results if chunk_length_s is not None else results[0]
 
-    def _answer(self, logits: torch.Tensor, top_k: int | None) -> dict[str, Any]:
-        """What the logits (num_labels,) of one segment mean, by the kind of model."""
+    def _to_scores(self, logits: torch.Tensor, top_k: int | None) -> dict[str, Any]:
+        """Convert the logits (num_labels,) of one segment to sentiment, emotions or labels, by the model's task."""
         config, names = self.model.config, self.labels
         if not names:
             return {"sentiment": logits[0].item()}
@@ -313,16 +329,17 @@ class MultimodalEmotionPipeline(ChunkPipeline):
         if config.problem_type == "multi_label_classification":
             return {"emotions": _ranked(names, logits.sigmoid(), top_k)}
         scores = logits.softmax(dim=0)
-        answer = {"labels": _ranked(names, scores, top_k)}
-        if all(_is_number(name) for name in names):  # classes of sentiment: its expected value
-            answer["sentiment"] = sum(float(name) * score for name, score in zip(names, scores.tolist(), strict=True))
-        return answer
+        result = {"labels": _ranked(names, scores, top_k)}
+        if all(_is_number(name) for name in names):  # sentiment classes: the expected value
+            result["sentiment"] = sum(float(name) * score for name, score in zip(names, scores.tolist(), strict=True))
+        return result
 
-    def _where_it_looked(self, modality: str, outputs: dict[str, Any]) -> list[dict[str, Any]]:
+    def _attention_over(self, modality: str, outputs: dict[str, Any]) -> list[dict[str, Any]]:
+        """Return the glimpse weights of a modality with the word or time of each."""
         weights = outputs[f"{modality}_weights"][: int(outputs[f"{modality}_length"])].tolist()
         if modality == "text":
             tokenizer = self.processor.tokenizer
-            # Words as they were written, not as the vocabulary knows them.
+            # Words as in the text, not as in the vocabulary.
             spans = tokenizer(outputs["text"], truncation=True, return_offsets_mapping=True)["offset_mapping"]
             if getattr(self.model.config, "text_encoder", None) is not None:
                 return _sum_by_word(outputs["text"], spans, weights)
@@ -332,14 +349,14 @@ class MultimodalEmotionPipeline(ChunkPipeline):
             step = self.processor.frame_duration
             first += outputs["offset"]
         else:  # the middle of each clip
-            cut = self.processor.video_processor
-            step = cut.clip_stride / cut.frame_rate
-            first += cut.clip_length / 2 / cut.frame_rate
+            settings = self.processor.video_processor
+            step = settings.clip_stride / settings.frame_rate
+            first += settings.clip_length / 2 / settings.frame_rate
         return [{"time": round(first + i * step, 3), "weight": weight} for i, weight in enumerate(weights)]
 
 
 def _sum_by_word(text: str, spans: list[tuple[int, int]], weights: list[float]) -> list[dict[str, Any]]:
-    """The words of a text, as white space parts them, with the summed weights of their tokens; special tokens have none."""
+    """Return the whitespace-separated words of a text with the summed weights of their tokens."""
     words = list(re.finditer(r"\S+", text))
     ends, sums = [word.end() for word in words], {}
     for (start, end), weight in zip(spans, weights, strict=True):

@@ -1,22 +1,12 @@
 # Copyright 2026 The modeling_umons authors.
-#
-# Licensed under the MIT License (the "License"); you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#
-#     https://opensource.org/license/mit
-#
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
-"""Video processor of UMONS: frames to the normalised clips that an R(2+1)D tower reads."""
+# SPDX-License-Identifier: MIT
+"""Video processor of the UMONS models: frames to normalised clips for an R(2+1)D tower."""
 
 import numpy as np
 import torch
 from transformers.image_processing_utils import BatchFeature
-from transformers.image_utils import PILImageResampling
 from transformers.processing_utils import Unpack, VideosKwargs
+from transformers.utils import is_torchvision_available
 from transformers.video_processing_utils import BaseVideoProcessor
 from transformers.video_utils import VideoMetadata
 
@@ -26,13 +16,13 @@ from .media_umons import read_clip
 class UmonsVideoProcessorKwargs(VideosKwargs, total=False):
     """
     clip_length (`int`, *optional*, defaults to 16):
-        Frames of a clip.
+        Number of frames in a clip.
     clip_stride (`int`, *optional*, defaults to 8):
         Frames from the start of a clip to the start of the next.
     max_clips (`int`, *optional*, defaults to 60):
-        Clips kept of a video, from its beginning.
+        Number of clips to which a video is truncated.
     frame_rate (`float`, *optional*, defaults to 15.0):
-        Frames per second the clips are made of. A video is sampled to it where `video_metadata` tells its own rate.
+        Frames per second of the clips. A video is sampled at this rate if `video_metadata` has its own rate.
     """
 
     clip_length: int
@@ -42,25 +32,30 @@ class UmonsVideoProcessorKwargs(VideosKwargs, total=False):
 
 
 class UmonsVideoProcessor(BaseVideoProcessor):
-    r"""Cuts videos into the clips that torchvision's `r2plus1d_18` reads, prepared as its Kinetics-400 weights expect.
+    r"""
+    Cuts videos into clips for torchvision's `r2plus1d_18`, preprocessed as for its Kinetics-400 weights.
 
-    Each frame is resized as a whole (no crop), rescaled to [0, 1] and normalised. Clip `k` holds the frames from
-    `k * clip_stride` to `k * clip_stride + clip_length - 1`. No clip is partial: frames after the last full clip are
-    left out, and a video shorter than one clip repeats its last frame.
+    Each frame is resized without cropping, rescaled to [0, 1] and normalised. Clip `k` contains the frames from
+    `k * clip_stride` to `k * clip_stride + clip_length - 1`. Frames after the last full clip are dropped, and a video
+    shorter than one clip repeats its last frame.
 
-    Videos are arrays or tensors (T, H, W, C) or (T, C, H, W), lists of PIL images, or strings (a path or URL), which are
-    decoded at `frame_rate`. Arrays without the source's rate in `video_metadata` are taken to be at `frame_rate` already.
+    Videos are arrays or tensors (T, H, W, C) or (T, C, H, W), lists of PIL images, or strings (a path or URL), which
+    are decoded at `frame_rate`. Arrays without a rate in `video_metadata` are assumed to be at `frame_rate`.
 
-    Returns a `BatchFeature` of:
+    The processor loads and saves without torchvision; preprocessing videos requires it.
 
-    - `pixel_values_videos`: float32 (batch, clips, clip_length, 3, height, width), zero where a video has fewer clips.
-    - `video_features_mask`: int64 (batch, clips), 1 where there is a clip.
+    Returns:
+        `BatchFeature` with
+        - **pixel_values_videos** -- (batch, clips, clip_length, 3, height, width) float32, zero for padding.
+        - **video_features_mask** -- (batch, clips) int64, 1 for a clip, 0 for padding.
 
-    Raises `ValueError` for a video without frames, or with values that are not finite.
+    Raises:
+        ValueError: a video has no frames, or values that are not finite.
+        ImportError: torchvision is not installed, or PyAV for a path or URL.
     """
 
-    resample = PILImageResampling.BILINEAR
-    image_mean = [0.43216, 0.394666, 0.37645]  # Kinetics-400, as of torchvision's video classification weights
+    resample = 2  # PIL.Image.Resampling.BILINEAR; Pillow is installed with torchvision
+    image_mean = [0.43216, 0.394666, 0.37645]  # Kinetics-400, of torchvision's video classification weights
     image_std = [0.22803, 0.22145, 0.216989]
     size = {"height": 112, "width": 112}
     rescale_factor = 1 / 255
@@ -75,7 +70,7 @@ class UmonsVideoProcessor(BaseVideoProcessor):
     frame_rate = 15.0
     valid_kwargs = UmonsVideoProcessorKwargs
     model_input_names = ["pixel_values_videos", "video_features_mask"]
-    _auto_class = "AutoVideoProcessor"  # saving copies the code, so that the folder loads without this package
+    _auto_class = "AutoVideoProcessor"  # `save_pretrained` copies the code, so that the folder loads by itself
 
     def __init__(self, **kwargs: Unpack[UmonsVideoProcessorKwargs]):
         super().__init__(**kwargs)
@@ -88,10 +83,12 @@ class UmonsVideoProcessor(BaseVideoProcessor):
         frame_rate: float | None = None,
         **kwargs,
     ) -> np.ndarray:
-        """Indices (num_samples,) of the frames to keep.
+        """
+        Return the indices (num_samples,) of the frames to keep.
 
-        `num_frames` or `fps` of a call sample as in transformers' base class. Otherwise the frame nearest to each
-        1 / `frame_rate` s is kept (of two as near the later), so a slower video repeats frames; all frames are where the video's rate is unknown.
+        `num_frames` or `fps` of a call sample as in the base class. Otherwise the frame nearest to each 1 /
+        `frame_rate` s is kept (of two equally near, the later), and a slower video repeats frames. All frames are kept
+        if the video's rate is unknown.
         """
         if num_frames is not None or fps is not None:
             return super().sample_frames(metadata, num_frames=num_frames, fps=fps)
@@ -103,7 +100,7 @@ class UmonsVideoProcessor(BaseVideoProcessor):
         return np.minimum(nearest, metadata.total_num_frames - 1)
 
     def fetch_videos(self, video_url_or_urls, sample_indices_fn=None):
-        """Decodes paths and URLs with PyAV, sampled and scaled while decoding: only small frames are held."""
+        """Decode paths and URLs with PyAV. Frames are sampled and resized while decoding, which limits memory."""
         if isinstance(video_url_or_urls, (list, tuple)):
             return list(zip(*(self.fetch_videos(url, sample_indices_fn) for url in video_url_or_urls), strict=True))
         size = (self.size.height, self.size.width)
@@ -122,8 +119,10 @@ class UmonsVideoProcessor(BaseVideoProcessor):
         return frames[metadata.frames_indices], metadata
 
     def _decode_and_sample_videos(self, videos, **kwargs):
+        if not is_torchvision_available():
+            raise ImportError("Preprocessing videos requires torchvision: `pip install torchvision`.")
         if _is_empty(videos):
-            raise ValueError("A video without frames was passed: every video needs at least one frame.")
+            raise ValueError("A video has no frames: pass at least one frame per video.")
         return super()._decode_and_sample_videos(videos, **kwargs)
 
     def _preprocess(
@@ -137,11 +136,11 @@ class UmonsVideoProcessor(BaseVideoProcessor):
     ) -> BatchFeature:
         for name, value in {"clip_length": clip_length, "clip_stride": clip_stride, "max_clips": max_clips}.items():
             if value < 1:
-                raise ValueError(f"{name}={value} must be 1 or more.")
+                raise ValueError(f"{name}={value} must be at least 1.")
         for index, video in enumerate(videos):
             if video.is_floating_point() and not torch.isfinite(video).all():
-                raise ValueError(f"Video {index} holds values that are not finite (NaN or infinite): clean it first.")
-        # What no clip will hold need not be resized.
+                raise ValueError(f"Video {index} has NaN or infinite values: repair it first.")
+        # Frames after the last clip are not resized.
         num_frames = (max_clips - 1) * clip_stride + clip_length
         frames = super()._preprocess([video[:num_frames] for video in videos], **kwargs).pixel_values_videos
         clips = [_cut_into_clips(video.to(torch.float32), clip_length, clip_stride) for video in frames]
@@ -160,7 +159,7 @@ def _is_empty(videos) -> bool:
 
 
 def _cut_into_clips(frames: torch.Tensor, clip_length: int, clip_stride: int) -> torch.Tensor:
-    """(T, C, H, W) to (clips, clip_length, C, H, W)."""
+    """Cut (T, C, H, W) into (clips, clip_length, C, H, W)."""
     missing = clip_length - len(frames)
     if missing > 0:
         frames = torch.cat([frames, frames[-1:].expand(missing, -1, -1, -1)])

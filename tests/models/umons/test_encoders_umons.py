@@ -30,6 +30,7 @@ from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
 
 from modeling_umons import UmonsConfig, UmonsForSequenceClassification, UmonsModel, UmonsProcessor, build_tokenizer
 from modeling_umons.models.umons.configuration_umons import POSITIONS_AFTER_PADDING
+from modeling_umons.models.umons.processing_umons import check_processor
 
 
 BODY = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
@@ -239,7 +240,7 @@ def test_half_a_minute_is_heard_or_what_there_are_positions_for(folders, name, s
 @torch.no_grad()
 def test_the_processor_makes_what_the_model_takes(made):
     model, processor, names = made
-    processor.check_model(model.config)
+    check_processor(processor, model.config)
     inputs = make_batch(processor)
     masks = [make_batch(processor, return_tensors=kind)["input_values_mask"] for kind in ("pt", "np")]
     assert [str(mask.dtype) for mask in masks] == ["torch.int64", "int64"]
@@ -387,14 +388,14 @@ def test_the_pipeline_refuses_what_does_not_belong_together(made, folders):
     model, _, names = made
     task = "multimodal-emotion-recognition"
     plain = UmonsProcessor.from_encoders(text=folders["bert"])
-    with pytest.raises(ValueError, match="The model has an audio encoder, and the processor is for one that has none"):
+    with pytest.raises(ValueError, match="The model has an audio encoder, but the processor is for a model with none"):
         pipeline(task, model=model, processor=plain)
     other = UmonsProcessor.from_encoders(**names)
     other.feature_extractor.sampling_rate = 8000
-    with pytest.raises(ValueError, match=r"gives sound at 8000 Hz, .* trained on 16000 Hz"):
+    with pytest.raises(ValueError, match=r"audio is at 8000 Hz, .* trained at 16000 Hz"):
         pipeline(task, model=model, processor=other)
     other = UmonsProcessor.from_encoders(audio=names["audio"], tokenizer=build_tokenizer(map(str, range(50))))
-    with pytest.raises(ValueError, match=r"knows 52 tokens, but the text encoder .bert. has 14"):
+    with pytest.raises(ValueError, match=r"has 52 tokens, but the text encoder .bert. has 14"):
         pipeline(task, model=model, processor=other)
 
 
@@ -535,7 +536,7 @@ def test_encoders_that_cannot_be_had(folders, tmp_path, monkeypatch):
     (tmp_path / "config.json").write_text('{"model_type": "berd"}')
     with pytest.raises(ValueError, match="is not one of transformers' own models"):
         UmonsModel.from_encoders(text=str(tmp_path))
-    with pytest.raises(ValueError, match=r"knows 6 tokens, but the text encoder .t5. has 32128"):
+    with pytest.raises(ValueError, match=r"has 6 tokens, but the text encoder .t5. has 32128"):
         UmonsProcessor.from_encoders(
             text=save_config(T5Config(), tmp_path / "t5"), tokenizer=build_tokenizer(["a", "b", "c", "d"])
         )

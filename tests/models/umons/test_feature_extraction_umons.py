@@ -1,12 +1,15 @@
 """The log-mel features: against golden frames, against the equations, and every way in and out of the extractor."""
 
+import io
 import json
 
+import av
 import numpy as np
 import pytest
 import torch
 
 from modeling_umons.models.umons.feature_extraction_umons import UmonsFeatureExtractor, _hann_window, _mel_basis
+from modeling_umons.models.umons.media_umons import read_clip
 
 
 RATE = 22050
@@ -170,12 +173,20 @@ def test_forms_of_one_waveform(extractor, form):
     np.testing.assert_array_equal(extractor([given], sampling_rate=RATE)["input_features"], expected)
 
 
-def test_mixes_channels_down(extractor):
+def test_channels_in_a_list_are_averaged(extractor):
     left, right = speechlike(1.0), speechlike(1.0)[::-1]
     expected = extractor((left + right) / 2, sampling_rate=RATE)["input_features"]
     stereo = np.stack([left, right])
-    for given in (stereo, stereo.T, torch.from_numpy(stereo), [stereo], [stereo.T.tolist()]):
+    for given in ([stereo], [stereo.T], [torch.from_numpy(stereo)], [stereo.T.tolist()], stereo[None]):
         np.testing.assert_allclose(extractor(given, sampling_rate=RATE)["input_features"], expected, rtol=0, atol=1e-6)
+
+
+def test_2d_arrays_are_batches(extractor):
+    batch = np.stack([speechlike(1.0), speechlike(1.0)[::-1]])
+    expected = extractor(list(batch), sampling_rate=RATE)["input_features"]
+    assert expected.shape[0] == 2
+    for given in (batch, torch.from_numpy(batch.copy()), batch.tolist(), tuple(batch)):
+        np.testing.assert_array_equal(extractor(raw_speech=given, sampling_rate=RATE)["input_features"], expected)
 
 
 @pytest.mark.parametrize(
@@ -198,12 +209,65 @@ def test_resamples(extractor, rate):
     assert np.corrcoef(features.ravel(), expected.ravel())[0, 1] > 0.99
 
 
-def test_resamples_as_torchaudio_does(extractor):
-    from torchaudio.functional import resample
+def encode(samples: np.ndarray, rate: int, codec: str, container_format: str) -> bytes:
+    """A file of float samples (num_channels, num_samples)."""
+    file = io.BytesIO()
+    with av.open(file, "w", format=container_format) as container:
+        layout = {1: "mono", 2: "stereo"}[len(samples)]
+        stream = container.add_stream(codec, rate=rate, layout=layout)
+        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples, np.float32), format="fltp", layout=layout)
+        frame.sample_rate = rate
+        for part in av.AudioResampler(stream.format.name, layout, rate).resample(frame):
+            container.mux(stream.encode(part))
+        container.mux(stream.encode(None))
+    return file.getvalue()
 
-    waveform = speechlike(1.0, rate=16000)
-    expected = extractor(resample(torch.from_numpy(waveform), 16000, RATE), sampling_rate=RATE)["input_features"]
-    np.testing.assert_array_equal(extractor(waveform, sampling_rate=16000)["input_features"], expected)
+
+def assert_file_equals_array(source, sampling_rate: int):
+    """Features of a file, and of its samples at the file's own rate."""
+    with av.open(source if isinstance(source, str) else io.BytesIO(source)) as container:
+        own_rate = container.streams.audio[0].rate
+    assert own_rate != sampling_rate
+    extractor = UmonsFeatureExtractor(sampling_rate=sampling_rate)
+    from_file = read_clip(source, video=False, sampling_rate=sampling_rate).audio
+    samples = read_clip(source, video=False, sampling_rate=own_rate).audio
+    expected = extractor(from_file, sampling_rate=sampling_rate)["input_features"]
+    for given in (samples, samples.astype(np.float64), [np.stack([samples, samples])]):
+        features = extractor(given, sampling_rate=own_rate)["input_features"]
+        np.testing.assert_allclose(features, expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("rate", "codec", "container_format"),
+    [(48000, "pcm_s16le", "wav"), (44100, "pcm_f32le", "wav"), (16000, "flac", "flac"), (48000, "pcm_s24le", "wav")],
+)
+def test_file_equals_its_array(rate, codec, container_format):
+    stereo = np.stack([speechlike(2.0, rate=rate), speechlike(2.0, rate=rate)[::-1]])
+    assert_file_equals_array(encode(stereo, rate, codec, container_format), RATE)
+    assert_file_equals_array(encode(stereo[:1], rate, codec, container_format), 11025)
+
+
+def test_sample_clip_equals_its_array(root):
+    for clip in sorted((root / "hub" / "sample" / "clips").iterdir())[:4]:
+        assert_file_equals_array(str(clip), 16000)
+
+
+@pytest.mark.shared
+def test_real_recording_equals_its_array(shared):
+    recordings = sorted((shared / "data" / "ravdess").rglob("*.flac"))[::40]
+    assert len(recordings) > 10
+    for recording in recordings:
+        assert_file_equals_array(str(recording), 16000)
+    for clip in (shared / "data" / "clips").glob("grid_*.mpg"):
+        assert_file_equals_array(str(clip), RATE)
+
+
+@pytest.mark.parametrize("rate", [8000, 16000, 48000, 22050000])
+def test_waveform_shorter_than_the_resampling_filter_has_one_frame(extractor, rate):
+    for num_samples in (1, 10, 30):
+        features = extractor(np.full(num_samples, 0.5), sampling_rate=rate)["input_features"]
+        assert features.shape == (1, 1, 80)
+        assert np.isfinite(features).all()
 
 
 def test_default_device_and_dtype_do_not_matter(extractor):

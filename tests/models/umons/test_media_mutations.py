@@ -195,7 +195,7 @@ def test_files_of_another_kind(records):
     assert len(strangers) == 11
     for record in strangers.values():
         assert record["kind"] == "OSError"
-        assert "could not be opened as a clip or sound file" in record["message"]
+        assert "could not be opened as a video or audio file" in record["message"]
 
 
 def test_no_file_takes_long(records):

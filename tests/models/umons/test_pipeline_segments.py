@@ -12,7 +12,7 @@ import torch
 from small_pipelines import FIXTURES, RATE, TASK, Transcriber, close, make_pipeline, tone, write_media
 from transformers import Wav2Vec2Config, Wav2Vec2CTCTokenizer, Wav2Vec2FeatureExtractor, Wav2Vec2ForCTC, pipeline
 
-from modeling_umons.models.umons.media_umons import iter_windows
+from modeling_umons.models.umons.media_umons import iter_windows, read_clip, resample
 
 
 recognize, sound, clip, wav, silent_clip = FIXTURES
@@ -80,7 +80,7 @@ def test_text_and_segments_exclude_each_other(recognize, clip):
     for options in ({"chunk_length_s": 1.0}, {"return_timestamps": True}):
         with pytest.raises(ValueError, match=r"`text` cannot be cut into segments.*transcriber="):
             recognize({"text": "so glad", "video": clip}, **options)
-        with pytest.raises(ValueError, match="no sound to cut into segments"):
+        with pytest.raises(ValueError, match="no audio to cut into segments"):
             recognize({}, **options)
 
 
@@ -92,6 +92,15 @@ def test_a_transcriber_fills_in_the_text(recognize, clip, sound):
     (heard,) = transcriber.heard
     assert heard["sampling_rate"] == RATE
     assert heard["raw"] == pytest.approx(sound, abs=1e-4)
+
+
+def test_audio_is_resampled_to_the_rate_of_the_transcriber(recognize, clip):
+    transcriber = Transcriber("so glad")
+    transcriber.feature_extractor = Wav2Vec2FeatureExtractor(sampling_rate=16000)
+    assert recognize(clip, transcriber=transcriber)["text"] == "so glad"
+    (heard,) = transcriber.heard
+    assert heard["sampling_rate"] == 16000
+    np.testing.assert_array_equal(heard["raw"], resample(read_clip(clip, video=False).audio, RATE, 16000))
 
 
 def test_a_speech_recogniser_tells_when_the_words_are_spoken(recognize, clip, tmp_path):
@@ -253,8 +262,8 @@ def test_words_after_the_end_are_told(recognize, clip, caplog, monkeypatch):
     monkeypatch.setattr(logging.getLogger("modeling_umons"), "propagate", True)
     late = [{"word": "so", "timestamp": (500.0, 600.0)}]
     assert recognize({"video": clip, "words": late}, chunk_length_s=1.0)[2]["text"] == ""
-    assert "1 of the 1 words are left out" in caplog.text
-    assert "is the `timestamp` of words in seconds?" in caplog.text
+    assert "1 of the 1 words are dropped" in caplog.text
+    assert "Is it in seconds?" in caplog.text
 
 
 def test_silence_has_no_answer(recognize):
@@ -268,9 +277,7 @@ def test_silence_has_no_answer(recognize):
     assert len(transcriber.heard) == 3
     silence = {"audio": quiet, "sampling_rate": RATE}
     for options in ({}, {"transcriber": transcriber}):
-        with pytest.raises(
-            ValueError, match="nothing in this input for a model of text and audio, its sound is silence: "
-        ):
+        with pytest.raises(ValueError, match="has nothing for a model of text and audio, its audio is silent: "):
             recognize(silence, **options)
     assert len(transcriber.heard) == 3
     assert recognize({**silence, "text": "so glad"}) == recognize({"text": "so glad"})

@@ -1,11 +1,13 @@
 """The pipeline: every form of input, every option and every kind of model, on clips made here."""
 
+import io
 import json
 import re
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -93,7 +95,7 @@ def test_decoders_of_datasets_are_read_from_their_files(recognize, clip, tmp_pat
             raise NotImplementedError
 
     decoder = VideoDecoder()
-    with pytest.raises(ValueError, match="a video decoder that does not know its file"):
+    with pytest.raises(ValueError, match="a video decoder without a file"):
         recognize({"video": decoder})
     (tmp_path / "clip.mkv").write_bytes(clip)
     for encoded in ({"path": str(tmp_path / "clip.mkv"), "bytes": None}, {"path": "elsewhere.mkv", "bytes": clip}):
@@ -145,6 +147,22 @@ def test_sound_at_another_rate_is_resampled(recognize):
     assert [len(r["attention"]["audio"]) for r in (expected, right, wrong)] == [13, 13, 10]
     errors = [abs(r["sentiment"] - expected["sentiment"]) for r in (right, wrong)]
     assert errors[0] < errors[1] / 2
+
+
+@pytest.mark.parametrize("options", [{}, {"chunk_length_s": 0.8}])
+def test_file_equals_its_array(recognize, options):
+    stereo = np.stack([tone(2.5, 48000), tone(2.5, 48000, hertz=300.0)])
+    pcm = np.round(stereo * 32767).astype(np.int16)
+    file = io.BytesIO()
+    with av.open(file, "w", format="wav") as container:
+        stream = container.add_stream("pcm_s16le", rate=48000, layout="stereo")
+        frame = av.AudioFrame.from_ndarray(pcm.T.reshape(1, -1).copy(), format="s16", layout="stereo")
+        frame.sample_rate = 48000
+        container.mux([*stream.encode(frame), *stream.encode(None)])
+    from_file = recognize(file.getvalue(), **options)
+    from_array = recognize({"audio": pcm, "sampling_rate": 48000}, **options)
+    pairs = zip(from_file, from_array, strict=True) if options else [(from_file, from_array)]
+    assert all(close(*pair, tolerance=1e-4) for pair in pairs)
 
 
 def test_words_and_sound_together(recognize, clip, wav):
@@ -254,9 +272,9 @@ def test_a_clip_without_sound_goes_on_with_its_text(recognize, tmp_path, silent_
 
 def test_a_clip_without_sound_and_without_text_is_an_error(recognize, silent_clip):
     for given in (silent_clip, {"video": silent_clip}):
-        with pytest.raises(OSError, match="holds no sound"):
+        with pytest.raises(OSError, match="contains no audio"):
             recognize(given)
-    with pytest.raises(OSError, match="holds no sound"):  # a model that cannot read the text
+    with pytest.raises(OSError, match="contains no audio"):  # a model that cannot read the text
         make_pipeline(modalities=["audio"], joint_sentiment=True)({"text": "so glad", "video": silent_clip})
 
 
@@ -276,35 +294,35 @@ def test_text_does_not_excuse_an_unreadable_file(recognize, tmp_path, clip):
         ("what a wonderful day", r"'what a wonderful day' is neither a file nor a URL.*\{'text': \.\.\.\}"),
         ("what a day " * 1000, r"neither a file nor a URL.*\{'text': \.\.\.\}"),
         ("", r"'' is neither a file nor a URL"),
-        ({}, r"nothing in this input for a model of text and audio: pass \{'text': \.\.\.\}"),
+        ({}, r"This input has nothing for a model of text and audio: pass \{'text': \.\.\.\}"),
         ({"text": ""}, r"no word in its text, '': pass"),
         ({"text": " ... "}, r"no word in its text, ' \.\.\. '"),
-        ({"text": None}, "nothing in this input"),
+        ({"text": None}, "This input has nothing"),
         ({"text": 3}, "`text` must be a string, not int"),
         ({"text": ["so", "glad"]}, "`text` must be a string, not list"),
-        ({"sampling_rate": 22050}, "nothing in this input"),
-        ({"audio": np.zeros(100)}, "`sampling_rate` is None: give it in Hz"),
-        ({"audio": np.zeros(100), "sampling_rate": 0}, "`sampling_rate` is 0: give it in Hz"),
+        ({"sampling_rate": 22050}, "This input has nothing"),
+        ({"audio": np.zeros(100)}, "`sampling_rate` is None: pass its rate in Hz"),
+        ({"audio": np.zeros(100), "sampling_rate": 0}, "`sampling_rate` is 0: pass its rate in Hz"),
         (
             {"audio": np.zeros(100), "sampling_rate": "22050"},
-            "`sampling_rate` is '22050': give it in Hz .* as a number",
+            "`sampling_rate` is '22050': pass its rate in Hz, a number",
         ),
         ({"audio": np.zeros(100), "sampling_rate": torch.tensor(22050)}, r"`sampling_rate` is tensor\(22050\)"),
         ({"audio": np.zeros(100), "sampling_rate": float("inf")}, "`sampling_rate` is inf"),
         ({"audio": np.zeros(100), "sampling_rate": True}, "`sampling_rate` is True"),
-        ({"audio": np.zeros(100), "sampling_rate": 22050}, "its sound is silence"),
-        ({"text": "so \udcff glad"}, r"`text` has '\\udcff' as character 3, which is half of one: decode it"),
-        ({"words": [{"word": "\ud83d", "timestamp": (0, 1)}]}, r"`words` has '\\ud83d'"),
+        ({"audio": np.zeros(100), "sampling_rate": 22050}, "its audio is silent"),
+        ({"text": "so \udcff glad"}, r"`text` has the lone surrogate '\\udcff' at position 3: decode it"),
+        ({"words": [{"word": "\ud83d", "timestamp": (0, 1)}]}, r"`words` has the lone surrogate '\\ud83d'"),
         ({"audio": np.zeros(0), "sampling_rate": 22050}, "is empty"),
         ({"audio": np.full(100, np.nan), "sampling_rate": 22050}, "NaN"),
         ({"audio": {"path": None, "bytes": None}}, r"`audio` is a dict of \['bytes', 'path'\]"),
         ({"audio": {"array": np.zeros(100)}}, "`sampling_rate` is None"),
-        ({"words": "so glad"}, "`words` holds 'so glad': a word is"),
-        ({"words": 3}, "`words` holds 3: a word is"),
-        ({"words": [{"word": "so"}]}, r"`words` holds \{'word': 'so'\}: a word is .* with seconds"),
-        ({"words": [{"word": "so", "timestamp": (0, float("nan"))}]}, "`words` holds .*nan"),
-        ({"words": [{"word": "so", "timestamp": ("0", 1)}]}, "`words` holds"),
-        ({"words": [{"word": "so", "timestamp": (-1, 1)}]}, "`words` holds"),
+        ({"words": "so glad"}, "`words` contains 'so glad': a word must be"),
+        ({"words": 3}, "`words` contains 3: a word must be"),
+        ({"words": [{"word": "so"}]}, r"`words` contains \{'word': 'so'\}: a word must be .* with seconds"),
+        ({"words": [{"word": "so", "timestamp": (0, float("nan"))}]}, "`words` contains .*nan"),
+        ({"words": [{"word": "so", "timestamp": ("0", 1)}]}, "`words` contains"),
+        ({"words": [{"word": "so", "timestamp": (-1, 1)}]}, "`words` contains"),
         ({"sentence": "so glad"}, r"no \['sentence'\]: pass any of text, words, audio, sampling_rate, video"),
         (3.5, "not float"),
     ],
@@ -318,9 +336,9 @@ def test_unreadable_files_are_os_errors_that_name_them(recognize, tmp_path):
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(b"no clip at all" * 50)
     for given in (str(broken), broken, {"audio": broken}):
-        with pytest.raises(OSError, match=r"broken\.mp4 could not be opened as a clip or sound file"):
+        with pytest.raises(OSError, match=r"broken\.mp4 could not be opened as a video or audio file"):
             recognize(given)
-    with pytest.raises(OSError, match=f"{tmp_path} is a folder: pass a clip or sound file in it"):
+    with pytest.raises(OSError, match=f"{tmp_path} is a folder: pass a video or audio file in it"):
         recognize(str(tmp_path))
     with pytest.raises(OSError, match=r"missing\.mp4: there is no such file"):
         recognize({"video": str(tmp_path / "missing.mp4")})
@@ -334,7 +352,7 @@ def test_unreadable_files_are_os_errors_that_name_them(recognize, tmp_path):
     ("options", "message"),
     [
         ({"top_k": 0}, "`top_k` is 0"),
-        ({"top_k": 2.5}, "`top_k` is 2.5: ask for a whole number of emotions"),
+        ({"top_k": 2.5}, "`top_k` is 2.5: pass a positive integer"),
         ({"top_k": "3"}, "`top_k` is '3'"),
         ({"top_k": True}, "`top_k` is True"),
         ({"chunk_length_s": "5"}, "`chunk_length_s` is '5'"),
@@ -420,7 +438,9 @@ def test_a_model_without_glimpses_has_no_attention(recognize):
     assert plain.labels == list(EMOTIONS)
     assert len(plain({"text": "so glad"})["emotions"]) == 6
     model.is_asked = True
-    with pytest.raises(ValueError, match=r"`return_attention=True` wants to know.*a Plain has no glimpses"):
+    with pytest.raises(
+        ValueError, match=r"`return_attention=True` requires a model with glimpses, which a Plain does not"
+    ):
         plain({"text": "so glad"}, return_attention=True)
 
 
@@ -479,7 +499,7 @@ def test_text_model_reads_no_files(clip):
 def test_audio_model_reads_no_words(clip):
     recognize = make_pipeline(modalities=["audio"], joint_sentiment=True)
     assert close(recognize({"text": "so glad", "video": clip}), recognize(clip))
-    with pytest.raises(ValueError, match=r"for a model of audio.*: pass a file with sound\.$"):
+    with pytest.raises(ValueError, match=r"for a model of audio.*: pass a file with audio\.$"):
         recognize({"text": "so glad"})
 
 
@@ -487,7 +507,7 @@ def test_a_model_whose_weights_are_broken_does_not_hide_it(recognize):
     model = make_model(joint_sentiment=True)
     model.classifier.weight.data.fill_(torch.nan)
     broken = pipeline(TASK, model=model, processor=recognize.processor)
-    with pytest.raises(ValueError, match=r"NaN or infinite numbers: its weights are damaged.*torch\.float32"):
+    with pytest.raises(ValueError, match=r"logits are NaN or infinite: its weights are damaged.*torch\.float32"):
         broken({"text": "so glad"})
 
 

@@ -15,6 +15,7 @@ from modeling_umons import (
     UmonsVideoProcessor,
     build_tokenizer,
 )
+from modeling_umons.models.umons.media_umons import read_clip
 
 
 SAMPLING_RATE = 22050
@@ -141,7 +142,7 @@ def test_a_text_without_a_word_is_absent(processor, wordless):
 
 
 def test_a_row_without_anything_is_refused(processor):
-    with pytest.raises(ValueError, match=r"^Row 1 of the batch has nothing in any modality\. Leave it out\.$"):
+    with pytest.raises(ValueError, match=r"^Row 1 of the batch has no modality\. Leave it out\.$"):
         processor(text=["glad", None], audio=[make_waveform(1.0), None], sampling_rate=SAMPLING_RATE)
 
 
@@ -152,8 +153,10 @@ def test_unequal_numbers_of_rows_are_refused(processor, audio):
 
 
 def test_wrong_inputs_are_refused(processor):
-    with pytest.raises(ValueError, match="takes no `images`"):
+    with pytest.raises(ValueError, match="have no `images`"):
         processor(text="glad", images=np.zeros((8, 8, 3), dtype=np.uint8))
+    with pytest.raises(ValueError, match="has no `video`: pass `videos`"):
+        processor(text="glad", video=make_video(16))
     with pytest.raises(ValueError, match="`audio` is an empty list"):
         processor(text="glad", audio=[])
     with pytest.raises(ValueError, match="at least one input"):
@@ -182,6 +185,22 @@ def test_options_reach_the_parts(processor):
     )
     assert inputs["input_ids"].tolist() == [[2, 3], [5, 0]]
     assert inputs["input_features"].shape == (2, 60, 80)
+
+
+def test_audio_rows_of_an_array_are_a_batch(processor):
+    rows = np.stack([make_waveform(1.0, seed) for seed in range(2)])
+    options = {"sampling_rate": SAMPLING_RATE, "return_tensors": "pt"}
+    for given in (rows, torch.from_numpy(rows)):
+        inputs = processor(text=["so", "glad"], audio=given, **options)
+        assert torch.equal(inputs["input_features"], processor(audio=list(rows), **options)["input_features"])
+
+
+def test_audio_files_are_decoded_as_by_read_clip(processor, root):
+    clip = str(root / "hub" / "sample" / "clips" / "000.mp4")
+    expected = processor.feature_extractor(read_clip(clip, video=False).audio, sampling_rate=SAMPLING_RATE)
+    inputs = processor(text=["so", "glad", "sad"], audio=[clip, None, clip])
+    np.testing.assert_array_equal(inputs["input_features"][[0, 2]], np.repeat(expected["input_features"], 2, axis=0))
+    assert not inputs["input_features_mask"][1].any()
 
 
 def test_save_and_load(processor, tmp_path):

@@ -137,12 +137,12 @@ def test_a_path_is_decoded(shared):
 @pytest.mark.parametrize(
     ("videos", "message"),
     [
-        ([], "without frames"),
-        ([[]], "without frames"),
-        (np.zeros((0, 8, 8, 3), np.uint8), "without frames"),
-        ([counting_video(4), np.zeros((0, 8, 8, 3), np.uint8)], "without frames"),
-        (np.full((4, 8, 8, 3), np.nan, np.float32), "Video 0 holds values that are not finite"),
-        ([np.zeros((4, 8, 8, 3), np.float32), np.full((4, 8, 8, 3), np.inf, np.float32)], "Video 1 holds"),
+        ([], "has no frames"),
+        ([[]], "has no frames"),
+        (np.zeros((0, 8, 8, 3), np.uint8), "has no frames"),
+        ([counting_video(4), np.zeros((0, 8, 8, 3), np.uint8)], "has no frames"),
+        (np.full((4, 8, 8, 3), np.nan, np.float32), "Video 0 has NaN or infinite"),
+        ([np.zeros((4, 8, 8, 3), np.float32), np.full((4, 8, 8, 3), np.inf, np.float32)], "Video 1 has NaN"),
     ],
 )
 def test_bad_videos(videos, message):
@@ -152,7 +152,7 @@ def test_bad_videos(videos, message):
 
 @pytest.mark.parametrize("option", ["clip_length", "clip_stride", "max_clips"])
 def test_bad_options(option):
-    with pytest.raises(ValueError, match=f"{option}=0 must be 1 or more"):
+    with pytest.raises(ValueError, match=f"{option}=0 must be at least 1"):
         UmonsVideoProcessor()(counting_video(4), **{option: 0}, return_tensors="pt")
 
 
