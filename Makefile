@@ -11,7 +11,7 @@ MINI_FILES := README.md config.json model.safetensors preprocessor_config.json p
 
 demo: $(INSTALLED)
 	$(LAUNCH) scripts/train.py modeling_umons/recipes/sample.yaml
-	$(BIN)/umons predict hub/sample/clips/023.mp4 --text "The carpet in that hostel was filthy and disgusting." --plot runs/sample/prediction.png
+	$(BIN)/umons predict hub/sample/clips/075.mp4 --text "I am angry that the flight was cancelled without a word." --plot runs/sample/prediction.png
 	@echo
 	@echo "The model that was trained just now is runs/sample; how well it does stands in runs/sample/report/report.md."
 	@echo "The prediction is by umons-mini, the small model in hub/umons-mini; its picture is runs/sample/prediction.png."

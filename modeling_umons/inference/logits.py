@@ -54,8 +54,8 @@ def predict_in_row_order(
     predict: Callable[[ArrowRows | ConversationRows], np.ndarray], dataset: Dataset, collator: UtteranceCollator
 ) -> np.ndarray:
     """
-    Call `predict` with the rows sorted by length, or with the conversations, and return its logits (rows, num_labels) in the
-    order of the data set.
+    Call `predict` with the rows sorted by length, or with the conversations; return its logits (rows, num_labels) in
+    the order of the data set.
     """
     order = order_by_length(dataset, collator)
     rows = rows_for(collator, dataset.select(order))
