@@ -53,7 +53,7 @@ from modeling_umons import (
 from modeling_umons.data.collator import ArrowRows, UtteranceCollator
 from modeling_umons.data.sampling import LengthGroups, combine_lengths
 from modeling_umons.data.schema import make_features, to_table
-from modeling_umons.export.packed_linear import pack_linears
+from modeling_umons.inference.packed_linear import pack_linears
 from modeling_umons.models.umons.media_umons import read_clip
 from modeling_umons.tasks.task import make_task
 

@@ -1,10 +1,10 @@
 # Copyright 2026 The modeling_umons authors.
 # SPDX-License-Identifier: MIT
-"""The published model as one writes it straight from the equations: what the speed of the model is measured against.
+"""Plain PyTorch implementation of the paper's equations, the baseline of scripts/benchmark.py.
 
-Modules of batches, so that it is a fair rival (`reference_umons.py` goes row by row): a linear map for each projection,
-softmax of explicit scores, glimpses one after the other. It takes what a state dict of `UmonsForSequenceClassification`
-has, and gives the same logits. Every modality of the configuration is given, and in each row.
+It processes batches (`reference_umons.py` processes single rows) with a linear layer for each projection, softmax of
+explicit scores and a loop over glimpses. It loads a state dict of `UmonsForSequenceClassification` and returns the same
+logits. All modalities of the configuration must be present in each row.
 """
 
 import torch

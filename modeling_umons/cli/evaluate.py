@@ -34,9 +34,12 @@ from ..data.rows import load_splits, make_collator, usable_rows, with_missing_la
 from ..data.schema import SPLIT_NAMES
 from ..evaluation.ensemble import AVERAGES
 from ..evaluation.metrics import task_metrics
-from ..evaluation.report import Split, combine, measure, print_results, task_of, write_report
+from ..evaluation.report import print_results, write_report
+from ..evaluation.results import measure
+from ..evaluation.seeds import combine
+from ..evaluation.splits import Split
 from ..inference.logits import predict_logits
-from ..tasks.task import Task
+from ..tasks.task import Task, task_of
 
 
 logger = logging.getLogger("evaluate")
@@ -155,7 +158,7 @@ def evaluate(args: argparse.Namespace) -> None:
     members = [Member.load(name, device) for name in dict.fromkeys(args.model)]
     task = common_task(members, args.label_column)
 
-    about = {"models": [member.name for member in members], "data set": args.dataset, "split": args.split}
+    about = {"models": [member.name for member in members], "dataset": args.dataset, "split": args.split}
     has_validation = args.split != "validation" and len(splits.get("validation", ())) > 0
     chosen_on = ["validation"] if has_validation and (len(members) > 1 or args.tune_thresholds) else []
     scores = {
@@ -171,7 +174,7 @@ def evaluate(args: argparse.Namespace) -> None:
         rows = labelled(task, splits["train"], data, "train")
         train = Split.of(task, rows) if len(rows) else None
     known = dict(scored)
-    if has_validation and "validation" not in known:  # the rival is chosen on it, which takes no model
+    if has_validation and "validation" not in known:  # for the regularisation of the TF-IDF baseline, without logits
         rows = labelled(task, splits["validation"], data, "validation")
         known |= {"validation": Split.of(task, rows)} if len(rows) else {}
     results = measure(task, train, known, tune=args.tune_thresholds, num_bootstrap=args.num_bootstrap)

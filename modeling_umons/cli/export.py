@@ -38,9 +38,7 @@ from ..data.arguments import DataArguments
 from ..data.collator import ArrowRows
 from ..data.rows import load_splits, make_collator, usable_rows
 from ..data.schema import SPLIT_NAMES
-from ..evaluation.metrics import task_metrics
-from ..evaluation.report import task_of
-from ..evaluation.report_tables import is_of_one_emotion
+from ..evaluation.metrics import is_emotion_metric, task_metrics
 from ..export.onnx import (
     TOLERANCE,
     export_onnx,
@@ -52,6 +50,7 @@ from ..export.onnx import (
     run,
 )
 from ..models.umons.processing_umons import check_processor
+from ..tasks.task import task_of
 from ..utils.files import new_folder
 
 
@@ -115,7 +114,7 @@ def print_metrics(engines: dict[str, Callable], model, processor, dataset) -> No
 
     print(f"\n{len(rows)} rows, {len(problems)} left out")
     print(f"{'':24}" + "".join(f"{name:>12}" for name in engines))
-    for metric in (name for name in metrics["PyTorch"] if not is_of_one_emotion(name)):
+    for metric in (name for name in metrics["PyTorch"] if not is_emotion_metric(name)):
         print(f"{metric:24}" + "".join(f"{metrics[name].get(metric, np.nan):12.4f}" for name in engines))
     distances = {name: np.abs(of_engine - logits["PyTorch"]) for name, of_engine in logits.items()}
     for how, of in (("largest", np.max), ("mean", np.mean)):

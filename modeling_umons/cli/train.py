@@ -35,10 +35,13 @@ from ..data.arguments import DataArguments
 from ..data.rows import load_training_splits, make_collator, repeat_sources, rows_for_all
 from ..evaluation.comparison import epoch_seconds, headline, print_comparison, write_comparison
 from ..evaluation.missing_modalities import missing_curves
-from ..evaluation.report import Split, measure, print_results, summarize_seeds, task_of, write_report
+from ..evaluation.report import print_results, write_report
+from ..evaluation.results import measure
+from ..evaluation.seeds import summarize_seeds
+from ..evaluation.splits import Split
 from ..publishing.model_card import write_model_card
 from ..publishing.push import redact
-from ..tasks.task import Task, make_task
+from ..tasks.task import Task, make_task, task_of
 from ..training.arguments import AugmentationArguments, CardArguments, ModelArguments, RunArguments, parse_arguments
 from ..training.build_models import Parts, System, check_options, chosen_options, make_config, make_model, union
 from ..training.checkpoints import REPORT, check_for_other_run, check_writable
@@ -53,7 +56,6 @@ logger = logging.getLogger("train")
 SHOWN_PROBLEMS = 20
 # Where things are, and what follows from others.
 UNREPORTED = ("output_dir", "resume_from_checkpoint", "greater_is_better", "logging_dir", "run_name")
-CARD_TEMPLATE = Path(__file__).resolve().parent.parent.parent / "model_card.md"
 
 
 class Prepared(NamedTuple):
@@ -163,14 +165,14 @@ def train(
         return None
     results = measure(task, train_split, scored, tune=run.tune_thresholds)
     if curves is not None:
-        results[shown]["missing"] = curves
+        results[shown]["missing_modalities"] = curves
     output = Path(run.output_dir)
     save(model, processor, output)
     source = Path(data.train_file or data.dataset_name).as_posix()
     sizes = {name: len(split) for name, split in splits.items()}
-    write_model_card(output, CARD_TEMPLATE, config, source, sizes, recipe, results, **vars(card))
+    write_model_card(output, config, source, sizes, recipe, results, **vars(card))
     history = trainer.state.log_history
-    about = {"model": system.name, "parameters": model.num_parameters(), "seconds per epoch": epoch_seconds(history)}
+    about = {"model": system.name, "parameters": model.num_parameters(), "seconds_per_epoch": epoch_seconds(history)}
     report = write_report(output / "report", task, results, scored, history=history, recipe=recipe, about=about)
     return Trained(report, task, train_split, scored)
 

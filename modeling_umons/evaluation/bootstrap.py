@@ -1,4 +1,4 @@
-"""How sure a figure is: 95 % intervals of all measures of a task, by resampling the segments it was taken on."""
+"""Bootstrap confidence intervals of the metrics of a task."""
 
 from collections.abc import Iterator, Sequence
 
@@ -10,7 +10,7 @@ from .metrics import task_metrics, weighted_metrics
 
 QUANTILES = (0.025, 0.975)
 
-# Weights that are made at a time: few enough to stay near the processor, enough for the products to be quick.
+# Number of weights drawn at a time, which fit into the processor's cache.
 CHUNK = 500_000
 
 
@@ -24,20 +24,28 @@ def bootstrap_intervals(
     thresholds: np.ndarray | Sequence[float] | None = None,
 ) -> dict[str, tuple[float, float]]:
     """
-    The 95 % percentile bootstrap interval (low, high) of each of `task_metrics`.
+    Compute the 95 % percentile bootstrap interval (low, high) of each metric in `task_metrics`.
 
-    `truth` and `logits` are as there, of N segments. Each of `num_samples` samples draws N segments with replacement; with
-    `groups` (N,), the video, dialogue or speaker of each segment, it draws as many groups as there are, whole: segments
-    of one video are alike, and intervals that take them for independent are too narrow. Samples in which a measure is
-    not defined (none of its few angry segments was drawn) do not count for it. The intervals are about the choice of
-    test segments alone, not about training again. The same `seed` gives the same intervals.
+    The intervals describe the choice of test segments, not the randomness of training. Samples in which a metric is
+    undefined are ignored for that metric.
 
-    Raises ValueError where there are fewer than two segments or groups, or a segment's group is unknown.
+    Args:
+        task: the task.
+        truth: labels of N segments.
+        logits: predictions of N segments.
+        groups: (N,) video, dialogue or speaker of each segment. Whole groups are drawn, because segments of a group are
+            correlated and intervals that assume independence are too narrow. Default: segments are drawn.
+        num_samples: number of bootstrap samples.
+        seed: seed of the samples.
+        thresholds: thresholds of the emotions' logits.
+
+    Raises:
+        ValueError: there are fewer than two segments or groups, or the group of a segment is unknown.
 
     Source: Efron, Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13 (percentile intervals).
     """
     if num_samples < 1:
-        raise ValueError(f"num_samples is {num_samples}, expected 1 or more.")
+        raise ValueError(f"`num_samples` is {num_samples}, but must be at least 1 (`--num_bootstrap`).")
     names = list(task_metrics(task, truth, logits, thresholds))
     unit_of_segment = _units(groups, len(truth))
     samples = {name: [] for name in names}
@@ -56,24 +64,24 @@ def bootstrap_intervals(
 
 
 def _units(groups: Sequence | np.ndarray | None, num_segments: int) -> np.ndarray:
-    """The number (N,) of what is drawn of each segment: of itself, or of its group."""
+    """Return the index (N,) of the unit that is drawn for each segment: itself, or its group."""
     units = np.arange(num_segments)
     if groups is not None:
         groups = groups.tolist() if isinstance(groups, np.ndarray) else list(groups)
         if len(groups) != num_segments:
-            raise ValueError(f"There are {len(groups)} groups of {num_segments} segments, expected one of each.")
+            raise ValueError(f"`groups` has {len(groups)} entries, but there are {num_segments} segments.")
         if unknown := sum(group is None or group != group for group in groups):
-            raise ValueError(f"The group of {unknown} of {num_segments} segments is unknown: give each a group.")
+            raise ValueError(f"The group of {unknown} of {num_segments} segments is unknown; pass a group for each.")
         numbers = {group: number for number, group in enumerate(dict.fromkeys(groups))}
         units = np.array([numbers[group] for group in groups], dtype=int)
     if (count := len(np.unique(units))) < 2:
-        what = "segment(s)" if groups is None else "group(s)"
-        raise ValueError(f"There are {count} {what}: to resample takes two at least.")
+        unit = "segment(s)" if groups is None else "group(s)"
+        raise ValueError(f"There are {count} {unit}; resampling requires at least two.")
     return units
 
 
 def _draw(unit_of_segment: np.ndarray, num_samples: int, seed: int) -> Iterator[np.ndarray]:
-    """Weights (samples, N): how often each segment is drawn, a few samples at a time."""
+    """Yield weights (samples, N), how often each segment is drawn, for a few samples at a time."""
     random, num_units = np.random.default_rng(seed), unit_of_segment.max() + 1
     size = max(1, CHUNK // len(unit_of_segment))
     for start in range(0, num_samples, size):

@@ -1,4 +1,4 @@
-"""Several systems on the same rows with the same budget, in one table, beside what their papers say of other data."""
+"""Comparison of several systems trained and evaluated on the same rows."""
 
 import statistics
 from collections.abc import Mapping, Sequence
@@ -9,12 +9,16 @@ import numpy as np
 
 from ..utils.files import write_atomically
 from ..utils.tables import markdown_table, print_table
+from .metrics import headline_metrics, is_emotion_metric
 from .report import to_json
-from .report_tables import cell, is_of_one_emotion, plain_text, size_of
+from .report_plots import plot_comparison
+from .report_tables import BASELINE_NAMES, cell, plain_text, size_of
+from .results import SplitResult
+from .seeds import mean_and_std, with_std
 
 
-# Test figures on all of CMU-MOSEI, as published. Their inputs are others (GloVe, COVAREP and FACET, or BERT), and so are
-# their rows: none of them may be compared with a figure on other data.
+# Scores on the test split of CMU-MOSEI as published, with other inputs (GloVe, COVAREP and FACET, or BERT) and other
+# rows: not comparable with scores on other data.
 PUBLISHED = (
     ("UMONS, text and audio (Delbrouck 2020)", {"acc7": 0.4390, "acc2_has0": 0.8153, "emotion_acc": 0.8129}),
     ("UMONS, ensemble (Delbrouck 2020)", {"acc7": 0.4536, "acc2_has0": 0.8226, "emotion_acc": 0.8148}),
@@ -32,14 +36,14 @@ PUBLISHED = (
     ),
 )  # fmt: skip
 ABOUT_PUBLISHED = (
-    "On the test split of CMU-MOSEI (4,662 segments), with other features and more training data than above: not to be "
-    "compared with the figures above unless these are of the same rows. Multilogue-Net (Shenoy 2020) reports an accuracy of "
-    "two classes of 0.821, and Graph-MFN one of 0.769, without saying what became of neutral segments."
+    "Scores on the test split of CMU-MOSEI (4,662 segments), with other features and more training data. They are comparable "
+    "with the scores above only if these are of the same rows. Multilogue-Net (Shenoy 2020) reports a binary accuracy of "
+    "0.821 and Graph-MFN of 0.769; neither states how neutral segments were treated."
 )
 
 
 def epoch_seconds(history: Sequence[Mapping[str, Any]]) -> float | None:
-    """The median time of an epoch of training, from the `log_history` of a Trainer."""
+    """Return the median duration of a training epoch from the `log_history` of a Trainer."""
     seconds = [entry["epoch_seconds"] for entry in history if "epoch_seconds" in entry]
     return statistics.median(seconds) if seconds else None
 
@@ -48,43 +52,53 @@ def write_comparison(
     folder: str | Path, reports: Mapping[str, Sequence[Mapping[str, Any]]], recipe: Mapping[str, Any]
 ) -> dict[str, Any]:
     """
-    Writes comparison.json, comparison.md and comparison.png into `folder`, and returns what comparison.json holds.
+    Write comparison.json, comparison.md and comparison.png into `folder`; returns the content of comparison.json.
 
     Args:
-        reports: of each system, what `report.write_report` returned for each of its seeds.
-        recipe: the options of the run.
+        folder: the folder.
+        reports: for each system, the return value of `report.write_report` for each seed.
+        recipe: options of the run.
 
     Raises:
-        ValueError: the reports of a seed are not all of the same task and rows.
+        ValueError: the reports of a seed differ in their task or rows.
     """
     folder = Path(folder)
     first = next(iter(reports.values()))[0]
     shown = _shown_split(first)
     _check_same_rows(reports, shown)
-    figures = {name: [report["splits"][shown] for report in of_seeds] for name, of_seeds in reports.items()}
-    one = figures[next(iter(figures))]
+    results = {name: [report["splits"][shown] for report in of_seeds] for name, of_seeds in reports.items()}
+    of_first = next(iter(results.values()))
+    systems = {
+        name: {
+            **_size_and_time(reports[name]),
+            "metrics": _metrics(of_seeds),
+            "sources": {
+                source: _metrics([result["sources"][source] for result in of_seeds])
+                for source in _common_sources(of_seeds)
+            },
+        }
+        for name, of_seeds in results.items()
+    }
+    metrics = next(iter(systems.values()))["metrics"]
+    published = {name: {m: value for m, value in scores.items() if m in metrics} for name, scores in PUBLISHED}
     comparison = {
         "task": first["task"],
         "split": shown,
-        "rows": one[0]["rows"],
-        "groups": one[0]["groups"],
-        "seeds": len(one),
-        # A split that a table has is the same for all seeds; one that is held out is each seed's own.
-        "seeds share rows": all(_trace_of_rows(of_seed) == _trace_of_rows(one[0]) for of_seed in one),
-        "systems": {
-            name: {**_about(reports[name]), "metrics": _metrics(of_seeds), "sources": _sources(of_seeds)}
-            for name, of_seeds in figures.items()
-        },
-        "rivals": _rivals(one),
-        "rivals of sources": {
-            source: _rivals([of_seed["sources"][source] for of_seed in one]) for source in _common_sources(one)
+        "rows": of_first[0]["rows"],
+        "groups": of_first[0]["groups"],
+        "seeds": len(of_first),
+        # False if rows are held out at random: each seed then has its own.
+        "seeds_share_rows": all(_row_fingerprint(result) == _row_fingerprint(of_first[0]) for result in of_first),
+        "systems": systems,
+        "baselines": _baselines(of_first),
+        "baselines_by_source": {
+            source: _baselines([result["sources"][source] for result in of_first])
+            for source in _common_sources(of_first)
         },
         "recipe": dict(recipe),
+        "published_on_other_data": {name: scores for name, scores in published.items() if scores},
     }
-    metrics = set(next(iter(comparison["systems"].values()))["metrics"])
-    published = {name: {metric: v for metric, v in of.items() if metric in metrics} for name, of in PUBLISHED}
-    comparison["published on other data"] = {name: of for name, of in published.items() if of}
-    _plot(folder / "comparison.png", comparison)
+    plot_comparison(folder / "comparison.png", comparison, _headlines(comparison)[:6])
     write_atomically(folder / "comparison.md", _markdown(comparison))
     write_atomically(folder / "comparison.json", to_json(comparison))
     return comparison
@@ -94,190 +108,138 @@ def _shown_split(report: Mapping[str, Any]) -> str:
     return "test" if "test" in report["splits"] else next(reversed(report["splits"]))
 
 
-def _trace_of_rows(figures: Mapping[str, Any]) -> str:
-    """What is the same for the same rows, and hardly for others: how many they are, and what constants get on them."""
-    return to_json([figures["rows"], figures["groups"], figures["constant"]])
+def _row_fingerprint(result: SplitResult) -> str:
+    """Return a string that is equal for equal rows: their number and the scores of the constant baseline."""
+    return to_json([result["rows"], result["groups"], result["baselines"].get("constant")])
 
 
 def _check_same_rows(reports: Mapping[str, Sequence[Mapping[str, Any]]], shown: str) -> None:
     first = next(iter(reports))
     for name, of_seeds in reports.items():
-        for place, (one, other) in enumerate(zip(reports[first], of_seeds, strict=True), start=1):
-            traces = [
-                (r["task"], _trace_of_rows(r["splits"][shown]) if shown in r["splits"] else None) for r in (one, other)
+        for number, pair in enumerate(zip(reports[first], of_seeds, strict=True), start=1):
+            fingerprints = [
+                (report["task"], _row_fingerprint(report["splits"][shown]) if shown in report["splits"] else None)
+                for report in pair
             ]
-            if traces[0] != traces[1]:
+            if fingerprints[0] != fingerprints[1]:
                 raise ValueError(
-                    f"The models number {place} of {first} and {name} were not measured on the same rows of {shown}, so that "
-                    "nothing compares them: remove the folder of the one that is older, and train it anew."
+                    f"Model number {number} of {first} and of {name} were evaluated on different rows of the split {shown} "
+                    "and cannot be compared. Remove the folder of the older one and train it again."
                 )
 
 
-def _about(reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _size_and_time(reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     about = [report["about"] for report in reports]
-    seconds = [of["seconds per epoch"] for of in about if of["seconds per epoch"] is not None]
+    seconds = [facts["seconds_per_epoch"] for facts in about if facts["seconds_per_epoch"] is not None]
     return {
         "parameters": about[0]["parameters"],
-        "seconds per epoch": statistics.median(seconds) if seconds else None,
+        "seconds_per_epoch": statistics.median(seconds) if seconds else None,
     }
 
 
-def _metrics(figures: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Of each metric that all seeds have: mean, standard deviation and values over seeds, and the mean interval."""
+def _metrics(results: Sequence[SplitResult]) -> dict[str, Any]:
+    """Summarise each metric that all seeds have: mean, standard deviation, values and mean interval."""
     metrics = {}
-    for name in figures[0]["model"]:
-        if not all(name in one["model"] for one in figures):
-            continue
-        values = [one["model"][name] for one in figures]
-        intervals = [one["intervals"][name] for one in figures if name in one["intervals"]]
-        metrics[name] = {
-            "mean": float(np.mean(values)),
-            "std": float(np.std(values, ddof=1)) if len(values) > 1 else None,
-            "interval": np.mean(intervals, axis=0).tolist() if intervals else None,
-            "values": values,
-        }
+    for name in results[0]["model"]:
+        if all(name in result["model"] for result in results):
+            intervals = [result["intervals"][name] for result in results if name in result["intervals"]]
+            metrics[name] = mean_and_std([result["model"][name] for result in results])
+            metrics[name]["interval"] = np.mean(intervals, axis=0).tolist() if intervals else None
     return metrics
 
 
-def _sources(figures: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    return {source: _metrics([one["sources"][source] for one in figures]) for source in _common_sources(figures)}
+def _common_sources(results: Sequence[SplitResult]) -> list[str]:
+    """Return the sources that all seeds have rows of."""
+    sources = [result.get("sources", {}) for result in results]
+    return [source for source in sources[0] if all(source in of_seed for of_seed in sources)]
 
 
-def _common_sources(figures: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Sources of which all seeds have rows."""
-    named = [one.get("sources", {}) for one in figures]
-    return [source for source in named[0] if all(source in sources for sources in named)]
+def _baselines(results: Sequence[SplitResult]) -> dict[str, dict[str, float]]:
+    """Average each baseline over seeds; they differ only if seeds hold out different rows."""
+    baselines = {}
+    for name in results[0]["baselines"]:
+        scores = [result["baselines"].get(name, {}) for result in results]
+        common = [metric for metric in scores[0] if all(metric in one for one in scores)]
+        baselines[name] = {metric: float(np.mean([one[metric] for one in scores])) for metric in common}
+    return {name: scores for name, scores in baselines.items() if scores}
 
 
-def _rivals(figures: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
-    """The constant predictor and TF-IDF, of which each seed's report has the same unless it held out other rows."""
-    named = {
-        "constant": [one["constant"] for one in figures],
-        "TF-IDF": [one["rivals"].get("tfidf", {}) for one in figures],
-    }
-    rivals = {
-        name: {metric: float(np.mean([of[metric] for of in all_of])) for metric in all_of[0] if all(metric in of for of in all_of)}
-        for name, all_of in named.items()
-    }  # fmt: skip
-    return {name: values for name, values in rivals.items() if values}
-
-
-# --- to read
-
-
-def _headlines(task: str, metrics: Mapping[str, Any]) -> list[str]:
-    from .report_plots import CLASS_HEADLINES, HEADLINES
-
-    return [metric for metric in HEADLINES.get(task, CLASS_HEADLINES) if metric in metrics]
-
-
-def _headlines_of(comparison: Mapping[str, Any]) -> list[str]:
-    return _headlines(comparison["task"], next(iter(comparison["systems"].values()))["metrics"])
+def _headlines(comparison: Mapping[str, Any]) -> list[str]:
+    metrics = next(iter(comparison["systems"].values()))["metrics"]
+    return [metric for metric in headline_metrics(comparison["task"]) if metric in metrics]
 
 
 def headline(report: Mapping[str, Any]) -> str:
-    """The chief figures of a report (what `report.write_report` returned) in a line."""
+    """Format the main metrics of a report (the return value of `report.write_report`) on one line."""
     shown = _shown_split(report)
     metrics = report["splits"][shown]["model"]
-    chief = [f"{metric} {cell(metrics[metric])}" for metric in _headlines(report["task"], metrics)]
-    return "  ".join([shown, *chief])
+    chosen = [metric for metric in headline_metrics(report["task"]) if metric in metrics]
+    return "  ".join([shown, *(f"{metric} {cell(metrics[metric])}" for metric in chosen)])
 
 
 def print_comparison(comparison: Mapping[str, Any]) -> None:
-    """The chief figures of all systems on the screen: means over seeds, with their standard deviation."""
-    headlines, systems = _headlines_of(comparison), comparison["systems"]
-    rows = [[name, *(_with_spread(of["metrics"].get(m)) for m in headlines)] for name, of in systems.items()]
-    rows += [[name, *(cell(of.get(m)) for m in headlines)] for name, of in comparison["rivals"].items()]
+    """Print the main metrics of all systems: mean and standard deviation over seeds."""
+    headlines = _headlines(comparison)
+    rows = [
+        [name, *(with_std(system["metrics"].get(metric)) for metric in headlines)]
+        for name, system in comparison["systems"].items()
+    ]
+    rows += [
+        [BASELINE_NAMES[name], *(cell(scores.get(metric)) for metric in headlines)]
+        for name, scores in comparison["baselines"].items()
+    ]
     print_table([f"{comparison['split']} ({size_of(comparison)})", *headlines], rows)
 
 
-def _with_spread(of: Mapping[str, Any] | None) -> str:
-    if of is None:
-        return ""
-    return f"{of['mean']:.3f}" if of["std"] is None else f"{of['mean']:.3f} ± {of['std']:.3f}"
-
-
 def _markdown(comparison: Mapping[str, Any]) -> str:
-    systems, headlines = comparison["systems"], _headlines_of(comparison)
-    seeds = comparison["seeds"]
-    over = f"the mean over {seeds} seeds ± their standard deviation" if seeds > 1 else "of one seed"
+    systems, headlines, seeds = comparison["systems"], _headlines(comparison), comparison["seeds"]
+    own_rows = "" if comparison["seeds_share_rows"] else ", which each seed holds out anew at random"
+    scores = f"mean ± standard deviation over {seeds} seeds" if seeds > 1 else "those of one seed"
+    averaged = ", averaged over seeds" if seeds > 1 else ""
     parts = [
         f"# Comparison: {comparison['task']}",
-        f"All systems were trained on the same rows, for as long as the recipe below says, and measured on the same {size_of(comparison)} of "
-        f"the split {comparison['split']}{'' if comparison['seeds share rows'] else ', each seed on such rows of its own'}. "
-        f"Figures are {over}; below them the 95 % bootstrap interval over test rows"
-        f"{', averaged over seeds' if seeds > 1 else ''}.",
-        _table(headlines, {name: system["metrics"] for name, system in systems.items()}, comparison["rivals"]),
-        "![Every system with its interval](comparison.png)",
+        f"All systems were trained on the same rows with the recipe below and evaluated on the same {size_of(comparison)} of "
+        f"the split {comparison['split']}{own_rows}. Scores are {scores}; 95 % bootstrap intervals over test rows are below "
+        f"them{averaged}.",
+        _table(headlines, {name: system["metrics"] for name, system in systems.items()}, comparison["baselines"]),
+        "![Systems with intervals](comparison.png)",
         "## Size and time",
-        markdown_table(
-            ["system", "parameters", "seconds per epoch"],
-            [
-                [name, f"{system['parameters']:,}", "" if system["seconds per epoch"] is None else f"{system['seconds per epoch']:.1f}"]
-                for name, system in systems.items()
-            ],
-        ),
-    ]  # fmt: skip
-    for source, rivals in comparison["rivals of sources"].items():
+        markdown_table(["system", "parameters", "seconds per epoch"], [_size_row(*item) for item in systems.items()]),
+    ]
+    for source, baselines in comparison["baselines_by_source"].items():
         of_source = {name: system["sources"][source] for name, system in systems.items()}
         metrics = [metric for metric in headlines if metric in next(iter(of_source.values()))]
-        parts += [f"## {source}", _table(metrics, of_source, rivals)]
+        parts += [f"## {source}", _table(metrics, of_source, baselines)]
     all_metrics = next(iter(systems.values()))["metrics"]
-    single = [metric for metric in all_metrics if is_of_one_emotion(metric) and metric.endswith(("_f1", "_wa"))]
+    single = [metric for metric in all_metrics if is_emotion_metric(metric) and metric.endswith(("_f1", "_wa"))]
     if single:
-        table = _table(single, {name: system["metrics"] for name, system in systems.items()}, comparison["rivals"])
-        parts.append(f"<details><summary>Each emotion</summary>\n\n{table}\n\n</details>")
-    if published := comparison["published on other data"]:
-        names = list(dict.fromkeys(metric for of in published.values() for metric in of))
-        rows = [[system, *(cell(of.get(metric)) for metric in names)] for system, of in published.items()]
+        of_all = {name: system["metrics"] for name, system in systems.items()}
+        table = _table(single, of_all, comparison["baselines"])
+        parts.append(f"<details><summary>Single emotions</summary>\n\n{table}\n\n</details>")
+    if published := comparison["published_on_other_data"]:
+        names = list(dict.fromkeys(metric for scores in published.values() for metric in scores))
+        rows = [[system, *(cell(scores.get(metric)) for metric in names)] for system, scores in published.items()]
         parts += ["## Published, on other data", ABOUT_PUBLISHED, markdown_table(["system", *names], rows)]
     parts += ["## Recipe", "\n".join(f"- {name}: {plain_text(value)}" for name, value in comparison["recipe"].items())]
     return "\n\n".join(parts) + "\n"
 
 
+def _size_row(name: str, system: Mapping[str, Any]) -> list[str]:
+    seconds = system["seconds_per_epoch"]
+    return [name, f"{system['parameters']:,}", "" if seconds is None else f"{seconds:.1f}"]
+
+
 def _table(
-    metrics: list[str], systems: Mapping[str, Mapping[str, Any]], rivals: Mapping[str, Mapping[str, float]]
+    metrics: list[str], systems: Mapping[str, Mapping[str, Any]], baselines: Mapping[str, Mapping[str, float]]
 ) -> str:
-    """A row for each system and rival, a column for each metric."""
+    """Format a row for each system and baseline, a column for each metric."""
 
-    def figure(of: Mapping[str, Any] | None) -> str:
-        interval = of["interval"] if of else None
-        return _with_spread(of) + (f"<br>{interval[0]:.3f} to {interval[1]:.3f}" if interval else "")
+    def score(spread: Mapping[str, Any] | None) -> str:
+        interval = spread["interval"] if spread else None
+        return with_std(spread) + (f"<br>{cell(interval)}" if interval else "")
 
-    rows = [[name, *(figure(of.get(metric)) for metric in metrics)] for name, of in systems.items()]
-    rows += [[name, *(cell(of.get(metric)) for metric in metrics)] for name, of in rivals.items()]
+    rows = [[name, *(score(scores.get(metric)) for metric in metrics)] for name, scores in systems.items()]
+    rows += [
+        [BASELINE_NAMES[name], *(cell(scores.get(metric)) for metric in metrics)] for name, scores in baselines.items()
+    ]
     return markdown_table(["system", *metrics], rows)
-
-
-def _plot(path: Path, comparison: Mapping[str, Any]):
-    """An axis for each headline figure: seeds as dots, their mean and interval as a bar, rivals as lines."""
-    from .report_plots import BLUE, LIGHT, NEUTRAL, ORANGE, _figure, _save
-
-    systems, metrics = comparison["systems"], _headlines_of(comparison)[:6]
-    names = list(systems)
-    rows = -(-len(metrics) // 2)
-    figure = _figure((0.9 + 0.22 * len(names)) * rows + 0.6)
-    axes = list(figure.subplots(rows, 2, squeeze=False, sharey=True).flat)
-    for axis, metric in zip(axes, metrics, strict=False):
-        for place, name in enumerate(names):
-            of = systems[name]["metrics"].get(metric)
-            if of is None:
-                continue
-            if of["interval"] is not None:
-                axis.plot(of["interval"], [place, place], color=BLUE, linewidth=2, alpha=0.5)
-            axis.plot(of["values"], [place] * len(of["values"]), "o", color=NEUTRAL, markersize=3)
-            axis.plot(of["mean"], place, "D", color=BLUE, markersize=5)
-        for name, color, style in (("TF-IDF", ORANGE, "--"), ("constant", LIGHT, ":")):
-            if metric in comparison["rivals"].get(name, {}):
-                axis.axvline(
-                    comparison["rivals"][name][metric], color=color, linestyle=style, linewidth=1.5, label=name
-                )
-        axis.set_title(metric + (" (less is better)" if metric == "mae" else ""), loc="left", fontsize=10)
-        axis.set_yticks(range(len(names)), names, parse_math=False)
-        axis.set_ylim(len(names) - 0.4, -0.6)
-    for axis in axes[len(metrics) :]:
-        axis.set_visible(False)
-    handles, labels = axes[0].get_legend_handles_labels()
-    if handles:
-        figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
-    _save(figure, path)

@@ -1,4 +1,4 @@
-"""Several models as one: the mean of what they say, of as many of them as do best on validation."""
+"""Ensembles: averages of the best models on the validation split."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,11 +16,11 @@ AVERAGES = ("logits", "probabilities")
 
 def average_logits(task: Task, members: Sequence[np.ndarray], average: str = "logits") -> np.ndarray:
     """
-    The mean of several models' logits (N, num_labels), or of their probabilities, given back as logits: log(p) of classes
-    and log(p / (1 - p)) of emotions. Sentiments are averaged as they are. (N, num_labels) float64.
+    Average the logits (N, num_labels) of several models, or their probabilities, which are returned as logits: log(p) for
+    classes and log(p / (1 - p)) for emotions. Sentiments are always averaged themselves. (N, num_labels) float64.
     """
     if average not in AVERAGES:
-        raise ValueError(f"average is {average!r}, expected one of {', '.join(AVERAGES)}.")
+        raise ValueError(f"`average` is {average!r}, expected one of {', '.join(AVERAGES)} (`--average`).")
     logits = np.stack([np.asarray(member, dtype=np.float64) for member in members])
     if average == "logits" or task.problem_type == "regression":
         return logits.mean(axis=0)
@@ -33,12 +33,12 @@ def average_logits(task: Task, members: Sequence[np.ndarray], average: str = "lo
 
 
 def _log_mean(logarithms: np.ndarray) -> np.ndarray:
-    """log(mean(exp(x))) over the first axis, where exp(x) itself may be too small for a number."""
+    """Compute log(mean(exp(x))) over the first axis without underflow."""
     return np.logaddexp.reduce(logarithms, axis=0) - np.log(len(logarithms))
 
 
-def validation_figure(task: Task, truth: np.ndarray, logits: np.ndarray) -> float | None:
-    """What models of a task are chosen by (`BEST_METRICS`); `None` where it is not defined on these rows."""
+def validation_score(task: Task, truth: np.ndarray, logits: np.ndarray) -> float | None:
+    """Compute the metric that selects models of a task (`BEST_METRICS`); `None` if it is undefined on these rows."""
     metric = BEST_METRICS[task.name]
     if metric != "loss":
         return task_metrics(task, truth, logits).get(metric)
@@ -47,58 +47,77 @@ def validation_figure(task: Task, truth: np.ndarray, logits: np.ndarray) -> floa
 
 @dataclass(frozen=True)
 class Ensemble:
-    """Which models are averaged. `figures[n - 1]` is what the first n of `order` get on validation."""
+    """
+    Average of the first `size` models.
+
+    Args:
+        order: names of all models, the best one first.
+        size: number of averaged models.
+        average: "logits" or "probabilities".
+        metric: validation metric that `order` and `size` were chosen by; `None` if there was no validation split.
+        member_scores: validation scores of single models, in `order`.
+        ensemble_scores: `ensemble_scores[n - 1]` is the validation score of the average of the first n models.
+    """
 
     order: tuple[str, ...]
     size: int
     average: str = "logits"
     metric: str | None = None
-    alone: tuple[float, ...] = ()
-    figures: tuple[float, ...] = ()
+    member_scores: tuple[float, ...] = ()
+    ensemble_scores: tuple[float, ...] = ()
 
     @property
     def members(self) -> tuple[str, ...]:
         return self.order[: self.size]
 
     def logits(self, task: Task, members: Mapping[str, np.ndarray]) -> np.ndarray:
-        """(N, num_labels) float64, of those of all models by their names."""
+        """Average the logits of all models, given by name. (N, num_labels) float64."""
         return average_logits(task, [members[name] for name in self.members], self.average)
 
     def describe(self) -> str:
-        """A sentence or two for a report."""
+        """Return a description for a report."""
         if self.metric is None:
             return (
-                f"The {self.average} of all {self.size} models are averaged: there was no other split, called validation, "
-                "to choose on how many."
+                f"Average of the {self.average} of all {self.size} models; there was no separate validation split to choose "
+                "their number on."
             )
-        steps = ", ".join(f"{size}: {figure:.4f}" for size, figure in enumerate(self.figures, start=1))
+        scores = ", ".join(f"{size}: {score:.4f}" for size, score in enumerate(self.ensemble_scores, start=1))
         names = ", ".join(self.members)
-        what = f"The {self.average} of {self.size} of {len(self.order)} models are averaged ({names})"
+        chosen = f"Average of the {self.average} of {self.size} of {len(self.order)} models ({names})"
         if self.size == 1:
-            what = f"One of {len(self.order)} models stands for all ({names})"
-        return f"{what}. Their number was chosen on validation, where, best model first, {self.metric} is by number {steps}."
+            chosen = f"Best of {len(self.order)} models ({names})"
+        return (
+            f"{chosen}. The number of models was chosen on validation; {self.metric} by number, best first: {scores}."
+        )
 
 
 def choose_ensemble(
     task: Task, members: Mapping[str, np.ndarray], truth: np.ndarray | None = None, average: str = "logits"
 ) -> Ensemble:
     """
-    How many models to average, from their `members` logits (N, num_labels) on validation rows of this `truth`: models
-    join in the order of their own figures, best first, and the number with the best figure is taken, the smallest of
-    equals. Without a truth, or where the figure is not defined on it, all are averaged.
+    Choose the number of models to average on validation rows.
+
+    Models join in the order of their own scores, best first. The number with the best score is chosen, the smallest of
+    equal ones. Without `truth`, or if the metric is undefined on it, all models are averaged.
+
+    Args:
+        task: the task.
+        members: validation logits (N, num_labels) of each model, by name.
+        truth: labels of the validation rows.
+        average: "logits" or "probabilities".
     """
     names = list(members)
-    alone = None
+    scores = None
     if truth is not None:
-        alone = {name: validation_figure(task, truth, logits) for name, logits in members.items()}
-    if alone is None or any(figure is None for figure in alone.values()):
+        scores = {name: validation_score(task, truth, logits) for name, logits in members.items()}
+    if scores is None or any(score is None for score in scores.values()):
         return Ensemble(tuple(names), len(names), average)
     metric = BEST_METRICS[task.name]
     sign = -1 if metric in LOWER_IS_BETTER else 1
-    order = sorted(names, key=lambda name: -sign * alone[name])
-    figures = []
-    for size in range(1, len(order) + 1):
-        averaged = average_logits(task, [members[name] for name in order[:size]], average)
-        figures.append(validation_figure(task, truth, averaged))
-    best = int(np.argmax([sign * figure for figure in figures]))
-    return Ensemble(tuple(order), best + 1, average, metric, tuple(alone[name] for name in order), tuple(figures))
+    order = sorted(names, key=lambda name: -sign * scores[name])
+    averaged = [
+        average_logits(task, [members[name] for name in order[:size]], average) for size in range(1, len(order) + 1)
+    ]
+    ensemble_scores = tuple(validation_score(task, truth, logits) for logits in averaged)
+    best = int(np.argmax([sign * score for score in ensemble_scores]))
+    return Ensemble(tuple(order), best + 1, average, metric, tuple(scores[name] for name in order), ensemble_scores)

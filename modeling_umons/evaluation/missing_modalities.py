@@ -1,4 +1,4 @@
-"""How well a model does without its text, sound or pictures: the figures against the share of rows that lack one."""
+"""Robustness to missing modalities: metrics as a share of the rows loses its text, audio or video."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,13 +10,11 @@ from ..data.collator import ArrowRows, UtteranceCollator
 from ..data.conversations import ConversationCollator
 from ..data.sampling import row_lengths
 from ..tasks.task import Task
-from .metrics import task_metrics
+from .metrics import headline_metrics, task_metrics
 
 
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
-# What is drawn, by task.
-HEADLINES = {"joint": ("mae", "emotion_ap"), "emotion": ("emotion_ap",), "sentiment": ("mae",)}
-CLASS_HEADLINES = ("accuracy",)
+METRICS = ("mae", "emotion_ap", "accuracy")
 
 
 def missing_curves(
@@ -28,71 +26,74 @@ def missing_curves(
     seed: int,
 ) -> dict[str, Any] | None:
     """
-    The headline figures of rows of which a share loses one modality at evaluation. Only rows that have another one can
-    lose it; the others stay as they are and are counted. Answers of a row do not depend on other rows, so a model answers
-    once more for each modality, and the curve takes of each row the one or the other answer.
+    Compute metrics on rows of which a share loses one modality at evaluation.
+
+    Only rows with another modality can lose one; the others are left unchanged and counted. Predictions of a row do not
+    depend on other rows, so the model is run once for each modality, and each point of a curve combines the predictions
+    with and without it.
 
     Args:
-        task: what is predicted.
-        predict: rows to logits (N, num_labels).
-        rows: of a held-out split, all usable.
-        logits: what `predict` gives for them.
-        collator: knows the columns of the modalities.
-        seed: draws the rows that lose a modality; those of a smaller share are among those of a larger one.
+        task: the task.
+        predict: function from rows to logits (N, num_labels).
+        rows: usable rows of a held-out split.
+        logits: predictions for `rows`.
+        collator: the collator, which knows the columns of the modalities.
+        seed: seed of the random order in which rows lose a modality.
 
     Returns:
-        `shares`, `rows`, and by modality `without`: how many rows can lose it (`can`), cannot (`alone`: it is all that
-        they have, `lacking`: they do not have it), and the figures of each metric, a value for each share. `None` for a
-        model of one modality, of conversations, in which rows are not apart, and where no row can lose anything.
+        `shares`; `rows`, their number; and `without`, by modality: `droppable`, the number of rows that can lose it,
+        `only`, of rows with no other modality, `absent`, of rows without it, and `metrics`, a value for each share.
+        `None` for models of one modality and of conversations, and if no row can lose a modality.
     """
     columns = collator.modality_columns
     if len(columns) < 2 or isinstance(collator, ConversationCollator):
         return None
-    has = {modality: _has(rows, name) for modality, name in columns.items()}
-    number = sum(has.values())
+    has = {modality: _is_present(rows, name) for modality, name in columns.items()}
+    num_modalities = sum(has.values())
     truth = task.label_array(rows.select_columns(list(task.columns)).with_format("arrow")[:])[0]
-    metrics = HEADLINES.get(task.name, CLASS_HEADLINES)
+    names = [metric for metric in headline_metrics(task.name) if metric in METRICS]
     without = {}
-    for modality, name in columns.items():
-        can = np.flatnonzero(has[modality] & (number > 1))
-        if not len(can):
+    for modality, column in columns.items():
+        droppable = np.flatnonzero(has[modality] & (num_modalities > 1))
+        if not len(droppable):
             continue
-        blind = predict(_emptied(rows.select(can), name))
-        order = np.random.default_rng(seed).permutation(len(can))
-        figures: dict[str, list[float | None]] = {metric: [] for metric in metrics}
+        logits_without = predict(_without_column(rows.select(droppable), column))
+        order = np.random.default_rng(seed).permutation(len(droppable))
+        metrics: dict[str, list[float | None]] = {name: [] for name in names}
         for share in SHARES:
-            lost = order[: round(share * len(can))]
+            dropped = order[: round(share * len(droppable))]
             mixed = logits.copy()
-            mixed[can[lost]] = blind[lost]
-            measured = task_metrics(task, truth, mixed)
-            for metric, values in figures.items():
-                values.append(measured.get(metric))
+            mixed[droppable[dropped]] = logits_without[dropped]
+            scores = task_metrics(task, truth, mixed)
+            for name, values in metrics.items():
+                values.append(scores.get(name))
         without[modality] = {
-            "can": len(can),
-            "alone": int((has[modality] & (number == 1)).sum()),
-            "lacking": int((~has[modality]).sum()),
-            "metrics": {metric: values for metric, values in figures.items() if None not in values},
+            "droppable": len(droppable),
+            "only": int((has[modality] & (num_modalities == 1)).sum()),
+            "absent": int((~has[modality]).sum()),
+            "metrics": {name: values for name, values in metrics.items() if None not in values},
         }
     return {"shares": list(SHARES), "rows": len(rows), "without": without} if without else None
 
 
 def describe_curves(curves: dict[str, Any]) -> str:
-    """A sentence on which rows could lose what."""
+    """Return a sentence on how many rows can lose each modality."""
     parts = []
-    for modality, of in curves["without"].items():
-        left = [f"{of[key]} that {words}" for key, words in (("alone", "have nothing else"), ("lacking", "lack it anyway")) if of[key]]  # fmt: skip
-        parts.append(f"{of['can']} rows could lose the {modality}" + (f", not {' and '.join(left)}" if left else ""))
+    for modality, curve in curves["without"].items():
+        reasons = (("only", "have no other modality"), ("absent", "do not have it"))
+        others = " and ".join(f"{curve[key]} that {reason}" for key, reason in reasons if curve[key])
+        parts.append(f"{curve['droppable']} can lose the {modality}" + (f" (not {others})" if others else ""))
     return f"Of {curves['rows']} rows, {'; '.join(parts)}."
 
 
-def _has(rows: Dataset, name: str) -> np.ndarray:
-    """Which rows have something in a column, (N,) bool; of texts, words."""
-    if rows.features[name] == Value("string"):
-        return np.array([bool(text and text.strip()) for text in rows[name]], dtype=bool)
-    return np.array(row_lengths(ArrowRows(rows), {"": name})) > 0
+def _is_present(rows: Dataset, column: str) -> np.ndarray:
+    """Return which rows have features or words in a column, (N,) bool."""
+    if rows.features[column] == Value("string"):
+        return np.array([bool(text and text.strip()) for text in rows[column]], dtype=bool)
+    return np.array(row_lengths(ArrowRows(rows), {"": column})) > 0
 
 
-def _emptied(rows: Dataset, name: str) -> Dataset:
-    """The rows without a value in this column."""
-    empty = Dataset.from_dict({name: [None] * len(rows)}, features=Features({name: rows.features[name]}))
-    return concatenate_datasets([rows.remove_columns(name).flatten_indices(), empty], axis=1)
+def _without_column(rows: Dataset, column: str) -> Dataset:
+    """Set a column of the rows to null."""
+    empty = Dataset.from_dict({column: [None] * len(rows)}, features=Features({column: rows.features[column]}))
+    return concatenate_datasets([rows.remove_columns(column).flatten_indices(), empty], axis=1)

@@ -1,4 +1,4 @@
-"""Pictures of a report: how training went, and what a model gets right and wrong. Needs matplotlib."""
+"""Plots of training curves, predictions and comparisons. Requires matplotlib."""
 
 import io
 from collections.abc import Mapping
@@ -12,26 +12,18 @@ from ..models.umons.configuration_umons import EMOTIONS
 from ..tasks.labels import SENTIMENT_7
 from ..tasks.task import Task
 from ..utils.files import write_atomically
-from .metrics import sentiment_bins
+from .metrics import headline_metrics, sentiment_bins
 from .missing_modalities import describe_curves
+from .results import SplitResult
 from .splits import Split
 
 
 BLUE, ORANGE, LIGHT = "#0072B2", "#E69F00", "#BBBBBB"
-WIDTH = 8.4  # inches: two columns, whose text is of the README's size at its width
+BASELINES = {"tfidf": ("TF-IDF", ORANGE, "--"), "constant": ("constant", LIGHT, ":")}  # label, colour and line style
+WIDTH = 8.4  # inches, for two columns with readable text in a README
 NUM_BINS = 10
-# A bin of fewer rows says little about a probability.
-MIN_BIN_ROWS = 5
-# So many dots are a cloud: density says more.
-MAX_DOTS = 1500
-
-# The figures of the plot of seeds, by task.
-HEADLINES = {
-    "joint": ("mae", "corr", "acc7", "acc2_non0", "emotion_acc", "emotion_f1_macro", "emotion_wa", "emotion_ap"),
-    "emotion": ("emotion_acc", "emotion_f1", "emotion_f1_macro", "emotion_wa", "emotion_auroc", "emotion_ap"),
-    "sentiment": ("mae", "corr", "acc7", "acc7_rounded", "acc2_has0", "acc2_non0"),
-}
-CLASS_HEADLINES = ("accuracy", "balanced_accuracy", "f1_weighted", "f1_macro")
+MIN_BIN_ROWS = 5  # smaller bins are not drawn
+MAX_DOTS = 1500  # more are drawn as a density
 
 
 def write_plots(
@@ -39,52 +31,47 @@ def write_plots(
     task: Task,
     name: str | None,
     split: Split | None,
-    figures: Mapping[str, Any] | None,
+    result: SplitResult | None,
     history: list[dict[str, Any]] | None = None,
 ) -> list[tuple[str, str]]:
     """
-    Draws into `folder` what fits the task, of the split called `name`, and removes such pictures of an earlier report.
+    Draw the plots that apply to the task for the split called `name`; plots of an earlier report are removed.
 
     Returns:
-        the file name and a sentence of each.
+        File name and caption of each plot.
     """
-    drawings = {"training.png": (_has_curves(history), lambda: _draw_training(history), "Losses and learning rate.")}
-    has_rows = split is not None and figures is not None
+    drawings = {"training.png": (_has_curves(history), lambda: _draw_training(history), "Loss and learning rate.")}
+    has_rows = split is not None and result is not None
     sentiment, emotions = _parts(task, split) if has_rows else (None, None)
     classes = has_rows and task.problem_type == "single_label_classification"
     drawings |= {
         "sentiment.png": (
             sentiment is not None,
-            lambda: _draw_sentiment(*sentiment, figures["model"]),
-            f"Sentiment of {name}: truth and prediction of each segment, and how both are spread.",
+            lambda: _draw_sentiment(*sentiment, result["model"]),
+            f"True and predicted sentiment on {name}, and their distributions.",
         ),
         "confusion.png": (
             sentiment is not None or classes,
             lambda: _draw_confusion(task, split, sentiment),
-            f"Classes of {name}: what each is taken for, with the share of its segments as the colour, and how often it "
-            "is true and predicted." + (" Sentiments are in seven bins, as acc7 has them." if sentiment else ""),
+            f"Confusion matrix on {name}, coloured by the share of each true class, and class frequencies."
+            + (" Sentiments are in the seven bins of acc7." if sentiment else ""),
         ),
         "precision_recall.png": (
             emotions is not None,
-            lambda: _draw_precision_recall(*emotions, figures),
-            f"Precision and recall of each emotion of {name} at all thresholds. Dashed: the share of segments that have it.",
+            lambda: _draw_precision_recall(*emotions, result),
+            f"Precision-recall curve of each emotion on {name}. Dashed: base rate.",
         ),
         "calibration.png": (
             emotions is not None or classes,
             lambda: _draw_emotion_calibration(*emotions) if emotions else _draw_class_calibration(split),
-            f"Calibration on {name}: how often what was given a probability is so (bins of {MIN_BIN_ROWS} rows or more), "
-            "and the expected calibration error (ECE), the mean distance from the diagonal.",
+            f"Calibration on {name}: observed frequency by predicted probability (bins of at least {MIN_BIN_ROWS} rows), and "
+            "expected calibration error (ECE).",
         ),
     }
-    curves = figures.get("missing") if figures is not None else None
-    if curves is not None:
-        caption = (
-            f"{name} where a share of rows loses a modality at evaluation, drawn by chance among those that have another one; "
-            f"the training has nothing to do with it. {describe_curves(curves)}"
-        )
-        drawings["missing.png"] = (True, lambda: _draw_missing(curves), caption)
-    else:
-        drawings["missing.png"] = (False, None, "")
+    curves = result.get("missing_modalities") if result is not None else None
+    caption = f"Metrics on {name} when a random share of rows loses a modality at evaluation. "
+    caption += describe_curves(curves) if curves else ""
+    drawings["missing_modalities.png"] = (bool(curves), lambda: _draw_missing_modalities(curves), caption)
     plots = []
     for file, (is_wanted, draw, caption) in drawings.items():
         (folder / file).unlink(missing_ok=True)
@@ -94,80 +81,122 @@ def write_plots(
     return plots
 
 
-def calibration(probability: np.ndarray, is_so: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
+def calibration(probability: np.ndarray, is_true: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
     """
-    Of probabilities (N,) and whether it is so (N,) bool, in bins of equal width that are not empty: the mean
-    probability, how often it is so, and the number of rows, (bins,) each; and the expected calibration error.
+    Compute the calibration curve in bins of equal width.
+
+    Args:
+        probability: (N,) predicted probabilities.
+        is_true: (N,) bool, whether the event occurred.
+
+    Returns:
+        Mean probability, observed frequency and number of rows of each non-empty bin, (bins,) each; and the expected
+        calibration error.
 
     Source: Guo et al., On Calibration of Modern Neural Networks, 2017, section 2.
     """
     bins = np.minimum((probability * NUM_BINS).astype(int), NUM_BINS - 1)
     counts = np.bincount(bins, minlength=NUM_BINS)
     some = counts > 0
-    said = np.bincount(bins, probability, NUM_BINS)[some] / counts[some]
-    true = np.bincount(bins, is_so, NUM_BINS)[some] / counts[some]
-    error = float((counts[some] * np.abs(said - true)).sum() / max(len(probability), 1))
-    return said, true, counts[some], error
+    predicted = np.bincount(bins, probability, NUM_BINS)[some] / counts[some]
+    observed = np.bincount(bins, is_true, NUM_BINS)[some] / counts[some]
+    error = float((counts[some] * np.abs(predicted - observed)).sum() / max(len(probability), 1))
+    return predicted, observed, counts[some], error
 
 
 def plot_seeds(
     path: Path,
     task: Task,
     name: str,
-    figures: Mapping[int, Mapping[str, Any]],
-    ensemble: Mapping[str, Any] | None = None,
-):
-    """Draws the headline figures of a split of each seed with intervals, their mean, the ensemble, and the rivals."""
-    metrics = [metric for metric in HEADLINES.get(task.name, CLASS_HEADLINES)
-               if all(metric in one["model"] for one in figures.values())]  # fmt: skip
+    results: Mapping[int, SplitResult],
+    ensemble: SplitResult | None = None,
+) -> None:
+    """Draw the main metrics of each seed and of the ensemble with intervals, the mean over seeds, and the baselines."""
+    metrics = [
+        metric
+        for metric in headline_metrics(task.name)
+        if all(metric in result["model"] for result in results.values())
+    ]
     if not metrics:
         path.unlink(missing_ok=True)
         return
     rows = -(-len(metrics) // 2)
-    models = [(str(seed), one, NEUTRAL) for seed, one in figures.items()]
+    models = [(str(seed), result, NEUTRAL) for seed, result in results.items()]
     if ensemble is not None:
         models.append(("ens.", ensemble, BLUE))
     figure = _figure(1.9 * rows + 0.7)
     axes = figure.subplots(rows, 2, squeeze=False).flat
     for axis, metric in zip(axes, metrics, strict=False):
-        for place, (_, one, color) in enumerate(models):
-            _draw_interval(axis, place, one, metric, color)
-        values = [one["model"][metric] for one in figures.values()]
+        for place, (_, result, color) in enumerate(models):
+            _draw_interval(axis, place, result, metric, color)
+        values = [result["model"][metric] for result in results.values()]
         spread = f" ± {np.std(values, ddof=1):.3f}" if len(values) > 1 else ""
         axis.axhline(np.mean(values), color=NEUTRAL, linewidth=1, label="mean of seeds")
-        _draw_rivals(axis, list(figures.values()), metric)
-        better = " (less is better)" if metric == "mae" else ""
-        axis.set_title(f"{metric} {np.mean(values):.3f}{spread}{better}", loc="left", fontsize=10)
+        _draw_baselines(axis, list(results.values()), metric)
+        axis.set_title(f"{_title(metric)} {np.mean(values):.3f}{spread}", loc="left", fontsize=10)
         axis.set_xticks(range(len(models)), [label for label, *_ in models])
         axis.set_xlim(-0.6, len(models) - 0.4)
     for axis in list(axes)[len(metrics) :]:
         axis.set_visible(False)
     handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
-    figure.suptitle(f"{name}: each seed with its 95 % interval", fontsize=10, parse_math=False)
+    figure.suptitle(f"{name}: seeds with 95 % intervals", fontsize=10, parse_math=False)
     _save(figure, path)
 
 
-def _draw_interval(axis, place: int, figures: Mapping[str, Any], metric: str, color: str):
-    value = figures["model"].get(metric)
+def _title(metric: str) -> str:
+    return f"{metric} (lower is better)" if metric == "mae" else metric
+
+
+def _draw_interval(axis, place: int, result: SplitResult, metric: str, color: str):
+    value = result["model"].get(metric)
     if value is None:
         return
-    if interval := figures["intervals"].get(metric):
+    if interval := result["intervals"].get(metric):
         axis.plot([place, place], interval, color=color, linewidth=2)
     axis.plot(place, value, "o", color=color, markersize=6)
 
 
-def _draw_rivals(axis, figures: list[Mapping[str, Any]], metric: str):
-    for label, color, style, parts in (
-        ("TF-IDF", ORANGE, "--", [one["rivals"].get("tfidf", {}) for one in figures]),
-        ("constant", LIGHT, ":", [one["constant"] for one in figures]),
-    ):
-        values = [part[metric] for part in parts if metric in part]
+def _draw_baselines(axis, results: list[SplitResult], metric: str):
+    for name, (label, color, style) in BASELINES.items():
+        scores = [result["baselines"].get(name, {}) for result in results]
+        values = [score[metric] for score in scores if metric in score]
         if values:
             axis.axhline(np.mean(values), color=color, linestyle=style, linewidth=1.5, label=label)
 
 
-# --- pieces
+def plot_comparison(path: Path, comparison: Mapping[str, Any], metrics: list[str]) -> None:
+    """Draw each metric of each system: seeds as dots, their mean with its interval, and the baselines as lines."""
+    systems = comparison["systems"]
+    names = list(systems)
+    rows = -(-len(metrics) // 2)
+    figure = _figure((0.9 + 0.22 * len(names)) * rows + 0.6)
+    axes = list(figure.subplots(rows, 2, squeeze=False, sharey=True).flat)
+    for axis, metric in zip(axes, metrics, strict=False):
+        for place, name in enumerate(names):
+            scores = systems[name]["metrics"].get(metric)
+            if scores is None:
+                continue
+            if scores["interval"] is not None:
+                axis.plot(scores["interval"], [place, place], color=BLUE, linewidth=2, alpha=0.5)
+            axis.plot(scores["values"], [place] * len(scores["values"]), "o", color=NEUTRAL, markersize=3)
+            axis.plot(scores["mean"], place, "D", color=BLUE, markersize=5)
+        for name, (label, color, style) in BASELINES.items():
+            value = comparison["baselines"].get(name, {}).get(metric)
+            if value is not None:
+                axis.axvline(value, color=color, linestyle=style, linewidth=1.5, label=label)
+        axis.set_title(_title(metric), loc="left", fontsize=10)
+        axis.set_yticks(range(len(names)), names, parse_math=False)
+        axis.set_ylim(len(names) - 0.4, -0.6)
+    for axis in axes[len(metrics) :]:
+        axis.set_visible(False)
+    handles, labels = axes[0].get_legend_handles_labels()
+    if handles:
+        figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
+    _save(figure, path)
+
+
+# --- parts
 
 
 def _figure(height: float):
@@ -185,7 +214,7 @@ def _save(figure, path: Path):
 
 
 def _parts(task: Task, split: Split):
-    """Truth and prediction of the sentiment, and truth and logits of the emotions; `None` of what the task has not."""
+    """Return truth and prediction of the sentiment, and truth and logits of the emotions; `None` for parts not in the task."""
     sentiment = emotions = None
     if task.name in ("sentiment", "joint"):
         truth, prediction = (values.reshape(len(split), -1)[:, 0] for values in (split.truth, split.logits))
@@ -221,21 +250,19 @@ def _draw_curve(axis, history: list[dict[str, Any]], name: str, label: str, colo
         axis.plot(*zip(*points, strict=True), color=color, label=label, marker="o" if len(points) < 30 else None, ms=3)
 
 
-def _draw_missing(curves: Mapping[str, Any]):
-    """An axis for each headline figure, a line for each modality that rows lose."""
-    metrics = list(dict.fromkeys(metric for of in curves["without"].values() for metric in of["metrics"]))
+def _draw_missing_modalities(curves: Mapping[str, Any]):
+    metrics = list(dict.fromkeys(metric for curve in curves["without"].values() for metric in curve["metrics"]))
     figure = _figure(3)
     for axis, metric in zip(figure.subplots(1, 2, squeeze=False)[0], [*metrics, None, None], strict=False):
         if metric is None:
             axis.set_visible(False)
             continue
-        for (modality, of), color in zip(curves["without"].items(), (BLUE, ORANGE, NEUTRAL), strict=False):
-            if metric in of["metrics"]:
+        for (modality, curve), color in zip(curves["without"].items(), (BLUE, ORANGE, NEUTRAL), strict=False):
+            if metric in curve["metrics"]:
                 shares = [100 * share for share in curves["shares"]]
-                axis.plot(shares, of["metrics"][metric], "o-", color=color, ms=4, label=f"without {modality}")
-        better = " (less is better)" if metric == "mae" else ""
-        axis.set(xlabel="rows that lose it, %", xticks=shares)
-        axis.set_title(f"{metric}{better}", loc="left", fontsize=10)
+                axis.plot(shares, curve["metrics"][metric], "o-", color=color, ms=4, label=f"without {modality}")
+        axis.set(xlabel="rows without it, %", xticks=shares)
+        axis.set_title(_title(metric), loc="left", fontsize=10)
         axis.legend(frameon=False)
     return figure
 
@@ -294,10 +321,10 @@ def _draw_confusion(task: Task, split: Split, sentiment):
     return figure
 
 
-def _draw_precision_recall(truth: np.ndarray, logits: np.ndarray, figures: Mapping[str, Any]):
+def _draw_precision_recall(truth: np.ndarray, logits: np.ndarray, result: SplitResult):
     figure = _figure(7.2)
     axes = figure.subplots(3, 2, sharex=True, sharey=True)
-    rival = figures["rivals"].get("tfidf", {})
+    tfidf = result["baselines"].get("tfidf", {})
     for i, (emotion, axis) in enumerate(zip(EMOTIONS, axes.flat, strict=True)):
         known = ~np.isnan(truth[:, i])
         present = truth[known, i] > 0
@@ -306,11 +333,11 @@ def _draw_precision_recall(truth: np.ndarray, logits: np.ndarray, figures: Mappi
             recall, precision = _precision_recall(present, logits[known, i])
             axis.step(recall, precision, where="pre", color=COLORS[emotion], linewidth=1.8)
             axis.axhline(present.mean(), color=NEUTRAL, linestyle="--", linewidth=1)
-            title += f": AP {figures['model'][f'{emotion}_ap']:.2f}, base rate {present.mean():.2f}"
-            if f"{emotion}_ap" in rival:
-                title += f", TF-IDF {rival[f'{emotion}_ap']:.2f}"
+            title += f": AP {result['model'][f'{emotion}_ap']:.2f}, base rate {present.mean():.2f}"
+            if f"{emotion}_ap" in tfidf:
+                title += f", TF-IDF {tfidf[f'{emotion}_ap']:.2f}"
         else:
-            axis.text(0.5, 0.5, "in all segments or in none", ha="center", color=NEUTRAL)
+            axis.text(0.5, 0.5, "in all rows or in none", ha="center", color=NEUTRAL)
         axis.set_title(title, loc="left", fontsize=10)
         axis.set(xlim=(0, 1), ylim=(0, 1.03))
     for axis in axes[-1]:
@@ -321,7 +348,7 @@ def _draw_precision_recall(truth: np.ndarray, logits: np.ndarray, figures: Mappi
 
 
 def _precision_recall(present: np.ndarray, logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Recall and precision at each distinct threshold, the highest first."""
+    """Compute recall and precision at each distinct threshold, the highest first."""
     order = np.argsort(-logits, kind="stable")
     steps = np.flatnonzero(np.r_[np.diff(logits[order]) != 0, True])
     hits = np.cumsum(present[order])[steps]
@@ -336,9 +363,9 @@ def _draw_emotion_calibration(truth: np.ndarray, logits: np.ndarray):
         known = ~np.isnan(truth[:, i])
         if known.any():
             probability = np.exp(-np.logaddexp(0, -logits[known, i].astype(float)))
-            said, true, counts, errors[emotion] = calibration(probability, truth[known, i] > 0)
+            predicted, observed, counts, errors[emotion] = calibration(probability, truth[known, i] > 0)
             enough = counts >= MIN_BIN_ROWS
-            lines.plot(said[enough], true[enough], "o-", color=COLORS[emotion], label=emotion, ms=4)
+            lines.plot(predicted[enough], observed[enough], "o-", color=COLORS[emotion], label=emotion, ms=4)
     lines.legend(frameon=False, fontsize=8, loc="upper left")
     drawn = bars.barh(list(errors), list(errors.values()), color=[COLORS[emotion] for emotion in errors])
     bars.bar_label(drawn, fmt="%.3f", padding=3, fontsize=9)
@@ -353,9 +380,9 @@ def _draw_class_calibration(split: Split):
     is_right = logits.argmax(axis=-1) == split.truth
     figure = _figure(3.8)
     line, bars = _calibration_axes(figure)
-    said, true, counts, error = calibration(confidence, is_right)
+    predicted, observed, counts, error = calibration(confidence, is_right)
     enough = counts >= MIN_BIN_ROWS
-    line.plot(said[enough], true[enough], "o-", color=BLUE, ms=4)
+    line.plot(predicted[enough], observed[enough], "o-", color=BLUE, ms=4)
     line.set_xlabel("confidence")
     line.set_ylabel("accuracy")
     line.set_title(f"ECE {error:.3f}", loc="left", fontsize=10)
@@ -369,5 +396,5 @@ def _draw_class_calibration(split: Split):
 def _calibration_axes(figure):
     line, bars = figure.subplots(1, 2)
     line.plot([0, 1], [0, 1], color=LIGHT, linewidth=1, zorder=0)
-    line.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="probability given", ylabel="share that has it")
+    line.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="predicted probability", ylabel="observed frequency")
     return line, bars

@@ -1,94 +1,82 @@
-"""Figures as tables in Markdown, for reports and model cards."""
+"""Tables of results in Markdown, for reports and model cards."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..models.umons.configuration_umons import EMOTIONS
 from ..utils.tables import markdown_table
+from .metrics import is_emotion_metric
+from .results import SplitResult
 
 
-# What `report.measure` says of a split.
-Figures = dict[str, Any]
+BASELINE_NAMES = {"constant": "constant", "tfidf": "TF-IDF"}
+ABOUT_CONSTANT = "The constant baseline predicts the same for all rows: for each metric, what scores best in it on the training rows."
 
 
-def is_of_one_emotion(metric: str) -> bool:
-    """Whether it is of one emotion, such as `anger_f1`, and not of all."""
-    return metric.startswith(tuple(f"{emotion}_" for emotion in EMOTIONS))
-
-
-def table_rows(figures: Figures, metrics: list[str] | None = None) -> tuple[list[str], list[list[str]]]:
-    """The head and the rows of a table of figures: a row for each of the metrics, all of them by default."""
-    columns = [
-        ("model", figures["model"]),
-        ("95 % interval", figures["intervals"]),
-        ("constant", figures["constant"]),
-        ("TF-IDF", figures["rivals"].get("tfidf", {})),
+def table_rows(result: SplitResult, metrics: Sequence[str] | None = None) -> tuple[list[str], list[list[str]]]:
+    """Return the header and the rows of a table of results, a row for each metric (default: all)."""
+    columns = {"model": result["model"], "95 % interval": result["intervals"]}
+    columns |= {BASELINE_NAMES[name]: values for name, values in result["baselines"].items()}
+    if "model_tuned" in result:
+        columns |= {"model, tuned": result["model_tuned"], "95 % interval, tuned": result["intervals_tuned"]}
+        columns |= {
+            f"{BASELINE_NAMES[name]}, tuned": values for name, values in result.get("baselines_tuned", {}).items()
+        }
+    columns = {title: values for title, values in columns.items() if values}
+    rows = [
+        [metric, *(cell(values.get(metric)) for values in columns.values())] for metric in metrics or result["model"]
     ]
-    if "model_tuned" in figures:
-        columns += [
-            ("model, tuned", figures["model_tuned"]),
-            ("95 % interval, tuned", figures["intervals_tuned"]),
-            ("TF-IDF, tuned", figures["rivals"].get("tfidf_tuned", {})),
-        ]
-    columns = [column for column in columns if column[1]]
-    rows = [[metric, *(cell(values.get(metric)) for _, values in columns)] for metric in metrics or figures["model"]]
-    return ["metric", *(name for name, _ in columns)], rows
+    return ["metric", *columns], rows
 
 
-def cell(value: float | list[float] | None) -> str:
-    """A figure, or an interval, in three digits; empty for none."""
+def cell(value: float | Sequence[float] | None) -> str:
+    """Format a score or an interval with three digits; `None` is empty."""
     if value is None:
         return ""
     return f"{value:.3f}" if isinstance(value, float) else f"{value[0]:.3f} to {value[1]:.3f}"
 
 
-def figures_markdown(figures: Figures) -> str:
-    """The table of all figures; those of single emotions fold away."""
-    overall = [metric for metric in figures["model"] if not is_of_one_emotion(metric)]
-    single = [metric for metric in figures["model"] if is_of_one_emotion(metric)]
-    text = markdown_table(*table_rows(figures, overall))
-    if single:
-        table = markdown_table(*table_rows(figures, single))
-        text += f"\n\n<details><summary>Each emotion</summary>\n\n{table}\n\n</details>"
+def foldable_table(head: list[str], rows: list[list[str]]) -> str:
+    """Format a Markdown table; the metrics of single emotions are in a collapsed section below it."""
+    text = markdown_table(head, [row for row in rows if not is_emotion_metric(row[0])])
+    if single := [row for row in rows if is_emotion_metric(row[0])]:
+        table = markdown_table(head, single)
+        text += f"\n\n<details><summary>Single emotions</summary>\n\n{table}\n\n</details>"
     return text
 
 
-def size_of(figures: Figures) -> str:
-    """How many rows and videos there are."""
-    groups = figures["groups"]
-    return f"{figures['rows']} rows" + ("" if groups is None else f" in {groups} groups")
+def size_of(result: Mapping[str, Any]) -> str:
+    """Return the number of rows and groups as text."""
+    groups = result["groups"]
+    return f"{result['rows']} rows" + ("" if groups is None else f" in {groups} groups")
 
 
-def splits_markdown(splits: Mapping[str, Figures], level: str = "##") -> list[str]:
-    """Paragraphs: the tables of all splits and sources, and how they were made. `level` is that of the headings."""
+def splits_markdown(splits: Mapping[str, SplitResult], level: str = "##") -> list[str]:
+    """Return paragraphs with the tables of all splits and sources and the notes; `level` is the level of headings."""
     parts, notes = [], {}
-    for name, figures in splits.items():
-        parts += [f"{level} {name} ({size_of(figures)})", figures_markdown(figures)]
-        if members := figures.get("members"):
-            metrics = [metric for metric in figures["model"] if not is_of_one_emotion(metric)]
-            rows = [[metric, *(cell(of.get(metric)) for of in members.values())] for metric in metrics]
-            parts += ["Each model alone:", markdown_table(["metric", *members], rows)]
-        for source, part in figures.get("sources", {}).items():
-            parts += [f"{level}# {name}, {source} ({size_of(part)})", figures_markdown(part)]
-        if "thresholds" in figures:
-            thresholds = ", ".join(f"{label} {value:.3f}" for label, value in figures["thresholds"].items())
+    for name, result in splits.items():
+        parts += [f"{level} {name} ({size_of(result)})", foldable_table(*table_rows(result))]
+        if members := result.get("members"):
+            metrics = [metric for metric in result["model"] if not is_emotion_metric(metric)]
+            rows = [[metric, *(cell(scores.get(metric)) for scores in members.values())] for metric in metrics]
+            parts += ["Single models:", markdown_table(["metric", *members], rows)]
+        for source, part in result.get("sources", {}).items():
+            parts += [f"{level}# {name}, {source} ({size_of(part)})", foldable_table(*table_rows(part))]
+        if "thresholds" in result:
+            thresholds = ", ".join(f"{label} {value:.3f}" for label, value in result["thresholds"].items())
             parts.append(f"Thresholds of logits: {thresholds}.")
-        for note in figures["notes"]:
+        for note in result["notes"]:
             notes.setdefault(note, []).append(name)
     if notes:
-        everywhere = len(splits)
         lines = [
-            f"- {note}" if len(names) == everywhere else f"- {', '.join(names)}: {note}"
+            f"- {note}" if len(names) == len(splits) else f"- {', '.join(names)}: {note}"
             for note, names in notes.items()
         ]
-        constant = (
-            "- The constant predictor always says the same: for each metric what does best in it on the training rows."
-        )
-        has_constant = any(figures["constant"] for figures in splits.values())
-        parts += [f"{level} How the figures were made", "\n".join([*lines, *([constant] if has_constant else [])])]
+        if any("constant" in result["baselines"] for result in splits.values()):
+            lines.append(f"- {ABOUT_CONSTANT}")
+        parts += [f"{level} Notes", "\n".join(lines)]
     return parts
 
 
 def plain_text(value: Any) -> str:
-    """An option as it is read, and a list without brackets."""
+    """Format an option; lists have no brackets."""
     return ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)

@@ -11,8 +11,15 @@ from ..tasks.task import Task
 @dataclass(frozen=True)
 class Split:
     """
-    Rows that have a label, in parallel: their `truth` as [`Task.label_array`] gives it, the `logits` (N, num_labels) of a
-    model, and what is known of each row. `None` is what is not known; rows of one group (a video) are alike.
+    Labelled rows of a split. All fields are parallel to the rows; `None` if unknown.
+
+    Args:
+        truth: labels as returned by [`Task.label_array`].
+        logits: (N, num_labels), predictions of a model.
+        texts: texts of the rows.
+        segment_ids: identifiers of the rows.
+        groups: group of each row (its video); rows of a group are correlated.
+        sources: data set that each row is from.
     """
 
     truth: np.ndarray
@@ -25,15 +32,15 @@ class Split:
     @classmethod
     def of(cls, task: Task, dataset: Dataset, logits: np.ndarray | None = None) -> "Split":
         """
-        Of the rows of a data set, all of which have a label (see `tables.usable_rows`); its columns `text`, `segment_id`,
-        `video_id` and `source` are read where it has them.
+        Create a split from the rows of a data set; reads the columns `text`, `segment_id`, `video_id` and `source` where
+        present. Raises ValueError if a row has no label or the number of logits differs.
         """
         truth, has_label = task.label_array(dataset.select_columns(list(task.columns)).with_format("arrow")[:])
         if not has_label.all():
             row = int(np.flatnonzero(~has_label)[0])
-            raise ValueError(f"{(~has_label).sum()} row(s), first of number {row}, have no label: leave them out.")
+            raise ValueError(f"{(~has_label).sum()} row(s) have no label, the first one is row {row}; remove them.")
         if logits is not None and len(logits) != len(truth):
-            raise ValueError(f"There are logits of {len(logits)} rows, but {len(truth)} rows.")
+            raise ValueError(f"`logits` has {len(logits)} rows, but the data set has {len(truth)}.")
 
         def column(name: str) -> tuple[str | None, ...] | None:
             if name not in dataset.column_names:
@@ -47,7 +54,7 @@ class Split:
         return len(self.truth)
 
     def take(self, rows: np.ndarray) -> "Split":
-        """The rows of these numbers."""
+        """Select rows by their indices."""
 
         def pick(values):
             return None if values is None else tuple(values[row] for row in rows)
@@ -58,8 +65,8 @@ class Split:
             *map(pick, (self.texts, self.segment_ids, self.groups, self.sources)),
         )
 
-    def is_of_the_rows_of(self, other: "Split") -> bool:
-        """Whether both are of the same rows in the same order, as far as can be seen."""
+    def has_same_rows(self, other: "Split") -> bool:
+        """Return whether labels, texts, identifiers, groups and sources are equal and in the same order."""
         names = ("texts", "segment_ids", "groups", "sources")
         return np.array_equal(self.truth, other.truth, equal_nan=True) and all(
             getattr(self, name) == getattr(other, name) for name in names

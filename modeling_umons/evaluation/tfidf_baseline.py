@@ -1,4 +1,4 @@
-"""What a simple model gets from the words alone, trained on the same rows: figures below it are no progress."""
+"""TF-IDF baseline trained on the same rows. A model that scores below it has learnt nothing from the text."""
 
 import warnings
 from collections.abc import Callable, Sequence
@@ -8,33 +8,35 @@ import numpy as np
 from ..tasks.task import Task
 
 
-# Chosen from on validation; the first one is taken where there is none.
+# Candidates for the validation split; the first one is used without it.
 RIDGE_ALPHAS = (1.0, 0.3, 3.0, 10.0)
 LOGISTIC_CS = (1.0, 0.3, 3.0, 10.0)
 
-# Rows from which on words that occur in one of them alone are left out.
+# From this number of rows on, words in a single row are ignored.
 ENOUGH_ROWS = 200
 
-# The probability, as a logit, below which nothing is believed: of classes that no training row has, too.
+# Lower bound of logits, also for classes without training rows.
 LOWEST = -15.0
 
-# From a matrix (N, words) to logits (N, labels).
+# Maps a matrix (N, words) to logits (N, labels).
 Predict = Callable[[object], np.ndarray]
 
 
-class TfidfRival:
+class TfidfBaseline:
     """
-    TF-IDF of words and pairs of words (sublinear, L2), with ridge regression for a sentiment, a logistic regression for
-    each emotion on the rows that know it, and a multinomial one for classes. The strength of regularisation is chosen on
-    validation, by mean absolute error or log loss, the losses that the regressions' answers are judged by.
+    TF-IDF of words and word pairs (sublinear, L2) with ridge regression for a sentiment, logistic regression for each
+    emotion on the rows where it is known, and multinomial logistic regression for classes. The regularisation is chosen
+    on the validation split by mean absolute error or log loss.
 
     Args:
-        task: what is predicted.
-        texts, truth: the training rows, as [`Task.label_array`] has the truth; a text may be `None`.
-        validation_texts, validation_truth: to choose on; without them, the strength is 1.
+        task: the task.
+        texts: texts of the training rows; may contain `None`.
+        truth: labels of the training rows as returned by [`Task.label_array`].
+        validation_texts: texts of the validation rows; without them the regularisation is 1.
+        validation_truth: labels of the validation rows.
 
     Raises:
-        ValueError: there is no text to learn from, or nothing to tell apart; the message is a sentence for a report.
+        ValueError: there is no text, or all labels are equal. The message is a note for a report.
     """
 
     def __init__(
@@ -49,16 +51,18 @@ class TfidfRival:
 
         has_text = _has_text(texts)
         if not has_text.any():
-            raise ValueError("TF-IDF: the training rows have no text.")
+            raise ValueError("There is no TF-IDF baseline because the training rows have no text.")
         self.task = task
         min_df = 2 if has_text.sum() >= ENOUGH_ROWS else 1
-        # Words of one letter are words, and "don't" is one.
+        # Includes words of one letter and apostrophes ("don't").
         pattern = r"(?u)\b\w[\w']*\b"
         self.vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=min_df, token_pattern=pattern)
         try:
             words = self.vectorizer.fit_transform([texts[row] for row in np.flatnonzero(has_text)])
-        except ValueError as error:  # scikit-learn's words for it speak of stop words and pruning
-            raise ValueError("TF-IDF: no word of the training rows occurs often enough.") from error
+        except ValueError as error:  # scikit-learn's message names stop words and pruning
+            raise ValueError(
+                "There is no TF-IDF baseline because no word of the training rows occurs often enough."
+            ) from error
         usable = _has_text(validation_texts)
         held_out = None
         if usable.any():
@@ -66,11 +70,11 @@ class TfidfRival:
             validation_truth = np.asarray(validation_truth)[usable]
         self.chosen: dict[str, float] = {}  # by label, or by task
         self.is_chosen_on_validation = held_out is not None
-        # All training rows tell how common a label is, be they of text or not.
+        # Base rates are of all training rows, with and without text.
         self.typical, self.predict = self._fit(np.asarray(truth), has_text, words, held_out, validation_truth)
 
     def logits(self, texts: Sequence[str | None]) -> np.ndarray:
-        """(N, num_labels) float64; a row without text gets the training median and the logits of the base rates."""
+        """Predict (N, num_labels) float64. Rows without text have the training median and the logits of the base rates."""
         logits = np.tile(self.typical, (len(texts), 1))
         rows = np.flatnonzero(_has_text(texts))
         if len(rows):
@@ -78,25 +82,25 @@ class TfidfRival:
         return logits
 
     def describe(self) -> str:
-        """A sentence for a report."""
+        """Return a note for a report."""
         kind = {"regression": "ridge regression"}.get(self.task.problem_type, "logistic regression")
         if self.task.name == "joint":
             kind = "ridge regression (sentiment) and logistic regressions (emotions)"
-        how = "chosen on validation" if self.is_chosen_on_validation else "not chosen, as there is no validation text"
+        how = "chosen on validation" if self.is_chosen_on_validation else "by default, without validation texts"
         values = ", ".join(f"{name} {value:g}" for name, value in self.chosen.items())
         return (
-            f"TF-IDF is {kind} on TF-IDF of the {len(self.vectorizer.vocabulary_)} words and pairs of words of the "
-            f"training rows; alpha or C {how}: {values}."
+            f"TF-IDF baseline trained on the same rows: {kind} on {len(self.vectorizer.vocabulary_)} words and word pairs, "
+            f"alpha or C {how}: {values}. A model that scores below it has learnt nothing from the text."
         )
 
     def _fit(self, truth, has_text, words, held_out, validation_truth) -> tuple[np.ndarray, Predict]:
-        """The logits (labels,) of a row without text, and what gives those of rows with text."""
+        """Return the logits (labels,) of a row without text, and the function that predicts rows with text."""
         if self.task.problem_type == "single_label_classification":
             return self._fit_classes(truth, has_text, words, held_out, validation_truth)
         truth = truth.reshape(len(truth), -1).astype(float)
         if validation_truth is not None:
             validation_truth = validation_truth.reshape(len(validation_truth), -1).astype(float)
-        typical, columns, told_apart = [], [], 0
+        typical, columns, num_fitted = [], [], 0
         for i, label in enumerate(self.task.labels):
             known = ~np.isnan(truth[:, i])
             is_sentiment = label == "sentiment"
@@ -106,7 +110,7 @@ class TfidfRival:
             if len(np.unique(target)) < 2:
                 columns.append(None)
                 continue
-            told_apart += 1
+            num_fitted += 1
             check = None
             if held_out is not None:
                 seen = np.flatnonzero(~np.isnan(validation_truth[:, i]))
@@ -115,8 +119,8 @@ class TfidfRival:
             value, predict = fit(inputs, target, check)
             self.chosen[label] = value
             columns.append(predict)
-        if not told_apart:
-            raise ValueError("TF-IDF: the training rows with text have all the same labels.")
+        if not num_fitted:
+            raise ValueError("There is no TF-IDF baseline because all training rows with text have the same labels.")
         typical = np.array(typical)
 
         def predict(inputs) -> np.ndarray:
@@ -132,7 +136,7 @@ class TfidfRival:
         num_classes = len(self.task.labels)
         target = truth[has_text].astype(int)
         if len(np.unique(target)) < 2:
-            raise ValueError("TF-IDF: the training rows with text are all of one class.")
+            raise ValueError("There is no TF-IDF baseline because all training rows with text have the same class.")
         check = None if held_out is None else (held_out, validation_truth.astype(int))
         self.chosen[self.task.name], model = _fit_classes(words, target, check, num_classes)
         counts = np.bincount(truth.astype(int), minlength=num_classes)
@@ -149,13 +153,13 @@ def _middle(values: np.ndarray) -> float:
 
 
 def _base_logit(present: np.ndarray) -> float:
-    """Half a row with and half a row without the emotion are added, so that a rate of 0 has a logit."""
+    """Compute the logit of the base rate, smoothed by half a row with and half a row without the emotion."""
     rate = ((present > 0).sum() + 0.5) / (len(present) + 1)
     return float(np.log(rate / (1 - rate)))
 
 
 def _choose(values: Sequence[float], fit: Callable[[float], Predict], loss) -> tuple[float, Predict]:
-    """The value whose model has the least `loss(predict)`; the first one where there is no loss."""
+    """Return the value with the lowest `loss(predict)` and its model; the first value without a loss."""
     if loss is None:
         return values[0], fit(values[0])
     fitted = [(value, fit(value)) for value in values]
@@ -190,7 +194,7 @@ def _fit_classes(inputs, target, check, num_classes: int) -> tuple[float, Predic
 
         def predict(words) -> np.ndarray:
             logits = np.full((words.shape[0], num_classes), LOWEST)
-            with np.errstate(divide="ignore"):  # the logarithm of a probability that is nothing
+            with np.errstate(divide="ignore"):  # logarithm of 0
                 logits[:, model.classes_] = np.maximum(model.predict_log_proba(words), LOWEST)
             return logits
 
@@ -207,6 +211,6 @@ def _logistic(inputs, target, c: float):
     from sklearn.linear_model import LogisticRegression
 
     with warnings.catch_warnings():
-        # A rival that is a little short of its best is still one; the best of several is chosen anyway.
+        # Not fully converged is good enough: the best of several is chosen.
         warnings.simplefilter("ignore", ConvergenceWarning)
         return LogisticRegression(C=c, max_iter=300, tol=1e-3).fit(inputs, target)

@@ -1,41 +1,50 @@
-"""Pictures of what a model says and of where it looked. Needs matplotlib (the extra `serve`)."""
+# Copyright 2026 The modeling_umons authors.
+# SPDX-License-Identifier: MIT
+"""Plots of predictions and attention weights. They need matplotlib (the extra `plot`)."""
 
 from pathlib import Path
 from typing import Any
 
+from ..utils.files import atomic_path
 
-# One colour for each emotion, told apart by those who see red and green alike (Okabe and Ito).
+
+# Colours that colour-blind readers can distinguish (Okabe and Ito).
 COLORS = {"happy": "#E69F00", "sad": "#0072B2", "anger": "#D55E00", "surprise": "#56B4E9", "disgust": "#009E73",
           "fear": "#CC79A7"}  # fmt: skip
 NEUTRAL = "#666666"
 GAP = "#efefef"
-MAX_STEPS = 400  # of a timeline: more would be narrower than the eye can tell
+MAX_STEPS = 400  # steps of a timeline: more would be too narrow to see
 
 
 def plot_result(result: dict[str, Any], path: str | Path, title: str = ""):
     """
-    Draws a pipeline's result, given with `return_attention=True`, into the image file `path`: the scores, and below them
-    for each modality the weights of its final glimpse, over words or over seconds.
+    Plot a prediction made with `return_attention=True`: the scores, and for each modality the attention weights of its
+    final glimpse over words or seconds.
 
     Args:
-        result: one result of [`MultimodalEmotionPipeline`], not a list of segments.
-        path: where to write; its suffix says the format.
-        title: a line above the picture.
+        result: one prediction of [`MultimodalEmotionPipeline`], not a list of segments.
+        path: image file; its suffix sets the format.
+        title: title of the plot.
     """
-    from matplotlib.figure import Figure  # the object, not pyplot: nothing global, no window
+    from matplotlib.figure import Figure  # not pyplot, which has global state
 
     attention = result.get("attention", {})
     figure = Figure(figsize=(8, 2.6 + 1.9 * len(attention)), layout="constrained")
     axes = figure.subplots(1 + len(attention), 1, squeeze=False, height_ratios=[1.4, *[1] * len(attention)])[:, 0]
     if title:
-        figure.suptitle(_drawable(title), parse_math=False)  # a dollar is a dollar
+        figure.suptitle(_drawable(title), parse_math=False)
     _draw_scores(axes[0], result)
     for axis, (modality, weights) in zip(axes[1:], attention.items(), strict=True):
         if modality == "text":
             _draw_words(axis, weights)
         else:
             _draw_times(axis, modality, weights)
-    figure.savefig(path, dpi=120)
+    _save(figure, path, dpi=120)
+
+
+def _save(figure, path: str | Path, dpi: int):
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=dpi)
 
 
 def _draw_scores(axis, result: dict[str, Any]):
@@ -58,7 +67,7 @@ def _draw_words(axis, weights: list[dict[str, Any]]):
     slant = {"rotation": 60, "ha": "right"} if len(weights) > 8 else {}
     axis.set_xticks(positions, [_drawable(entry["word"]) for entry in weights], parse_math=False, **slant)
     axis.set_ylabel("weight")
-    axis.set_title("where it looked: words", loc="left")
+    axis.set_title("attention weights: text", loc="left")
 
 
 def _draw_times(axis, modality: str, weights: list[dict[str, Any]]):
@@ -67,19 +76,18 @@ def _draw_times(axis, modality: str, weights: list[dict[str, Any]]):
     axis.bar(times, [entry["weight"] for entry in weights], width=0.9 * step, color=NEUTRAL)
     axis.set_xlabel("seconds")
     axis.set_ylabel("weight")
-    axis.set_title(f"where it looked: {modality}", loc="left")
+    axis.set_title(f"attention weights: {modality}", loc="left")
 
 
 def plot_timeline(segments: list[dict[str, Any]], path: str | Path, labels: list[str] | None = None, title: str = ""):
     """
-    Draws what a pipeline says of the segments of a clip into the image file `path`: the sentiment and each score over
-    time, grey where there is no answer. Of a long clip the means of neighbouring segments are drawn.
+    Plot the sentiment and each score over time, with gaps in grey. For a long clip, plot means of adjacent segments.
 
     Args:
-        segments: results of [`MultimodalEmotionPipeline`] with `timestamp`, in the order of time.
-        path: where to write; its suffix says the format.
-        labels: names of the scores, from top to bottom; as they come by default.
-        title: a line above the picture.
+        segments: predictions of [`MultimodalEmotionPipeline`] with `timestamp`, in order of time.
+        path: image file; its suffix sets the format.
+        labels: names of the scores, from top to bottom; by default in the order of the predictions.
+        title: title of the plot.
 
     Raises:
         ValueError: there are no segments.
@@ -87,7 +95,7 @@ def plot_timeline(segments: list[dict[str, Any]], path: str | Path, labels: list
     from matplotlib.figure import Figure
 
     if not segments:
-        raise ValueError("There are no segments to draw.")
+        raise ValueError("There are no segments to plot.")
     edges, sentiment, scores = _as_steps(segments)
     names = [name for name in labels or scores if name in scores]
     heights = [1.5] * (sentiment is not None) + [0.62] * len(names)
@@ -102,15 +110,15 @@ def plot_timeline(segments: list[dict[str, Any]], path: str | Path, labels: list
         _draw_sentiment(axes[0], sentiment, edges)
     for axis, name in zip(axes[len(axes) - len(names) :], names, strict=True):
         _draw_steps(axis, name, scores[name], edges)
-    num_answers = len(segments) / max(1, len(edges) - 1)
+    num_segments = len(segments) / max(1, len(edges) - 1)
     axes[-1].tick_params(axis="x", bottom=True, labelbottom=True)
-    axes[-1].set_xlabel("time" if num_answers <= 1 else f"time, each step the mean of {round(num_answers)} segments")
+    axes[-1].set_xlabel("time" if num_segments <= 1 else f"time (mean of {round(num_segments)} segments per step)")
     figure.align_ylabels(axes)
-    figure.savefig(path, dpi=110)
+    _save(figure, path, dpi=110)
 
 
 def _as_steps(segments: list[dict[str, Any]]):
-    """Edges (steps + 1,) in seconds, the sentiment (steps,) or `None`, and scores (steps,) by name; NaN for a gap."""
+    """Return edges (steps + 1,) in s, sentiment (steps,) or `None`, and scores (steps,) by name; gaps are NaN."""
     import numpy as np
 
     rows = [
@@ -121,7 +129,7 @@ def _as_steps(segments: list[dict[str, Any]]):
     edges, steps = [segments[0]["timestamp"][0]], []
     for segment, row in zip(segments, rows, strict=True):
         start, end = segment["timestamp"]
-        if start > edges[-1]:  # segments that do not touch
+        if start > edges[-1]:  # a gap
             edges.append(start)
             steps.append({})
         edges.append(end)
@@ -152,7 +160,7 @@ def _prepare_time(axis, edges):
 
 
 def _clock(time: float, span: float) -> str:
-    """Seconds as people write them: 1:02:03, 2:03, or 2.5 s where there is less than ten of them."""
+    """Format seconds for an axis that spans `span` seconds: 1:02:03, 2:03 or 2.5 s."""
     if span < 10:
         return f"{time:g} s"
     minutes, seconds = divmod(round(time), 60)
@@ -193,11 +201,13 @@ def _name_row(axis, name: str):
 
 
 def _drawable(text: str, weight: str = "normal") -> str:
-    """The text, with what matplotlib's font lacks, as Chinese or emoji, written as in Python: \\u4f60."""
+    """Escape the characters that matplotlib's font lacks, such as Chinese, as in Python: \\u4f60."""
     from matplotlib.font_manager import FontProperties, findfont, get_font
 
     font = get_font(findfont(FontProperties(weight=weight)))
     return "".join(
-        sign if sign == "\n" or font.get_char_index(ord(sign)) else sign.encode("unicode_escape").decode()
-        for sign in text
+        character
+        if character == "\n" or font.get_char_index(ord(character))
+        else character.encode("unicode_escape").decode()
+        for character in text
     )

@@ -1,54 +1,57 @@
-"""Timelines: what a clip says from segment to segment, as tables, captions and pictures."""
+# Copyright 2026 The modeling_umons authors.
+# SPDX-License-Identifier: MIT
+"""Timelines: predictions of the segments of a clip as tables, captions and plots."""
 
 import csv
 import json
-import os
-import secrets
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TextIO
 
 from ..models.umons.configuration_umons import EMOTIONS
+from ..utils.files import atomic_path
 
 
-PICTURES = (".png", ".svg")
+PLOTS = (".png", ".svg")
 
 
 def write_timeline(
     segments: Iterable[dict[str, Any]], *paths: str | Path, labels: list[str] | None = None, title: str = ""
 ):
     """
-    Writes what a pipeline says of the segments of a clip.
+    Write the predictions of the segments of a clip to files, atomically.
 
     ```python
     >>> write_timeline(recognize("clip.mp4", chunk_length_s=5), "clip.csv", "clip.vtt", "clip.png")
     >>> write_timeline(recognize.stream("long.mp4", chunk_length_s=5), "long.csv", labels=recognize.labels)
     ```
 
-    The suffix of a path says the format. `.csv` is a table with a column for each score, `.json` the results as they are,
-    `.srt` and `.vtt` are captions with the strongest emotion and the words, if they are known; `.png` and `.svg` draw the
-    sentiment and the scores over time. Of a segment without an answer the table has an empty row, and the picture a gap;
-    captions pass over it. A file is written whole or not at all; of a link, the file it leads to.
+    The suffix of a path sets the format:
 
-    Of the table, a score that is called as another column, such as `text`, has `score_` before its name; and words and
-    names of scores that begin as a formula does, with one of = + - @, have an apostrophe before them, as spreadsheets
-    would reckon with what a stranger said. `.json` has both as they are.
+    | suffix | content | segment without prediction |
+    |---|---|---|
+    | `.csv` | table with a column for each score | row without scores |
+    | `.json` | the predictions | the prediction |
+    | `.srt`, `.vtt` | captions: strongest emotion, sentiment and text | left out |
+    | `.png`, `.svg` | plot of the sentiment and the scores over time | gap |
+
+    In a table, a score with the name of another column, such as `text`, gets the prefix `score_`. A text or name that
+    a spreadsheet would take for a formula (=, +, -, @) gets an apostrophe as prefix.
 
     Args:
-        segments: results with `timestamp`, in the order of time, that all have the same scores.
-        paths: where to write.
-        labels: names of the scores, in the order of columns. They are gathered from the segments by default, which are
-            held in memory then; otherwise each is forgotten as soon as it is written, but for its numbers where there is
-            a picture to draw.
-        title: a line above the picture.
+        segments: predictions with `timestamp`, in order of time, all with the same scores.
+        paths: files to write.
+        labels: names of the scores, in the order of columns. With them, segments are written as they come; without
+            them, all segments are collected first. A plot holds the numbers in memory.
+        title: title of the plot.
 
     Raises:
-        ValueError: a suffix that is not one of these, a path that is there twice, segments without or against time, a
-            score that `labels` do not name, or a picture where matplotlib is missing. Of paths before anything else.
-        OSError: a folder that is not there, or cannot be written to.
+        ValueError: an unknown suffix, a path given twice, segments without `timestamp` or out of order, a score that
+            is not in `labels`, or a plot without matplotlib. Paths are checked first.
+        OSError: a folder that does not exist, or a file that cannot be written.
     """
     check_paths(paths)
     if labels is None:
@@ -57,7 +60,7 @@ def write_timeline(
     with ExitStack() as files:
         writers = []
         for path in map(Path, paths):
-            writer = _FORMATS[path.suffix.lower()](files.enter_context(_whole_file(path)), labels, title)
+            writer = _FORMATS[path.suffix.lower()](files.enter_context(_open_output(path)), labels, title)
             writers.append(files.enter_context(closing(writer)))
             next(writer)
         for segment in _checked(segments, labels):
@@ -68,31 +71,29 @@ def write_timeline(
 
 
 def check_paths(paths: Iterable[str | Path]):
-    """Raises ValueError and OSError for paths that [`write_timeline`] cannot write."""
+    """Raise ValueError or OSError for paths that [`write_timeline`] cannot write."""
     seen = set()
     for path in map(Path, paths):
         if path.suffix.lower() not in _FORMATS:
-            raise ValueError(
-                f"{path}: its suffix says no format of a timeline. Give the file one of {', '.join(_FORMATS)}."
-            )
-        if path.suffix.lower() in PICTURES and find_spec("matplotlib") is None:
-            raise ValueError(f"{path}: pictures need matplotlib: pip install 'modeling-umons[serve]'.")
+            raise ValueError(f"{path}: the suffix is not a format of a timeline. Use one of {', '.join(_FORMATS)}.")
+        if path.suffix.lower() in PLOTS and find_spec("matplotlib") is None:
+            raise ValueError(f'{path}: plots need matplotlib: pip install "modeling-umons[plot]"')
         if path.resolve() in seen:
-            raise ValueError(f"{path} is there twice: name each file once.")
+            raise ValueError(f"{path} is given twice.")
         seen.add(path.resolve())
         if path.is_dir():
-            raise IsADirectoryError(f"{path} is a folder: name a file.")
+            raise IsADirectoryError(f"{path} is a folder, not a file.")
         if not (folder := path.resolve().parent).is_dir():
-            raise FileNotFoundError(f"{path}: there is no folder {folder}. Make it first.")
+            raise FileNotFoundError(f"{path}: the folder {folder} does not exist. Create it first.")
 
 
 def scores_of(segment: dict[str, Any]) -> dict[str, float]:
-    """The scores of a result by their names, the best first."""
+    """Return the scores of a prediction by name, in its order."""
     return {entry["label"]: entry["score"] for entry in segment.get("emotions", segment.get("labels", []))}
 
 
 def describe(segment: dict[str, Any], num_scores: int = 1) -> str:
-    """The best scores and the sentiment of a result in a few words, empty where it has no answer."""
+    """Format the first scores and the sentiment of a prediction; an empty string if it has none."""
     parts = [f"{name} {score:.2f}" for name, score in list(scores_of(segment).items())[:num_scores]]
     if "sentiment" in segment:
         parts.append(f"sentiment {segment['sentiment']:+.2f}")
@@ -100,7 +101,7 @@ def describe(segment: dict[str, Any], num_scores: int = 1) -> str:
 
 
 def format_time(seconds: float, separator: str = ".", digits: int = 3) -> str:
-    """Seconds as hours:minutes:seconds with a fraction of so many digits."""
+    """Format seconds as hours:minutes:seconds with a fraction of `digits` digits."""
     ticks = round(seconds * 10**digits)
     whole, fraction = divmod(ticks, 10**digits)
     return f"{whole // 3600:02d}:{whole // 60 % 60:02d}:{whole % 60:02d}" + (
@@ -118,50 +119,38 @@ def _checked(segments: Iterable[dict[str, Any]], labels: list[str]) -> Iterator[
     for number, segment in enumerate(segments, start=1):
         if "timestamp" not in segment:
             raise ValueError(
-                f"Result {number} has no `timestamp`: call the pipeline with `chunk_length_s` or `return_timestamps=True`."
+                f"Segment {number} has no `timestamp`. Call the pipeline with `chunk_length_s` or "
+                "`return_timestamps=True`."
             )
         start, end = segment["timestamp"]
         if not before <= start <= end:
             raise ValueError(
-                f"Segment {number} is from {start} s to {end} s, but the one before begins at {before} s."
+                f"Segment {number} is from {start} s to {end} s, but the previous one begins at {before} s."
             )
         if unknown := sorted(set(scores_of(segment)).difference(labels)):
-            raise ValueError(f"Segment {number} has scores of {unknown}, which are not among the `labels`, {labels}.")
+            raise ValueError(f"Segment {number} has scores of {unknown}, which are not in `labels`, {labels}.")
         yield segment
         before = start
 
 
 @contextmanager
-def _whole_file(path: str | Path) -> Iterator[Path]:
-    """An empty file beside it, which takes its place when all went well and leaves nothing otherwise."""
-    path = Path(path)
-    target = path.resolve()  # of a link, what it leads to
-    temporary = target.with_name(f".{secrets.token_hex(6)}.part{path.suffix}")  # short: names have a longest
-    with _errors_name(path):
-        target.is_file()  # a name that is too long
-        open(temporary, "x").close()
-    try:
+def _open_output(path: Path) -> Iterator[Path]:
+    """Yield an empty temporary file that replaces `path` at the end. Errors come first, and name `path`."""
+    with atomic_path(path) as temporary:
+        try:
+            with suppress(FileNotFoundError):
+                path.stat()  # raises if the name is too long
+            open(temporary, "x").close()
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(path)) from None
         yield temporary
-        with _errors_name(path):
-            os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
-@contextmanager
-def _errors_name(path: Path):
-    """Errors of the system speak of the file that was asked for, not of the one beside it."""
-    try:
-        yield
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from None
-
-
-# --- one writer for each format: a generator that is sent the segments, and `None` after the last
+# --- writers: generators that receive the segments, and `None` after the last one
 
 
 def _in_text(write: Callable, newline: str | None = None) -> Callable:
-    """A writer of text that opens its own file."""
+    """Return a writer that opens its file as text."""
 
     def writer(path: Path, labels: list[str], title: str):
         with open(path, "w", encoding="utf-8", newline=newline) as file:
@@ -194,7 +183,7 @@ def _write_csv(file: TextIO, labels: list[str]):
 
 
 def _no_formula(text: str | None) -> str | None:
-    """Text that a spreadsheet shows and does not reckon with."""
+    """Prefix a text that a spreadsheet would evaluate."""
     return f"'{text}" if text and text[0] in "=+-@\t\r" else text
 
 
@@ -214,7 +203,7 @@ def _write_captions(file: TextIO, labels: list[str], head: str, separator: str, 
         if not describe(segment) or start == end:
             continue
         number += 1
-        # A line break would end the caption if another followed; names of scores may have one as well.
+        # An empty line would end the caption.
         lines = [" ".join(line.split()) for line in (f"[{describe(segment)}]", segment.get("text") or "")]
         text = "\n".join(escape(line) for line in lines if line)
         file.write(f"{number}\n{start} --> {end}\n{text}\n\n")
@@ -225,7 +214,7 @@ def _escape_vtt(text: str) -> str:
 
 
 def _escape_srt(text: str) -> str:
-    """SubRip knows tags in <> and {}, and no way to write the signs themselves: others that look like them."""
+    """Replace <, >, { and } by similar characters: SubRip uses them for tags and has no escapes."""
     return text.replace("-->", "→").translate(str.maketrans("<>{}", "‹›()"))  # noqa: RUF001
 
 
@@ -245,5 +234,5 @@ _FORMATS = {
     ".json": _in_text(_write_json),
     ".srt": _in_text(partial(_write_captions, head="", separator=",", escape=_escape_srt)),
     ".vtt": _in_text(partial(_write_captions, head="WEBVTT\n\n", separator=".", escape=_escape_vtt)),
-    **dict.fromkeys(PICTURES, _draw),
+    **dict.fromkeys(PLOTS, _draw),
 }

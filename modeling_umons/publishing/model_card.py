@@ -1,30 +1,38 @@
-"""The model card that stands beside a trained model, filled from the template model_card.md."""
+# Copyright 2026 The modeling_umons authors.
+# SPDX-License-Identifier: MIT
+"""Model card of a trained model, filled from the template `model_card.md`."""
 
-import json
 import re
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path, PurePath
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from ..evaluation.report_tables import is_of_one_emotion, splits_markdown
+from ..evaluation.metrics import CLASS_HEADLINE_METRICS, HEADLINE_METRICS
+from ..evaluation.report_tables import table_rows
 from ..models.umons.configuration_umons import UmonsConfig
+from ..utils.tables import markdown_table
 
 
 TAGS = ("emotion-recognition", "sentiment-analysis", "multimodal", "umons")
-TASK_NAME = "Multimodal emotion recognition"
-# The tasks of the Hub that the model is found under. It has none of several modalities; the first that fits is the model's.
+TASK = "multimodal-emotion-recognition"
+# Tasks of the Hub by modality, for its search.
 HUB_TASKS = {"text": "text-classification", "audio": "audio-classification", "video": "video-classification"}
+REQUIREMENTS = {"audio": "`av` for audio", "video": "`av` and `torchvision` for video"}
 
-# What the Hub calls the metrics, by how ours end, the first that fits.
-HUB_METRICS = {
-    "mae": "mae", "corr": "pearsonr", "balanced_accuracy": "balanced_accuracy", "wa": "balanced_accuracy",
-    "auroc": "roc_auc", "ap": "average_precision", "f1": "f1", "acc": "accuracy",
+# Metrics in the card's table; the report has all.
+CARD_METRICS = (*HEADLINE_METRICS["joint"], *CLASS_HEADLINE_METRICS)
+# Metrics in the card's metadata, with their names on the Hub.
+INDEX_METRICS = {
+    "mae": "mae", "corr": "pearsonr", "acc2_non0": "accuracy", "emotion_wa": "balanced_accuracy",
+    "accuracy": "accuracy", "balanced_accuracy": "balanced_accuracy",
 }  # fmt: skip
 
-# Data sets by the names that the column `source` and folders have for them.
+# Data sets by their names in the column `source` and in folders.
 DATASETS = {"mosi": "CMU-MOSI", "mosei": "CMU-MOSEI", "meld": "MELD", "ravdess": "RAVDESS"}
+LINE_LENGTH = 119
 
 SYSTEMS = {
     "umons": "the UMONS co-attention transformer (TBJE)",
@@ -34,8 +42,16 @@ SYSTEMS = {
     "multilogue_net": "Multilogue-Net",
 }
 
-# The papers of those that are not UMONS', whose own stands in the template.
+# Papers in BibTeX, by model type.
 PAPERS = {
+    "umons": """@inproceedings{delbrouck-etal-2020-transformer,
+    title = "A Transformer-based joint-encoding for Emotion Recognition and Sentiment Analysis",
+    author = "Delbrouck, Jean-Benoit and Tits, No{\\'e} and Brousmiche, Mathilde and Dupont, St{\\'e}phane",
+    booktitle = "Second Grand-Challenge and Workshop on Multimodal Language (Challenge-HML)",
+    year = "2020",
+    publisher = "Association for Computational Linguistics",
+    doi = "10.18653/v1/2020.challengehml-1.1",
+}""",
     "tfn": """@inproceedings{zadeh-etal-2017-tensor,
     title = "Tensor Fusion Network for Multimodal Sentiment Analysis",
     author = "Zadeh, Amir and Chen, Minghai and Poria, Soujanya and Cambria, Erik and Morency, Louis-Philippe",
@@ -69,9 +85,15 @@ PAPERS = {
 }
 
 
+def read_template() -> str:
+    """Return the text of `model_card.md`, from the installed package or else from the checkout."""
+    package = Path(__file__).resolve().parent.parent
+    installed = package / "model_card.md"
+    return (installed if installed.is_file() else package.parent / "model_card.md").read_text(encoding="utf-8")
+
+
 def write_model_card(
-    output: Path,
-    template: Path,
+    output: str | Path,
     config: UmonsConfig,
     source: str,
     rows: Mapping[str, int],
@@ -80,152 +102,142 @@ def write_model_card(
     license: str | None = None,
     about_data: str = "",
     limits: str = "",
-):
+) -> None:
     """
-    Writes README.md into `output`: what the model is, what it was trained and tested on, and how well it does. What the
-    test split got stands in the metadata too, where the Hub reads it: of each data set, where the rows are of several.
+    Write the README.md of a trained model, with the test results in its metadata, by data set if there are several.
 
     Args:
-        output: the folder of the model, whose name the model gets.
-        template: the text with places to fill.
-        config: the model's.
-        source: the table or data set that it was trained on; of a file or folder, the name is told and not the place.
-        rows: how many of each split there were.
-        recipe: the options of the run.
-        results: what `report.measure` gave.
-        license: as the Hub names it; left out where nobody has said.
-        about_data, limits: paragraphs in Markdown, on the data and on what the model is not for.
+        output: folder of the model; its name is the model's.
+        config: configuration of the model.
+        source: table or data set of the training; of a path, only the name is published.
+        rows: number of rows of each split.
+        recipe: options of the run.
+        results: from `measure`.
+        license: name of the licence on the Hub; left out by default.
+        about_data, limits: paragraphs in Markdown about the data, and about what the model is not for.
     """
     output = Path(output)
-    is_on_hub, source = _is_repository(source), _name_of(source)
-    name = output.resolve().name
-    tasks = [task for modality, task in HUB_TASKS.items() if modality in config.modalities]
+    is_on_hub, source = _is_repository(source), _public_name(source)
+    name, tag, modalities = output.resolve().name, choose_pipeline_tag(config), config.modalities
+    split = "test" if "test" in results else next(iter(results), None)
+    parts = {} if split is None else results[split].get("sources") or {source: results[split]}
+    tasks = [HUB_TASKS[modality] for modality in modalities]
     data = ModelCardData(
         language="en",
         library_name="transformers",
         license=license,
-        pipeline_tag=tasks[0],
-        tags=[*TAGS, *tasks[1:]],
-        datasets=[source] if is_on_hub else None,
+        pipeline_tag=tag,
+        tags=[*TAGS, *(task for task in tasks if task != tag)],
+        datasets=[source]
+        if is_on_hub
+        else sorted(_slug(DATASETS[part]) for part in parts if part in DATASETS) or None,
         base_model=_base_model(recipe),
+        widget=[{"text": "what a wonderful day"}] if "text" in modalities else None,
     )
     if "test" in results:
-        data.model_name, data.eval_results = name, _eval_results(tasks[0], source, results["test"])
+        data.model_name, data.eval_results = name, _eval_results(tag, source, parts)
         data.metrics = sorted({result.metric_type for result in data.eval_results})
+    count = ", ".join(f"{number:,} {name} rows" for name, number in rows.items())
     card = ModelCard.from_template(
         data,
-        template_path=str(template),
+        template_str=read_template(),
         model_name=name,
-        modalities=" and ".join(config.modalities),
+        modalities=" and ".join(modalities),
         system=SYSTEMS.get(config.model_type, config.model_type),
-        example='{"text": "what a wonderful day"}' if "text" in config.modalities else '"clip.wav"',
-        answer=f"{len(config.id2label)} label(s): {', '.join(config.id2label.values())}.",
-        data=f"{source}: " + ", ".join(f"{count} {name} rows" for name, count in rows.items()) + ".",
-        about_data=about_data,
-        limits=limits,
-        recipe="\n".join(f"- {name}: {_plain(value)}" for name, value in recipe.items()),
-        results="\n\n".join(splits_markdown(results, "###")) or "Not evaluated.",
+        requirements=_requirements(modalities),
+        example='{"text": "what a wonderful day"}' if "text" in modalities else '"clip.wav"',
+        labels=", ".join(config.id2label.values()),
+        data=_paragraphs(f"`{source}`: {count}.", about_data),
+        results=_results_markdown(split, parts),
+        limits=_paragraphs(limits),
+        licence=license or "The licence has not been set.",
+        citation=f"```bibtex\n{PAPERS.get(config.model_type, PAPERS['umons'])}\n```",
     )
-    if paper := PAPERS.get(config.model_type):
-        heading, above = "## Citation\n", card.text.partition("## Citation\n")[0]
-        card.text = f"{above}{heading}\n```bibtex\n{paper}\n```\n"
+    card.text = re.sub(r"\n{3,}", "\n\n", card.text)
     card.save(output / "README.md")
 
 
-def renew_model_card(folder: str | Path, template: str | Path) -> None:
+def choose_pipeline_tag(config: UmonsConfig) -> str:
     """
-    Writes the card of a trained model anew, when the template has changed: figures and recipe are those of its report,
-    what people said of it and how many rows there were is what its card says now.
+    Return the `pipeline_tag` of a model, which the Hub uses in its example of use.
 
-        renew_model_card("hub/umons-mini", "model_card.md")
-
-    Raises OSError where the folder has no report or no card, ValueError where the card was not made by this.
+    The text-classification pipeline of transformers is right for classes, for emotions and for a sentiment, but not for a
+    sentiment and emotions at once: it would treat the regressed sentiment as one of the classes.
     """
-    folder = Path(folder)
-    report = json.loads((folder / "report" / "report.json").read_text(encoding="utf-8"))
-    card = ModelCard.load(folder / "README.md")
-    about_data, limits = _section(card.text, "Data"), _section(card.text, "Limits")
-    source, _, rows = about_data[0].rpartition(": ")
-    write_model_card(
-        folder,
-        Path(template),
-        UmonsConfig.from_pretrained(folder),
-        source,
-        {name: int(count) for count, name in re.findall(r"(\d+) (\w+) rows", rows)},
-        report["recipe"],
-        report["splits"],
-        license=card.data.license,
-        about_data="\n\n".join(about_data[1:]),
-        limits="\n\n".join(limits[1:]),  # the first one is the template's
+    is_stock = "text" in config.modalities and not getattr(config, "joint_sentiment", False)
+    return HUB_TASKS["text"] if is_stock else TASK
+
+
+def _requirements(modalities: list[str]) -> str:
+    return "; ".join(["`torch` and `transformers`", *(REQUIREMENTS[m] for m in modalities if m in REQUIREMENTS)])
+
+
+def _paragraphs(*texts: str) -> str:
+    """Wrap paragraphs."""
+    paragraphs = [paragraph for text in texts for paragraph in text.split("\n\n") if paragraph]
+    fill = {"width": LINE_LENGTH, "break_long_words": False, "break_on_hyphens": False}
+    return "\n\n".join(textwrap.fill(paragraph, **fill) for paragraph in paragraphs)
+
+
+def _results_markdown(split: str | None, parts: Mapping[str, dict[str, Any]]) -> str:
+    """Return one table of a split: a row for each metric of each data set."""
+    if split is None:
+        return "Not evaluated."
+    rows = []
+    for source, result in parts.items():
+        metrics = [metric for metric in CARD_METRICS if metric in result["model"]]
+        header, cells = table_rows(result, metrics)
+        for row in cells:
+            values = {name: value for name, value in zip(header, row, strict=True) if not name.endswith("tuned")}
+            rows.append({"data": f"{DATASETS.get(source, source)} ({result['rows']:,})", **values})
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    table = markdown_table(columns, [[row.get(column, "") for column in columns] for row in rows])
+    return (
+        f"Results on the {split} split, with the number of rows in parentheses. The baselines are trained on the same rows.\n"
+        "All metrics, notes on them, the options of the run and plots are in [the report](report/report.md).\n\n"
+        f"{table}"
     )
 
 
-def _section(text: str, heading: str) -> list[str]:
-    """The paragraphs below a heading."""
-    match = re.search(rf"^## {heading}\n\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
-    if match is None:
-        raise ValueError(f"The card has no section {heading!r}: it was not made from the template.")
-    return match[1].strip().split("\n\n")
-
-
-def _eval_results(task: str, source: str, figures: Mapping[str, Any]) -> list[EvalResult]:
-    """
-    The figures of a split, of each data set in it, but those of single emotions. Tuned ones are not the model's own answers.
-    A data set within a mixture says so in its name: its test rows need not be those that others mean.
-    """
-    is_mixed = "sources" in figures
-    return [
-        EvalResult(
-            task_type=task,
-            task_name=TASK_NAME,
-            dataset_type=_slug(DATASETS.get(name, name)),
-            dataset_name=f"{DATASETS.get(name, name)} (test rows of {source})"
-            if is_mixed
-            else DATASETS.get(name, name),
-            dataset_config=source if is_mixed else None,
-            dataset_split="test",
-            metric_type=_hub_metric(metric),
-            metric_name=metric,
-            metric_value=round(value, 4),
-        )
-        for name, part in figures.get("sources", {source: figures}).items()
-        for metric, value in part["model"].items()
-        if not is_of_one_emotion(metric)
-    ]
+def _eval_results(task: str, source: str, parts: Mapping[str, dict[str, Any]]) -> list[EvalResult]:
+    """Return the chief test results of each data set. The name of one in a mixture says that its rows may differ."""
+    is_mixed = list(parts) != [source]
+    results = []
+    for name, result in parts.items():
+        dataset = DATASETS.get(name, name)
+        for metric, hub_name in INDEX_METRICS.items():
+            if metric in result["model"]:
+                results.append(
+                    EvalResult(
+                        task_type=task,
+                        dataset_type=_slug(dataset),
+                        dataset_name=f"{dataset} (test rows of {source})" if is_mixed else dataset,
+                        dataset_split="test",
+                        metric_type=hub_name,
+                        metric_name=metric,
+                        metric_value=round(result["model"][metric], 4),
+                    )
+                )
+    return results
 
 
 def _slug(name: str) -> str:
-    """A name as the Hub has names of data sets; that of a repository stays."""
+    """Return a name in the form of the Hub's names of data sets; that of a repository stays."""
     return name if re.fullmatch(r"[\w.-]+/[\w.-]+", name) else re.sub(r"[^\w.]+", "-", name.lower()).strip("-")
 
 
-def _hub_metric(metric: str) -> str:
-    parts = metric.split("_")
-    for ours, hub in HUB_METRICS.items():
-        if ours in (metric, *parts) or (ours == "acc" and any(part.startswith("acc") for part in parts)):
-            return hub
-    return metric
-
-
 def _is_repository(source: str) -> bool:
-    """Whether it can only be a repository of the Hub: user/name, and no file here."""
+    """Tell whether `source` can only be a repository of the Hub: user/name, and no local file."""
     return bool(re.fullmatch(r"[\w-]+/[\w.-]+", source)) and not Path(source).suffix and not Path(source).exists()
 
 
-def _name_of(source: str) -> str:
-    """A repository's full name, but of a path its end alone."""
+def _public_name(source: str) -> str:
+    """Return the full name of a repository, and the last part of a path."""
     is_repository = not Path(source).exists() and not PurePath(source).is_absolute()
     return source if is_repository else Path(source).resolve().name
 
 
 def _base_model(recipe: Mapping[str, Any]) -> str | None:
-    """The repository of the model that training went on from."""
+    """Return the repository of the model that was fine-tuned."""
     model = recipe.get("model_name_or_path")
     return model if model and _is_repository(str(model)) else None
-
-
-def _plain(value: Any) -> str:
-    if isinstance(value, (list, tuple)):
-        return ", ".join(map(str, value))
-    # A path tells more of a machine than of a model.
-    return PurePath(value).name if isinstance(value, (str, PurePath)) and PurePath(value).is_absolute() else str(value)

@@ -155,3 +155,25 @@ def make_task(name: str, label_column: str = "label", classes: Iterable[str] = (
             f"Column {label_column!r} contains {len(labels)} class(es); classification requires at least two (`--label_column`)."
         )
     return Task(name, labels, problem_type, label_column)
+
+
+def task_of(config, label_column: str = "label") -> Task:
+    """
+    Return the task that a model's configuration was trained for. Classes other than sentiments are read from
+    `label_column`. Raises ValueError for labels of no task.
+    """
+    labels = tuple(config.id2label[i] for i in range(len(config.id2label)))
+    kind = config.problem_type
+    if kind == "single_label_classification":
+        named = {SENTIMENT_7: "sentiment-7", SENTIMENT_2: "sentiment-2"}
+        return make_task(named[labels]) if labels in named else Task("classification", labels, kind, label_column)
+    for name in ("joint", "emotion", "sentiment"):
+        task = make_task(name)
+        same_labels = labels == task.labels or (name == "sentiment" and len(labels) == 1)
+        is_joint = bool(getattr(config, "joint_sentiment", False))
+        if same_labels and is_joint == (name == "joint") and kind in (task.problem_type, None):
+            return task
+    raise ValueError(
+        f"The model has the labels {', '.join(map(str, labels))} and the problem type {kind}, which match no task. "
+        f"Supported are classes, a sentiment, and the emotions {', '.join(EMOTIONS)} with or without a sentiment first."
+    )

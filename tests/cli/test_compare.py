@@ -56,8 +56,8 @@ def run(root, table, tmp_path_factory):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("datasets.config.HF_DATASETS_CACHE", cache)
             patch.setenv("ACCELERATE_USE_CPU", "true")
-            patch.setattr("modeling_umons.evaluation.report_plots.write_plots", lambda *args, **options: [])
-            patch.setattr("modeling_umons.evaluation.report_plots.plot_seeds", lambda *args, **options: None)
+            patch.setattr("modeling_umons.evaluation.report.write_plots", lambda *args, **options: [])
+            patch.setattr("modeling_umons.evaluation.seeds.plot_seeds", lambda *args, **options: None)
             patch.setattr(sys, "argv", ["train.py", "--train_file", str(table), *map(str, words)])
             script.main()
 
@@ -95,8 +95,8 @@ def test_all_systems_in_one_table(compared):
         assert f"| {name} | {mae['mean']:.3f} ± {mae['std']:.3f}<br>" in text
         model = AutoModelForSequenceClassification.from_pretrained(compared / name / "seed-42")
         assert system["parameters"] == model.num_parameters()
-        assert system["seconds per epoch"] > 0
-    assert set(comparison["rivals"]) == {"constant", "TF-IDF"}
+        assert system["seconds_per_epoch"] > 0
+    assert set(comparison["baselines"]) == {"constant", "tfidf"}
     with Image.open(compared / "comparison.png") as image:
         assert min(image.size) > 400
 
@@ -107,8 +107,7 @@ def test_all_systems_were_measured_on_the_same_rows(compared):
     for split in ("validation", "test"):
         figures = [report["splits"][split] for report in reports]
         assert all((one["rows"], one["groups"]) == (6, 2) for one in figures)
-        assert all(one["constant"] == figures[0]["constant"] for one in figures)
-        assert all(one["rivals"] == figures[0]["rivals"] for one in figures)
+        assert all(one["baselines"] == figures[0]["baselines"] for one in figures)
 
 
 def test_options_of_single_models(compared):

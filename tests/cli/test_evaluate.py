@@ -114,8 +114,8 @@ def test_one_model(run, models, table, tmp_path, capsys):
     assert (figures["rows"], figures["groups"]) == (11, 4)
     assert figures["model"]["mae"] == pytest.approx(np.abs(truth + 0.5).mean())
     assert figures["model"]["acc2_has0"] == pytest.approx((truth < 0).mean())
-    assert figures["constant"]
-    assert figures["rivals"]["tfidf"]
+    assert figures["baselines"]["constant"]
+    assert figures["baselines"]["tfidf"]
     assert any("chosen on validation" in note for note in figures["notes"])
     assert "members" not in figures
     assert {"report.json", "report.md", "sentiment.png", "confusion.png"} == {file.name for file in tmp_path.iterdir()}
@@ -139,7 +139,7 @@ def test_as_many_models_as_do_best_on_validation(run, models, table, tmp_path):
     for name in names:
         assert figures["members"][name]["mae"] == pytest.approx(np.abs(truth - answers[name]).mean(), abs=1e-6)
     assert "chosen on validation" in report["about"]["ensemble"]
-    assert "Each model alone:" in (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
+    assert "Single models:" in (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
 
 
 def test_without_validation_all_models_are_averaged(run, models, tmp_path):
@@ -150,21 +150,21 @@ def test_without_validation_all_models_are_averaged(run, models, tmp_path):
     truth = np.array(make_rows(9)["sentiment"])
     figures = report["splits"]["test"]
     assert figures["model"]["mae"] == pytest.approx(np.abs(truth - 0.25).mean())
-    assert "all 2 models are averaged" in report["about"]["ensemble"]
-    assert (figures["constant"], figures["rivals"]) == ({}, {})
+    assert "the logits of all 2 models" in report["about"]["ensemble"]
+    assert figures["baselines"] == {}
     assert any("no training rows" in note for note in figures["notes"])
 
 
 def test_the_validation_split_itself_chooses_nothing(run, models, table):
     report = run(models["low"], models["high"], dataset=table, split="validation")
-    assert "all 2 models are averaged" in report["about"]["ensemble"]
+    assert "the logits of all 2 models" in report["about"]["ensemble"]
     assert list(report["splits"]) == ["validation"]
 
 
-def test_the_training_split_has_no_rival(run, models, table):
+def test_the_training_split_has_no_baselines(run, models, table):
     figures = run(models["low"], dataset=table, split="train")["splits"]["train"]
     assert figures["rows"] == 20
-    assert figures["rivals"] == {}
+    assert figures["baselines"] == {}
 
 
 def test_a_folder_of_datasets_with_classes(run, models, tmp_path):
@@ -180,7 +180,7 @@ def test_a_folder_of_datasets_with_classes(run, models, tmp_path):
     figures = report["splits"]["test"]
     assert report["labels"] == ["calm", "cross"]
     assert figures["model"]["accuracy"] == 0.5
-    assert "tfidf" in figures["rivals"]
+    assert "tfidf" in figures["baselines"]
 
 
 def test_thresholds_and_probabilities(run, models, table):

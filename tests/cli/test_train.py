@@ -134,8 +134,8 @@ def check_folder(output: Path, modalities: list[str], num_labels: int) -> dict:
     card = ModelCard.load(output / "README.md")
     assert card.data.library_name == "transformers"
     assert "umons" in card.data.tags
-    assert "metadata.csv: 10 train rows, 3 validation rows, 3 test rows." in card.text
-    assert "- learning_rate: 0.001" in card.text
+    assert "`metadata.csv`: 10 train rows, 3 validation rows, 3 test rows." in card.text
+    assert "- learning_rate: 0.001" in (output / "report" / "report.md").read_text(encoding="utf-8")
     assert str(output) not in card.text
     report = report_of(output)
     assert report["recipe"]["learning_rate"] == 0.001
@@ -143,11 +143,11 @@ def check_folder(output: Path, modalities: list[str], num_labels: int) -> dict:
     splits = report["splits"]
     assert {name: split["rows"] for name, split in splits.items()} == {"validation": 3, "test": 3}
     for split in splits.values():
-        assert set(split["model"]) == set(split["constant"])
+        assert set(split["model"]) == set(split["baselines"]["constant"])
         assert set(split["intervals"]) <= set(split["model"])
-        assert set(split["rivals"]) == ({"tfidf"} if "text" in modalities else set())
+        assert set(split["baselines"]) == {"constant", *(["tfidf"] if "text" in modalities else [])}
     first = next(iter(splits["test"]["model"]))
-    assert re.search(rf"^\| {first} \| {splits['test']['model'][first]:.3f} \|", card.text, re.MULTILINE)
+    assert re.search(rf"^\| .* \| {first} \| {splits['test']['model'][first]:.3f} \|", card.text, re.MULTILINE)
     assert {*report["plots"], "report.md"} <= {path.name for path in (output / "report").iterdir()}
     assert len(losses_of(report)) >= 1
     return splits
@@ -437,10 +437,10 @@ def test_a_prepared_table(run, mosi, tmp_path):
     report = run(**TEXT, dataset_name=mosi, task="sentiment", output_dir=tmp_path / "out")
     test = report["splits"]["test"]
     assert (test["rows"], test["groups"]) == (8, 4)
-    assert test["rivals"]["tfidf"]
+    assert test["baselines"]["tfidf"]
     assert report["recipe"]["dataset_name"] == str(mosi)
     assert (
-        "prepared: 24 train rows, 8 validation rows, 8 test rows." in ModelCard.load(tmp_path / "out/README.md").text
+        "`prepared`: 24 train rows, 8 validation rows, 8 test rows." in ModelCard.load(tmp_path / "out/README.md").text
     )
 
 
@@ -475,7 +475,7 @@ def test_seeds(run, mosi, tmp_path, monkeypatch):
     assert summary["splits"]["test"]["model"]["mae"]["values"] == mae
     assert summary["splits"]["test"]["model"]["mae"]["mean"] == pytest.approx(sum(mae) / 2)
     assert summary["ensemble"]["splits"]["test"]["rows"] == 8
-    assert summary["ensemble"]["splits"]["test"]["rivals"]["tfidf"]
+    assert summary["ensemble"]["splits"]["test"]["baselines"]["tfidf"]
     assert "## Ensemble" in (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
     assert {"seed-5", "seed-6", "seeds.json", "report.md", "seeds.png"} == {
         f.name for f in (tmp_path / "out").iterdir()
@@ -493,7 +493,7 @@ def test_seeds(run, mosi, tmp_path, monkeypatch):
     resumed = json.loads((tmp_path / "out" / "seeds.json").read_text(encoding="utf-8"))
     assert resumed["splits"] == summary["splits"]
     assert resumed["ensemble"] == {
-        "about": "No ensemble was made; scripts/evaluate.py makes one of the seeds' folders.",
+        "about": "There is no ensemble; `umons evaluate` makes one of the seeds' folders.",
         "splits": {},
     }
 
@@ -511,7 +511,9 @@ def test_seeds_that_hold_out_rows_of_their_own(run, table, tmp_path):
         validation_share=0.3,
     )
     summary = json.loads((tmp_path / "out" / "seeds.json").read_text(encoding="utf-8"))
-    assert summary["ensemble"]["about"].startswith("No ensemble was made: The rows of validation of seed 43 are not")
+    assert summary["ensemble"]["about"].startswith(
+        "There is no ensemble: seed 43 and seed 42 have different rows in the split validation"
+    )
 
 
 # --- options of transformers' Trainer, and of this one
@@ -528,7 +530,7 @@ def test_thresholds(run, emotions, tmp_path):
     assert set(test["thresholds"]) == set(EMOTIONS)
     assert "emotion_f1_macro" in test["model_tuned"]
     assert "model_tuned" not in report["splits"]["validation"]
-    assert "model, tuned" in (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    assert "model, tuned" in (tmp_path / "out" / "report" / "report.md").read_text(encoding="utf-8")
 
 
 def test_tensorboard(run, emotions, tmp_path, monkeypatch):

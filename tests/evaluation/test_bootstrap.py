@@ -63,7 +63,7 @@ def sklearn_measures(truth, logits):
 
 @pytest.mark.parametrize("grouped", [False, True])
 @pytest.mark.parametrize("of_sklearn", [False, True])
-def test_intervals_are_those_of_a_literal_loop(random, of_sklearn, grouped):
+def test_intervals_match_reference_loop(random, of_sklearn, grouped):
     truth, logits = joint_rows(random, 80)
     groups = [f"video {n}" for n in random.integers(0, 15, 80)] if grouped else None
 
@@ -86,7 +86,7 @@ def test_intervals_are_those_of_a_literal_loop(random, of_sklearn, grouped):
 
 
 @pytest.mark.parametrize("name", ["sentiment-7", "sentiment-2", "classification", "emotion", "sentiment"])
-def test_every_task(random, name):
+def test_intervals_of_all_tasks(random, name):
     task = make_task(name, classes=["a", "b", "c"])
     size = len(task.labels)
     truth = {
@@ -102,7 +102,7 @@ def test_every_task(random, name):
         assert interval == pytest.approx(expected, abs=1e-12), metric
 
 
-def test_seed_and_order_of_magnitude(random):
+def test_intervals_depend_on_seed(random):
     truth, logits = joint_rows(random, 300)
     first = bootstrap_intervals(JOINT, truth, logits, num_samples=200)
     assert first == bootstrap_intervals(JOINT, truth, logits, num_samples=200, seed=0)
@@ -112,7 +112,7 @@ def test_seed_and_order_of_magnitude(random):
         assert low < value < high, name
 
 
-def test_thresholds_are_kept(random):
+def test_intervals_use_thresholds(random):
     truth, logits = joint_rows(random, 100)
     thresholds = np.full(6, 0.5)
     intervals = bootstrap_intervals(JOINT, truth, logits, num_samples=40, thresholds=thresholds)
@@ -124,7 +124,7 @@ def test_thresholds_are_kept(random):
     assert intervals != bootstrap_intervals(JOINT, truth, logits, num_samples=40)
 
 
-def test_intervals_cover_what_they_should(random):
+def test_intervals_have_nominal_coverage(random):
     """Of a model that is right in 70 % of all segments there are, about 95 % of the intervals hold the 0.7. Where the
     segments of a video are right or wrong together, only those of whole videos do."""
     task, covered = make_task("sentiment-2"), {"segments": 0, "videos": 0, "segments of videos": 0}
@@ -146,7 +146,7 @@ def test_intervals_cover_what_they_should(random):
     assert covered["segments of videos"] / trials < 0.75
 
 
-def test_many_rows_are_quick(random):
+def test_bootstrap_of_many_rows_is_fast(random):
     """As many as the test split of MOSEI, in seconds."""
     truth, logits = joint_rows(random, 4662)
     videos = random.integers(0, 676, 4662)
@@ -156,21 +156,21 @@ def test_many_rows_are_quick(random):
     assert len(intervals) == 8 + 6 + 6 * len(EMOTIONS)
 
 
-def test_nothing_known(random):
+def test_intervals_without_known_labels_are_empty(random):
     assert bootstrap_intervals(JOINT, np.full((5, 7), np.nan), random.normal(size=(5, 7)), num_samples=3) == {}
 
 
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"num_samples": 0}, "num_samples is 0"),
-        ({"groups": ["a", "b"]}, "2 groups of 3 segments"),
+        ({"num_samples": 0}, "`num_samples` is 0"),
+        ({"groups": ["a", "b"]}, "`groups` has 2 entries, but there are 3 segments"),
         ({"groups": ["a", None, "b"]}, "1 of 3 segments is unknown"),
         ({"groups": np.array([1, np.nan, np.nan])}, "2 of 3 segments is unknown"),
         ({"groups": ["a", "a", "a"]}, r"1 group\(s\)"),
     ],
 )
-def test_refused(options, words):
+def test_bootstrap_rejects_invalid_arguments(options, words):
     with pytest.raises(ValueError, match=words):
         bootstrap_intervals(make_task("sentiment"), np.arange(3.0), np.zeros(3), **options)
     with pytest.raises(ValueError, match=r"1 segment\(s\)"):

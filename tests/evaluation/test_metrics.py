@@ -36,7 +36,7 @@ def random():
     return np.random.default_rng(0)
 
 
-def test_sentiment_by_hand():
+def test_sentiment_metrics_of_known_values():
     truth = np.array([-2.5, -1.0, 0.0, 0.0, 0.4, 2.0])
     prediction = np.array([-2.1, 0.2, 0.1, -0.3, 1.0, 1.5])
     metrics = sentiment_metrics(truth, prediction)
@@ -50,7 +50,7 @@ def test_sentiment_by_hand():
     assert metrics["f1_non0"] == pytest.approx(weighted_f1(truth[polar] > 0, prediction[polar] > 0))
 
 
-def test_f1_is_weighted_by_the_truth(random):
+def test_f1_is_weighted_by_support(random):
     """Several peers swap truth and prediction, which weights by the prediction."""
     truth, prediction = random.uniform(-3, 3, 200), random.uniform(-1, 3, 200)
     metrics = sentiment_metrics(truth, prediction)
@@ -58,7 +58,7 @@ def test_f1_is_weighted_by_the_truth(random):
     assert metrics["f1_non0"] != pytest.approx(weighted_f1(prediction > 0, truth > 0), abs=1e-3)
 
 
-def test_unknown_sentiments_do_not_count(random):
+def test_unknown_sentiments_are_ignored(random):
     truth, prediction = random.uniform(-3, 3, 20), random.uniform(-3, 3, 20)
     expected = sentiment_metrics(truth, prediction)
     unknown = np.r_[truth, np.nan, np.nan]
@@ -66,19 +66,19 @@ def test_unknown_sentiments_do_not_count(random):
     assert sentiment_metrics(np.full(3, np.nan), np.zeros(3)) == {}
 
 
-def test_sentiments_that_are_all_neutral_have_no_non0():
+def test_non0_metrics_are_undefined_for_neutral_segments():
     metrics = sentiment_metrics(np.zeros(4), np.array([0.0, 0.1, -0.1, 1.0]))
     assert "acc2_non0" not in metrics
     assert "f1_non0" not in metrics
     assert metrics["acc2_has0"] == 0.75
 
 
-def test_a_constant_does_not_correlate():
+def test_correlation_of_constant_is_zero():
     assert sentiment_metrics(np.array([-1.0, 1.0]), np.zeros(2))["corr"] == 0.0
     assert sentiment_metrics(np.ones(2), np.array([0.3, 0.4]))["corr"] == 0.0
 
 
-def test_emotions_by_hand():
+def test_emotion_metrics_of_known_values():
     truth = np.array([[1, 0], [0, 0], [1, 1], [0, 1.0]])
     logits = np.array([[2.0, -1], [0.1, -3], [-0.1, 0.5], [-2, 0.0]])
     metrics = emotion_metrics(truth, logits, ("happy", "sad"))
@@ -91,7 +91,7 @@ def test_emotions_by_hand():
     assert next(iter(metrics)) == "emotion_acc"
 
 
-def test_unknown_emotions_do_not_count(random):
+def test_unknown_emotions_are_ignored(random):
     truth, logits = random.integers(0, 2, (30, 6)).astype(float), random.normal(size=(30, 6))
     expected = emotion_metrics(truth, logits, EMOTIONS)
     more = np.vstack([truth, np.full((5, 6), np.nan)])
@@ -104,7 +104,7 @@ def test_unknown_emotions_do_not_count(random):
     assert emotion_metrics(np.full((2, 6), np.nan), np.zeros((2, 6)), EMOTIONS) == {}
 
 
-def test_classes_by_hand():
+def test_classification_metrics_of_known_values():
     truth, prediction = np.array([0, 0, 0, 1, 2]), np.array([0, 0, 1, 1, 1])
     metrics = classification_metrics(truth, np.eye(4)[prediction])
     assert metrics["accuracy"] == pytest.approx(3 / 5)
@@ -131,7 +131,7 @@ CLASSES = {"accuracy", "balanced_accuracy", "f1_weighted", "f1_macro"}
         ("classification", CLASSES),
     ],
 )
-def test_each_task_has_its_measures(random, name, expected):
+def test_task_metrics_have_expected_names(random, name, expected):
     task = make_task(name, classes=["a", "b"])
     truth = truth_of(random, name, 30)
     metrics = task_metrics(task, truth, random.normal(size=(30, len(task.labels))))
@@ -151,7 +151,7 @@ def truth_of(random, name, size):
     }[name]
 
 
-def test_classes_of_sentiment_are_its_bins(random):
+def test_sentiment_classes_equal_bins(random):
     """What a classifier of the bins gets is `acc7` of a regressor whose answers fall into them."""
     truth, prediction = random.uniform(-3, 3, (2, 100)).round(1)
     expected = sentiment_metrics(truth, prediction)
@@ -165,7 +165,7 @@ def test_classes_of_sentiment_are_its_bins(random):
 # --- bins
 
 
-def test_bins_at_every_boundary():
+def test_sentiment_bins_at_boundaries():
     halves = np.arange(-10, 11) / 2
     values = np.concatenate([halves, np.nextafter(halves, -np.inf), np.nextafter(halves, np.inf), [-0.0, 1e-9, -1e-9]])
     assert sentiment_bins(values).tolist() == [sentiment_class_7(value) for value in values]
@@ -234,7 +234,7 @@ def sklearn_classes(truth, prediction):
 
 @pytest.mark.parametrize("decimals", [0, 1, 9], ids=["ties", "some ties", "no ties"])
 @pytest.mark.parametrize("size", [3, 40, 500])
-def test_sentiment_is_as_of_sklearn(random, size, decimals):
+def test_sentiment_metrics_match_sklearn(random, size, decimals):
     truth, prediction = random.uniform(-3, 3, (2, size)).round(decimals) * [[1], [1.5]]
     truth[:2], prediction[:2] = (1, -2), (0.5, 1)  # neither is constant
     if size > 3:
@@ -245,7 +245,7 @@ def test_sentiment_is_as_of_sklearn(random, size, decimals):
 @pytest.mark.parametrize("decimals", [0, 1, 9], ids=["ties", "some ties", "no ties"])
 @pytest.mark.parametrize("share", [0.0, 0.03, 0.5, 1.0])
 @pytest.mark.parametrize("size", [3, 40, 500])
-def test_emotions_are_as_of_sklearn(random, size, share, decimals):
+def test_emotion_metrics_match_sklearn(random, size, share, decimals):
     truth = np.where(random.uniform(size=(size, 2)) < share, random.uniform(0.3, 3, (size, 2)), 0.0)
     logits = (0.3 * truth + random.normal(size=(size, 2))).round(decimals)
     if size > 3:
@@ -266,7 +266,7 @@ def test_emotions_are_as_of_sklearn(random, size, share, decimals):
             assert metrics[f"emotion_{name}"] == pytest.approx(np.mean(both))
 
 
-def test_wa_is_the_weighted_accuracy_of_the_literature(random):
+def test_wa_matches_definition_of_literature(random):
     truth, logits = random.uniform(size=200) < 0.2, random.normal(size=200)
     answer = logits > 0
     p, n = truth.sum(), (~truth).sum()
@@ -277,7 +277,7 @@ def test_wa_is_the_weighted_accuracy_of_the_literature(random):
 
 @pytest.mark.parametrize("true_classes", [1, 3, 7])
 @pytest.mark.parametrize("size", [1, 40, 500])
-def test_classes_are_as_of_sklearn(random, size, true_classes):
+def test_classification_metrics_match_sklearn(random, size, true_classes):
     truth, logits = random.integers(0, true_classes, size), random.normal(size=(size, 7))
     expected = sklearn_classes(truth, logits.argmax(axis=1))
     assert classification_metrics(truth, logits) == pytest.approx(expected, abs=1e-12)
@@ -298,7 +298,7 @@ def brute_force_threshold(truth, logits):
 
 
 @pytest.mark.parametrize("decimals", [0, 1, 9], ids=["ties", "some ties", "no ties"])
-def test_thresholds_are_the_best_of_all(random, decimals):
+def test_tuned_thresholds_are_optimal(random, decimals):
     truth = np.where(random.uniform(size=(25, 4)) < [0.1, 0.3, 0.5, 0.9], 1.5, 0)
     truth[::9, 0] = np.nan
     logits = (truth + random.normal(size=(25, 4)) * [0.4, 1, 2, 1] - 1.5).round(decimals)
@@ -311,39 +311,48 @@ def test_thresholds_are_the_best_of_all(random, decimals):
     assert after["emotion_auroc"] == before["emotion_auroc"]  # which asks for no threshold
 
 
-def test_thresholds_that_nothing_decides_stay_at_zero():
+def test_undetermined_thresholds_are_zero():
     nan = np.nan
     truth = np.array([[1, 0, nan, 1, 0, 1], [1, 0, nan, 0, 1, nan], [1, 0, nan, 1, 1, nan]])
     logits = np.array([[3.0, -2, 1, 5, -1, 1], [2, -3, 2, 5, 1, 2], [1, -4, 3, 5, 2, 3]])
     assert tune_thresholds(truth, logits).tolist() == [0, 0, 0, 0, 0, 0]  # the fifth is right as it is
 
 
-def test_a_threshold_between_neighbouring_floats():
+def test_threshold_between_adjacent_floats():
     low, high = 1.0, np.nextafter(1.0, 2.0)
     threshold = tune_thresholds(np.array([[0], [1]]), np.array([[low], [high]]))[0]
     assert low <= threshold < high
 
 
-# --- what is refused
+# --- invalid arrays
 
 
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda: sentiment_metrics(np.zeros(3), np.zeros(2)), r"shape \(3,\), the prediction \(2,\)"),
-        (lambda: sentiment_metrics(np.zeros(3), np.array([0, np.nan, 1])), "1 of 3 segments, first of number 1"),
+        (lambda: sentiment_metrics(np.zeros(3), np.zeros(2)), r"shape \(3,\) and predictions \(2,\)"),
+        (
+            lambda: sentiment_metrics(np.zeros(3), np.array([0, np.nan, 1])),
+            "1 of 3 segments are not finite, the first one is segment 1",
+        ),
         (lambda: emotion_metrics(np.zeros((3, 2)), np.full((3, 2), np.inf), ("a", "b")), "3 of 3 segments"),
         (lambda: emotion_metrics(np.zeros((3, 2)), np.zeros((3, 2)), ("a",)), r"expected \(segments, 1\)"),
         (lambda: emotion_metrics(np.zeros((3, 2)), np.zeros((3, 2)), ("a", "b"), [0.5]), "for each of a, b"),
         (lambda: task_metrics(make_task("joint"), np.zeros(3), np.zeros(3)), r"expected \(segments, 7\)"),
-        (lambda: task_metrics(make_task("sentiment"), np.zeros(3), np.zeros(3), [0.0]), "no emotions"),
+        (
+            lambda: task_metrics(make_task("sentiment"), np.zeros(3), np.zeros(3), [0.0]),
+            "require emotions; the task 'sentiment' has none",
+        ),
         (lambda: classification_metrics(np.zeros(3), np.zeros(3)), r"expected \(segments,\), \(segments, classes\)"),
-        (lambda: classification_metrics(np.array([0, 5, -100]), np.zeros((3, 3))), r"\[-100.0, 5.0\], which are no"),
+        (
+            lambda: classification_metrics(np.array([0, 5, -100]), np.zeros((3, 3))),
+            r"\[-100.0, 5.0\], but there are logits for the classes 0 to 2",
+        ),
         (lambda: classification_metrics(np.array([0]), np.full((1, 3), np.nan)), "not finite"),
         (lambda: tune_thresholds(np.zeros(3), np.zeros(3)), r"expected \(segments, emotions\)"),
     ],
 )
-def test_refused(call, words):
+def test_metrics_reject_invalid_arrays(call, words):
     with pytest.raises(ValueError, match=words):
         call()
 
@@ -351,13 +360,13 @@ def test_refused(call, words):
 # --- the constant predictor
 
 
-def test_constant_of_classes_is_the_commonest():
+def test_constant_baseline_predicts_most_frequent_class():
     task = make_task("classification", classes=["a", "b", "c"])
     metrics = constant_metrics(task, np.array([1, 1, 1, 0, 2]), np.array([0, 0, 1]))
     assert metrics["accuracy"] == pytest.approx(1 / 3)
 
 
-def test_constant_of_sentiment_is_the_best_in_each_measure():
+def test_constant_baseline_is_best_in_each_sentiment_metric():
     train = np.array([0.0] * 5 + [1.0] * 4 + [-0.5, -2.0])
     metrics = constant_metrics(make_task("sentiment"), train, np.array([1.0, 2.0, 0.0, -1.0]))
     assert metrics["mae"] == pytest.approx(1.0)  # of the median, 0
@@ -367,7 +376,7 @@ def test_constant_of_sentiment_is_the_best_in_each_measure():
     assert metrics["corr"] == 0.0
 
 
-def test_constant_of_emotions_is_the_commoner_state():
+def test_constant_baseline_predicts_more_frequent_state():
     train = np.zeros((10, 6))
     train[:7, 0] = 1
     truth = np.zeros((4, 6))
@@ -378,14 +387,14 @@ def test_constant_of_emotions_is_the_commoner_state():
     assert metrics["emotion_acc"] == pytest.approx((1 / 4 + 1 / 4 + 4) / 6)
 
 
-def test_constant_of_a_table_that_knows_no_sentiment():
+def test_constant_baseline_without_known_sentiment():
     truth = np.c_[np.full(4, np.nan), np.eye(4, 6)]
     metrics = constant_metrics(make_task("joint"), truth, truth)
     assert "mae" not in metrics
     assert metrics["happy_acc"] == pytest.approx(3 / 4)
 
 
-def test_constant_of_the_measures_of_ranking(random):
+def test_constant_baseline_has_chance_ranking(random):
     truth = (random.uniform(size=(50, 6)) < 0.3).astype(float)
     truth[:, 5] = 0
     metrics = constant_metrics(make_task("emotion"), truth, truth)
@@ -398,7 +407,7 @@ def test_constant_of_the_measures_of_ranking(random):
 
 
 @pytest.mark.parametrize("sentiment", [-3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0])
-def test_constant_of_every_class_of_sentiment(sentiment):
+def test_constant_baseline_considers_all_sentiment_classes(sentiment):
     """One of the answers falls into the class, be it rounded or of UMONS' bins."""
     train = np.r_[np.full(9, sentiment), np.full(8, 0.1)]
     metrics = constant_metrics(make_task("sentiment"), train, np.array([sentiment, 2.2 if sentiment < 2 else -1.0]))
@@ -406,7 +415,7 @@ def test_constant_of_every_class_of_sentiment(sentiment):
 
 
 @pytest.mark.shared
-def test_constants_of_the_official_mosei_test_split(shared):
+def test_constant_baseline_on_mosei_test_split(shared):
     pandas = pytest.importorskip("pandas")
     labels = pandas.read_csv(shared / "data" / "mosei" / "labels.csv")
     task = make_task("joint")

@@ -1,4 +1,4 @@
-"""What a model loses with its text or its sound: the curves of a report."""
+"""Tests of the curves of missing modalities."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,9 @@ from modeling_umons.data.collator import UtteranceCollator
 from modeling_umons.data.conversations import ConversationCollator
 from modeling_umons.data.schema import make_features, to_table
 from modeling_umons.evaluation.missing_modalities import SHARES, describe_curves, missing_curves
-from modeling_umons.evaluation.report import Split, measure, write_report
+from modeling_umons.evaluation.report import write_report
+from modeling_umons.evaluation.results import measure
+from modeling_umons.evaluation.splits import Split
 from modeling_umons.tasks.task import make_task
 
 
@@ -31,8 +33,8 @@ def make_rows(texts: list[str | None], has_sound: list[bool]) -> Dataset:
     return Dataset(to_table(rows, make_features(FRAME)))
 
 
-def answer(rows: Dataset) -> np.ndarray:
-    """A model that is right about rows with text, and off by 1 about those without."""
+def predict_from_text(rows: Dataset) -> np.ndarray:
+    """Predict rows with text correctly, and rows without text with an error of 1."""
     return np.array([[2.0 if text else 1.0] for text in rows["text"]], dtype=np.float32)
 
 
@@ -40,42 +42,42 @@ def collator_of(modalities=("text", "audio"), kind=UtteranceCollator, task="sent
     return kind(modalities, build_tokenizer(["good"]), make_task(task), audio_size=FRAME)
 
 
-def curves_of(rows: Dataset, predict=answer, seed: int = 0, **options):
+def curves_of(rows: Dataset, predict=predict_from_text, seed: int = 0, **options):
     return missing_curves(make_task("sentiment"), predict, rows, predict(rows), collator_of(**options), seed)
 
 
-def test_the_error_grows_with_the_share_of_rows_without_their_text():
+def test_error_grows_with_share_of_rows_without_text():
     curves = curves_of(make_rows(["good"] * 8, [True] * 8))
     assert curves["shares"] == list(SHARES)
     assert curves["without"]["text"]["metrics"]["mae"] == [0.0, 0.25, 0.5, 0.75, 1.0]
     assert curves["without"]["audio"]["metrics"]["mae"] == [0.0] * 5
-    assert describe_curves(curves) == "Of 8 rows, 8 rows could lose the text; 8 rows could lose the audio."
+    assert describe_curves(curves) == "Of 8 rows, 8 can lose the text; 8 can lose the audio."
 
 
-def test_rows_with_nothing_else_keep_what_they_have():
+def test_rows_of_one_modality_are_unchanged():
     rows = make_rows(["good", "good", None, " ", "good", "good"], [True, False, True, True, True, True])
     asked = []
 
     def predict(rows: Dataset) -> np.ndarray:
         asked.append((list(rows["text"]), [sound is not None for sound in rows["audio_features"]]))
-        return answer(rows)
+        return predict_from_text(rows)
 
-    curves = missing_curves(make_task("sentiment"), predict, rows, answer(rows), collator_of(), 0)
+    curves = missing_curves(make_task("sentiment"), predict, rows, predict_from_text(rows), collator_of(), 0)
     assert asked == [([None] * 3, [True] * 3), (["good"] * 3, [False] * 3)]
     text, sound = curves["without"]["text"], curves["without"]["audio"]
-    assert (text["can"], text["alone"], text["lacking"]) == (3, 1, 2)
-    assert (sound["can"], sound["alone"], sound["lacking"]) == (3, 2, 1)
-    assert "3 rows could lose the text, not 1 that have nothing else and 2 that lack it anyway" in describe_curves(
+    assert (text["droppable"], text["only"], text["absent"]) == (3, 1, 2)
+    assert (sound["droppable"], sound["only"], sound["absent"]) == (3, 2, 1)
+    assert "3 can lose the text (not 1 that have no other modality and 2 that do not have it)" in describe_curves(
         curves
     )
 
 
-def test_the_seed_draws_the_rows():
+def test_seed_selects_rows():
     rows = make_rows(["good"] * 40, [True] * 40)
     lost = np.arange(40, dtype=np.float32)[:, None] ** 2
 
     def predict(rows: Dataset) -> np.ndarray:
-        return lost[: len(rows)] if rows["text"][0] is None else answer(rows)
+        return lost[: len(rows)] if rows["text"][0] is None else predict_from_text(rows)
 
     one, same, other = (curves_of(rows, predict, seed)["without"]["text"]["metrics"]["mae"] for seed in (0, 0, 1))
     assert one == same
@@ -90,14 +92,14 @@ def test_the_seed_draws_the_rows():
         (make_rows(["good"], [True]), {"kind": ConversationCollator}),
         (make_rows(["good", None], [False, True]), {}),
     ],
-    ids=["one modality", "conversations", "nothing to lose"],
+    ids=["one modality", "conversations", "no second modality"],
 )
-def test_where_there_is_no_curve(rows, options):
+def test_missing_curves_returns_none(rows, options):
     assert curves_of(rows, **options) is None
 
 
 @pytest.mark.parametrize("task", ["sentiment", "emotion", "joint", "sentiment-7"])
-def test_the_report_draws_the_curves(tmp_path, task):
+def test_report_has_missing_modality_curves(tmp_path, task):
     task = make_task(task)
     rows = make_rows(["good"] * 6, [True] * 6)
 
@@ -107,12 +109,14 @@ def test_the_report_draws_the_curves(tmp_path, task):
 
     split = Split.of(task, rows, predict(rows))
     results = measure(task, None, {"test": split}, num_bootstrap=10)
-    results["test"]["missing"] = missing_curves(task, predict, rows, split.logits, collator_of(task=task.name), 0)
+    results["test"]["missing_modalities"] = missing_curves(
+        task, predict, rows, split.logits, collator_of(task=task.name), 0
+    )
     report = write_report(tmp_path, task, results, {"test": split})
-    assert "missing.png" in report["plots"]
-    assert (tmp_path / "missing.png").stat().st_size > 5000
-    assert "6 rows could lose the text" in (tmp_path / "report.md").read_text(encoding="utf-8")
-    # A later report of a model without the curve leaves no picture of an earlier one.
-    del results["test"]["missing"]
-    assert "missing.png" not in write_report(tmp_path, task, results, {"test": split})["plots"]
-    assert not (tmp_path / "missing.png").exists()
+    assert "missing_modalities.png" in report["plots"]
+    assert (tmp_path / "missing_modalities.png").stat().st_size > 5000
+    assert "6 can lose the text" in (tmp_path / "report.md").read_text(encoding="utf-8")
+    # A later report without curves removes the plot.
+    del results["test"]["missing_modalities"]
+    assert "missing_modalities.png" not in write_report(tmp_path, task, results, {"test": split})["plots"]
+    assert not (tmp_path / "missing_modalities.png").exists()

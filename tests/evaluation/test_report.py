@@ -1,4 +1,4 @@
-"""What stands at the end of training and of evaluation: figures, files and pictures, and ensembles."""
+"""Tests of results, reports, ensembles and summaries of seeds."""
 
 import json
 from types import SimpleNamespace
@@ -12,19 +12,13 @@ from PIL import Image
 from modeling_umons import EMOTIONS, UmonsConfig
 from modeling_umons.evaluation.ensemble import average_logits, choose_ensemble
 from modeling_umons.evaluation.metrics import constant_metrics, emotion_metrics, task_metrics, tune_thresholds
-from modeling_umons.evaluation.report import (
-    Split,
-    combine,
-    measure,
-    print_results,
-    summarize_seeds,
-    task_of,
-    to_json,
-    write_report,
-)
+from modeling_umons.evaluation.report import print_results, to_json, write_report
 from modeling_umons.evaluation.report_plots import calibration
+from modeling_umons.evaluation.results import measure
+from modeling_umons.evaluation.seeds import combine, summarize_seeds
+from modeling_umons.evaluation.splits import Split
 from modeling_umons.tasks.losses import TaskLoss
-from modeling_umons.tasks.task import make_task
+from modeling_umons.tasks.task import make_task, task_of
 
 
 WORDS = {-1: ["awful", "boring", "slow"], 1: ["lovely", "bright", "fun"]}
@@ -37,7 +31,7 @@ HISTORY = [
 
 
 def make_rows(size: int, seed: int = 0) -> Dataset:
-    """Utterances of two sources, five of each video, whose words say something of their labels."""
+    """Create utterances of two sources, five in each video, whose words depend on their labels."""
     random = np.random.default_rng(seed)
     sentiment = random.integers(-3, 4, size).astype(float)
     rows = {
@@ -70,7 +64,7 @@ TASKS.append(make_task("classification", "mood", ["calm", "cross", "merry"]))
 
 @pytest.fixture(scope="module")
 def joint():
-    """Training rows, held-out rows, and what is measured on them."""
+    """Training split, held-out splits and their results."""
     train = Split.of(JOINT, make_rows(60, 7))
     splits = {"validation": make_split(JOINT, 30, 1), "test": make_split(JOINT, 40, 2)}
     return train, splits, measure(JOINT, train, splits, tune=True, num_bootstrap=50)
@@ -79,7 +73,7 @@ def joint():
 # --- Split and task_of
 
 
-def test_split_reads_what_there_is():
+def test_split_reads_present_columns():
     rows = make_rows(10)
     split = Split.of(JOINT, rows)
     assert len(split) == 10
@@ -92,51 +86,51 @@ def test_split_reads_what_there_is():
     assert bare.truth.shape == (10,)
 
 
-def test_split_wants_labels_and_logits_of_all_rows():
+def test_split_requires_labels_and_logits_of_all_rows():
     task = make_task("sentiment")
-    with pytest.raises(ValueError, match=r"1 row\(s\), first of number 1, have no label"):
+    with pytest.raises(ValueError, match=r"1 row\(s\) have no label, the first one is row 1"):
         Split.of(task, Dataset.from_dict({"sentiment": [1.0, None]}))
-    with pytest.raises(ValueError, match="logits of 3 rows, but 2 rows"):
+    with pytest.raises(ValueError, match="`logits` has 3 rows, but the data set has 2"):
         Split.of(task, Dataset.from_dict({"sentiment": [1.0, 2.0]}), np.zeros((3, 1)))
 
 
 @pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
-def test_the_task_of_a_configuration(task):
+def test_task_of_configuration(task):
     assert task_of(UmonsConfig(**task.config_options()), "mood") == task
 
 
-def test_classes_keep_the_order_of_the_configuration():
+def test_task_of_keeps_order_of_classes():
     config = UmonsConfig(problem_type="single_label_classification", id2label={0: "z", 1: "a"})
     assert task_of(config, "mood").labels == ("z", "a")
 
 
-def test_labels_of_no_task():
+def test_task_of_rejects_unknown_labels():
     config = SimpleNamespace(id2label={0: "joy", 1: "fear"}, problem_type="multi_label_classification")
-    with pytest.raises(ValueError, match=r"labels joy, fear .* are of no task"):
+    with pytest.raises(ValueError, match=r"labels joy, fear .* which match no task"):
         task_of(config)
 
 
 # --- measure
 
 
-def test_figures_are_those_of_the_measures(joint):
+def test_measure_computes_task_metrics(joint):
     train, splits, results = joint
     test = splits["test"]
-    figures = results["test"]
+    result = results["test"]
     assert list(results) == ["validation", "test"]
-    assert (figures["rows"], figures["groups"]) == (40, 8)
-    assert figures["model"] == task_metrics(JOINT, test.truth, test.logits)
-    assert figures["constant"] == constant_metrics(JOINT, train.truth, test.truth)
-    assert set(figures["rivals"]["tfidf"]) == set(figures["model"])
-    assert figures["rivals"]["tfidf"]["acc2_non0"] == 1.0  # the words tell all of it
-    for metric, (low, high) in figures["intervals"].items():
+    assert (result["rows"], result["groups"]) == (40, 8)
+    assert result["model"] == task_metrics(JOINT, test.truth, test.logits)
+    assert result["baselines"]["constant"] == constant_metrics(JOINT, train.truth, test.truth)
+    assert set(result["baselines"]["tfidf"]) == set(result["model"])
+    assert result["baselines"]["tfidf"]["acc2_non0"] == 1.0  # fully determined by the words
+    for metric, (low, high) in result["intervals"].items():
         assert low <= high, metric
-    low, high = figures["intervals"]["mae"]
-    assert low < figures["model"]["mae"] < high
-    assert any("whole groups (videos, dialogues or speakers) are drawn" in note for note in figures["notes"])
+    low, high = result["intervals"]["mae"]
+    assert low < result["model"]["mae"] < high
+    assert any("samples of whole groups (videos, dialogues or speakers)" in note for note in result["notes"])
 
 
-def test_sources_are_measured_apart(joint):
+def test_measure_evaluates_sources_separately(joint):
     _, splits, results = joint
     sources = results["test"]["sources"]
     assert list(sources) == ["MOSEI", "MOSI"]
@@ -145,31 +139,32 @@ def test_sources_are_measured_apart(joint):
     assert sources["MOSI"]["groups"] == 4
     expected = task_metrics(JOINT, splits["test"].truth[rows], splits["test"].logits[rows])
     assert sources["MOSI"]["model"] == expected
-    assert set(sources["MOSI"]["rivals"]) == {"tfidf", "tfidf_tuned"}
+    assert set(sources["MOSI"]["baselines"]) == {"constant", "tfidf"}
+    assert set(sources["MOSI"]["baselines_tuned"]) == {"tfidf"}
 
 
-def test_thresholds_are_chosen_on_validation_and_used_on_test(joint):
+def test_thresholds_are_tuned_on_validation(joint):
     _, splits, results = joint
     thresholds = tune_thresholds(splits["validation"].truth[:, 1:], splits["validation"].logits[:, 1:])
-    figures = results["test"]
+    result = results["test"]
     assert "model_tuned" not in results["validation"]
-    assert list(figures["thresholds"].values()) == thresholds.tolist()
+    assert list(result["thresholds"].values()) == thresholds.tolist()
     expected = emotion_metrics(splits["test"].truth[:, 1:], splits["test"].logits[:, 1:], EMOTIONS, thresholds)
-    assert figures["model_tuned"]["emotion_f1_macro"] == expected["emotion_f1_macro"]
-    assert not {"mae", "emotion_ap", "fear_auroc"} & set(figures["model_tuned"])  # no threshold is in them
-    assert set(figures["intervals_tuned"]) == set(figures["model_tuned"])
+    assert result["model_tuned"]["emotion_f1_macro"] == expected["emotion_f1_macro"]
+    assert not {"mae", "emotion_ap", "fear_auroc"} & set(result["model_tuned"])  # independent of thresholds
+    assert set(result["intervals_tuned"]) == set(result["model_tuned"])
 
 
-def test_without_validation_there_are_no_thresholds():
+def test_thresholds_require_validation():
     test = make_split(make_task("emotion"))
-    figures = measure(make_task("emotion"), None, {"test": test}, tune=True, num_bootstrap=10)["test"]
-    assert "model_tuned" not in figures
-    assert (figures["constant"], figures["rivals"]) == ({}, {})
-    assert any("No thresholds were chosen" in note for note in figures["notes"])
-    assert any("no training rows" in note for note in figures["notes"])
+    result = measure(make_task("emotion"), None, {"test": test}, tune=True, num_bootstrap=10)["test"]
+    assert "model_tuned" not in result
+    assert result["baselines"] == {}
+    assert any("Thresholds were not tuned" in note for note in result["notes"])
+    assert any("no training rows" in note for note in result["notes"])
 
 
-def test_a_split_without_logits_serves_the_rival_alone():
+def test_validation_without_logits_tunes_tfidf():
     task = make_task("sentiment")
     train = Split.of(task, make_rows(60, 7))
     splits = {"validation": Split.of(task, make_rows(20, 1)), "test": make_split(task)}
@@ -178,37 +173,37 @@ def test_a_split_without_logits_serves_the_rival_alone():
     assert any("chosen on validation" in note for note in results["test"]["notes"])
 
 
-def test_rows_without_text_or_video():
+def test_measure_without_text_and_groups():
     task = make_task("sentiment")
     rows = make_rows(12).select_columns("sentiment")
-    figures = measure(task, Split.of(task, rows), {"test": make_split(task, rows=rows)}, num_bootstrap=10)["test"]
-    assert figures["rivals"] == {}
-    assert figures["groups"] is None
-    assert "TF-IDF: the training rows have no text." in figures["notes"]
-    assert any("each segment is drawn on its own" in note for note in figures["notes"])
-    assert "sources" not in figures
+    result = measure(task, Split.of(task, rows), {"test": make_split(task, rows=rows)}, num_bootstrap=10)["test"]
+    assert set(result["baselines"]) == {"constant"}
+    assert result["groups"] is None
+    assert "There is no TF-IDF baseline because the training rows have no text." in result["notes"]
+    assert any("samples of single rows" in note for note in result["notes"])
+    assert "sources" not in result
 
 
-def test_rows_of_unknown_video_are_drawn_on_their_own():
+def test_rows_without_group_are_groups_of_their_own():
     task = make_task("sentiment")
     rows = make_rows(10).remove_columns("video_id").add_column("video_id", ["a"] * 4 + [None] * 6)
-    figures = measure(task, None, {"test": make_split(task, rows=rows)}, num_bootstrap=10)["test"]
-    assert figures["groups"] == 7
+    result = measure(task, None, {"test": make_split(task, rows=rows)}, num_bootstrap=10)["test"]
+    assert result["groups"] == 7
 
 
-def test_one_video_has_no_intervals():
+def test_one_group_has_no_intervals():
     task = make_task("sentiment")
-    figures = measure(task, None, {"test": make_split(task, size=5)}, num_bootstrap=10)["test"]
-    assert figures["intervals"] == {}
-    assert any("There are no intervals" in note for note in figures["notes"])
+    result = measure(task, None, {"test": make_split(task, size=5)}, num_bootstrap=10)["test"]
+    assert result["intervals"] == {}
+    assert any("There are no intervals" in note for note in result["notes"])
 
 
 # --- files
 
 
 @pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
-def test_a_report_of_each_task(task, tmp_path):
-    (tmp_path / "calibration.png").write_bytes(b"of an earlier report")
+def test_report_of_task(task, tmp_path):
+    (tmp_path / "calibration.png").write_bytes(b"earlier")
     train = Split.of(task, make_rows(60, 7))
     splits = {"validation": make_split(task, 30, 1), "test": make_split(task, 40, 2)}
     results = measure(task, train, splits, num_bootstrap=20)
@@ -233,26 +228,25 @@ def test_a_report_of_each_task(task, tmp_path):
         assert f"]({file})" in text
         with Image.open(tmp_path / file) as image:
             assert image.width == 1008
-            assert len(image.convert("L").getcolors()) > 10  # something is drawn
+            assert len(image.convert("L").getcolors()) > 10  # not empty
     assert not list(tmp_path.glob(".*"))
 
 
-def test_a_figure_of_the_table_is_that_of_the_measure(tmp_path, joint):
+def test_report_table_has_measured_scores(tmp_path, joint):
     _, splits, results = joint
     write_report(tmp_path, JOINT, results, splits)
     lines = (tmp_path / "report.md").read_text(encoding="utf-8").splitlines()
     start = lines.index("## test (40 rows in 8 groups)")
     row = next(line for line in lines[start:] if line.startswith("| mae |"))
-    figures = results["test"]
-    low, high = figures["intervals"]["mae"]
-    constant, rival = figures["constant"]["mae"], figures["rivals"]["tfidf"]["mae"]
-    expected = f"| mae | {figures['model']['mae']:.3f} | {low:.3f} to {high:.3f} | {constant:.3f} | {rival:.3f} |"
+    result = results["test"]
+    low, high = result["intervals"]["mae"]
+    constant, tfidf = result["baselines"]["constant"]["mae"], result["baselines"]["tfidf"]["mae"]
+    expected = f"| mae | {result['model']['mae']:.3f} | {low:.3f} to {high:.3f} | {constant:.3f} | {tfidf:.3f} |"
     assert row.startswith(expected)
     assert any(line.startswith("Thresholds of logits: happy ") for line in lines)
 
 
-def test_few_rows_with_nothing_to_draw(tmp_path):
-    """An emotion that is nowhere, another that is not known, a single row."""
+def test_report_of_rows_without_plots(tmp_path):
     truth = np.array([[0.5, 0, np.nan, 1, 0, 0, 0]], dtype=np.float32)
     splits = {"test": Split(truth, np.zeros((1, 7)))}
     write_report(tmp_path, JOINT, measure(JOINT, None, splits), splits, about={"models": ["a", "b"]})
@@ -269,7 +263,7 @@ def test_json_has_no_nan():
     }  # fmt: skip
 
 
-def test_results_on_the_screen(joint, capsys):
+def test_print_results_prints_overall_metrics(joint, capsys):
     print_results(joint[2])
     lines = capsys.readouterr().out.splitlines()
     head = next(line for line in lines if line.startswith("test (40 rows in 8 groups)"))
@@ -279,14 +273,14 @@ def test_results_on_the_screen(joint, capsys):
     assert f"{joint[2]['test']['model']['corr']:.3f}" in next(line for line in lines[::-1] if line.startswith("corr"))
 
 
-def test_many_rows_are_drawn_as_a_cloud(tmp_path):
+def test_many_rows_are_drawn_as_density(tmp_path):
     truth = np.tile(np.linspace(-3, 3, 25), 80).astype(np.float32)
     splits = {"test": Split(truth, truth[:, None] * 0.5)}
     report = write_report(tmp_path, make_task("sentiment"), measure(make_task("sentiment"), None, splits), splits)
     assert report["plots"] == ["sentiment.png", "confusion.png"]
 
 
-def test_calibration_by_hand():
+def test_calibration_of_known_values():
     said, true, counts, error = calibration(np.array([0.1, 0.15, 0.95, 1.0]), np.array([False, True, True, True]))
     assert counts.tolist() == [2, 2]
     assert said == pytest.approx([0.125, 0.975])
@@ -297,7 +291,7 @@ def test_calibration_by_hand():
 # --- ensembles
 
 
-def test_probabilities_are_averaged_as_such():
+def test_average_of_probabilities():
     random = np.random.default_rng(0)
     members = [random.normal(size=(5, 7)) for _ in range(3)]
     emotions = average_logits(make_task("emotion"), [member[:, 1:] for member in members], "probabilities")
@@ -315,46 +309,46 @@ def test_probabilities_are_averaged_as_such():
         average_logits(JOINT, members, "votes")
 
 
-def test_as_many_models_as_do_best_on_validation():
+def test_ensemble_size_is_chosen_on_validation():
     task, truth = make_task("sentiment"), np.array([1.0, 2.0, -1.0])
     members = {"c": truth[:, None] + 3, "a": truth[:, None] + 0.5, "b": truth[:, None] - 0.6}
     ensemble = choose_ensemble(task, members, truth)
     assert ensemble.order == ("a", "b", "c")
     assert ensemble.members == ("a", "b")
-    assert ensemble.alone == pytest.approx((0.5, 0.6, 3))
-    assert ensemble.figures == pytest.approx((0.5, 0.05, 2.9 / 3))
-    assert "2 of 3 models are averaged (a, b)" in ensemble.describe()
+    assert ensemble.member_scores == pytest.approx((0.5, 0.6, 3))
+    assert ensemble.ensemble_scores == pytest.approx((0.5, 0.05, 2.9 / 3))
+    assert "the logits of 2 of 3 models (a, b)" in ensemble.describe()
     np.testing.assert_allclose(ensemble.logits(task, members), truth[:, None] - 0.05)
     everyone = choose_ensemble(task, members)
     assert everyone.members == ("c", "a", "b")
-    assert "all 3 models are averaged" in everyone.describe()
+    assert "the logits of all 3 models" in everyone.describe()
 
 
-def test_accuracy_is_best_when_large():
+def test_ensemble_maximises_accuracy():
     task, truth = make_task("sentiment-2"), np.array([0, 1, 1])
     right, wrong = np.eye(2)[truth], np.eye(2)[1 - truth]
     assert choose_ensemble(task, {"wrong": wrong, "right": right}, truth).members == ("right",)
 
 
-def test_joint_models_are_chosen_by_their_loss():
+def test_joint_ensemble_is_chosen_by_loss():
     split = make_split(JOINT)
     ensemble = choose_ensemble(JOINT, {"noise": -split.logits, "signal": split.logits}, split.truth)
     assert (ensemble.metric, ensemble.order) == ("loss", ("signal", "noise"))
     loss = TaskLoss(JOINT)(torch.from_numpy(split.logits), torch.from_numpy(split.truth)).item()
-    assert ensemble.alone[0] == pytest.approx(loss)
+    assert ensemble.member_scores[0] == pytest.approx(loss)
 
 
-def test_models_of_different_rows_have_no_ensemble():
+def test_combine_rejects_different_rows():
     task = make_task("sentiment")
     members = {"a": {"test": make_split(task, seed=1)}, "b": {"test": make_split(task, seed=2)}}
-    with pytest.raises(ValueError, match="The rows of test of b are not those of a"):
+    with pytest.raises(ValueError, match="b and a have different rows in the split test"):
         combine(task, members)
 
 
 # --- seeds
 
 
-def test_seeds(tmp_path):
+def test_summarize_seeds_has_mean_deviation_and_ensemble(tmp_path):
     task = make_task("sentiment")
     train = Split.of(task, make_rows(60, 7))
     rows = {"validation": make_rows(30, 1), "test": make_rows(40, 2)}
@@ -382,13 +376,12 @@ def test_seeds(tmp_path):
         assert len(image.convert("L").getcolors()) > 10
 
 
-def test_seeds_that_drew_other_rows(tmp_path):
-    """Their figures have a mean, but there is no row to average answers on."""
+def test_seeds_with_different_rows_have_no_ensemble(tmp_path):
     task = make_task("sentiment")
     members = {seed: {"validation": make_split(task, seed=seed)} for seed in (1, 2)}
     reports = {seed: {"splits": measure(task, None, splits, num_bootstrap=10)} for seed, splits in members.items()}
     summary = summarize_seeds(tmp_path, task, reports, members)
     assert summary["ensemble"]["splits"] == {}
-    assert "The rows of validation of seed 2 are not those of seed 1" in summary["ensemble"]["about"]
+    assert "seed 2 and seed 1 have different rows in the split validation" in summary["ensemble"]["about"]
     assert "mae" in summary["splits"]["validation"]["model"]
     assert summarize_seeds(tmp_path, task, {1: reports[1]})["splits"]["validation"]["model"]["mae"]["std"] is None

@@ -1,4 +1,4 @@
-"""The rival that reads nothing but the words."""
+"""Tests of the TF-IDF baseline."""
 
 import time
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from modeling_umons.evaluation.metrics import task_metrics
-from modeling_umons.evaluation.tfidf_baseline import LOWEST, RIDGE_ALPHAS, TfidfRival
+from modeling_umons.evaluation.tfidf_baseline import LOWEST, RIDGE_ALPHAS, TfidfBaseline
 from modeling_umons.tasks.task import make_task
 
 
@@ -15,46 +15,46 @@ TEXTS = [GOOD, BAD] * 10
 SENTIMENT = np.array([2.0, -2.0] * 10, dtype=np.float32)
 
 
-def test_sentiment_is_learned_from_words():
-    rival = TfidfRival(make_task("sentiment"), TEXTS, SENTIMENT, [GOOD, BAD], np.array([2.0, -2.0]))
-    logits = rival.logits(["lovely", "awful", None, " "])
+def test_baseline_learns_sentiment():
+    baseline = TfidfBaseline(make_task("sentiment"), TEXTS, SENTIMENT, [GOOD, BAD], np.array([2.0, -2.0]))
+    logits = baseline.logits(["lovely", "awful", None, " "])
     assert logits.shape == (4, 1)
     assert logits[0, 0] > 0.5 > -0.5 > logits[1, 0]
     assert logits[2:, 0].tolist() == [0.0, 0.0]  # the median of the training rows
-    assert rival.chosen == {"sentiment": 0.3}  # what is clear wants little regularisation
-    assert "chosen on validation: sentiment 0.3" in rival.describe()
+    assert baseline.chosen == {"sentiment": 0.3}  # what is clear wants little regularisation
+    assert "chosen on validation: sentiment 0.3" in baseline.describe()
 
 
-def test_the_median_is_of_all_training_rows():
+def test_rows_without_text_have_median_of_all_rows():
     truth = np.r_[SENTIMENT, np.full(30, 1.5)]
-    rival = TfidfRival(make_task("sentiment"), [*TEXTS, *[None] * 30], truth)
-    assert rival.logits([None]).item() == 1.5
-    assert rival.chosen == {"sentiment": RIDGE_ALPHAS[0]}
-    assert "not chosen, as there is no validation text" in rival.describe()
+    baseline = TfidfBaseline(make_task("sentiment"), [*TEXTS, *[None] * 30], truth)
+    assert baseline.logits([None]).item() == 1.5
+    assert baseline.chosen == {"sentiment": RIDGE_ALPHAS[0]}
+    assert "by default, without validation texts" in baseline.describe()
 
 
-def test_emotions_learn_from_the_rows_that_know_them():
+def test_baseline_learns_emotions_from_known_rows():
     truth = np.zeros((20, 7), dtype=np.float32)
     truth[:, 0] = SENTIMENT
     truth[:, 1] = [1, 0] * 10  # happy with the good ones
     truth[:, 2] = np.nan  # sad is not known anywhere
     truth[:10, 3] = np.nan
     truth[10:, 3] = [0, 1] * 5  # anger with the bad ones, where it is known
-    rival = TfidfRival(make_task("joint"), TEXTS, truth, TEXTS[:4], truth[10:14])
-    logits = rival.logits([GOOD, BAD, None])
+    baseline = TfidfBaseline(make_task("joint"), TEXTS, truth, TEXTS[:4], truth[10:14])
+    logits = baseline.logits([GOOD, BAD, None])
     assert logits[0, 1] > 0 > logits[1, 1]
     assert logits[0, 3] < 0 < logits[1, 3]
     assert logits[:, 2].tolist() == [0, 0, 0]  # nothing is known of it
     absent = np.log(0.5 / 20.5)  # half a row of 21 has it
     np.testing.assert_allclose(logits[:, 4:], absent)
     assert logits[2, 1] == pytest.approx(0)
-    assert set(rival.chosen) == {"sentiment", "happy", "anger"}
+    assert set(baseline.chosen) == {"sentiment", "happy", "anger"}
 
 
-def test_classes_that_no_training_row_has_are_not_answered():
+def test_classes_without_training_rows_are_not_predicted():
     task = make_task("sentiment-7")
-    rival = TfidfRival(task, TEXTS, np.array([5, 1] * 10), [GOOD, BAD, BAD], np.array([5, 1, 6]))
-    logits = rival.logits([GOOD, BAD, None])
+    baseline = TfidfBaseline(task, TEXTS, np.array([5, 1] * 10), [GOOD, BAD, BAD], np.array([5, 1, 6]))
+    logits = baseline.logits([GOOD, BAD, None])
     assert logits.shape == (3, 7)
     assert logits[:2].argmax(axis=1).tolist() == [5, 1]
     assert (logits[:2, [0, 2, 3, 4, 6]] == LOWEST).all()
@@ -66,32 +66,32 @@ def test_classes_that_no_training_row_has_are_not_answered():
     ("task", "texts", "truth", "message"),
     [
         ("sentiment", [None, "", "  "], [1.0, 2.0, 3.0], "the training rows have no text"),
-        ("sentiment", ["a", "b", "c"], [1.0, 1.0, 1.0], "all the same labels"),
-        ("sentiment-2", ["a", "b", None], [1, 1, 0], "all of one class"),
+        ("sentiment", ["a", "b", "c"], [1.0, 1.0, 1.0], "have the same labels"),
+        ("sentiment-2", ["a", "b", None], [1, 1, 0], "have the same class"),
         ("sentiment", ["!", "?", "..."], [1.0, 2.0, 3.0], "no word of the training rows"),
     ],
 )
-def test_where_there_is_none_it_says_why(task, texts, truth, message):
+def test_baseline_raises_without_text_or_variation(task, texts, truth, message):
     with pytest.raises(ValueError, match=message):
-        TfidfRival(make_task(task), texts, np.array(truth))
+        TfidfBaseline(make_task(task), texts, np.array(truth))
 
 
 @pytest.mark.shared
-def test_real_texts(shared):
+def test_baseline_on_real_texts(shared):
     """It beats what always says the same, in a few seconds."""
     import pandas as pd
 
     table = pd.read_csv(shared / "data" / "mosi" / "mosi.csv")
     train, valid, test = (table[table["split"] == name] for name in ("train", "valid", "test"))
     task, began = make_task("sentiment"), time.perf_counter()
-    rival = TfidfRival(
+    baseline = TfidfBaseline(
         task,
         train["text"].tolist(),
         train["sentiment"].to_numpy(),
         valid["text"].tolist(),
         valid["sentiment"].to_numpy(),
     )
-    metrics = task_metrics(task, test["sentiment"].to_numpy(), rival.logits(test["text"].tolist()))
+    metrics = task_metrics(task, test["sentiment"].to_numpy(), baseline.logits(test["text"].tolist()))
     assert time.perf_counter() - began < 20
     assert metrics["mae"] < 1.2
     assert metrics["acc2_non0"] > 0.68

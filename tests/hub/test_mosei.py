@@ -1,15 +1,12 @@
 # Copyright 2026 The modeling_umons authors.
 # SPDX-License-Identifier: MIT
-"""hub/mosei: the card, the loading script, and a prepared data set that goes to a Hub and comes back."""
+"""hub/mosei: the card, and a prepared data set that is pushed to a Hub and loaded from it."""
 
-import importlib.util
 import json
 import subprocess
 import sys
 
-import datasets
 import pytest
-from datasets import disable_progress_bars, enable_progress_bars
 from huggingface_hub import DatasetCard
 
 from modeling_umons.data import MoseiBuilder, prepare_dataset
@@ -19,7 +16,7 @@ from modeling_umons.data.prepare import CARD_MARK, card_configs
 DEADLINE = 240  # seconds, of which it takes a tenth
 CONFIGURATIONS = ["all", "emotion", "sentiment-7", "sentiment-2", "sentiment"]
 
-# What someone does who has the Hub alone: no package, no folder.
+# A client that has only the Hub: neither the package nor the folder.
 CLIENT = """
 import json, sys, warnings
 from datasets import load_dataset
@@ -53,25 +50,7 @@ def tables(tmp_path):
     return folder
 
 
-@pytest.fixture
-def script(root, monkeypatch, tmp_path):
-    """hub/mosei/load_mosei.py in this process: what it defines, and `run` for its command line."""
-    spec = importlib.util.spec_from_file_location("mosei", root / "hub" / "mosei" / "load_mosei.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-
-    def run(*arguments) -> int:
-        monkeypatch.setattr(sys, "argv", ["load_mosei.py", *map(str, arguments)])
-        return module.main()
-
-    module.run = run
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-    disable_progress_bars()
-    yield module
-    enable_progress_bars()
-
-
-def test_from_a_hub(local_hub, root, tables, tmp_path):
+def test_prepared_data_set_loads_from_the_hub(local_hub, root, tables, tmp_path):
     builder = MoseiBuilder(layout="labels", data_dir=str(tables), cache_dir=str(tmp_path / "cache"))
     prepare_dataset(builder, tmp_path / "out", card=root / "hub" / "mosei" / "README.md")
     command = [sys.executable, "-c", CLIENT, str(tmp_path / "out"), *CONFIGURATIONS]
@@ -98,7 +77,7 @@ def test_from_a_hub(local_hub, root, tables, tmp_path):
     assert ("POST", "/api/datasets/umons/mosei/commit/main") in local_hub.requests
 
 
-def test_card(root, tables, tmp_path):
+def test_card_agrees_with_the_builder(root, tables, tmp_path):
     card = DatasetCard.load(root / "hub" / "mosei" / "README.md")
     builder = MoseiBuilder(layout="labels", data_dir=str(tables), cache_dir=str(tmp_path / "cache"))
     assert card.data["configs"] == card_configs(builder, ["train", "validation", "test"])
@@ -109,30 +88,3 @@ def test_card(root, tables, tmp_path):
     for name in ("sentiment_7", "emotions"):
         numbers = MoseiBuilder.OFFICIAL_COUNTS["test"][name].values()
         assert f"| segments | {' | '.join(f'{number:,}' for number in numbers)} |" in card.text
-
-
-def test_load_mosei(script, tables):
-    streamed = script.load_mosei(str(tables), "labels", "emotion", "train", streaming=True)
-    prepared = script.load_mosei(str(tables), "labels", "emotion", "train")
-    assert list(streamed) == list(prepared)
-    assert prepared[1]["text"] == "wörds"
-    assert list(script.load_mosei(str(tables), "labels")) == ["train", "validation", "test"]
-
-
-def test_shown_rows(script, tables, capsys):
-    arguments = [tables, "--layout", "labels", "--config_name", "sentiment-7", "--split", "train", "--num_rows", "2"]
-    assert script.run(*arguments) == 0
-    shown = capsys.readouterr().out
-    assert shown.count("segment_id") == 2
-    assert "text            'wörds'\n" in shown
-    assert "sentiment_7     0\n" in shown
-    assert script.describe([[0.0] * 80] * 7) == "7 x 80 numbers"
-    assert script.describe("a" * 200) == f"'{'a' * 99}..."
-
-
-def test_what_cannot_be_shown(script, tables, tmp_path, capsys):
-    assert script.run(tmp_path / "nowhere", "--layout", "labels") == 1
-    assert "there is no such folder" in capsys.readouterr().err
-    (tables / "labels.csv").unlink()
-    assert script.run(tables, "--layout", "labels") == 1
-    assert "labels.csv" in capsys.readouterr().err

@@ -32,7 +32,7 @@ def test_its_card_says_what_it_is(folder):
         "North American English",
         "95 % interval",
         "TF-IDF",
-        "Do not use this model to judge people",
+        "Do not use it to judge people",
     ):
         assert words in card.text
     report = json.loads((folder / "report" / "report.json").read_text(encoding="utf-8"))

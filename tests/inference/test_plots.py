@@ -1,4 +1,6 @@
-"""Pictures of results."""
+# Copyright 2026 The modeling_umons authors.
+# SPDX-License-Identifier: MIT
+"""Plots of predictions."""
 
 import numpy as np
 import pytest
@@ -23,14 +25,14 @@ def rgb(name: str) -> tuple[int, ...]:
     return tuple(bytes.fromhex(COLORS[name][1:]))
 
 
-def test_every_emotion_has_its_bar(tmp_path):
+def test_each_emotion_has_a_bar(tmp_path):
     result = {"sentiment": 1.5, "emotions": EMOTIONS, "modalities": ["text", "audio"]}
     plot_result({**result, "attention": {"text": WORDS, "audio": TIMES}}, tmp_path / "plot.png", title="a clip")
     assert {rgb(name) for name in COLORS} <= colors(tmp_path / "plot.png")
     assert len(set(COLORS.values())) == 6
 
 
-def test_a_bar_is_as_long_as_its_score(tmp_path):
+def test_length_of_a_bar_is_the_score(tmp_path):
     widths = []
     for score in (0.2, 0.8):
         plot_result({"emotions": [{"label": "happy", "score": score}]}, tmp_path / "plot.png")
@@ -49,13 +51,13 @@ def test_a_bar_is_as_long_as_its_score(tmp_path):
         {"emotions": EMOTIONS, "attention": {"text": [{"word": "$5_{$", "weight": 1.0}]}},  # no formula
     ],
 )
-def test_results_of_other_kinds(tmp_path, result):
+def test_predictions_of_other_models(tmp_path, result):
     plot_result(result, tmp_path / "plot.png", title="from $5_{ to $6")
     assert len(colors(tmp_path / "plot.png")) >= 2
 
 
-def test_signs_that_the_font_lacks_are_spelled(tmp_path):
-    """Without a warning: pytest makes errors of them."""
+def test_characters_without_glyph_are_escaped(tmp_path):
+    """matplotlib would warn, and warnings are errors here."""
     name = "你好 😀 \udcff Größe\t$5_{"
     labels = [{"label": name, "score": 0.5}, {"label": "calm", "score": 0.4}]
     attention = {"text": [{"word": name, "weight": 1.0}]}
@@ -65,15 +67,16 @@ def test_signs_that_the_font_lacks_are_spelled(tmp_path):
     assert _drawable("a\nb", "bold") == "a\nb"
 
 
-def test_the_suffix_says_the_format(tmp_path):
+def test_suffix_sets_the_format(tmp_path):
     plot_result({"emotions": EMOTIONS}, tmp_path / "plot.svg")
     assert "<svg" in (tmp_path / "plot.svg").read_text(encoding="utf-8")
     with pytest.raises(ValueError, match="not supported"):
         plot_result({"emotions": EMOTIONS}, tmp_path / "plot.xyz")
+    assert [path.name for path in tmp_path.iterdir()] == ["plot.svg"]
 
 
 def timeline(*scores: float | None) -> list[dict]:
-    """Segments of a second each, with these scores of `happy`."""
+    """Return segments of one second with these scores of `happy`."""
     return [
         {"timestamp": (k, k + 1)}
         | ({} if score is None else {"sentiment": 3 * score, "emotions": [{"label": "happy", "score": score}]})
@@ -81,7 +84,7 @@ def timeline(*scores: float | None) -> list[dict]:
     ]
 
 
-def test_a_timeline_has_gaps_where_there_is_no_answer(tmp_path):
+def test_segments_without_prediction_are_gaps(tmp_path):
     shares = []
     for scores in ((0.5, 0.5, 0.5, 0.5), (0.5, None, None, 0.5)):
         plot_timeline(timeline(*scores), tmp_path / "plot.png", title="from $5_{ to $6")
@@ -94,8 +97,8 @@ def test_a_timeline_has_gaps_where_there_is_no_answer(tmp_path):
     assert shares[1][1] == pytest.approx(shares[0][0] / 2, rel=0.1)
 
 
-def test_a_long_timeline_is_drawn_in_means(tmp_path):
-    """As many steps as the eye can tell; those in which all is a gap stay one."""
+def test_long_timelines_are_averaged(tmp_path):
+    """Steps with gaps only stay gaps."""
     from modeling_umons.inference.plots import MAX_STEPS, _as_steps
 
     edges, sentiment, scores = _as_steps(timeline(*[0.25, 0.75] * 5000, *[None] * 500))
@@ -108,7 +111,7 @@ def test_a_long_timeline_is_drawn_in_means(tmp_path):
     assert (tmp_path / "plot.svg").stat().st_size < 200_000
 
 
-def test_segments_that_do_not_touch_leave_a_gap():
+def test_time_between_segments_is_a_gap():
     from modeling_umons.inference.plots import _as_steps
 
     first, _, _, last = timeline(0.1, 0.2, 0.3, 0.4)
@@ -117,9 +120,9 @@ def test_segments_that_do_not_touch_leave_a_gap():
     assert np.isnan(sentiment).tolist() == [False, True, False]
 
 
-def test_timelines_of_nothing(tmp_path):
+def test_timelines_without_scores(tmp_path):
     plot_timeline(timeline(None, None), tmp_path / "plot.png")
     plot_timeline([{"timestamp": (0, 1), "sentiment": 1.0}], tmp_path / "plot.png")
     plot_timeline([{"timestamp": (0, 1), "labels": [{"label": "calm", "score": 1.0}]}], tmp_path / "plot.png")
-    with pytest.raises(ValueError, match="no segments to draw"):
+    with pytest.raises(ValueError, match="no segments to plot"):
         plot_timeline([], tmp_path / "plot.png")

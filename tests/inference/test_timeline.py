@@ -1,4 +1,6 @@
-"""Timelines: tables, captions that real readers read, and files that are whole or not there."""
+# Copyright 2026 The modeling_umons authors.
+# SPDX-License-Identifier: MIT
+"""Timelines: tables, captions that FFmpeg reads, plots, and atomic writing."""
 
 import csv
 import errno
@@ -22,14 +24,14 @@ SEGMENTS = [
     segment(0.0, 5.0, -1.25, "so <b>glad</b> & well --> {\\an8}", sad=0.75),
     {"modalities": [], "timestamp": (5.0, 10.0)},
     segment(10.0, 12.5, 2.0, "two\n\n3\n00:00:01,000 --> 00:00:02,000\nlines", happy=0.9),
-    segment(12.5, 12.5004, text="nothing so short is read"),
+    segment(12.5, 12.5004, text="too short to read"),
     segment(3599.9996, 3605.25, 1.0, "", fear=0.5),
     segment(90000.0, 90001.0, text="Größe 很好"),
 ]
 
 
 def captions(path) -> list[tuple[float, float, str]]:
-    """(start, end, text) as FFmpeg reads them."""
+    """Read (start, end, text) with FFmpeg."""
     with av.open(str(path)) as container:
         (stream,) = container.streams
         found = []
@@ -45,7 +47,12 @@ def test_captions_are_valid(tmp_path, suffix):
     path = tmp_path / f"clip{suffix}"
     write_timeline(SEGMENTS, path)
     found = captions(path)
-    times = [(0, 5), (10, 12.5), (3600, 3605.25), (90000, 90001)]  # none of the silence, nor of half a millisecond
+    times = [
+        (0, 5),
+        (10, 12.5),
+        (3600, 3605.25),
+        (90000, 90001),
+    ]  # not of the empty segment, nor of half a millisecond
     assert [time for caption in found for time in caption[:2]] == pytest.approx([t for pair in times for t in pair])
     texts = [caption[2] for caption in found]
     written = (
@@ -67,7 +74,7 @@ def test_captions_are_valid(tmp_path, suffix):
     assert (lines[0] == "WEBVTT") == (suffix == ".vtt")
 
 
-def test_a_table(tmp_path):
+def test_table_has_a_row_for_each_segment(tmp_path):
     write_timeline(SEGMENTS, tmp_path / "clip.csv")
     with open(tmp_path / "clip.csv", encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
@@ -78,7 +85,7 @@ def test_a_table(tmp_path):
     assert {value for name, value in rows[1].items() if name not in ("start", "end")} == {""}
 
 
-def test_a_table_keeps_its_columns_and_has_no_formula(tmp_path):
+def test_table_renames_columns_and_escapes_formulas(tmp_path):
     scores = {"text": 0.5, "score_text": 0.25, "start": 0.125, "=1+1": 0.0625}
     words = ["=HYPERLINK(0)", "+1", "-1", "@here", "\tso", "so = glad", ""]
     ranked = [{"label": name, "score": score} for name, score in scores.items()]
@@ -95,7 +102,7 @@ def test_a_table_keeps_its_columns_and_has_no_formula(tmp_path):
     assert rows[1][0] == "1"
 
 
-def test_names_of_scores_stay_in_their_caption(tmp_path):
+def test_captions_escape_names_of_scores(tmp_path):
     name = "calm\n\n00:00:01.000 --> 00:00:02.000\n<b>"
     segments = [{"labels": [{"label": name, "score": 1.0}], "modalities": ["text"], "timestamp": (0, 1)}]
     write_timeline(segments, tmp_path / "clip.srt", tmp_path / "clip.vtt")
@@ -105,7 +112,7 @@ def test_names_of_scores_stay_in_their_caption(tmp_path):
     assert text.strip() == "[calm 00:00:01.000 --&gt; 00:00:02.000 &lt;b&gt; 1.00]"
 
 
-def test_json_is_what_the_pipeline_gave(tmp_path):
+def test_json_equals_the_predictions(tmp_path):
     write_timeline(SEGMENTS, tmp_path / "clip.json")
     assert json.loads((tmp_path / "clip.json").read_text(encoding="utf-8")) == json.loads(json.dumps(SEGMENTS))
     write_timeline([], tmp_path / "clip.json", tmp_path / "clip.csv", tmp_path / "clip.vtt")
@@ -114,7 +121,7 @@ def test_json_is_what_the_pipeline_gave(tmp_path):
     assert (tmp_path / "clip.vtt").read_text() == "WEBVTT\n\n"
 
 
-def test_models_of_other_kinds(tmp_path):
+def test_predictions_of_other_models(tmp_path):
     classes = [
         {"labels": [{"label": "calm", "score": 1.0}], "modalities": ["text"], "timestamp": (0, 1)},
         {"labels": [{"label": "angry", "score": 0.6}, {"label": "calm", "score": 0.4}], "modalities": ["text"],
@@ -133,7 +140,7 @@ def test_models_of_other_kinds(tmp_path):
 
 
 def test_segments_are_written_as_they_come(tmp_path):
-    """With `labels` they may be without end: nothing is gathered before."""
+    """With `labels`, no segments are collected first."""
     seen = []
 
     def stream():
@@ -147,9 +154,9 @@ def test_segments_are_written_as_they_come(tmp_path):
     assert seen[0] > 0.9 * (tmp_path / "clip.csv").stat().st_size
 
 
-def test_whole_or_not_at_all(tmp_path):
+def test_files_are_written_atomically(tmp_path):
     paths = [tmp_path / f"clip{suffix}" for suffix in (".csv", ".json", ".srt", ".vtt", ".png")]
-    paths[0].write_text("as it was")
+    paths[0].write_text("old")
 
     def broken():
         yield SEGMENTS[0]
@@ -158,15 +165,15 @@ def test_whole_or_not_at_all(tmp_path):
     with pytest.raises(OSError, match="in the middle"):
         write_timeline(broken(), *paths, labels=list(EMOTIONS))
     assert [path.name for path in tmp_path.iterdir()] == ["clip.csv"]
-    assert paths[0].read_text() == "as it was"
+    assert paths[0].read_text() == "old"
     write_timeline(SEGMENTS, *paths)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(path.name for path in paths)
 
 
-def test_long_names_and_links(tmp_path):
+def test_long_names_and_links_are_written(tmp_path):
     longest = tmp_path / ("a" * 251 + ".csv")
     (tmp_path / "far").mkdir()
-    (tmp_path / "far" / "clip.json").write_text("as it was")
+    (tmp_path / "far" / "clip.json").write_text("old")
     for name, target in (("link.json", "far/clip.json"), ("new.vtt", "far/new.vtt")):
         (tmp_path / name).symlink_to(target)
     write_timeline(SEGMENTS, longest, tmp_path / "link.json", tmp_path / "new.vtt")
@@ -178,12 +185,12 @@ def test_long_names_and_links(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".png"])
-def test_where_nothing_can_be_written_is_told_first_and_by_name(tmp_path, suffix, monkeypatch):
+def test_unwritable_paths_raise_first(tmp_path, suffix, monkeypatch):
     def refuse(path, *arguments, **options):
         raise PermissionError(errno.EACCES, "Permission denied", str(path))
 
     def segments():
-        pytest.fail("the model has worked for nothing")
+        pytest.fail("segments were predicted")
         yield
 
     monkeypatch.setattr("builtins.open", refuse)  # root may write into any folder
@@ -198,40 +205,40 @@ def test_where_nothing_can_be_written_is_told_first_and_by_name(tmp_path, suffix
 @pytest.mark.parametrize(
     ("segments", "message"),
     [
-        ([{"modalities": ["text"], "sentiment": 1.0}], "Result 1 has no `timestamp`: call the pipeline with"),
-        ([segment(5, 6), segment(3, 4)], "Segment 2 is from 3 s to 4 s, but the one before begins at 5 s"),
+        ([{"modalities": ["text"], "sentiment": 1.0}], "Segment 1 has no `timestamp`. Call the pipeline with"),
+        ([segment(5, 6), segment(3, 4)], "Segment 2 is from 3 s to 4 s, but the previous one begins at 5 s"),
         ([segment(5, 4)], "Segment 1 is from 5 s to 4 s"),
         ([segment(-1, 4)], "Segment 1 is from -1 s"),
-        ([segment(0, 1, calm=0.3)], r"Segment 1 has scores of \['calm'\], which are not among the `labels`"),
+        ([segment(0, 1, calm=0.3)], r"Segment 1 has scores of \['calm'\], which are not in `labels`"),
     ],
 )
-def test_wrong_segments(tmp_path, segments, message):
+def test_invalid_segments_raise(tmp_path, segments, message):
     with pytest.raises(ValueError, match=message):
         write_timeline(segments, tmp_path / "clip.csv", labels=list(EMOTIONS))
     assert list(tmp_path.iterdir()) == []
 
 
-def test_wrong_paths(tmp_path, monkeypatch):
+def test_invalid_paths_raise(tmp_path, monkeypatch):
     (tmp_path / "folder.csv").mkdir()
     for names, error, message in (
         (
             ["clip.txt"],
             ValueError,
-            r"clip\.txt: its suffix says no format .* one of \.csv, \.json, \.srt, \.vtt, \.png, ",
+            r"clip\.txt: the suffix is not a format .* one of \.csv, \.json, \.srt, \.vtt, \.png, ",
         ),
-        (["clip"], ValueError, "its suffix says no format"),
-        (["clip.csv", "../" + tmp_path.name + "/clip.csv"], ValueError, "is there twice"),
-        (["folder.csv"], OSError, r"folder\.csv is a folder: name a file"),
-        (["nowhere/clip.csv"], OSError, "there is no folder .*nowhere"),
+        (["clip"], ValueError, "the suffix is not a format"),
+        (["clip.csv", "../" + tmp_path.name + "/clip.csv"], ValueError, "is given twice"),
+        (["folder.csv"], OSError, r"folder\.csv is a folder, not a file"),
+        (["nowhere/clip.csv"], OSError, "nowhere does not exist"),
     ):
         with pytest.raises(error, match=message):
             check_paths([tmp_path / name for name in names])
     monkeypatch.setattr("modeling_umons.inference.timeline.find_spec", lambda name: None)
-    with pytest.raises(ValueError, match=r"pip install 'modeling-umons\[serve\]'"):
+    with pytest.raises(ValueError, match=r'pip install "modeling-umons\[plot\]"'):
         check_paths([tmp_path / "clip.SVG"])
 
 
-def test_times_and_words_for_people():
+def test_times_and_scores_are_formatted():
     assert format_time(0) == "00:00:00.000"
     assert format_time(59.9996) == "00:01:00.000"
     assert format_time(360000.5, ",") == "100:00:00,500"

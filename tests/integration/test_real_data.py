@@ -121,7 +121,7 @@ def test_text_of_mosi(run, mosi, tmp_path):
     )
     test = report["splits"]["test"]
     assert test["rows"] == 686
-    model, constant = test["model"], test["constant"]
+    model, constant = test["model"], test["baselines"]["constant"]
     assert model["mae"] < constant["mae"] - 0.12
     assert model["acc2_non0"] > constant["acc2_non0"] + 0.15
     assert model["acc2_non0"] > 0.60  # most of the test split is negative: to say so of all would have 0.578
@@ -132,7 +132,7 @@ def test_voices_of_ravdess(voices):
     """Seeds 1, 2, 3: accuracy 0.506, 0.456, 0.500 (constant 0.133)."""
     _, test = voices
     assert (test["rows"], test["groups"]) == (180, 3)
-    assert test["constant"]["accuracy"] == pytest.approx(24 / 180)
+    assert test["baselines"]["constant"]["accuracy"] == pytest.approx(24 / 180)
     assert test["model"]["accuracy"] > 0.36
     assert test["model"]["balanced_accuracy"] > 0.34
     assert test["intervals"]["accuracy"][0] > 0.25
@@ -164,11 +164,11 @@ def evaluate(run, root, dataset: Path, tmp_path: Path) -> dict:
 def test_umons_mini_reads(run, root, mosi, tmp_path):
     """MOSI's test videos: mae 0.999 (TF-IDF 1.155, constant 1.456), acc2_non0 0.765 (0.701, 0.422)."""
     test = evaluate(run, root, mosi, tmp_path)
-    model, rivals = test["model"], (test["rivals"]["tfidf"], test["constant"])
+    model, baselines = test["model"], (test["baselines"]["tfidf"], test["baselines"]["constant"])
     assert (test["rows"], test["groups"]) == (686, 31)
-    assert model["acc2_non0"] > max(0.70, *(rival["acc2_non0"] for rival in rivals))
-    assert model["mae"] < min(1.15, *(rival["mae"] for rival in rivals))
-    assert test["intervals"]["corr"][0] > rivals[1]["corr"]
+    assert model["acc2_non0"] > max(0.70, *(baseline["acc2_non0"] for baseline in baselines))
+    assert model["mae"] < min(1.15, *(baseline["mae"] for baseline in baselines))
+    assert test["intervals"]["corr"][0] > baselines[1]["corr"]
 
 
 def test_umons_mini_hears(run, root, ravdess, tmp_path):
@@ -185,6 +185,6 @@ def test_umons_mini_hears(run, root, ravdess, tmp_path):
     test = evaluate(run, root, tmp_path / "voices", tmp_path)
     assert test["rows"] == 180
     assert test["model"]["emotion_auroc"] > 0.75
-    assert test["constant"]["emotion_auroc"] == pytest.approx(0.5)
+    assert test["baselines"]["constant"]["emotion_auroc"] == pytest.approx(0.5)
     assert all(test["model"][f"{name}_auroc"] > 0.5 for name in EMOTIONS)
-    assert test["rivals"] == {}  # there is nothing to read
+    assert set(test["baselines"]) == {"constant"}  # no text

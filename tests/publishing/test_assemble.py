@@ -116,7 +116,7 @@ def test_card_example_runs_in_the_folder(mini, is_installed, tmp_path):
     assert "trust_remote_code=True" in code
     code = code.replace('model="umons-mini"', 'model="."')
     if is_installed:
-        code = "import modeling_umons\n" + code.replace("trust_remote_code=True", "")
+        code = "import modeling_umons\n" + code.replace("    trust_remote_code=True,\n", "")
     else:
         code = "import sys\nsys.modules['modeling_umons'] = None\n" + code
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path), "OMP_NUM_THREADS": "1"}

@@ -460,7 +460,7 @@ def test_systems_with_and_without_the_encoder_are_compared_in_one_run(root, bert
     script.main()
     comparison = json.loads((tmp_path / "run" / "comparison.json").read_text(encoding="utf-8"))
     assert list(comparison["systems"]) == ["umons", "plain_encoder", "umons_paper"]
-    assert {"constant", "TF-IDF"} <= set(comparison["rivals"])
+    assert {"constant", "tfidf"} <= set(comparison["baselines"])
     history = json.loads((tmp_path / "run" / "umons_paper" / "seed-42" / "report" / "report.json").read_text())[
         "history"
     ]
