@@ -19,10 +19,11 @@ LAYERS = (
     ("registration", "tasks"),
     ("data",),
     ("inference",),
-    ("evaluation", "export", "serving"),
-    ("publishing",),
+    ("evaluation", "serving"),
+    ("export", "publishing"),
     ("training",),
     ("cli",),
+    ("__main__",),
 )
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
 COPY_MARK = re.compile(r"^\s*# Copied from (?P<original>\S+)(?: with (?P<replacements>.+))?$")

@@ -1,1 +1,1 @@
-"""The `umons` command, one file per subcommand."""
+"""The command `umons`, one file per subcommand."""

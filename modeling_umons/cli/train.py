@@ -1,269 +1,66 @@
-"""Train a UMONS model, or several systems to compare, on a table of utterances or on a data set of `datasets`.
+"""`umons train`: train a model on a table or data set."""
 
-    accelerate launch scripts/train.py modeling_umons/recipes/sample.yaml --num_train_epochs 5
-    accelerate launch scripts/train.py --train_file clips/metadata.csv --task joint --output_dir runs/clips
-    accelerate launch scripts/train.py modeling_umons/recipes/emotion.yaml --dataset_name mosei --seeds 5
-    accelerate launch scripts/train.py modeling_umons/recipes/compare.yaml --model umons umons_text tfn mfn
-
-A table (.csv, .tsv, .jsonl, .parquet) has a column of texts, one of sound or video files beside the table, or both, and
-labels: `sentiment` in [-3, 3] and the emotions `happy sad anger surprise disgust fear`, or one column of classes. A
-column `split` (train, validation, test) divides it; without one, and without --validation_file, a share is held out. A
-data set of scripts/prepare_mosei.py or scripts/extract_features.py has its features in it already. Options stand in a
-recipe (YAML, the first argument) or on the command line, which has the last word.
-
-The best epoch by validation is kept. The output folder loads with `pipeline` and the Auto classes; report/ in it says how
-well the model does, beside simple rivals. A run that was stopped, even killed, goes on with --resume_from_checkpoint last.
-With --push_to_hub the finished model goes to the Hub (--hub_model_id user/name), as scripts/push_to_hub.py does it.
-"""
-
-import dataclasses
-import json
 import logging
 import sys
-from collections.abc import Callable
-from functools import cache, partial
-from pathlib import Path
-from typing import NamedTuple
+from functools import partial
 
-from datasets import Dataset
-from datasets.exceptions import DatasetsError
-from safetensors import SafetensorError
-from transformers import AutoConfig, PreTrainedModel, pipeline, set_seed
-from transformers.utils.logging import disable_progress_bar
-
-from ..data.arguments import DataArguments
-from ..data.rows import load_training_splits, make_collator, repeat_sources, rows_for_all
-from ..evaluation.comparison import epoch_seconds, headline, print_comparison, write_comparison
-from ..evaluation.missing_modalities import missing_curves
-from ..evaluation.report import print_results, write_report
-from ..evaluation.results import measure
-from ..evaluation.seeds import summarize_seeds
-from ..evaluation.splits import Split
-from ..publishing.model_card import write_model_card
-from ..publishing.push import redact
-from ..tasks.task import Task, make_task, task_of
-from ..training.arguments import AugmentationArguments, CardArguments, ModelArguments, RunArguments, parse_arguments
-from ..training.build_models import Parts, System, check_options, chosen_options, make_config, make_model, union
-from ..training.checkpoints import REPORT, check_for_other_run, check_writable
-from ..training.encoders import check_encoder_options, running_encoders
-from ..training.feature_standardization import standardize_front_ends
-from ..training.plain_encoder import PlainEncoderForSequenceClassification
-from ..training.trainer import UmonsTrainer
+from .command import run
 
 
-logger = logging.getLogger("train")
+DESCRIPTION = """Train a UMONS model or a baseline on a table of utterances or on a data set of `datasets`.
 
-SHOWN_PROBLEMS = 20
-# Where things are, and what follows from others.
-UNREPORTED = ("output_dir", "resume_from_checkpoint", "greater_is_better", "logging_dir", "run_name")
+    umons train --train_file clips/metadata.csv --task joint --output_dir runs/clips
+    umons train emotion --train_file clips/metadata.csv
+    umons train path/to/recipe.yaml --num_train_epochs 5 --seeds 3
+    accelerate launch --config_file FILE -m modeling_umons.cli.train emotion --dataset_name mosei
 
+A table (.csv, .tsv, .jsonl, .parquet) has a column of texts, a column of audio or video files with paths
+relative to the table, or both, and labels: `sentiment` in [-3, 3] and the emotions `happy sad anger surprise
+disgust fear`, or one column of classes. A column `split` (train, validation, test) divides it; without one,
+and without --validation_file, a fraction is held out. `umons prepare` and `umons extract` write data sets
+with precomputed features.
 
-class Prepared(NamedTuple):
-    """What all models of a comparison are trained on."""
+A recipe is a YAML file of options, given by path or by name; the command line overrides it.
+{recipes}
 
-    task: Task
-    parts: dict[str, Parts]  # by the name of the model
-    splits: dict[str, Dataset]  # of usable rows
-    trained_rows: Split
-
-
-def make_task_of(data: DataArguments, train: Dataset) -> Task:
-    """The task; classes are those of the training rows."""
-    if data.task != "classification":
-        return make_task(data.task)
-    if data.label_column not in train.column_names:
-        raise ValueError(f"The table has no column {data.label_column!r}; its columns are {train.column_names}.")
-    return make_task(data.task, data.label_column, [c for c in train[data.label_column] if c is not None])
+The best epoch by validation is kept. The output folder loads with `pipeline` and the Auto classes; its
+report/ has the metrics next to those of baselines. --resume_from_checkpoint last resumes an interrupted run.
+--push_to_hub pushes the finished model (--hub_model_id user/name), as `umons push` does.
+"""
+RESUME = "Interrupted. --resume_from_checkpoint last resumes the run."
 
 
-def prepare(systems: list[System], data: DataArguments, arguments: ModelArguments, run: RunArguments) -> Prepared:
-    """The rows that all of the models can use; says what cannot be used, and goes on without it."""
-    splits = load_training_splits(data, run.seed)
-    task = make_task_of(data, splits["train"])
-    texts = []
-    if "text" in arguments.modalities and data.text_column in splits["train"].column_names:
-        texts = [str(text) for text in splits["train"][data.text_column] if text is not None]
-    parts, processors, configs = {}, [], []
-    made: dict[tuple, Parts] = {}
-    for system in (union(systems), *systems):
-        encoders = system.encoders(arguments)
-        key = tuple(encoders.items())
-        made[key] = parts[system.name] = made.get(key) or Parts.make(arguments, texts, encoders)
-        processors.append(parts[system.name].processor)
-        configs.append(config := make_config(system, arguments, parts[system.name], task))
-        if getattr(config, "audio_encoder", None) is not None:
-            # What is decoded for all models is as long as the longest hears, which --config_overrides may have changed.
-            processors[-1].max_audio_length = max(processors[-1].max_audio_length, config.max_audio_length)
-    collators = [
-        make_collator(*of, task, splits["train"].column_names) for of in zip(processors, configs, strict=True)
-    ]
-    running = set().union(*map(running_encoders, collators)) & encoders_to_train(systems, arguments)
-    check_encoder_options(arguments, run, running)  # again, now that it is known what the data has
-    rows = {}
-    with run.main_process_first(desc="features"):
-        for name, split in splits.items():
-            is_trained = arguments.model_name_or_path is not None
-            rows[name], problems = rows_for_all(split, collators, processors, data, is_trained)
-            logger.info("%s: %d rows, %d with a problem", name, len(rows[name]), len(problems))
-            for problem in problems[:SHOWN_PROBLEMS]:
-                logger.warning("%s, %s", name, problem)
-            if len(problems) > SHOWN_PROBLEMS:
-                logger.warning("%s: and %d more", name, len(problems) - SHOWN_PROBLEMS)
-            if name != "test" and not len(rows[name]):
-                raise ValueError(f"No row of the split {name!r} can be used; the first problem is: {problems[0]}")
-    return Prepared(task, parts, {n: split for n, split in rows.items() if len(split)}, Split.of(task, rows["train"]))
+def train(argv: list[str]) -> None:
+    """Parse the options, train, and push if asked to."""
+    from transformers.utils.logging import disable_progress_bar
+
+    from ..recipes import format_recipes
+    from ..registration import register_auto_classes
+    from ..training.arguments import parse_arguments
+    from ..training.run import train_all
+
+    register_auto_classes()
+    *others, run_arguments = parse_arguments(argv, DESCRIPTION.format(recipes=format_recipes()))
+    level = logging.INFO if run_arguments.should_log else logging.WARNING
+    logging.basicConfig(level=level, format="%(message)s")
+    disable_progress_bar()  # of loading and saving; that of training stays
+    push = run_arguments.take_push(run_arguments.seeds * len(set(others[1].model)))
+    is_pushing = push is not None and run_arguments.process_index == 0
+    push = push.check() if is_pushing else None  # before the training, not after it
+    train_all(*others, run_arguments)
+    if is_pushing:
+        logging.getLogger(__name__).info("Pushed to %s", push(run_arguments.output_dir).url)
 
 
-class Trained(NamedTuple):
-    """What a run leaves: its report and, unless an earlier one wrote that, what the report is of."""
+def main(argv: list[str] | None = None) -> int:
+    argv = sys.argv[1:] if argv is None else argv
+    if argv == ["--list_recipes"]:
+        from ..recipes import format_recipes
 
-    report: dict
-    task: Task
-    train: Split | None = None
-    scored: dict[str, Split] | None = None
-
-
-def train(
-    system: System,
-    prepared: Callable[[], Prepared],
-    data: DataArguments,
-    arguments: ModelArguments,
-    augmentation: AugmentationArguments,
-    card: CardArguments,
-    run: RunArguments,
-) -> Trained | None:
-    """Trains one model and writes it into `run.output_dir`; `None` in all processes but the first."""
-    finished = Path(run.output_dir, REPORT)
-    if run.resume_from_checkpoint == "last" and finished.exists():
-        logger.info("%s is of a run that has ended: there is nothing to go on with.", run.output_dir)
-        task = task_of(AutoConfig.from_pretrained(run.output_dir), data.label_column)
-        return Trained(json.loads(finished.read_text(encoding="utf-8")), task)
-    check_writable(run.output_dir)
-    if run.resume_from_checkpoint is None:
-        check_for_other_run(run.output_dir)
-    task, all_parts, splits, train_split = prepared()
-    parts = all_parts[system.name]
-    set_seed(run.seed)
-    config = make_config(system, arguments, parts, task)
-    processor = parts.processor
-    if getattr(config, "audio_encoder", None) is not None:
-        processor.max_audio_length = config.max_audio_length
-    collator = make_collator(processor, config, task, splits["train"].column_names)
-    model = make_model(config, arguments, parts, running_encoders(collator))
-    rows = splits | {"train": repeat_sources(splits["train"], data.repeat)}
-    if arguments.standardize_features:
-        standardize_front_ends(model, rows["train"], collator)
-    recipe = describe(data, arguments, augmentation, run)
-
-    trainer = UmonsTrainer(model, run, task, rows, collator, augmentation, processor)
-    trainer.run()
-
-    scored = {name: Split.of(task, rows[name], trainer.logits(rows[name])) for name in rows if name != "train"}
-    shown = "test" if "test" in scored else "validation"
-    curves = missing_curves(task, trainer.logits, rows[shown], scored[shown].logits, collator, run.seed)
-    if not trainer.is_world_process_zero():
-        return None
-    results = measure(task, train_split, scored, tune=run.tune_thresholds)
-    if curves is not None:
-        results[shown]["missing_modalities"] = curves
-    output = Path(run.output_dir)
-    save(model, processor, output)
-    source = Path(data.train_file or data.dataset_name).as_posix()
-    sizes = {name: len(split) for name, split in splits.items()}
-    write_model_card(output, config, source, sizes, recipe, results, **vars(card))
-    history = trainer.state.log_history
-    about = {"model": system.name, "parameters": model.num_parameters(), "seconds_per_epoch": epoch_seconds(history)}
-    report = write_report(output / "report", task, results, scored, history=history, recipe=recipe, about=about)
-    return Trained(report, task, train_split, scored)
-
-
-def save(model: PreTrainedModel, processor, output: Path) -> None:
-    """The model, for `pipeline` and the Auto classes; one of this script alone without the pipeline's code."""
-    if isinstance(model, PlainEncoderForSequenceClassification):
-        model.save_pretrained(output)
-    else:
-        # The pipeline's code first, and the processor last: the pipeline saves parts of it in its own way.
-        pipeline("multimodal-emotion-recognition", model=model, processor=processor).save_pretrained(output)
-    processor.save_pretrained(output)
-
-
-def describe(*parts) -> dict:
-    """The options that are not at their defaults, for the report."""
-    chosen = {name: value for part in parts for name, value in chosen_options(part).items()}
-    return {name: value for name, value in chosen.items() if name not in UNREPORTED and not name.endswith("_token")}
-
-
-def train_all(data: DataArguments, arguments: ModelArguments, *others) -> None:
-    """Each model with each seed, in folders of their own where they are several; and what that shows."""
-    *others, run = others
-    systems = [System.parse(name, arguments.modalities) for name in dict.fromkeys(arguments.model)]
-    check_options(systems, arguments, [*run.learning_rates, *run.epochs])
-    check_encoder_options(arguments, run, encoders_to_train(systems, arguments))
-    is_one = len(systems) * run.seeds == 1
-    if run.resume_from_checkpoint not in (None, "last") and not is_one:
-        raise ValueError(
-            "Several models go on with --resume_from_checkpoint last alone: each has checkpoints of its own."
-        )
-    trained: dict[str, dict[int, Trained]] = {system.name: {} for system in systems}
-    for seed in range(run.seed, run.seed + run.seeds):
-        prepared = cache(partial(prepare, systems, data, arguments, dataclasses.replace(run, seed=seed)))
-        for system in systems:
-            output = Path(run.output_dir, *([system.name] if len(systems) > 1 else []))
-            output = output / f"seed-{seed}" if run.seeds > 1 else output
-            names = (system.model_type, system.name)
-            rate, epochs = run.learning_rate_of(names), run.epochs_of(names)
-            own = dataclasses.replace(
-                run, seed=seed, output_dir=str(output), learning_rate=rate, num_train_epochs=epochs
-            )
-            trained[system.name][seed] = member = train(system, prepared, data, arguments, *others, own)
-            if member is None or member.scored is None:
-                continue
-            if len(systems) > 1:
-                print(f"{system.name}, seed {seed}: {headline(member.report)}")
-            else:
-                print_results(member.report["splits"])
-    if is_one or not run.should_save:
-        return
-    for name, members in trained.items():
-        if run.seeds > 1 and any(member.scored for member in members.values()):
-            report_seeds(Path(run.output_dir, *([name] if len(systems) > 1 else [])), members, run)
-    if len(systems) > 1:
-        reports = {name: [member.report for member in members.values()] for name, members in trained.items()}
-        print_comparison(write_comparison(Path(run.output_dir), reports, describe(data, arguments, *others, run)))
-
-
-def encoders_to_train(systems: list[System], arguments: ModelArguments) -> set[str]:
-    """The modalities of which one of the models has a pretrained encoder."""
-    if arguments.model_name_or_path is None:
-        return {modality for system in systems for modality in system.encoders(arguments)}
-    config = AutoConfig.from_pretrained(arguments.model_name_or_path)
-    return {m for m in config.modalities if getattr(config, f"{m}_encoder", None) is not None}
-
-
-def report_seeds(output: Path, members: dict[int, Trained], run: RunArguments) -> None:
-    """What models that differ in their seed do together and on average."""
-    # A seed that an earlier run finished has left its report, but not its logits: then there is no ensemble to report.
-    reports = {seed: member.report for seed, member in members.items()}
-    last = next(member for member in reversed(members.values()) if member.scored)
-    scored = {seed: member.scored for seed, member in members.items()}
-    scored = scored if all(scored.values()) else None
-    summarize_seeds(output, last.task, reports, scored, last.train, run.tune_thresholds)
-
-
-def main():
-    try:
-        *others, run = parse_arguments(sys.argv[1:], __doc__)
-        logging.basicConfig(level=logging.INFO if run.should_log else logging.WARNING, format="%(message)s")
-        disable_progress_bar()  # of loading and saving; that of training stays
-        push = run.take_push(run.seeds * len(set(others[1].model)))
-        is_pushing = push is not None and run.process_index == 0
-        push = push.check() if is_pushing else None  # before the training, not after it
-        train_all(*others, run)
-        if is_pushing:
-            logger.info("Pushed to %s", push(run.output_dir).url)
-    except (ImportError, OSError, SafetensorError, ValueError, DatasetsError) as error:
-        raise SystemExit(redact(f"error: {error}")) from error
+        print(format_recipes())
+        return 0
+    return run("umons train", "train", partial(train, argv), RESUME)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -33,6 +33,7 @@ from ..models.umons.modeling_tbje import (
 from ..models.umons.processing_umons import UmonsProcessor
 from ..models.umons.video_processing_umons import UmonsVideoProcessor
 from ..utils.files import atomic_path, write_atomically
+from ..utils.hub_files import find_model
 from ..utils.workers import CONTEXT, limit_threads, worker_pool
 from .builders import describe_error
 from .clip_tables import ClipTable, Shard, plan_shards, read_clip_table, typed_columns
@@ -79,6 +80,8 @@ class ExtractionSettings:
     video_encoder: str | None = None
 
     def __post_init__(self):
+        if self.model:
+            object.__setattr__(self, "model", find_model(self.model))
         if not {"audio", "video"} & set(self.modalities):
             raise ValueError("--modalities text leaves nothing to extract: add audio, video or both.")
         if "video" in self.modalities and not (self.tower_weights or self.model or self.video_encoder):

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value, concatenate_datasets, load_dataset
+from datasets.exceptions import DatasetsError
 
 from ..models.umons.media_umons import WHOLE_S, read_clip
 from ..tasks.task import Task
@@ -39,8 +40,12 @@ def load_splits(source: str | Path, data: DataArguments, split: str = "train") -
         table = load_table(source, data.audio_column)
         splits = split_by_column(table) if "split" in table.column_names else {split: table}
     else:
+        try:
+            loaded = load_dataset(str(source), data.dataset_config_name)
+        except DatasetsError as error:
+            raise ValueError(f"{source} cannot be loaded: {error}") from error
         splits = {}
-        for name, rows in load_dataset(str(source), data.dataset_config_name).items():
+        for name, rows in loaded.items():
             name = SPLIT_NAMES.get(name.lower(), name)
             if name in splits:
                 raise ValueError(f"{source} has several splits that mean {name!r}: rename or remove one.")

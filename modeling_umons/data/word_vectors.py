@@ -145,7 +145,7 @@ def load_word_vectors(
 def _wrong_size(name: str, found: int, size: int) -> ValueError:
     return ValueError(
         f"{name} has vectors of {found} numbers, expected {size}: give `size` (--word_embedding_size of "
-        "scripts/train.py) the dimension of the file."
+        "`umons train`) the dimension of the file."
     )
 
 

@@ -381,7 +381,7 @@ def complete_inputs(session, inputs: Mapping) -> dict[str, np.ndarray]:
     wanted = {entry.name: entry for entry in session.get_inputs()}
     if unknown := [name for name in inputs if name not in wanted]:
         if "pixel_values_videos" in unknown:
-            remedy = "compute `video_features` from it, as scripts/extract_features.py does"
+            remedy = "compute `video_features` from it, as `umons extract` does"
         elif unknown[0] in MASK_NAMES:
             remedy = "give what the processor that is saved beside it makes"
         else:

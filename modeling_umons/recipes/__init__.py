@@ -1,1 +1,49 @@
-"""Training recipes (YAML)."""
+"""Training recipes: YAML files of options of `umons train`, read by name or by path."""
+
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any
+
+
+SUFFIXES = (".yaml", ".yml")
+
+
+def list_recipes() -> dict[str, str]:
+    """Return the first line of each recipe of the package by its name."""
+    recipes = [file for file in files(__name__).iterdir() if file.name.endswith(SUFFIXES)]
+    first_lines = {file.name: file.read_text(encoding="utf-8").partition("\n")[0] for file in recipes}
+    return {name.rpartition(".")[0]: first_lines[name].removeprefix("#").strip() for name in sorted(first_lines)}
+
+
+def format_recipes() -> str:
+    """Format the recipes of the package as lines for `--help`."""
+    recipes = list_recipes()
+    width = max(map(len, recipes))
+    return "\n".join(f"  {name:{width}}  {text.partition('. ')[0].rstrip('.')}" for name, text in recipes.items())
+
+
+def find_recipe(name: str) -> Path | Traversable:
+    """Return the file of a recipe. Raises OSError if there is none."""
+    if name.endswith(SUFFIXES):
+        return Path(name)
+    recipe = files(__name__) / f"{name}.yaml"
+    if not recipe.is_file():
+        raise FileNotFoundError(
+            f"{name}: there is no such recipe. Pass a .yaml file or one of {', '.join(list_recipes())}."
+        )
+    return recipe
+
+
+def read_recipe(name: str) -> dict[str, Any]:
+    """Return the options of a recipe. Raises OSError if there is none, ValueError if it is not a table of options."""
+    import yaml
+
+    recipe = find_recipe(name)
+    try:
+        options = yaml.safe_load(recipe.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{name} is not valid YAML: {error}") from error
+    if not isinstance(options, dict):
+        raise ValueError(f"{name} is not a recipe: it needs a line `option: value` for each option.")
+    return options

@@ -1,4 +1,4 @@
-"""The options of scripts/train.py: data, model, augmentation and run, from a recipe in YAML and the command line."""
+"""Options of `umons train`: data, model, augmentation and run, from a recipe in YAML and the command line."""
 
 from argparse import ArgumentDefaultsHelpFormatter, RawDescriptionHelpFormatter
 from collections.abc import Sequence
@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from transformers import HfArgumentParser, TrainingArguments
 from transformers.trainer_utils import HubStrategy
 
 from ..data.arguments import DataArguments
 from ..publishing.push import FinalPush
+from ..recipes import read_recipe
 from ..tasks.task import BEST_METRICS, LOWER_IS_BETTER, Task
 
 
@@ -54,7 +54,7 @@ class ModelArguments:
         default=None,
         metadata={
             "help": "UMONS: a pretrained encoder of sound. Of a table of sound files it is trained with the rest; where the "
-            "data has its features (scripts/extract_features.py) it becomes a part of the model as it is."
+            "data has its features (`umons extract`) it becomes a part of the model as it is."
         },
     )
     video_encoder: str | None = field(
@@ -247,7 +247,7 @@ class RunArguments(TrainingArguments):
         if num_models > 1:
             raise ValueError(
                 f"--push_to_hub goes with one model, and these are {num_models}: train them, and push the one that you choose "
-                "with scripts/push_to_hub.py."
+                "with `umons push`."
             )
         return push
 
@@ -263,6 +263,8 @@ class RunArguments(TrainingArguments):
         self.greater_is_better = self.metric_for_best_model.removeprefix("eval_") not in LOWER_IS_BETTER
 
 
+# Options that say which rows to train on.
+ROWS = ("train_file", "validation_file", "test_file", "dataset_name", "dataset_config_name")
 PARTS = (DataArguments, ModelArguments, AugmentationArguments, CardArguments, RunArguments)
 
 
@@ -272,15 +274,20 @@ class _ManualFormatter(ArgumentDefaultsHelpFormatter, RawDescriptionHelpFormatte
 
 def parse_arguments(words: list[str], description: str, parts: tuple[type, ...] = PARTS) -> tuple[Any, ...]:
     """
-    Options of the command line over those of a recipe, `words[0]` where it ends in .yaml, over the defaults. Raises
-    ValueError for what nothing reads and for values that do not fit.
+    Parse options: the command line overrides the recipe, which overrides the defaults.
+
+    `words[0]` is the name or path of a recipe unless it begins with a hyphen. Rows given on the command line replace all
+    of those of the recipe. Raises ValueError for unknown options and for values that do not fit.
     """
-    usage = "train.py [recipe.yaml] [--options]"
+    usage = "umons train [RECIPE] [OPTIONS]"
     parser = HfArgumentParser(parts, description=description, usage=usage, formatter_class=_ManualFormatter)
     parser.error = _refuse
-    if words and words[0].endswith((".yaml", ".yml")):
+    if words and not words[0].startswith("-"):
         path, *words = words
         recipe = read_recipe(path)
+        given = {word.removeprefix("--").partition("=")[0] for word in words if word.startswith("--")}
+        if given & set(ROWS):
+            recipe = {name: value for name, value in recipe.items() if name not in (*ROWS, "repeat")}
         known = {option.name for part in parts for option in fields(part)}
         if unknown := sorted(set(recipe) - known):
             raise ValueError(f"{path} has option(s) {unknown} that nothing reads; `--help` lists what there is.")
@@ -289,17 +296,6 @@ def parse_arguments(words: list[str], description: str, parts: tuple[type, ...] 
             option = [f"--{name}", *map(str, value)] if isinstance(value, list) else [f"--{name}={value}"]
             words = [*option, *words] if value is not None else words
     return parser.parse_args_into_dataclasses(words)
-
-
-def read_recipe(path: str) -> dict[str, Any]:
-    """The options of a recipe. Raises OSError where there is none, ValueError where it is no table of options."""
-    try:
-        recipe = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is no YAML: {error}") from error
-    if not isinstance(recipe, dict):
-        raise ValueError(f"{path} is no recipe: it needs a line `option: value` for each option.")
-    return recipe
 
 
 def _refuse(message: str):

@@ -21,6 +21,7 @@ from ..models.umons.tokenization_umons import build_embedding_matrix, build_toke
 from ..models.umons.video_processing_umons import UmonsVideoProcessor
 from ..registration import MODELS
 from ..tasks.task import Task
+from ..utils.hub_files import find_model
 from .arguments import ModelArguments
 from .encoders import encoders_of, find_encoder, prepare_encoders
 from .plain_encoder import PlainEncoderConfig
@@ -101,7 +102,7 @@ class Parts:
     def make(cls, arguments: ModelArguments, texts: list[str], encoders: Mapping[str, str] | None = None) -> "Parts":
         """With a vocabulary of the training texts, or of the encoder of text, or of the model to go on from."""
         if arguments.model_name_or_path is not None:
-            return cls(UmonsProcessor.from_pretrained(arguments.model_name_or_path))
+            return cls(UmonsProcessor.from_pretrained(find_model(arguments.model_name_or_path)))
         if encoders:
             # Of this model, only the encoders are of interest.
             small = {"hidden_size": 1, "num_attention_heads": 1, "intermediate_size": 1, "num_hidden_layers": 1}
@@ -119,7 +120,7 @@ class Parts:
             words += list(islice(vectors, arguments.extra_words))  # in the order of the file, commonest first
         extractor = UmonsFeatureExtractor()
         if arguments.feature_extractor is not None:
-            extractor = UmonsFeatureExtractor.from_pretrained(arguments.feature_extractor)
+            extractor = UmonsFeatureExtractor.from_pretrained(find_model(arguments.feature_extractor))
         return cls(UmonsProcessor(build_tokenizer(words), extractor, UmonsVideoProcessor()), vectors)
 
 
@@ -138,7 +139,7 @@ def make_config(system: System, arguments: ModelArguments, parts: Parts, task: T
             raise ValueError(
                 f"A model to go on from is as it is: nothing reads {', '.join('--' + name for name in unread)}."
             )
-        return AutoConfig.from_pretrained(arguments.model_name_or_path, **task.config_options())
+        return AutoConfig.from_pretrained(find_model(arguments.model_name_or_path), **task.config_options())
     extractor = parts.processor.feature_extractor
     options = {
         "modalities": list(system.modalities),
@@ -175,9 +176,9 @@ def make_model(
     """
     if arguments.model_name_or_path is not None:
         model = AutoModelForSequenceClassification.from_pretrained(
-            arguments.model_name_or_path, config=config, ignore_mismatched_sizes=True
+            find_model(arguments.model_name_or_path), config=config, ignore_mismatched_sizes=True
         )
-        if AutoConfig.from_pretrained(arguments.model_name_or_path).id2label != config.id2label:
+        if AutoConfig.from_pretrained(find_model(arguments.model_name_or_path)).id2label != config.id2label:
             model.classifier.reset_parameters()  # a head that says something else, even if it has the same size
     else:
         model = AutoModelForSequenceClassification.from_config(config)

@@ -1,17 +1,17 @@
 """scripts/train.py with several models, on a few rows of the sample; and the models that it leaves, in use."""
 
 import csv
-import importlib
 import json
 import re
-import sys
 from pathlib import Path
 
 import pytest
+from call_command import call
 from PIL import Image
 from transformers import AutoModelForSequenceClassification, pipeline
 
 from modeling_umons import EMOTIONS
+from modeling_umons.cli import compare
 
 
 TASK = "multimodal-emotion-recognition"
@@ -49,7 +49,6 @@ def table(root, tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def run(root, table, tmp_path_factory):
     """Calls the script's `main`. A warning is an error. Its reports have no pictures: other tests look at those."""
-    script = importlib.import_module("modeling_umons.cli.train")
     cache = tmp_path_factory.getbasetemp() / "datasets-cache"
 
     def main(*words):
@@ -58,8 +57,7 @@ def run(root, table, tmp_path_factory):
             patch.setenv("ACCELERATE_USE_CPU", "true")
             patch.setattr("modeling_umons.evaluation.report.write_plots", lambda *args, **options: [])
             patch.setattr("modeling_umons.evaluation.seeds.plot_seeds", lambda *args, **options: None)
-            patch.setattr(sys, "argv", ["train.py", "--train_file", str(table), *map(str, words)])
-            script.main()
+            call(compare.main, "compare", "--train_file", table, *words)
 
     return main
 

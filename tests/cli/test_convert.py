@@ -18,6 +18,7 @@ from safetensors import safe_open
 from transformers import AutoModelForSequenceClassification, AutoProcessor
 
 import modeling_umons
+from modeling_umons.cli import convert
 from modeling_umons.data.safe_pickle import read_checkpoint, read_pickle
 from modeling_umons.models.umons.configuration_umons import EMOTIONS
 
@@ -29,22 +30,21 @@ GOLDEN = ["la_emotion", "la_sentiment2", "la_sentiment7", "lav_emotion", "lav_se
 
 @pytest.fixture(scope="module")
 def script():
-    module = importlib.import_module("modeling_umons.cli.convert")
+    module = importlib.import_module("modeling_umons.export.original_checkpoint")
     return module
 
 
 @pytest.fixture
-def command(script, monkeypatch, capsys):
+def command(capsys):
     """Runs the command in this process; gives its exit status and what it wrote to the terminal."""
 
     def run(*arguments) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", [str(SCRIPT), *map(str, arguments)])
         try:
-            script.main()
+            status = convert.main([*map(str, arguments)])
         except SystemExit as end:
-            # A text is what the interpreter prints before it leaves with status 1.
-            return (1, end.code) if isinstance(end.code, str) else (end.code, capsys.readouterr().err)
-        return 0, capsys.readouterr().out
+            status = end.code
+        output = capsys.readouterr()
+        return status, output.err if status else output.out
 
     return run
 

@@ -1,13 +1,12 @@
 """scripts/evaluate.py as a user runs it, on models whose answers are known."""
 
-import importlib
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from call_command import call
 from datasets import Dataset, DatasetDict
 
 from modeling_umons import (
@@ -19,6 +18,7 @@ from modeling_umons import (
     UmonsVideoProcessor,
     build_tokenizer,
 )
+from modeling_umons.cli import evaluate
 from modeling_umons.tasks.task import make_task
 
 
@@ -81,29 +81,22 @@ def table(tmp_path_factory) -> Path:
     return path
 
 
-@pytest.fixture(scope="module")
-def script(root):
-    module = importlib.import_module("modeling_umons.cli.evaluate")
-    return module
-
-
 @pytest.fixture
-def run(script, monkeypatch, tmp_path):
-    """Calls the script; gives what the report holds."""
+def run(monkeypatch, tmp_path):
+    """Call `umons evaluate`; return its report."""
 
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path.parent / f"{tmp_path.name}-cache")
 
-    def call(*models, dataset, output=tmp_path / "report.json", **options):
+    def evaluate_models(*models, dataset, output=tmp_path / "report.json", **options):
         words = [
             word for name, value in options.items() for word in (f"--{name}", *([] if value is True else [value]))
         ]
         arguments = ["--model", *models, "--dataset", dataset, "--output", output, "--num_bootstrap", 20, *words]
-        monkeypatch.setattr(sys, "argv", ["evaluate.py", *map(str, arguments)])
-        script.main()
+        call(evaluate.main, *arguments)
         path = output if output.suffix == ".json" else output / "report.json"
         return json.loads(path.read_text(encoding="utf-8"))
 
-    return call
+    return evaluate_models
 
 
 def test_one_model(run, models, table, tmp_path, capsys):
@@ -226,8 +219,8 @@ def test_wrong_arguments_are_one_line_in_words(run, models, table, monkeypatch, 
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(SystemExit) as stop:
         run(*(models.get(name, name) for name in names), **{"dataset": table, **options})
-    line = stop.value.code  # printed on stderr, and the exit status is 1
-    assert line.startswith("error: ")
+    line = stop.value.code
+    assert line.startswith("umons evaluate: error: ")
     assert message in line
     assert "\n" not in line.strip()
 
@@ -243,7 +236,7 @@ def test_a_broken_model(run, models, table, tmp_path):
 
 def test_a_model_of_another_kind(run, table, tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "bert"}', encoding="utf-8")
-    with pytest.raises(SystemExit, match="of the type 'bert', which is none of this package's"):
+    with pytest.raises(SystemExit, match="its type is 'bert'; expected umons or tfn"):
         run(tmp_path, dataset=table)
 
 
@@ -251,7 +244,7 @@ def test_numbers_of_rows_are_whole(run, models, table, capsys):
     with pytest.raises(SystemExit) as stop:
         run(models["low"], dataset=table, batch_size=0)
     assert stop.value.code == 2
-    assert "'0' is no whole number of 1 or more" in capsys.readouterr().err
+    assert "'0' is not a whole number of at least 1" in capsys.readouterr().err
 
 
 def test_a_folder_of_save_to_disk(run, models, tmp_path):

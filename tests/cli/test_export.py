@@ -7,16 +7,17 @@ import csv
 import importlib
 import io
 import re
-import sys
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 import torch
+from call_command import call
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoProcessor
 
 from modeling_umons import UmonsConfig, UmonsForSequenceClassification
+from modeling_umons.cli import export
 from modeling_umons.export.onnx import (
     complete_inputs,
     export_onnx,
@@ -147,14 +148,8 @@ def test_three_legacy_modalities_are_refused():
 
 @pytest.fixture(scope="module")
 def script():
-    module = importlib.import_module("modeling_umons.cli.export")
+    module = importlib.import_module("modeling_umons.export.export_model")
     return module
-
-
-def call(script, *arguments) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", [str(SCRIPT), *map(str, arguments)])
-        script.main()
 
 
 @pytest.fixture(scope="module")
@@ -165,7 +160,7 @@ def mini(script, tmp_path_factory):
         rows = [["a wonderful day", 2.0], ["I hate this awful film", -2.5], ["it is a table", 0.0], ["great fun", 3.0]]
         csv.writer(file).writerows([["text", "sentiment"], *rows])
     with contextlib.redirect_stdout(io.StringIO()) as printed:
-        call(script, MINI, folder / "out", "--int8", "--check_dataset", folder / "table.csv")
+        call(export.main, MINI, folder / "out", "--int8", "--check_dataset", folder / "table.csv")
     return folder / "out", printed.getvalue()
 
 
@@ -200,7 +195,7 @@ def test_command_says_sizes_speeds_and_metrics(mini):
 
 
 def test_word_vectors_can_stay_as_they_are(script, mini, tmp_path):
-    call(script, MINI, tmp_path / "out", "--int8", "--float_word_vectors")
+    call(export.main, MINI, tmp_path / "out", "--int8", "--float_word_vectors")
     words = AutoModelForSequenceClassification.from_pretrained(MINI).get_input_embeddings().weight.detach().numpy()
     assert words.tobytes() in (tmp_path / "out" / "model_int8.onnx").read_bytes()
     assert words.tobytes() not in (mini[0] / "model_int8.onnx").read_bytes()
@@ -212,7 +207,7 @@ def test_nothing_is_written_of_a_graph_that_differs(script, mini, tmp_path, monk
     with pytest.raises(
         SystemExit, match=r"error: The logits .* are up to \d\S* from those of PyTorch, more than 1e-04"
     ):
-        call(script, MINI, tmp_path / "out")
+        call(export.main, MINI, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -220,23 +215,23 @@ def test_existing_output_is_left_alone(script, mini, tmp_path):
     folder, _ = mini
     before = sorted(path.name for path in folder.iterdir())
     with pytest.raises(SystemExit, match="exists already: choose a new or empty folder"):
-        call(script, MINI, folder)
+        call(export.main, MINI, folder)
     assert sorted(path.name for path in folder.iterdir()) == before
     (tmp_path / "file").write_text("mine")
     with pytest.raises(SystemExit, match="exists already: choose a new or empty folder"):
-        call(script, MINI, tmp_path / "file")
+        call(export.main, MINI, tmp_path / "file")
     assert (tmp_path / "file").read_text() == "mine"
 
 
 def test_wrong_arguments_are_named(script, tmp_path, capsys):
     with pytest.raises(SystemExit, match="no model can be loaded from there"):
-        call(script, tmp_path / "nowhere", tmp_path / "out")
+        call(export.main, tmp_path / "nowhere", tmp_path / "out")
     (tmp_path / "table.csv").write_text("text,sentiment,split\nfine,1,train\n")
     with pytest.raises(SystemExit, match="has no rows of the split 'test'; its splits are train"):
-        call(script, MINI, tmp_path / "out", "--check_dataset", tmp_path / "table.csv")
+        call(export.main, MINI, tmp_path / "out", "--check_dataset", tmp_path / "table.csv")
     with pytest.raises(SystemExit):
-        call(script, MINI, tmp_path / "out", "--float_word_vectors")
-    assert "give --int8 as well" in capsys.readouterr().err
+        call(export.main, MINI, tmp_path / "out", "--float_word_vectors")
+    assert "--float_word_vectors requires --int8" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["table.csv"]
 
 

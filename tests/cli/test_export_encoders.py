@@ -3,7 +3,6 @@
 """Graphs of models with pretrained encoders take what their processors give, and answer as PyTorch does."""
 
 import importlib.util
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +10,15 @@ import onnx
 import pytest
 import soundfile
 import torch
+from call_command import call
 from datasets import Dataset
 from onnxruntime import InferenceSession
 from small_encoders import AUDIO, SIZES, SPEECH, TEXT, VIDEO, save_encoder
 from transformers import ASTConfig, AutoModelForSequenceClassification, AutoProcessor, Wav2Vec2Config, XLNetConfig
 
-from modeling_umons import UmonsConfig, UmonsForSequenceClassification, UmonsProcessor, onnx_export
+from modeling_umons import UmonsConfig, UmonsForSequenceClassification, UmonsProcessor
+from modeling_umons.cli import export
+from modeling_umons.export import onnx as onnx_export
 from modeling_umons.export.onnx import complete_inputs, export_onnx, make_session, max_difference, random_inputs, run
 from modeling_umons.training.encoders import find_encoder
 
@@ -138,13 +140,6 @@ def test_more_than_protobuf_holds(monkeypatch):
 # --- the command
 
 
-def call(*arguments) -> None:
-    script = importlib.import_module("modeling_umons.cli.export")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", [str(SCRIPT), *map(str, arguments)])
-        script.main()
-
-
 @pytest.fixture(scope="module", params=["wav2vec2", "whisper"])
 def folder(request, tmp_path_factory):
     """A folder with a model and its processor, in `model`, and what the command makes of it, in `out`."""
@@ -156,7 +151,7 @@ def folder(request, tmp_path_factory):
     options = {**BODY, **lengths, "initializer_factor": 2.0, "joint_sentiment": True}
     UmonsForSequenceClassification.from_encoders(**names, **options).save_pretrained(folder / "model")
     UmonsProcessor.from_encoders(**names, **lengths).save_pretrained(folder / "model")
-    call(folder / "model", folder / "out", "--int8")
+    call(export.main, folder / "model", folder / "out", "--int8")
     return folder
 
 
@@ -191,8 +186,8 @@ def test_wrong_inputs_and_arguments_are_named(folder, tmp_path):
         complete_inputs(session, features)
     rows = [{"text": "so glad", "audio_features": [[0.0] * 16], "sentiment": 1.0}]
     Dataset.from_list(rows).to_parquet(str(tmp_path / "table.parquet"))
-    with pytest.raises(SystemExit, match=r"table\.parquet has features of sound, but a model with an audio encoder"):
-        call(folder / "model", tmp_path / "out", "--check_dataset", tmp_path / "table.parquet")
+    with pytest.raises(SystemExit, match=r"table\.parquet has audio features, but a model with an audio encoder"):
+        call(export.main, folder / "model", tmp_path / "out", "--check_dataset", tmp_path / "table.parquet")
     assert [path.name for path in tmp_path.iterdir()] == ["table.parquet"]
 
 
@@ -201,7 +196,7 @@ def test_sound_files_are_measured_on(folder, tmp_path, capsys):
         soundfile.write(tmp_path / f"{name}.wav", tone(seconds), RATE)
     table = "file_name,text,sentiment,happy\nlong.wav,so glad,1,1\nshort.wav,,-1,0\n,so sad,-2,0\n"
     (tmp_path / "table.csv").write_text(table)
-    call(folder / "model", tmp_path / "out", "--check_dataset", tmp_path / "table.csv")
+    call(export.main, folder / "model", tmp_path / "out", "--check_dataset", tmp_path / "table.csv")
     shown = capsys.readouterr().out
     assert "3 rows, 0 left out" in shown
     largest = next(line for line in shown.splitlines() if line.startswith("largest difference"))
@@ -218,7 +213,7 @@ def test_minilm(tmp_path, capsys):
     model.save_pretrained(tmp_path / "model")
     UmonsProcessor.from_encoders(text=name, max_text_length=30).save_pretrained(tmp_path / "model")
     (tmp_path / "table.csv").write_text("text,sentiment\nwhat a wonderful day,2\nhow sad,-1\nit is a table,0\n")
-    call(tmp_path / "model", tmp_path / "out", "--int8", "--check_dataset", tmp_path / "table.csv")
+    call(export.main, tmp_path / "model", tmp_path / "out", "--int8", "--check_dataset", tmp_path / "table.csv")
     assert "3 rows, 0 left out" in capsys.readouterr().out
     processor = AutoProcessor.from_pretrained(tmp_path / "out")
     session = InferenceSession(tmp_path / "out" / "model.onnx")

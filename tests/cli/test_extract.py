@@ -46,14 +46,13 @@ def run(command: list[str]) -> subprocess.CompletedProcess:
 
 
 @pytest.fixture
-def main(root, monkeypatch):
+def main():
     """The command in this process, which is started already: its exit status for some arguments."""
-    module = importlib.import_module("modeling_umons.cli.extract")
+    from modeling_umons.cli import extract
 
     def call(*arguments) -> int:
-        monkeypatch.setattr(sys, "argv", ["extract_features.py", *map(str, arguments)])
         try:
-            return module.main()
+            return extract.main([*map(str, arguments)])
         except SystemExit as end:
             return end.code
 

@@ -2,23 +2,22 @@
 # SPDX-License-Identifier: MIT
 """scripts/prepare_mosei.py as a user runs it."""
 
-import importlib
 import json
 import sys
 
 import pytest
 from datasets import load_dataset
 
+from modeling_umons.cli import prepare
+
 
 @pytest.fixture
-def main(root, monkeypatch):
+def main():
     """The command in this process: its exit status for some arguments."""
-    module = importlib.import_module("modeling_umons.cli.prepare")
 
     def call(*arguments) -> int:
-        monkeypatch.setattr(sys, "argv", ["prepare_mosei.py", *map(str, arguments)])
         try:
-            return module.main()
+            return prepare.main([*map(str, arguments)])
         except SystemExit as end:
             return end.code
 
@@ -91,7 +90,7 @@ def test_nothing_could_be_done(main, tables, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--layout", "smell"], "invalid choice: 'smell'"),
+        (["--layout", "smell"], "There is no layout 'smell'"),
         (["--layout", "labels", "--audio", "a.csd"], "does not take the option(s) audio; it takes none"),
         (["--layout", "labels", "--num_proc", "0"], "--num_proc is 0"),
         (["--layout", "ravdess", "--max_length", "0"], "--max_length is 0; it must be at least 1"),

@@ -1,7 +1,6 @@
 """scripts/train.py as a user runs it, on a few rows of the sample and on prepared data sets."""
 
 import csv
-import importlib
 import json
 import math
 import os
@@ -15,15 +14,19 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from call_command import call
 from datasets import ClassLabel, Dataset, Value
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, AutoProcessor, pipeline
 
 from modeling_umons import EMOTIONS
+from modeling_umons.cli import train
 from modeling_umons.data.builders import builder_class
 from modeling_umons.data.prepare import prepare_dataset
 from modeling_umons.data.schema import make_features, to_table
+from modeling_umons.training.arguments import RunArguments
+from modeling_umons.training.run import describe
 
 
 TASK = "multimodal-emotion-recognition"
@@ -64,24 +67,16 @@ def clip(root) -> str:
     return str(root / "hub" / "sample" / "clips" / "040.mp4")
 
 
-@pytest.fixture(scope="module")
-def script(root):
-    """The script as a module: for most of what it does, no process of its own is needed."""
-    module = importlib.import_module("modeling_umons.cli.train")
-    return module
-
-
 @pytest.fixture
-def run(script, monkeypatch, tmp_path_factory):
-    """Calls the script's `main` with arguments; gives its report. A warning is an error."""
+def run(monkeypatch, tmp_path_factory):
+    """Call `umons train` in this process; return its report. A warning is an error."""
     cache = tmp_path_factory.getbasetemp() / "datasets-cache"
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", cache)
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
 
     def main(*arguments, **values):
         words = [*map(str, arguments), *options(**values)]
-        monkeypatch.setattr(sys, "argv", ["train.py", *words])
-        script.main()
+        call(train.main, *words)
         if "output_dir" in values and values.get("seeds", 1) == 1:
             return report_of(values["output_dir"])
 
@@ -361,8 +356,8 @@ def test_wrong_arguments_are_one_line_in_words(run, table, tmp_path, arguments, 
     sizes = {} if "model_name_or_path" in arguments else sizes  # a model to go on from has its own
     with pytest.raises(SystemExit) as stop:
         run(**sizes, **arguments, output_dir=tmp_path / "out")
-    line = stop.value.code  # printed on stderr, and the exit status is 1
-    assert line.startswith("error: ")
+    line = stop.value.code
+    assert line.startswith("umons train: error: ")
     assert message in line
     assert "\n" not in line.strip()
 
@@ -370,7 +365,9 @@ def test_wrong_arguments_are_one_line_in_words(run, table, tmp_path, arguments, 
 def test_wrong_recipes(run, table, tmp_path):
     """More of them in tests/training/test_arguments.py."""
     (tmp_path / "recipe.yaml").write_text("hiden_size: 16\nlearning_rate: 1e-3\n", encoding="utf-8")
-    with pytest.raises(SystemExit, match=r"^error: .* has option\(s\) \['hiden_size'\] that nothing reads"):
+    with pytest.raises(
+        SystemExit, match=r"^umons train: error: .* has option\(s\) \['hiden_size'\] that nothing reads"
+    ):
         run(tmp_path / "recipe.yaml", train_file=table, output_dir=tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -378,6 +375,8 @@ def test_wrong_recipes(run, table, tmp_path):
 def test_a_missing_recipe(run):
     with pytest.raises(SystemExit, match=r"error: .*nowhere\.yaml"):
         run("nowhere.yaml")
+    with pytest.raises(SystemExit, match=r"error: emotoin: there is no such recipe.*, emotion, "):
+        run("emotoin")
 
 
 def test_help_reads_like_a_manual(run, capsys):
@@ -385,8 +384,8 @@ def test_help_reads_like_a_manual(run, capsys):
         run("--help")
     assert stop.value.code == 0
     out = capsys.readouterr().out
-    assert out.startswith("usage: train.py [recipe.yaml] [--options]\n\nTrain a UMONS model, or several systems")
-    for words in ("--train_file", "--task", "--modalities", "--word_vectors", "--hidden_size"):
+    assert out.startswith("usage: umons train [RECIPE] [OPTIONS]\n\nTrain a UMONS model or a baseline")
+    for words in ("\n  emotion  ", "--train_file", "--task", "--modalities", "--word_vectors", "--hidden_size"):
         assert words in out
 
 
@@ -587,7 +586,7 @@ def test_half_precision_and_accumulated_batches(run, emotions, tmp_path):
     assert report["recipe"]["bf16"]
 
 
-def test_tokens_are_told_nobody(script):
+def test_tokens_are_told_nobody():
     """Neither the report nor the card holds them."""
-    recipe = script.describe(script.RunArguments(hub_token="hf_secret", hub_model_id="me/umons", learning_rate=0.1))
+    recipe = describe(RunArguments(hub_token="hf_secret", hub_model_id="me/umons", learning_rate=0.1))
     assert recipe == {"hub_model_id": "me/umons", "learning_rate": 0.1}

@@ -8,8 +8,9 @@ import pytest
 from huggingface_hub import ModelCard
 
 from modeling_umons import UmonsConfig
-from modeling_umons.cli import main as cli
+from modeling_umons.cli import predict
 from modeling_umons.publishing.assemble import assemble_folder
+from modeling_umons.utils.hub_files import hub_path
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +20,7 @@ def folder(root):
 
 def test_it_is_small_and_complete(folder, root):
     assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) < 10e6
-    assert folder == cli.DEFAULT_MODEL
+    assert folder == hub_path("umons-mini")
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     assert config["auto_map"] == UmonsConfig().auto_map
 
@@ -79,7 +80,7 @@ def test_it_answers_without_the_package(folder, root, tmp_path):
 
 
 def test_it_is_what_the_command_asks(capsys):
-    assert cli.main(["predict", "--text", "what a wonderful day", "--json"]) == 0
+    assert predict.main(["--text", "what a wonderful day", "--json"]) == 0
     (answer,) = json.loads(capsys.readouterr().out)
     assert answer["sentiment"] > 0.5
     assert answer["emotions"][0]["label"] == "happy"

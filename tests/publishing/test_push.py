@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: MIT
 """`umons push` and `--push_to_hub` against a Hub on 127.0.0.1."""
 
-import importlib
 import json
 import shutil
 import signal
@@ -12,9 +11,12 @@ import time
 
 import huggingface_hub
 import pytest
+from call_command import call as call_command
 from huggingface_hub import RepoCard
 from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
 
+from modeling_umons.cli import push as push_command
+from modeling_umons.cli import train as train_command
 from modeling_umons.data import MoseiBuilder, prepare_dataset
 from modeling_umons.publishing.assemble import assemble_folder
 from modeling_umons.publishing.plan import plan_push
@@ -68,14 +70,12 @@ def dataset(tmp_path_factory):
 
 
 @pytest.fixture
-def umons_push(monkeypatch, capsys):
+def umons_push(capsys):
     """Call the command; return its exit status and its output."""
-    module = importlib.import_module("modeling_umons.cli.push")
 
     def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["push_to_hub.py", *map(str, arguments)])
         try:
-            status = module.main()
+            status = push_command.main([*map(str, arguments)])
         except SystemExit as stop:
             status = stop.code
         return status, "".join(capsys.readouterr())
@@ -352,7 +352,6 @@ def test_killed_push_changes_nothing_and_can_be_repeated(hub, model, root, tmp_p
 @pytest.fixture
 def train(root, monkeypatch, tmp_path):
     """Train a tiny model on a few rows."""
-    module = importlib.import_module("modeling_umons.cli.train")
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "datasets")
     table = tmp_path / "rows.csv"
     lines = [f"{text} number {i},{i % 3 - 1},{split}" for i, (text, split) in enumerate(
@@ -363,10 +362,7 @@ def train(root, monkeypatch, tmp_path):
     def call(*arguments, output=tmp_path / "run"):
         options = ["--hidden_size=8", "--intermediate_size=8", "--num_hidden_layers=1", "--num_attention_heads=2",
                    "--word_embedding_size=8", "--num_train_epochs=1", "--task=sentiment", "--modalities=text"]  # fmt: skip
-        monkeypatch.setattr(
-            sys, "argv", ["train.py", f"--train_file={table}", f"--output_dir={output}", *options, *arguments]
-        )
-        module.main()
+        call_command(train_command.main, f"--train_file={table}", f"--output_dir={output}", *options, *arguments)
         return output
 
     return call

@@ -22,7 +22,7 @@ from small_pipelines import TASK, WORDS, close, make_model, make_processor
 from transformers import pipeline
 
 from modeling_umons import TfnConfig, TfnForSequenceClassification
-from modeling_umons.cli import main as cli
+from modeling_umons.cli import serve
 from modeling_umons.serving.request_handling import Limits
 from modeling_umons.serving.server import make_app, make_server
 
@@ -431,7 +431,7 @@ def test_command_answers_requests_in_flight_before_it_ends(root):
 
 def test_help_names_the_options(capsys):
     with pytest.raises(SystemExit) as exit:
-        cli.main(["serve", "--help"])
+        serve.main(["--help"])
     assert exit.value.code == 0
     text = capsys.readouterr().out
     for word in ("--model", "--host", "--port", "--max_batch_size", "--max_wait_ms", "--trust_remote_code", "curl"):
@@ -440,9 +440,9 @@ def test_help_names_the_options(capsys):
 
 
 def test_port_in_use_fails(monkeypatch, capsys, recognize):
-    monkeypatch.setattr(cli, "load_pipeline", lambda *arguments: recognize)
+    monkeypatch.setattr("modeling_umons.inference.loading.load_pipeline", lambda *arguments: recognize)
     with socket.create_server(("127.0.0.1", 0)) as sock:
-        assert cli.main(["serve", "--port", str(sock.getsockname()[1])]) == 2
+        assert serve.main(["--port", str(sock.getsockname()[1])]) == 1
     assert "in use" in capsys.readouterr().err
 
 
@@ -454,5 +454,5 @@ def test_invalid_options_fail(capsys):
         ["--timeout_s", "0"],
         ["--port", "70000"],
     ):
-        assert cli.main(["serve", *arguments]) == 2
+        assert serve.main(arguments) == 2
         assert arguments[0] in capsys.readouterr().err

@@ -126,6 +126,21 @@ def test_a_recipe_ends_in_yaml_or_yml(tmp_path):
     assert parse(str(tmp_path / "recipe.yml"))["task"] == "emotion"
 
 
+def test_recipe_is_found_by_name():
+    assert parse("emotion")["task"] == "emotion"
+    with pytest.raises(OSError, match=r"emotoin: there is no such recipe\. .*emotion"):
+        parse("emotoin")
+
+
+def test_rows_of_command_line_replace_those_of_recipe():
+    options = parse("emotion", "--train_file", "my.csv")
+    assert (options["train_file"], options["dataset_name"], options["max_halvings"]) == ("my.csv", None, 2)
+    options = parse("umons-mini", "--dataset_name=mosei")
+    assert (options["dataset_name"], options["repeat"]) == ("mosei", [])
+    options = parse("sample", "--dataset_name", "mosei")
+    assert (options["train_file"], options["dataset_name"]) == (None, "mosei")
+
+
 # --- what is refused
 
 
@@ -133,10 +148,10 @@ def test_a_recipe_ends_in_yaml_or_yml(tmp_path):
     ("recipe", "message"),
     [
         ("hiden_size: 16\nlearning_rate: 1e-3\nwarmup: 2\n", r"has option\(s\) \['hiden_size', 'warmup'\] that nothing reads"),
-        ("- text\n", "is no recipe: it needs a line `option: value`"),
-        ("", "is no recipe"),
-        ("task: [joint\n", "is no YAML"),
-        ("task: !!python/object/apply:os.getcwd []\n", "is no YAML"),
+        ("- text\n", "is not a recipe: it needs a line `option: value`"),
+        ("", "is not a recipe"),
+        ("task: [joint\n", "is not valid YAML"),
+        ("task: !!python/object/apply:os.getcwd []\n", "is not valid YAML"),
         ("hidden_size: 16.5\n", "invalid int value: '16.5'"),
         ("hidden_size: [16, 32]\n", r"\['32'\]"),
         ("load_best_model_at_end: perhaps\n", "perhaps"),
@@ -214,8 +229,8 @@ def test_a_recipe_names_only_what_is_read(root, name, monkeypatch):
     assert (options["train_file"] is None) != (options["dataset_name"] is None)
     assert recipe["output_dir"].startswith("runs/")
     assert "seed" in recipe
-    for option in ("train_file", "feature_extractor"):
-        assert options[option] is None or (root / options[option]).exists()
+    assert options["train_file"] is None or (root / options["train_file"]).exists()
+    assert options["feature_extractor"] in (None, "umons-mini")
 
 
 @pytest.mark.parametrize("name", OF_THE_PAPER)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from call_command import call
 from datasets import Dataset
 from safetensors.torch import load_file
 from small_encoders import changed, weights_of
@@ -23,6 +24,7 @@ from transformers import (
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from modeling_umons import UmonsProcessor
+from modeling_umons.cli import train
 from modeling_umons.data.rows import make_collator, rows_for_all
 from modeling_umons.data.sampling import LengthGroups, row_lengths
 from modeling_umons.data.schema import make_features, to_table
@@ -442,7 +444,6 @@ def test_names_of_systems():
 
 
 def test_systems_with_and_without_the_encoder_are_compared_in_one_run(root, bert, tmp_path, monkeypatch):
-    script = importlib.import_module("modeling_umons.cli.train")
     random = np.random.default_rng(0)
     lines = [
         f"{' '.join(random.choice(WORDS, 3))},{random.integers(-3, 4)},{split}"
@@ -456,8 +457,7 @@ def test_systems_with_and_without_the_encoder_are_compared_in_one_run(root, bert
         "--epochs umons_paper=2 --encoder_learning_rate 1e-3 --encoder_layer_decay 0.9 --unfreeze_epoch 0 --word_embedding_size 4 "
         "--hidden_size 8 --intermediate_size 8 --num_hidden_layers 1 --num_attention_heads 2 --report_to none --disable_tqdm true"
     )  # fmt: skip
-    monkeypatch.setattr(sys, "argv", ["train.py", *words.split()])
-    script.main()
+    call(train.main, *words.split())
     comparison = json.loads((tmp_path / "run" / "comparison.json").read_text(encoding="utf-8"))
     assert list(comparison["systems"]) == ["umons", "plain_encoder", "umons_paper"]
     assert {"constant", "tfidf"} <= set(comparison["baselines"])
@@ -470,7 +470,6 @@ def test_systems_with_and_without_the_encoder_are_compared_in_one_run(root, bert
         assert model.config.model_type == ("plain_encoder" if name == "plain_encoder" else "umons")
     assert (tmp_path / "run" / "umons" / "seed-42" / "encoders_umons.py").exists()
     # Nothing is left to do, and what there is makes the same table.
-    monkeypatch.setattr(sys, "argv", [*sys.argv, "--resume_from_checkpoint", "last"])
-    script.main()
+    call(train.main, *words.split(), "--resume_from_checkpoint", "last")
     again = json.loads((tmp_path / "run" / "comparison.json").read_text(encoding="utf-8"))
     assert again["systems"] == comparison["systems"]

@@ -1,19 +1,19 @@
 """Pretrained encoders of sound that are trained with the rest of the model, from the files themselves."""
 
-import importlib.util
 import json
-import sys
 import wave
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from call_command import call
 from datasets import Dataset, Features, List, Value
 from small_encoders import AUDIO, changed, save_encoder, weights_of
 from transformers import AutoModelForSequenceClassification, AutoProcessor, Wav2Vec2Config, pipeline
 
 from modeling_umons import UmonsConfig
+from modeling_umons.cli import evaluate, train
 from modeling_umons.data.arguments import DataArguments
 from modeling_umons.data.collator import SOUND, ArrowRows
 from modeling_umons.data.rows import make_collator, rows_for_all, usable_rows
@@ -267,32 +267,19 @@ def test_models_with_and_without_the_encoder_have_the_same_rows(make, clips):
         assert collator(ArrowRows(rows)[:])[name].any(dim=1).tolist() == 8 * [True] + 2 * [False]
 
 
-def run_script(root: Path, name: str, words: str, monkeypatch) -> None:
-    spec = importlib.util.spec_from_file_location(f"{name}_script", root / "scripts" / f"{name}.py")
-    script = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, f"{name}_script", script)
-    spec.loader.exec_module(script)
-    monkeypatch.setattr(sys, "argv", [f"{name}.py", *words.split()])
-    script.main()
-
-
 def test_from_a_table_of_files_to_a_report(root, encoders, clips, tmp_path, monkeypatch):
-    run_script(
-        root, "train",
+    call(train.main, *(
         f"--train_file {clips / 'metadata.csv'} --task sentiment --audio_encoder {encoders['wav2vec2']} --use_cpu true "
         f"--output_dir {tmp_path / 'run'} --model umons umons_paper --num_train_epochs 1 --encoder_learning_rate 1e-3 "
         "--word_embedding_size 4 --hidden_size 8 --intermediate_size 8 --num_hidden_layers 1 --num_attention_heads 2 "
-        "--config_overrides umons.max_audio_length=300 --report_to none --disable_tqdm true",
-        monkeypatch,
-    )  # fmt: skip
+        "--config_overrides umons.max_audio_length=300 --report_to none --disable_tqdm true"
+        ).split())  # fmt: skip
     comparison = json.loads((tmp_path / "run" / "comparison.json").read_text(encoding="utf-8"))
     assert list(comparison["systems"]) == ["umons", "umons_paper"]
-    run_script(
-        root, "evaluate",
+    call(evaluate.main, *(
         f"--model {tmp_path / 'run' / 'umons'} {tmp_path / 'run' / 'umons_paper'} --dataset {clips / 'metadata.csv'} "
-        f"--split test --output {tmp_path / 'evaluation'}",
-        monkeypatch,
-    )  # fmt: skip
+        f"--split test --output {tmp_path / 'evaluation'}"
+        ).split())  # fmt: skip
     evaluated = json.loads((tmp_path / "evaluation" / "report.json").read_text(encoding="utf-8"))
     trained = json.loads((tmp_path / "run" / "umons" / "report" / "report.json").read_text(encoding="utf-8"))
     members = evaluated["splits"]["test"]["members"]
@@ -309,9 +296,7 @@ def test_options_of_encoders_that_do_not_run(root, encoders, tmp_path, monkeypat
     ]
     Dataset.from_list(rows).to_parquet(str(tmp_path / "table.parquet"))
     with pytest.raises(SystemExit, match="no encoder runs in training"):
-        run_script(
-            root, "train",
+        call(train.main, *(
             f"--train_file {tmp_path / 'table.parquet'} --task sentiment --audio_encoder {encoders['wav2vec2']} "
-            f"--encoder_learning_rate 1e-4 --output_dir {tmp_path / 'run'} --use_cpu true --report_to none",
-            monkeypatch,
-        )  # fmt: skip
+            f"--encoder_learning_rate 1e-4 --output_dir {tmp_path / 'run'} --use_cpu true --report_to none"
+        ).split())  # fmt: skip

@@ -28,7 +28,7 @@ class ClipFolder(Source):
 
     The splits are those of the table's column `split` or of the folders that are named as splits; without either they
     are the official ones of CMU-MOSEI, where any video is of it; else all is "train". Clips that a table beside them does
-    not name are left out. Features are those of `scripts/extract_features.py`.
+    not name are left out. Features are those of `umons extract`.
 
     Args:
         modalities: any of text, audio and video; with text alone no clip is opened.

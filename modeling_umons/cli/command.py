@@ -1,0 +1,70 @@
+"""Parts that all subcommands share: the parser, model options, error messages and exit statuses."""
+
+import argparse
+import sys
+from collections.abc import Callable
+
+
+FAILURE, WRONG_USAGE, SOME_FAILED, INTERRUPTED = 1, 2, 3, 130
+
+
+def make_parser(name: str, description: str, **options) -> argparse.ArgumentParser:
+    """Return a parser that prints `description` as it is written, and takes no abbreviated options."""
+    return argparse.ArgumentParser(
+        prog=f"umons {name}",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+        **options,
+    )
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add `--model` and `--trust_remote_code`."""
+    parser.add_argument("--model", help="a folder or Hub id (default: umons-mini, which is part of the package)")
+    parser.add_argument("--trust_remote_code", action="store_true", help="allow models that bring their own code")
+
+
+def positive_int(text: str) -> int:
+    """Convert an option to an integer of at least 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(text)
+
+
+def run(prog: str, extra: str | None, work: Callable[[], int | None], interrupted: str = "Interrupted.") -> int:
+    """
+    Call `work`, print the errors that a user can cause as one line, and return the exit status.
+
+    Args:
+        prog: Name of the program in messages.
+        extra: The extra of the package that installs what `work` imports.
+        work: Returns an exit status, or `None` for 0.
+        interrupted: Message after Ctrl-C.
+    """
+    from safetensors import SafetensorError
+
+    try:
+        return work() or 0
+    except KeyboardInterrupt:
+        print(f"{prog}: {interrupted}", file=sys.stderr)
+        return INTERRUPTED
+    except ModuleNotFoundError as error:
+        if extra is None or not error.name or error.name.startswith("modeling_umons"):
+            raise
+        message = f'the package {error.name} is not installed: pip install "modeling-umons[{extra}]"'
+        print_error(prog, message)
+        return FAILURE
+    except ValueError as error:
+        print_error(prog, error)
+        return WRONG_USAGE
+    except (ImportError, OSError, SafetensorError) as error:
+        print_error(prog, error)
+        return FAILURE
+
+
+def print_error(prog: str, error: Exception | str) -> None:
+    """Print an error without anything that looks like a Hub token."""
+    from ..publishing.push import redact
+
+    print(redact(f"{prog}: error: {error}"), file=sys.stderr)

@@ -1,0 +1,99 @@
+"""`umons predict`: sentiment and emotions of clips, audio files and texts."""
+
+import argparse
+import json
+import sys
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+
+from .command import WRONG_USAGE, add_model_arguments, make_parser, print_error, run
+from .output import print_or_stop
+
+
+DESCRIPTION = """Predict sentiment and emotions of clips, audio files and texts.
+
+    umons predict clip.mp4
+    umons predict clip.mp4 --text "what was said" --plot clip.png
+    umons predict --text "what a wonderful day" --json
+
+A file that cannot be read does not stop the others; the exit status is then 1.
+"""
+
+
+def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = make_parser("predict", DESCRIPTION)
+    parser.add_argument("files", nargs="*", metavar="FILE", help="clips or audio files")
+    parser.add_argument("--text", help="words spoken in the file, or a text without a file")
+    parser.add_argument("--json", action="store_true", help="print a JSON list with one entry per input")
+    parser.add_argument("--plot", type=Path, metavar="PNG", help="plot the scores and the attention weights")
+    add_model_arguments(parser)
+    return parser.parse_args(argv)
+
+
+def make_inputs(arguments: argparse.Namespace) -> list[dict[str, str]]:
+    """Return the inputs of the pipeline. Raises ValueError for options that do not go together."""
+    inputs = [{"video": file} for file in arguments.files] or [{}]
+    if arguments.text is not None:
+        if len(inputs) > 1:
+            raise ValueError(f"--text belongs to one file, but {len(inputs)} are given: run the command for each.")
+        inputs[0]["text"] = arguments.text
+    if inputs == [{}]:
+        raise ValueError("There is nothing to predict: name a file, or pass --text.")
+    if arguments.plot is not None and len(inputs) > 1:
+        raise ValueError(f"--plot draws one input, but {len(inputs)} are given: run the command for each.")
+    if arguments.plot is not None and find_spec("matplotlib") is None:
+        raise ValueError('--plot needs matplotlib: pip install "modeling-umons[plot]"')
+    return inputs
+
+
+def predict(inputs: list[dict[str, str]], arguments: argparse.Namespace) -> int:
+    """Print a result for each input; return 1 if one failed."""
+    from ..inference.loading import load_pipeline
+
+    recognize = load_pipeline(arguments.model, arguments.trust_remote_code)
+    results, failed, with_plot = [], False, arguments.plot is not None
+    for entry in inputs:
+        name = entry.get("video", entry.get("text"))
+        try:
+            result = recognize(entry, return_attention=with_plot)
+        except (OSError, ValueError) as error:
+            failed = True
+            results.append({"input": name, "error": str(error)})
+            print(f"umons predict: {error}", file=sys.stderr)
+            continue
+        attention = result.pop("attention", None)
+        results.append({"input": name, **result})
+        if not arguments.json:
+            print_or_stop(format_result(results[-1]), has_files=with_plot)
+    if arguments.json:
+        print_or_stop(json.dumps(results, indent=2), has_files=with_plot)
+    if with_plot and not failed:
+        from ..inference.plots import plot_result
+
+        plot_result({**result, "attention": attention}, arguments.plot, title=name)
+    return int(failed)
+
+
+def format_result(result: dict) -> str:
+    """Format a result as a line for each score."""
+    lines = [f"{result['input']}  ({' + '.join(result['modalities'])})"]
+    if "sentiment" in result:
+        lines.append(f"  sentiment {result['sentiment']:+.2f}")
+    for entry in result.get("emotions", result.get("labels", [])):
+        lines.append(f"  {entry['label']:<14}{entry['score']:5.2f}  {'█' * round(20 * entry['score'])}")
+    return "\n".join(lines)
+
+
+def main(argv: list[str] | None = None) -> int:
+    arguments = parse_arguments(argv)
+    try:
+        inputs = make_inputs(arguments)
+    except ValueError as error:
+        print_error("umons predict", error)
+        return WRONG_USAGE
+    return run("umons predict", None, partial(predict, inputs, arguments))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

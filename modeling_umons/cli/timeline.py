@@ -1,0 +1,104 @@
+"""`umons timeline`: sentiment and emotions of a file, segment by segment."""
+
+import argparse
+import json
+import sys
+from functools import partial
+from pathlib import Path
+
+from .command import add_model_arguments, make_parser, run
+from .output import print_or_stop
+
+
+DESCRIPTION = """Predict sentiment and emotions of a clip or audio file, segment by segment.
+
+    umons timeline talk.mp4
+    umons timeline talk.mp4 --output talk.csv talk.vtt talk.png
+    umons timeline talk.mp4 --transcriber openai/whisper-base --output talk.srt
+
+The suffix of an output sets its format: .csv or .json for the numbers, .srt or .vtt for captions with the
+strongest emotion, .png or .svg for a plot. Files of any length are processed segment by segment. Outputs
+are written atomically and completely, also in `umons timeline talk.mp4 --output talk.csv | head`. The exit
+status is 1 if the file cannot be read.
+"""
+
+
+def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = make_parser("timeline", DESCRIPTION)
+    parser.add_argument("file", metavar="FILE", help="a clip or audio file")
+    parser.add_argument("--chunk_length_s", type=float, default=5.0, help="seconds per segment (default: 5)")
+    parser.add_argument("--output", nargs="+", type=Path, default=[], metavar="PATH", help="files to write")
+    words = parser.add_mutually_exclusive_group()
+    words.add_argument("--transcriber", metavar="MODEL", help="speech recognition model: a folder or Hub id")
+    words.add_argument(
+        "--words",
+        type=Path,
+        metavar="PATH",
+        help='JSON list of timed words: [{"word": "glad", "timestamp": [0.5, 0.9]}, ...]',
+    )
+    parser.add_argument("--json", action="store_true", help="print a JSON list with one entry per segment")
+    add_model_arguments(parser)
+    return parser.parse_args(argv)
+
+
+def timeline(arguments: argparse.Namespace) -> int:
+    """Print the segments of a file as they are predicted, and write the outputs."""
+    from ..inference.loading import load_pipeline, load_transcriber
+    from ..inference.timeline import check_paths, write_timeline
+
+    check_paths(arguments.output)
+    inputs = {"video": arguments.file}
+    if arguments.words is not None:
+        inputs["words"] = read_words(arguments.words)
+    recognize = load_pipeline(arguments.model, arguments.trust_remote_code)
+    options = {"chunk_length_s": arguments.chunk_length_s}
+    if arguments.transcriber is not None:
+        options["transcriber"] = load_transcriber(arguments.transcriber)
+    segments = recognize.stream(inputs, **options)
+    printed = (print_json if arguments.json else print_table)(segments, has_files=bool(arguments.output))
+    write_timeline(printed, *arguments.output, labels=recognize.labels, title=Path(arguments.file).name)
+    return 0
+
+
+def print_table(segments, has_files: bool):
+    """Print a line for each segment, and yield the segments."""
+    from ..inference.timeline import describe, format_time
+
+    print_or_stop(f"{'time':<20}{'sentiment':>10}  {'strongest emotions':<32}words", has_files)
+    for segment in segments:
+        start, end = (format_time(time, digits=1) for time in segment["timestamp"])
+        sentiment = f"{segment['sentiment']:+.2f}" if "sentiment" in segment else ""
+        scores = describe({name: segment[name] for name in ("emotions", "labels") if name in segment}, num_scores=2)
+        if not segment["modalities"]:
+            scores = "(no input)"
+        print_or_stop(f"{start}-{end} {sentiment:>9}  {scores:<32}{segment.get('text', '')}".rstrip(), has_files)
+        yield segment
+
+
+def print_json(segments, has_files: bool):
+    """Print the segments as a JSON list with a line for each, and yield them."""
+    separator = "["
+    for segment in segments:
+        print_or_stop(f"{separator}\n{json.dumps(segment, allow_nan=False)}", has_files, end="")
+        separator = ","
+        yield segment
+    print_or_stop("\n]" if separator == "," else "[]", has_files)
+
+
+def read_words(path: Path) -> list:
+    """Read the JSON list of `--words`. Raises ValueError for another file."""
+    try:
+        words = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"--words {path} is not valid JSON: {error}") from error
+    if not isinstance(words, list):
+        raise ValueError(f"--words {path} is not a list of words, but a {type(words).__name__}.")
+    return words
+
+
+def main(argv: list[str] | None = None) -> int:
+    return run("umons timeline", None, partial(timeline, parse_arguments(argv)))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,183 @@
+"""Evaluation of saved models on a split of a data set."""
+
+import json
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from datasets import Dataset
+
+from ..data.arguments import DataArguments
+from ..data.collator import UtteranceCollator
+from ..data.rows import load_splits, make_collator, usable_rows, with_missing_labels
+from ..data.schema import SPLIT_NAMES
+from ..inference.loading import load_model
+from ..inference.logits import predict_logits
+from ..models.umons.processing_umons import UmonsProcessor
+from ..tasks.task import Task, task_of
+from .metrics import task_metrics
+from .report import print_results, write_report
+from .results import measure
+from .seeds import combine
+from .splits import Split
+
+
+logger = logging.getLogger(__name__)
+
+SHOWN_PROBLEMS = 5
+
+
+@dataclass
+class Member:
+    """One of the models, on its device, and its processor."""
+
+    name: str
+    model: torch.nn.Module
+    processor: UmonsProcessor
+
+    @classmethod
+    def load(cls, name: str, device: torch.device) -> "Member":
+        """Load a model of this package. Raises OSError if there is no such model."""
+        model, processor = load_model(name)
+        return cls(name, model.to(device), processor)
+
+    def logits(self, rows: Dataset, collator: UtteranceCollator, batch_size: int) -> np.ndarray:
+        """(rows, num_labels) float32."""
+        return predict_logits(self.model, rows, collator, batch_size, Path(self.name).name)
+
+
+def with_numbers(dataset: Dataset) -> Dataset:
+    """Rows whose `segment_id` is their number, by which rows that models can use are found again."""
+    dataset = dataset.remove_columns("segment_id") if "segment_id" in dataset.column_names else dataset
+    return dataset.add_column("segment_id", [str(i) for i in range(len(dataset))])
+
+
+def labelled(task: Task, dataset: Dataset, data: DataArguments, name: str) -> Dataset:
+    """The rows that have a label, with the texts as `text`."""
+    dataset = with_missing_labels(dataset, task)
+    wanted = task.columns if data.text_column == "text" else (*task.columns, data.text_column)
+    if missing := [column for column in wanted if column not in dataset.column_names]:
+        raise ValueError(f"The split {name} has no column {missing}; its columns are {dataset.column_names}.")
+    if data.text_column != "text":
+        dataset = dataset.remove_columns("text") if "text" in dataset.column_names else dataset
+        dataset = dataset.rename_column(data.text_column, "text")
+    _, has_label = task.label_array(dataset.select_columns(list(task.columns)).with_format("arrow")[:])
+    return dataset.select(np.flatnonzero(has_label))
+
+
+def score(
+    members: list[Member], task: Task, name: str, dataset: Dataset, data: DataArguments, batch_size: int
+) -> dict[str, Split]:
+    """What each model says of the rows that all of them can use."""
+    dataset = labelled(task, dataset, data, name)
+    numbered, prepared = with_numbers(dataset), {}
+    logits, usable = {}, {}
+    for member in members:
+        processor, extractor = member.processor, member.processor.feature_extractor
+        collator = make_collator(processor, member.model.config, task, numbered.column_names)
+        # Models of one recipe differ in their weights: what they read is read once.
+        kind = [collator.modality_columns, type(processor.tokenizer).__name__, extractor.to_dict()]
+        kind.append(processor.max_audio_length)
+        key = json.dumps(kind, sort_keys=True, default=str)
+        if key not in prepared:
+            options = DataArguments(audio_column=data.audio_column, label_column=data.label_column)
+            prepared[key] = usable_rows(numbered, collator, processor, options, is_trained=True)
+            report_problems(name, *prepared[key])
+        rows = prepared[key][0]
+        if not len(rows):
+            raise ValueError(f"{member.name} can use no row of the split {name!r}: {prepared[key][1][0]}")
+        usable[member.name] = np.array(rows["segment_id"], dtype=int)
+        logits[member.name] = member.logits(rows, collator, batch_size)
+    common = sorted(set.intersection(*(set(numbers.tolist()) for numbers in usable.values())))
+    if not common:
+        raise ValueError(f"The models have no row of the split {name!r} in common that they can all use.")
+    rows = dataset.select(common)
+    return {
+        member: Split.of(task, rows, logits[member][np.searchsorted(numbers, common)])
+        for member, numbers in usable.items()
+    }
+
+
+def report_problems(name: str, rows: Dataset, problems: list[str]) -> None:
+    logger.info("%s: %d rows, %d with a problem", name, len(rows), len(problems))
+    for problem in problems[:SHOWN_PROBLEMS]:
+        logger.warning("%s, %s", name, problem)
+    if len(problems) > SHOWN_PROBLEMS:
+        logger.warning("%s: and %d more", name, len(problems) - SHOWN_PROBLEMS)
+
+
+def common_task(members: list[Member], label_column: str) -> Task:
+    """The task of all models. Raises ValueError where it is not the same."""
+    tasks = {member.name: task_of(member.model.config, label_column) for member in members}
+    first = members[0].name
+    for name, task in tasks.items():
+        if task != tasks[first]:
+            raise ValueError(
+                f"The models do not say the same: {first} is of the task {tasks[first].name} with the labels "
+                f"{', '.join(tasks[first].labels)}, {name} of {task.name} with {', '.join(task.labels)}."
+            )
+    return tasks[first]
+
+
+def evaluate_models(
+    models: list[str],
+    dataset: str,
+    split: str,
+    output: Path,
+    data: DataArguments,
+    average: str = "logits",
+    batch_size: int = 32,
+    tune_thresholds: bool = False,
+    num_bootstrap: int = 1000,
+) -> None:
+    """
+    Evaluate a model, or several and their ensemble, on a split, and write and print the report.
+
+    Args:
+        models: Folders or Hub ids.
+        dataset: A table, or a folder or Hub repository of `datasets`.
+        split: The split to evaluate on.
+        output: The .json file of the report, or a folder for it.
+        data: Names of the columns and of the configuration.
+        average: What an ensemble averages, one of `AVERAGES`.
+        batch_size: Rows per batch.
+        tune_thresholds: Evaluate also at thresholds tuned on the validation split.
+        num_bootstrap: Number of bootstrap samples of an interval.
+    """
+    split = SPLIT_NAMES.get(split.lower(), split)
+    splits = load_splits(dataset, data, split)
+    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
+    members = [Member.load(name, device) for name in dict.fromkeys(models)]
+    task = common_task(members, data.label_column)
+
+    about = {"models": [member.name for member in members], "dataset": dataset, "split": split}
+    has_validation = split != "validation" and len(splits.get("validation", ())) > 0
+    chosen_on = ["validation"] if has_validation and (len(members) > 1 or tune_thresholds) else []
+    scores = {name: score(members, task, name, splits[name], data, batch_size) for name in [*chosen_on, split]}
+    by_member = {member.name: {name: scores[name][member.name] for name in scores} for member in members}
+    scored = by_member[members[0].name]
+    if len(members) > 1:
+        scored, about["ensemble"] = combine(task, by_member, average, "validation" if chosen_on else None)
+
+    train = None
+    if split != "train" and "train" in splits:
+        rows = labelled(task, splits["train"], data, "train")
+        train = Split.of(task, rows) if len(rows) else None
+    known = dict(scored)
+    if has_validation and "validation" not in known:  # for the regularisation of the TF-IDF baseline, without logits
+        rows = labelled(task, splits["validation"], data, "validation")
+        known |= {"validation": Split.of(task, rows)} if len(rows) else {}
+    results = measure(task, train, known, tune=tune_thresholds, num_bootstrap=num_bootstrap)
+    if len(members) > 1:
+        for name, figures in results.items():
+            figures["members"] = {
+                member: task_metrics(task, alone[name].truth, alone[name].logits)
+                for member, alone in by_member.items()
+            }
+    output = output if output.suffix == ".json" else output / "report.json"
+    write_report(output.parent, task, results, scored, about=about, json_name=output.name, shown=split)
+    print_results(results)
+    if "ensemble" in about:
+        print(f"\n{about['ensemble']}")

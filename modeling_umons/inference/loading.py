@@ -1,0 +1,68 @@
+"""Loading of saved models by folder or Hub id."""
+
+from pathlib import Path
+from typing import Any
+
+from ..registration import MODELS, register_auto_classes
+from ..utils.hub_files import DEFAULT_MODEL, find_model
+
+
+def load_model(name: str, model_types: tuple[str, ...] = tuple(MODELS), **options: Any) -> tuple[Any, Any]:
+    """
+    Load a model for classification, in evaluation mode, and its processor.
+
+    Args:
+        name: A folder, Hub id, or `umons-mini`.
+        model_types: Accepted values of `model_type` in the configuration.
+        options: Passed to `from_pretrained`, for example `dtype`.
+
+    Raises:
+        OSError: No such model can be loaded.
+    """
+    register_auto_classes()
+    from safetensors import SafetensorError
+    from transformers import AutoConfig, AutoModelForSequenceClassification
+
+    from ..models.umons.processing_umons import UmonsProcessor
+
+    try:
+        folder = find_model(name)
+        config = AutoConfig.from_pretrained(folder)
+        if config.model_type not in model_types:
+            raise ValueError(f"its type is {config.model_type!r}; expected {' or '.join(model_types)}.")
+        model = AutoModelForSequenceClassification.from_pretrained(folder, config=config, **options)
+        return model.eval(), UmonsProcessor.from_pretrained(folder)
+    except (OSError, ValueError, SafetensorError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise OSError(f"--model {name}: no model can be loaded from there: {reason}") from error
+
+
+def load_pipeline(model: str | None = None, trust_remote_code: bool = False):
+    """
+    Load the pipeline of a model; without a name, of umons-mini.
+
+    Raises:
+        ValueError: There is no such model, or it has no such pipeline.
+    """
+    register_auto_classes()
+    from transformers import pipeline
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    name = str(model or DEFAULT_MODEL)
+    folder = find_model(name)
+    try:
+        return pipeline("multimodal-emotion-recognition", model=folder, trust_remote_code=trust_remote_code or None)
+    except (OSError, ValueError) as error:
+        place = "" if Path(folder).is_dir() else ", which is not a local folder"
+        raise ValueError(f"--model {name}{place}: {error}") from error
+
+
+def load_transcriber(model: str):
+    """Load a speech recognition pipeline. Raises ValueError if there is no such model."""
+    from transformers import pipeline
+
+    try:
+        return pipeline("automatic-speech-recognition", model=model)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"--transcriber {model}: {error}") from error

@@ -1,0 +1,230 @@
+"""Training runs: prepare the rows, train each model with each seed, evaluate, and write reports and cards."""
+
+import dataclasses
+import json
+import logging
+from collections.abc import Callable
+from functools import cache, partial
+from pathlib import Path
+from typing import NamedTuple
+
+from datasets import Dataset
+from transformers import AutoConfig, PreTrainedModel, pipeline, set_seed
+
+from ..data.arguments import DataArguments
+from ..data.rows import load_training_splits, make_collator, repeat_sources, rows_for_all
+from ..evaluation.comparison import epoch_seconds, headline, print_comparison, write_comparison
+from ..evaluation.missing_modalities import missing_curves
+from ..evaluation.report import print_results, write_report
+from ..evaluation.results import measure
+from ..evaluation.seeds import summarize_seeds
+from ..evaluation.splits import Split
+from ..publishing.model_card import write_model_card
+from ..tasks.task import Task, make_task, task_of
+from ..utils.hub_files import find_model
+from .arguments import AugmentationArguments, CardArguments, ModelArguments, RunArguments
+from .build_models import Parts, System, check_options, chosen_options, make_config, make_model, union
+from .checkpoints import REPORT, check_for_other_run, check_writable
+from .encoders import check_encoder_options, running_encoders
+from .feature_standardization import standardize_front_ends
+from .plain_encoder import PlainEncoderForSequenceClassification
+from .trainer import UmonsTrainer
+
+
+logger = logging.getLogger(__name__)
+
+SHOWN_PROBLEMS = 20
+# Where things are, and what follows from others.
+UNREPORTED = ("output_dir", "resume_from_checkpoint", "greater_is_better", "logging_dir", "run_name")
+
+
+class Prepared(NamedTuple):
+    """What all models of a comparison are trained on."""
+
+    task: Task
+    parts: dict[str, Parts]  # by the name of the model
+    splits: dict[str, Dataset]  # of usable rows
+    trained_rows: Split
+
+
+def make_task_of(data: DataArguments, train: Dataset) -> Task:
+    """The task; classes are those of the training rows."""
+    if data.task != "classification":
+        return make_task(data.task)
+    if data.label_column not in train.column_names:
+        raise ValueError(f"The table has no column {data.label_column!r}; its columns are {train.column_names}.")
+    return make_task(data.task, data.label_column, [c for c in train[data.label_column] if c is not None])
+
+
+def prepare(systems: list[System], data: DataArguments, arguments: ModelArguments, run: RunArguments) -> Prepared:
+    """The rows that all of the models can use; says what cannot be used, and goes on without it."""
+    splits = load_training_splits(data, run.seed)
+    task = make_task_of(data, splits["train"])
+    texts = []
+    if "text" in arguments.modalities and data.text_column in splits["train"].column_names:
+        texts = [str(text) for text in splits["train"][data.text_column] if text is not None]
+    parts, processors, configs = {}, [], []
+    made: dict[tuple, Parts] = {}
+    for system in (union(systems), *systems):
+        encoders = system.encoders(arguments)
+        key = tuple(encoders.items())
+        made[key] = parts[system.name] = made.get(key) or Parts.make(arguments, texts, encoders)
+        processors.append(parts[system.name].processor)
+        configs.append(config := make_config(system, arguments, parts[system.name], task))
+        if getattr(config, "audio_encoder", None) is not None:
+            # What is decoded for all models is as long as the longest hears, which --config_overrides may have changed.
+            processors[-1].max_audio_length = max(processors[-1].max_audio_length, config.max_audio_length)
+    collators = [
+        make_collator(*of, task, splits["train"].column_names) for of in zip(processors, configs, strict=True)
+    ]
+    running = set().union(*map(running_encoders, collators)) & encoders_to_train(systems, arguments)
+    check_encoder_options(arguments, run, running)  # again, now that it is known what the data has
+    rows = {}
+    with run.main_process_first(desc="features"):
+        for name, split in splits.items():
+            is_trained = arguments.model_name_or_path is not None
+            rows[name], problems = rows_for_all(split, collators, processors, data, is_trained)
+            logger.info("%s: %d rows, %d with a problem", name, len(rows[name]), len(problems))
+            for problem in problems[:SHOWN_PROBLEMS]:
+                logger.warning("%s, %s", name, problem)
+            if len(problems) > SHOWN_PROBLEMS:
+                logger.warning("%s: and %d more", name, len(problems) - SHOWN_PROBLEMS)
+            if name != "test" and not len(rows[name]):
+                raise ValueError(f"No row of the split {name!r} can be used; the first problem is: {problems[0]}")
+    return Prepared(task, parts, {n: split for n, split in rows.items() if len(split)}, Split.of(task, rows["train"]))
+
+
+class Trained(NamedTuple):
+    """What a run leaves: its report and, unless an earlier one wrote that, what the report is of."""
+
+    report: dict
+    task: Task
+    train: Split | None = None
+    scored: dict[str, Split] | None = None
+
+
+def train(
+    system: System,
+    prepared: Callable[[], Prepared],
+    data: DataArguments,
+    arguments: ModelArguments,
+    augmentation: AugmentationArguments,
+    card: CardArguments,
+    run: RunArguments,
+) -> Trained | None:
+    """Trains one model and writes it into `run.output_dir`; `None` in all processes but the first."""
+    finished = Path(run.output_dir, REPORT)
+    if run.resume_from_checkpoint == "last" and finished.exists():
+        logger.info("%s is of a run that has ended: there is nothing to go on with.", run.output_dir)
+        task = task_of(AutoConfig.from_pretrained(run.output_dir), data.label_column)
+        return Trained(json.loads(finished.read_text(encoding="utf-8")), task)
+    check_writable(run.output_dir)
+    if run.resume_from_checkpoint is None:
+        check_for_other_run(run.output_dir)
+    task, all_parts, splits, train_split = prepared()
+    parts = all_parts[system.name]
+    set_seed(run.seed)
+    config = make_config(system, arguments, parts, task)
+    processor = parts.processor
+    if getattr(config, "audio_encoder", None) is not None:
+        processor.max_audio_length = config.max_audio_length
+    collator = make_collator(processor, config, task, splits["train"].column_names)
+    model = make_model(config, arguments, parts, running_encoders(collator))
+    rows = splits | {"train": repeat_sources(splits["train"], data.repeat)}
+    if arguments.standardize_features:
+        standardize_front_ends(model, rows["train"], collator)
+    recipe = describe(data, arguments, augmentation, run)
+
+    trainer = UmonsTrainer(model, run, task, rows, collator, augmentation, processor)
+    trainer.run()
+
+    scored = {name: Split.of(task, rows[name], trainer.logits(rows[name])) for name in rows if name != "train"}
+    shown = "test" if "test" in scored else "validation"
+    curves = missing_curves(task, trainer.logits, rows[shown], scored[shown].logits, collator, run.seed)
+    if not trainer.is_world_process_zero():
+        return None
+    results = measure(task, train_split, scored, tune=run.tune_thresholds)
+    if curves is not None:
+        results[shown]["missing_modalities"] = curves
+    output = Path(run.output_dir)
+    save(model, processor, output)
+    source = Path(data.train_file or data.dataset_name).as_posix()
+    sizes = {name: len(split) for name, split in splits.items()}
+    write_model_card(output, config, source, sizes, recipe, results, **vars(card))
+    history = trainer.state.log_history
+    about = {"model": system.name, "parameters": model.num_parameters(), "seconds_per_epoch": epoch_seconds(history)}
+    report = write_report(output / "report", task, results, scored, history=history, recipe=recipe, about=about)
+    return Trained(report, task, train_split, scored)
+
+
+def save(model: PreTrainedModel, processor, output: Path) -> None:
+    """The model, for `pipeline` and the Auto classes; one of this script alone without the pipeline's code."""
+    if isinstance(model, PlainEncoderForSequenceClassification):
+        model.save_pretrained(output)
+    else:
+        # The pipeline's code first, and the processor last: the pipeline saves parts of it in its own way.
+        pipeline("multimodal-emotion-recognition", model=model, processor=processor).save_pretrained(output)
+    processor.save_pretrained(output)
+
+
+def describe(*parts) -> dict:
+    """The options that are not at their defaults, for the report."""
+    chosen = {name: value for part in parts for name, value in chosen_options(part).items()}
+    return {name: value for name, value in chosen.items() if name not in UNREPORTED and not name.endswith("_token")}
+
+
+def train_all(data: DataArguments, arguments: ModelArguments, *others) -> None:
+    """Each model with each seed, in folders of their own where they are several; and what that shows."""
+    *others, run = others
+    systems = [System.parse(name, arguments.modalities) for name in dict.fromkeys(arguments.model)]
+    check_options(systems, arguments, [*run.learning_rates, *run.epochs])
+    check_encoder_options(arguments, run, encoders_to_train(systems, arguments))
+    is_one = len(systems) * run.seeds == 1
+    if run.resume_from_checkpoint not in (None, "last") and not is_one:
+        raise ValueError(
+            "Several models go on with --resume_from_checkpoint last alone: each has checkpoints of its own."
+        )
+    trained: dict[str, dict[int, Trained]] = {system.name: {} for system in systems}
+    for seed in range(run.seed, run.seed + run.seeds):
+        prepared = cache(partial(prepare, systems, data, arguments, dataclasses.replace(run, seed=seed)))
+        for system in systems:
+            output = Path(run.output_dir, *([system.name] if len(systems) > 1 else []))
+            output = output / f"seed-{seed}" if run.seeds > 1 else output
+            names = (system.model_type, system.name)
+            rate, epochs = run.learning_rate_of(names), run.epochs_of(names)
+            own = dataclasses.replace(
+                run, seed=seed, output_dir=str(output), learning_rate=rate, num_train_epochs=epochs
+            )
+            trained[system.name][seed] = member = train(system, prepared, data, arguments, *others, own)
+            if member is None or member.scored is None:
+                continue
+            if len(systems) > 1:
+                print(f"{system.name}, seed {seed}: {headline(member.report)}")
+            else:
+                print_results(member.report["splits"])
+    if is_one or not run.should_save:
+        return
+    for name, members in trained.items():
+        if run.seeds > 1 and any(member.scored for member in members.values()):
+            report_seeds(Path(run.output_dir, *([name] if len(systems) > 1 else [])), members, run)
+    if len(systems) > 1:
+        reports = {name: [member.report for member in members.values()] for name, members in trained.items()}
+        print_comparison(write_comparison(Path(run.output_dir), reports, describe(data, arguments, *others, run)))
+
+
+def encoders_to_train(systems: list[System], arguments: ModelArguments) -> set[str]:
+    """The modalities of which one of the models has a pretrained encoder."""
+    if arguments.model_name_or_path is None:
+        return {modality for system in systems for modality in system.encoders(arguments)}
+    config = AutoConfig.from_pretrained(find_model(arguments.model_name_or_path))
+    return {m for m in config.modalities if getattr(config, f"{m}_encoder", None) is not None}
+
+
+def report_seeds(output: Path, members: dict[int, Trained], run: RunArguments) -> None:
+    """What models that differ in their seed do together and on average."""
+    # A seed that an earlier run finished has left its report, but not its logits: then there is no ensemble to report.
+    reports = {seed: member.report for seed, member in members.items()}
+    last = next(member for member in reversed(members.values()) if member.scored)
+    scored = {seed: member.scored for seed, member in members.items()}
+    scored = scored if all(scored.values()) else None
+    summarize_seeds(output, last.task, reports, scored, last.train, run.tune_thresholds)

@@ -1,0 +1,18 @@
+"""Calls of subcommands in the process of the tests."""
+
+import io
+import sys
+from collections.abc import Callable
+from contextlib import redirect_stderr
+
+
+def call(main: Callable[[list[str]], int], *arguments) -> None:
+    """Call the `main` of a subcommand. A nonzero exit status raises SystemExit with its message."""
+    errors = io.StringIO()
+    try:
+        with redirect_stderr(errors):
+            status = main([str(argument) for argument in arguments])
+    finally:
+        sys.stderr.write(errors.getvalue())
+    if status:
+        raise SystemExit(errors.getvalue())

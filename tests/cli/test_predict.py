@@ -1,0 +1,119 @@
+"""`umons predict`."""
+
+import json
+
+import numpy as np
+import pytest
+
+from modeling_umons import EMOTIONS
+from modeling_umons.cli import predict
+from modeling_umons.utils.hub_files import hub_path
+
+
+def test_predict_text_prints_all_scores(model, capsys):
+    assert predict.main(["--text", "so very glad", "--model", model]) == 0
+    out, err = capsys.readouterr()
+    lines = out.splitlines()
+    assert err == ""
+    assert lines[0] == "so very glad  (text)"
+    assert lines[1].startswith("  sentiment ")
+    assert lines[1].split()[1][0] in "+-"
+    assert sorted(line.split()[0] for line in lines[2:]) == sorted(EMOTIONS)
+    scores = [float(line.split()[1]) for line in lines[2:]]
+    assert scores == sorted(scores, reverse=True)
+    for line, score in zip(lines[2:], scores, strict=True):
+        assert line.count("█") == pytest.approx(20 * score, abs=0.7)
+
+
+def test_predict_continues_after_unreadable_file(model, clips, tmp_path, capsys):
+    missing = str(tmp_path / "missing.mp4")
+    assert predict.main([clips[0], missing, clips[1], "--model", model]) == 1
+    out, err = capsys.readouterr()
+    heads = [line for line in out.splitlines() if not line.startswith(" ")]
+    assert heads == [f"{clip}  (audio)" for clip in clips]
+    assert err == f"umons predict: {missing}: there is no such file. Pass an existing file or an http(s) URL.\n"
+
+
+def test_predict_joins_file_and_text(model, clips, capsys):
+    assert predict.main([clips[0], "--text", "so very glad", "--model", model, "--json"]) == 0
+    (entry,) = json.loads(capsys.readouterr().out)
+    assert entry["input"] == clips[0]
+    assert entry["modalities"] == ["text", "audio"]
+
+
+def test_predict_json_contains_errors(model, tmp_path, capsys):
+    (tmp_path / "folder").mkdir()
+    assert predict.main([str(tmp_path / "folder"), "--model", model, "--json"]) == 1
+    (entry,) = json.loads(capsys.readouterr().out)
+    assert "is a folder: pass a video or audio file in it" in entry["error"]
+    assert predict.main(["--text", "...", "--model", model, "--json"]) == 1
+    (entry,) = json.loads(capsys.readouterr().out)
+    assert entry["input"] == "..."
+    assert "no word in its text" in entry["error"]
+
+
+def test_plot_writes_png(model, clips, tmp_path, capsys):
+    from PIL import Image
+
+    picture = tmp_path / "plot.png"
+    arguments = [clips[0], "--text", "so very glad", "--model", model, "--json", "--plot", str(picture)]
+    assert predict.main(arguments) == 0
+    assert "attention" not in json.loads(capsys.readouterr().out)[0]
+    with Image.open(picture) as image:
+        assert image.format == "PNG"
+        assert min(image.size) > 300
+        pixels = np.asarray(image.convert("RGB")).reshape(-1, 3)
+    assert len(np.unique(pixels, axis=0)) > 10
+    assert not (pixels == pixels[0]).all()
+
+
+def test_plot_height_grows_with_modalities(model, clips, tmp_path):
+    from PIL import Image
+
+    heights = []
+    for name, arguments in {"words": ["--text", "so glad"], "both": [clips[0], "--text", "so glad"]}.items():
+        assert predict.main([*arguments, "--model", model, "--plot", str(tmp_path / f"{name}.png")]) == 0
+        with Image.open(tmp_path / f"{name}.png") as image:
+            heights.append(image.size[1])
+    assert heights[0] < heights[1]
+
+
+def test_plot_is_skipped_for_failed_input(model, tmp_path):
+    picture = tmp_path / "plot.png"
+    assert predict.main(["missing.mp4", "--model", model, "--plot", str(picture)]) == 1
+    assert not picture.exists()
+
+
+def test_unwritable_plot_keeps_printed_result(model, tmp_path, capsys):
+    arguments = ["--text", "so glad", "--model", model, "--plot", str(tmp_path / "nowhere" / "plot.png")]
+    assert predict.main(arguments) == 1
+    out, err = capsys.readouterr()
+    assert out.startswith("so glad  (text)")
+    assert "nowhere" in err
+
+
+def test_folder_without_model_raises(tmp_path, capsys):
+    assert predict.main(["--text", "so", "--model", str(tmp_path)]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith(f"umons predict: error: --model {tmp_path}: ")
+    assert "not a local folder" not in err
+
+
+def test_predict_uses_umons_mini_by_default(capsys):
+    results = []
+    for options in ([], ["--model", "umons-mini"], ["--model", str(hub_path("umons-mini"))]):
+        assert predict.main(["--text", "so glad", "--json", *options]) == 0
+        results.append(json.loads(capsys.readouterr().out))
+    assert results[0] == results[1] == results[2]
+    assert results[0][0]["sentiment"] > 0
+
+
+def test_plot_without_matplotlib_names_extra(monkeypatch, model, capsys):
+    monkeypatch.setattr(predict, "find_spec", lambda name: None)
+    assert predict.main(["--text", "so glad", "--model", model, "--plot", "plot.png"]) == 2
+    assert 'pip install "modeling-umons[plot]"' in capsys.readouterr().err
+
+
+def test_format_result_of_classes():
+    result = {"input": "x.wav", "labels": [{"label": "angry", "score": 0.75}], "modalities": ["audio"]}
+    assert predict.format_result(result) == "x.wav  (audio)\n  angry          0.75  ███████████████"

@@ -1,0 +1,102 @@
+"""`umons timeline`."""
+
+import json
+import os
+
+import av
+import numpy as np
+import pytest
+
+from modeling_umons.cli import timeline
+from modeling_umons.cli.output import SIGPIPE_EXIT_CODE
+from modeling_umons.models.umons.media_umons import read_clip
+
+
+@pytest.fixture(scope="module")
+def talk(clips, tmp_path_factory) -> str:
+    """Audio file: a clip, four seconds of silence, and another clip."""
+    voices = [read_clip(clip, video=False).audio for clip in clips]
+    sound = np.concatenate([voices[0], np.zeros(4 * 22050, np.float32), voices[1]])
+    path = tmp_path_factory.mktemp("talk") / "talk.wav"
+    with av.open(str(path), "w") as output:
+        stream = output.add_stream("pcm_s16le", rate=22050, layout="mono")
+        frame = av.AudioFrame.from_ndarray(np.round(sound * 32767).astype(np.int16)[None], format="s16", layout="mono")
+        frame.sample_rate = 22050
+        output.mux(stream.encode(frame))
+        output.mux(stream.encode(None))
+    return str(path)
+
+
+def test_timeline_prints_table_and_writes_files(model, talk, tmp_path, capsys):
+    words = [{"word": "glad", "timestamp": [0.5, 0.9]}, {"word": "so", "timestamp": [0.1, 0.4]}]
+    (tmp_path / "words.json").write_text(json.dumps(words))
+    paths = [tmp_path / f"talk{suffix}" for suffix in (".csv", ".json", ".srt", ".vtt", ".png", ".svg")]
+    options = ["--model", model, "--chunk_length_s", "1", "--words", str(tmp_path / "words.json")]
+    assert timeline.main([talk, *options, "--output", *map(str, paths)]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    head, *lines = out.splitlines()
+    assert head.split() == ["time", "sentiment", "strongest", "emotions", "words"]
+    segments = json.loads(paths[1].read_text(encoding="utf-8"))
+    assert len(lines) == len(segments)
+    assert lines[0].startswith("00:00:00.0-00:00:01.0")
+    assert lines[0].endswith("so glad")
+    assert [line.endswith("(no input)") for line in lines] == [not entry["modalities"] for entry in segments]
+    assert sum(line.endswith("(no input)") for line in lines) >= 3
+    for line, entry in zip(lines, segments, strict=True):
+        if entry["modalities"]:
+            assert f" {entry['sentiment']:+.2f}  {entry['emotions'][0]['label']} " in line
+    assert segments[0]["words"][0] == {"word": "so", "timestamp": [0.1, 0.4]}
+    assert all(path.stat().st_size > 100 for path in paths)
+    assert "so glad" in paths[3].read_text()
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]], ids=["table", "json"])
+def test_closed_pipe_keeps_output_files(model, talk, tmp_path, monkeypatch, options):
+    """As with `| head`: output files are complete; without any, the command exits."""
+    output = tmp_path / "talk.csv"
+    command = [talk, "--model", model, "--chunk_length_s", "1", *options]
+    for files, status in ((["--output", str(output)], 0), ([], SIGPIPE_EXIT_CODE)):
+        reading, writing = os.pipe()
+        os.close(reading)
+        with open(writing, "w", encoding="utf-8") as stdout:
+            monkeypatch.setattr("sys.stdout", stdout)
+            try:
+                ended = timeline.main([*command, *files])
+            except SystemExit as exit:
+                ended = exit.code
+            monkeypatch.undo()
+        assert ended == status
+    assert len(output.read_text().splitlines()) > 8
+
+
+def test_timeline_prints_json(model, talk, tmp_path, capsys):
+    assert timeline.main([talk, "--model", model, "--json", "--output", str(tmp_path / "talk.json")]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed == json.loads((tmp_path / "talk.json").read_text())
+    assert printed[1]["timestamp"] == [5.0, 10.0]
+
+
+def test_timeline_uses_transcriber(monkeypatch, model, talk, capsys):
+    class Transcriber:
+        def __call__(self, sound, return_timestamps):
+            return {"text": "so glad", "chunks": [{"text": " so glad", "timestamp": (0.2, 0.6)}]}
+
+    monkeypatch.setattr(
+        "modeling_umons.inference.loading.load_transcriber", lambda name: {"some/asr": Transcriber()}[name]
+    )
+    assert timeline.main([talk, "--model", model, "--transcriber", "some/asr", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["text"] == "so glad"
+
+
+def test_timeline_of_unreadable_input_fails(model, tmp_path, capsys):
+    output = tmp_path / "a.csv"
+    assert timeline.main([str(tmp_path / "a.mp4"), "--model", model, "--output", str(output)]) == 1
+    assert "there is no such file" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+    for content, message in (("{}", "is not a list of words, but a dict"), ("so glad", "is not valid JSON")):
+        (tmp_path / "words.json").write_text(content)
+        assert timeline.main(["a.mp4", "--words", str(tmp_path / "words.json")]) == 2
+        assert message in capsys.readouterr().err
+    assert timeline.main(["a.mp4", "--model", model, "--transcriber", str(tmp_path)]) == 2
+    assert f"umons timeline: error: --transcriber {tmp_path}: " in capsys.readouterr().err
