@@ -20,7 +20,7 @@ def format_recipes() -> str:
     """Format the recipes of the package as lines for `--help`."""
     recipes = list_recipes()
     width = max(map(len, recipes))
-    return "\n".join(f"  {name:{width}}  {text.partition('. ')[0].rstrip('.')}" for name, text in recipes.items())
+    return "\n".join(f"  {name:{width}}  {text}" for name, text in recipes.items())
 
 
 def find_recipe(name: str) -> Path | Traversable:

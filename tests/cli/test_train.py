@@ -248,7 +248,7 @@ def test_a_run_that_has_ended_is_left_alone(run, trained, tmp_path, caplog):
     output, recipe, _ = trained
     shutil.copytree(output, tmp_path / "out")
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")}
-    caplog.set_level("INFO", logger="train")
+    caplog.set_level("INFO", logger="modeling_umons.training.run")
     report = run(recipe, hidden_size=16, output_dir=tmp_path / "out", resume_from_checkpoint="last")
     assert "there is nothing to go on with" in caplog.text
     assert report == report_of(output)
@@ -257,7 +257,7 @@ def test_a_run_that_has_ended_is_left_alone(run, trained, tmp_path, caplog):
 
 def test_text(run, table, tmp_path, caplog):
     """A model of text opens no file of sound."""
-    caplog.set_level("INFO", logger="train")
+    caplog.set_level("INFO", logger="modeling_umons.training.run")
     lines = table.read_text(encoding="utf-8").replace("clips/", "elsewhere/")
     (tmp_path / "metadata.csv").write_text(lines, encoding="utf-8")
     arguments = {**SMALL, "train_file": tmp_path / "metadata.csv", "task": "sentiment", "modalities": "text"}
@@ -308,7 +308,7 @@ def test_goes_on_from_a_model_with_another_task(run, trained, table, tmp_path):
 
 def test_names_what_it_cannot_read(run, table, tmp_path, caplog):
     """And goes on with the rest."""
-    caplog.set_level("INFO", logger="train")
+    caplog.set_level("INFO", logger="modeling_umons.training.run")
     rows = table.read_text(encoding="utf-8").splitlines()
     rows[1] = rows[1].replace("clips/", "elsewhere/")
     (tmp_path / "metadata.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")

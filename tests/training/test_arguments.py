@@ -173,7 +173,7 @@ def test_a_recipe_that_is_not_there():
         ("--learning_speed 1", "--learning_speed"),
         ("--learning_rate fast", "invalid float value: 'fast'.*`--help` lists what there is"),
         ("--learning_rate", "expected one argument"),
-        ("stray", "stray"),
+        ("--seed 1 stray", "stray"),
         ("--save_total_limit 1", "--save_total_limit must be 2 or more"),
         ("--save_total_limit 0", "--save_total_limit must be 2 or more"),
         ("--max_halvings -1", "--max_halvings is -1; it must be 0 or more"),
