@@ -4,6 +4,8 @@ import argparse
 import sys
 from collections.abc import Callable
 
+from ..utils.redact import redact
+
 
 FAILURE, WRONG_USAGE, SOME_FAILED, INTERRUPTED = 1, 2, 3, 130
 
@@ -65,6 +67,4 @@ def run(prog: str, extra: str | None, work: Callable[[], int | None], interrupte
 
 def print_error(prog: str, error: Exception | str) -> None:
     """Print an error without anything that looks like a Hub token."""
-    from ..publishing.push import redact
-
     print(redact(f"{prog}: error: {error}"), file=sys.stderr)

@@ -12,10 +12,10 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, ge
 from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.utils import filter_repo_objects, httpx
 
+from ..utils.redact import redact
 from .plan import DEFAULT_REVISION, Plan, check_repo_id, plan_push
 
 
-ANY_TOKEN = re.compile(r"hf_\w{20,}")
 REMEDIES = {
     401: "Log in with `hf auth login`, or set HF_TOKEN.",
     403: "Use a token with write access to the repository, or --create_pr.",
@@ -114,11 +114,6 @@ def find_token(token: str | None = None) -> str:
     if not re.fullmatch(r"[!-~]+", token):
         raise PushError("No valid token: run `hf auth login`, or set HF_TOKEN (huggingface.co/settings/tokens).")
     return token
-
-
-def redact(text: str, token: str | None = None) -> str:
-    """Return the text without `token` and without everything that looks like a token of the Hub."""
-    return ANY_TOKEN.sub("hf_***", text.replace(token, "hf_***") if token else text)
 
 
 @contextmanager

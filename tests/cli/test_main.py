@@ -49,7 +49,7 @@ def test_installed_command_prints_json(model, clips, tmp_path):
         (["timeline"], "the following arguments are required: FILE"),
         (
             ["timeline", "a.mp4", "--output", "a.txt"],
-            "a.txt: its suffix says no format of a timeline. Give the file one of",
+            "a.txt: the suffix is not a format of a timeline. Use one of",
         ),
         (["timeline", "a.mp4", "--words", "w.json", "--transcriber", "m"], "not allowed with argument"),
         ([], "the following arguments are required: COMMAND"),
@@ -71,7 +71,7 @@ def test_wrong_usage_exits_2(arguments, message, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--output", "/no/such/folder/a.csv"], "there is no folder /no/such/folder"),
+        (["--output", "/no/such/folder/a.csv"], "the folder /no/such/folder does not exist"),
         (["--words", "/no/such/words.json"], "/no/such/words.json"),
     ],
 )
