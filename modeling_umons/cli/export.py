@@ -20,7 +20,7 @@ zeros, which `complete_inputs` of modeling_umons.export.onnx adds to the output 
 
 Pretrained text and audio encoders are part of model.onnx, which then takes the output of AutoProcessor:
 `input_ids`, and waveforms or Whisper's spectrograms, of one length. A video tower or encoder is not part of
-it: the graph takes `video_features`. An encoder that ONNX cannot represent is an error.
+it: the graph takes its output, `video_features` or `video_embeds`. An encoder that ONNX cannot represent is an error.
 
 Before anything is written, logits are compared with PyTorch's for 1, 3 and 8 rows, the shortest and longest
 sequences, and rows and batches with a missing modality; a difference above 1e-4 is an error. The folder is

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
+from ..models.umons.configuration_umons import INPUT_NAMES
 from .word_times import word_times
 
 
@@ -23,11 +24,6 @@ if TYPE_CHECKING:
     from ..tasks.task import Task
 
 
-MODEL_INPUTS = {
-    "text": ("input_ids", "attention_mask"),
-    "audio": ("input_features", "input_features_mask"),
-    "video": ("video_features", "video_features_mask"),
-}
 # The column of sound itself, for a model whose audio encoder hears it: one channel of float32 at the encoder's rate.
 SOUND = "audio_values"
 # Batches of sound are padded to this at least: encoders that mask stretches of it in training (SpecAugment) find no place
@@ -69,8 +65,10 @@ class UtteranceCollator:
             not named is not cut, except text by the tokenizer's own `model_max_length`.
         audio_size, video_size: the size of the model's `input_features` and `video_features`.
         reads_word_times: whether the model wants `word_times`, where a table has a column `words` that knows them.
-        listener: for a model whose audio encoder hears sound itself, its `UmonsProcessor`: batches have `input_values` of
-            the column `audio_values` in place of `input_features`.
+        listener: for a model whose audio encoder processes waveforms, its `UmonsProcessor`: batches have the encoder's
+            input, made of the column `audio_values`.
+        input_names: names of the model inputs by modality (`config.sequence_name`), where they are not `input_features`
+            and `video_features`.
     """
 
     def __init__(
@@ -83,6 +81,7 @@ class UtteranceCollator:
         video_size: int = 512,
         reads_word_times: bool = False,
         listener: UmonsProcessor | None = None,
+        input_names: Mapping[str, str] | None = None,
     ):
         if not modalities or not set(modalities) <= {"text", "audio", "video"}:
             raise ValueError(f"The modalities are {list(modalities)}, expected any of text, audio, video.")
@@ -97,6 +96,7 @@ class UtteranceCollator:
         self.max_lengths = dict(max_lengths or {})
         self.sizes = {"audio": audio_size, "video": video_size}
         self.listener = listener
+        self.input_names = {**INPUT_NAMES, **(input_names or {})}
         self.reads_word_times = reads_word_times and tokenizer is not None and "text" in modalities
 
     @property
@@ -129,9 +129,8 @@ class UtteranceCollator:
         """
         Returns:
             `input_ids` (B, T_text) and `attention_mask` int64; `input_features` (B, T_audio, audio_size) float32 and
-            `input_features_mask` int64, or with a `listener` `input_values` and `input_values_mask` as
-            [`prepare_waveforms`] returns them; `video_features` (B, T_video, video_size) float32 and
-            `video_features_mask` int64; `word_times` (B, T_text, 2) float32, if wanted and known; `labels` (B,) or
+            `input_features_mask` int64, or with a `listener` what [`prepare_waveforms`] returns; `video_features` (B, T_video,
+            video_size) float32 and `video_features_mask` int64; `word_times` (B, T_text, 2) float32, if wanted and known; `labels` (B,) or
             (B, num_labels), int64 for classes and else float32. A row without a modality has a mask of zeros there.
 
         Raises:
@@ -143,7 +142,8 @@ class UtteranceCollator:
             if name == SOUND:
                 batch |= self._prepare_sound(column)
                 continue
-            values, mask = MODEL_INPUTS[modality]
+            values = self.input_names[modality]
+            mask = "attention_mask" if modality == "text" else f"{values}_mask"
             batch[values], batch[mask] = self._pad(modality, name, column)
         if self.reads_word_times and "words" in table.column_names:
             batch["word_times"] = word_times(table, self.tokenizer, batch["input_ids"])
@@ -170,7 +170,7 @@ class UtteranceCollator:
         return self.tokenizer(texts, return_attention_mask=False, **options)["input_ids"] if texts else []
 
     def _prepare_sound(self, column: pa.ChunkedArray) -> dict[str, torch.Tensor]:
-        """`input_values` and their mask, both zero in rows without sound."""
+        """Return the input of the audio encoder and its mask, both zero in rows without audio."""
         from ..models.umons.processing_umons import prepare_waveforms
 
         pieces = [np.empty(0, np.float32)] * len(column)

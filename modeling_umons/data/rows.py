@@ -283,6 +283,7 @@ def make_collator(
     table whose `columns` have no `audio_features`, an audio encoder hears the sound itself.
     """
     has_encoder = "audio" in config.modalities and getattr(config, "audio_encoder", None) is not None
+    sequence_name = getattr(config, "sequence_name", None)
     kind = ConversationCollator if getattr(config, "takes_conversations", False) else UtteranceCollator
     return kind(
         config.modalities,
@@ -293,6 +294,7 @@ def make_collator(
         config.video_feature_size,
         reads_word_times=getattr(config, "alignment", None) == "words",
         listener=processor if has_encoder and (SOUND in columns or "audio_features" not in columns) else None,
+        input_names=None if sequence_name is None else {name: sequence_name(name) for name in config.modalities},
     )
 
 

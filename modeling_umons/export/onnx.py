@@ -24,14 +24,16 @@ from transformers import PreTrainedModel
 
 from ..models.umons.configuration_umons import UmonsConfig
 from ..models.umons.encoders_umons import UmonsAudioEncoder
-from ..models.umons.modeling_tbje import INPUT_NAMES, UmonsForSequenceClassification, UmonsLSTM
+from ..models.umons.modeling_tbje import UmonsForSequenceClassification, UmonsLSTM
 
 
 MASK_NAMES = {
     "input_ids": "attention_mask",
     "input_features": "input_features_mask",
     "input_values": "input_values_mask",
+    "audio_embeds": "audio_embeds_mask",
     "video_features": "video_features_mask",
+    "video_embeds": "video_embeds_mask",
 }
 
 # The newest that has each operator of the graph and that onnxruntime's quantiser knows.
@@ -78,7 +80,7 @@ def graph_inputs(model: UmonsForSequenceClassification) -> dict[str, GraphInput]
     """By modality, what the graph of a model takes. Raises ValueError for an audio encoder that is of no known kind."""
     config = model.config
     sizes = {"text": (), "audio": (config.audio_feature_size,), "video": (config.video_feature_size,)}
-    inputs = {m: GraphInput(INPUT_NAMES[m], 1, config.length_limit(m), sizes[m]) for m in config.modalities}
+    inputs = {m: GraphInput(config.sequence_name(m), 1, config.length_limit(m), sizes[m]) for m in config.modalities}
     if "audio" in model.model.encoders:
         inputs["audio"] = _sound_input(config, model.model.encoders["audio"])
     return inputs
@@ -97,11 +99,11 @@ def _sound_input(config: UmonsConfig, encoder: UmonsAudioEncoder) -> GraphInput:
         return GraphInput("input_values", shortest, longest)
     if hasattr(sound, "num_mel_bins") and hasattr(sound, "max_source_positions"):
         window = 2 * sound.max_source_positions  # its second convolution leaves out every other frame
-        return GraphInput("input_values", 1, min(2 * config.max_audio_length, window), (sound.num_mel_bins,), window)
+        return GraphInput("input_features", 1, min(2 * config.max_audio_length, window), (sound.num_mel_bins,), window)
     raise ValueError(
         f"A model with an audio encoder of the type {sound.model_type!r} cannot be exported, those with wav2vec 2.0, HuBERT, "
         "WavLM and Whisper can. Export it without, `del model.model.encoders['audio']`, and give the graph as "
-        "`input_features` what `get_audio_features` makes of sound."
+        "`audio_embeds` the output of `get_audio_features`."
     )
 
 
@@ -145,6 +147,7 @@ class OnnxAudioEncoder(nn.Module):
     def __init__(self, encoder: UmonsAudioEncoder, max_length: int):
         super().__init__()
         self.encoder = encoder
+        self.input_name = encoder.input_name
         self.max_length = max_length
 
     def forward(self, values: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -158,8 +161,8 @@ def export_onnx(model: UmonsForSequenceClassification):
 
     Args:
         model: any that has no `legacy_masking` of three modalities. Encoders of text and sound are a part of the graph,
-            which takes `input_values` (B, samples), or (B, mel bins, frames) for Whisper, in place of `input_features`. A
-            video tower or encoder is left out: the graph takes `video_features`.
+            which takes `input_values` (B, samples), or for Whisper `input_features` (B, mel bins, frames). A video tower or
+            encoder is left out: the graph takes its output, `video_features` or `video_embeds`.
 
     Returns:
         `onnx.ModelProto`, with nothing in it of the machine that made it. It is not checked: see [`max_difference`].
@@ -381,7 +384,7 @@ def complete_inputs(session, inputs: Mapping) -> dict[str, np.ndarray]:
     wanted = {entry.name: entry for entry in session.get_inputs()}
     if unknown := [name for name in inputs if name not in wanted]:
         if "pixel_values_videos" in unknown:
-            remedy = "compute `video_features` from it, as `umons extract` does"
+            remedy = "compute the video features from it, as `umons extract` does"
         elif unknown[0] in MASK_NAMES:
             remedy = "give what the processor that is saved beside it makes"
         else:

@@ -13,7 +13,9 @@ import torch
 FEATURES = {
     "input_features": "input_features_mask",
     "input_values": "input_values_mask",
+    "audio_embeds": "audio_embeds_mask",
     "video_features": "video_features_mask",
+    "video_embeds": "video_embeds_mask",
 }
 MASKS = ("attention_mask", *FEATURES.values())
 
@@ -57,13 +59,17 @@ class Augmentation:
             dropped = torch.rand(batch["input_ids"].shape, device=batch["input_ids"].device) < self.word_dropout
             dropped &= batch["attention_mask"].bool()
             batch["input_ids"] = batch["input_ids"].masked_fill(dropped, self.unk_token_id)
-        if (self.time_mask or self.bin_mask) and "input_values" in batch:
+        name = "audio_embeds" if "audio_embeds" in batch else "input_features"
+        masks_stripes = bool(self.time_mask or self.bin_mask)
+        # Time is the last axis of spectrograms, the input of an encoder.
+        is_spectrogram = name in batch and batch[name].shape[1] != batch[f"{name}_mask"].shape[1]
+        if masks_stripes and ("input_values" in batch or is_spectrogram):
             raise ValueError(
                 "--time_mask and --bin_mask mask features, but the model hears sound itself: leave them out, its encoder has "
                 "masks of its own (`mask_time_prob` in its configuration)."
             )
-        if (self.time_mask or self.bin_mask) and "input_features" in batch:
-            batch["input_features"] = self._mask_stripes(batch["input_features"], batch["input_features_mask"])
+        if masks_stripes and name in batch:
+            batch[name] = self._mask_stripes(batch[name], batch[f"{name}_mask"])
         if self.modality_dropout:
             batch.update(self._drop_modalities(batch))
         return batch

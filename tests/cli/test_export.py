@@ -240,7 +240,7 @@ def test_wrong_arguments_are_named(script, tmp_path, capsys):
     [
         ({}, "No input: pass at least one"),
         ({"input_ids": np.ones((1, 2))}, "`input_ids` and `attention_mask` go together"),
-        ({"pixel_values_videos": np.ones((1, 2))}, "compute `video_features` from it"),
+        ({"pixel_values_videos": np.ones((1, 2))}, "compute the video features from it"),
         ({"labels": np.ones(1)}, "labels is given: leave it out"),
     ],
     ids=["nothing", "no-mask", "pictures", "labels"],

@@ -94,9 +94,9 @@ def test_graph_takes_what_the_processor_gives(exported):
     }
     expected = {name: ["batch", "text_length"] for name in ("input_ids", "attention_mask")}
     if model.config.video_encoder is not None:
-        expected |= {"video_features": ["batch", "video_length", 16], "video_features_mask": ["batch", "video_length"]}
+        expected |= {"video_embeds": ["batch", "video_length", 16], "video_embeds_mask": ["batch", "video_length"]}
     elif model.config.audio_encoder.model_type == "whisper":
-        expected |= {"input_values": ["batch", 8, 200], "input_values_mask": ["batch", 200]}
+        expected |= {"input_features": ["batch", 8, 200], "input_features_mask": ["batch", 200]}
     else:
         expected |= {name: ["batch", "audio_length"] for name in ("input_values", "input_values_mask")}
     assert shapes == expected
@@ -127,7 +127,7 @@ def test_an_encoder_that_is_taken_out_leaves_its_features():
     model = make_model(modalities=["audio"], audio_encoder=ASTConfig(**SIZES), max_audio_length=20)
     del model.model.encoders["audio"]
     session = make_session(export_onnx(model).SerializeToString())
-    assert [entry.name for entry in session.get_inputs()] == ["input_features", "input_features_mask"]
+    assert [entry.name for entry in session.get_inputs()] == ["audio_embeds", "audio_embeds_mask"]
     assert max_difference(session, model) < 1e-5
 
 
@@ -181,8 +181,8 @@ def test_folder_runs_on_what_the_processor_gives(folder):
 
 def test_wrong_inputs_and_arguments_are_named(folder, tmp_path):
     session = InferenceSession(folder / "out" / "model.onnx")
-    features = {"input_features": np.ones((1, 4, 16)), "input_features_mask": np.ones((1, 4))}
-    with pytest.raises(ValueError, match="input_features, input_features_mask is given: give what the processor"):
+    features = {"audio_embeds": np.ones((1, 4, 16)), "audio_embeds_mask": np.ones((1, 4))}
+    with pytest.raises(ValueError, match="audio_embeds, audio_embeds_mask is given: give what the processor"):
         complete_inputs(session, features)
     rows = [{"text": "so glad", "audio_features": [[0.0] * 16], "sentiment": 1.0}]
     Dataset.from_list(rows).to_parquet(str(tmp_path / "table.parquet"))

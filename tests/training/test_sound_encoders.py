@@ -228,6 +228,12 @@ def test_rows_are_grouped_by_the_length_of_their_sound(make):
     assert order_by_length(rows.dataset, trainer.data_collator).tolist() == np.argsort(samples)[::-1].tolist()
 
 
+def test_masks_of_features_refuse_spectrograms():
+    batch = {"input_features": torch.ones(4, 80, 3000), "input_features_mask": torch.ones(4, 3000, dtype=torch.int64)}
+    with pytest.raises(ValueError, match="hears sound itself"):
+        Augmentation(bin_mask=0.1)(batch)
+
+
 def test_augmentation_of_sound():
     torch.manual_seed(0)
     batch = {

@@ -26,9 +26,8 @@ from .configuration_baselines import BaselineConfig
 
 logger = logging.get_logger(__name__)
 
-# Copied from modeling_umons.models.umons.modeling_tbje.INPUT_NAMES
+# Copied from modeling_umons.models.umons.configuration_umons.INPUT_NAMES
 INPUT_NAMES = {"text": "input_ids", "audio": "input_features", "video": "video_features"}
-# Copied from modeling_umons.models.umons.modeling_tbje.MASK_NAMES
 MASK_NAMES = {"text": "attention_mask", "audio": "input_features_mask", "video": "video_features_mask"}
 
 
@@ -74,7 +73,10 @@ class BaselineSequenceClassifierOutput(ModelOutput):
 
 # Copied from modeling_umons.models.umons.modeling_tbje.prepare_inputs with Umons->Baseline
 def prepare_inputs(
-    config: BaselineConfig, inputs: dict[str, tuple[torch.Tensor | None, torch.Tensor | None]], dtype: torch.dtype
+    config: BaselineConfig,
+    inputs: dict[str, tuple[torch.Tensor | None, torch.Tensor | None]],
+    dtype: torch.dtype,
+    names: dict[str, str] = INPUT_NAMES,
 ) -> tuple[dict[str, torch.Tensor], dict[str, torch.BoolTensor]]:
     """
     Check the inputs of a call and complete their masks.
@@ -83,6 +85,7 @@ def prepare_inputs(
         config: configuration of the model.
         inputs: values, (B, T) int64 or (B, T, feature size), and their mask (B, T), by modality; `None` if missing.
         dtype: dtype of the returned features.
+        names: names of the values by modality, for messages.
 
     Returns:
         Values and boolean masks (B, T) of the given modalities, in the order of `config.modalities`. Without a mask,
@@ -101,20 +104,20 @@ def prepare_inputs(
                 f"The {modality} input is ignored: the modalities of this model are {config.modalities}."
             )
             continue
-        check_values(config, modality, value)
+        check_values(config, modality, names[modality], value)
         if mask is None:
             mask = value != (config.pad_token_id or 0) if modality == "text" else (value != 0).any(dim=-1)
         elif mask.shape != value.shape[:2]:
+            mask_name = "attention_mask" if modality == "text" else f"{names[modality]}_mask"
             raise ValueError(
-                f"`{MASK_NAMES[modality]}` has shape {tuple(mask.shape)}, but `{INPUT_NAMES[modality]}` requires "
-                f"{tuple(value.shape[:2])}."
+                f"`{mask_name}` has shape {tuple(mask.shape)}, but `{names[modality]}` requires {tuple(value.shape[:2])}."
             )
         values[modality] = value if modality == "text" else value.to(dtype)
         masks[modality] = mask.to(device=value.device, dtype=torch.bool)
 
     if not masks:
-        names = ", ".join(f"`{INPUT_NAMES[modality]}`" for modality in config.modalities)
-        raise ValueError(f"No input: pass at least one of {names}.")
+        expected = ", ".join(f"`{names[modality]}`" for modality in config.modalities)
+        raise ValueError(f"No input: pass at least one of {expected}.")
     first, *others = masks.values()
     # No set of sizes: hashing a symbolic size makes the compiler specialise the graph to it.
     if any(mask.shape[0] != first.shape[0] for mask in others):
@@ -124,10 +127,9 @@ def prepare_inputs(
 
 
 # Copied from modeling_umons.models.umons.modeling_tbje.check_values with Umons->Baseline
-def check_values(config: BaselineConfig, modality: str, value: torch.Tensor):
+def check_values(config: BaselineConfig, modality: str, name: str, value: torch.Tensor):
     """Raise a ValueError for values of a wrong shape, unknown word ids, and NaN or infinite features."""
     sizes = {"audio": config.audio_feature_size, "video": config.video_feature_size}
-    name = INPUT_NAMES[modality]
     expected = ("batch", "time") if modality == "text" else ("batch", "time", sizes[modality])
     if value.ndim != len(expected) or (modality != "text" and value.shape[-1] != sizes[modality]):
         raise ValueError(
@@ -173,8 +175,8 @@ def check_rows(masks: dict[str, torch.BoolTensor]):
 
 # Copied from modeling_umons.models.umons.modeling_tbje.can_read_values
 def can_read_values(*tensors: torch.Tensor) -> bool:
-    """Return `False` in a graph that is being compiled or exported, where values are unknown."""
-    return not torch.compiler.is_compiling() and not any(tensor.is_meta for tensor in tensors)
+    """Return `True` for CPU tensors outside of compiled graphs. Reading values of other devices would wait for them."""
+    return not torch.compiler.is_compiling() and all(tensor.device.type == "cpu" for tensor in tensors)
 
 
 def clear_padding(values: dict[str, torch.Tensor], masks: dict[str, torch.BoolTensor]) -> dict[str, torch.Tensor]:

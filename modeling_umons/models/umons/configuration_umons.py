@@ -22,6 +22,9 @@ from transformers.utils import auto_docstring
 # The order in which modalities stand everywhere. The first one that a model has guides the others.
 MODALITIES = ("text", "audio", "video")
 
+# Inputs that hold the sequence of a modality. After an encoder the names are `audio_embeds` and `video_embeds`.
+INPUT_NAMES = {"text": "input_ids", "audio": "input_features", "video": "video_features"}
+
 EMOTIONS = ("happy", "sad", "anger", "surprise", "disgust", "fear")
 
 # Fields that count something.
@@ -121,9 +124,11 @@ class UmonsConfig(PreTrainedConfig):
         weights see [`UmonsModel.from_encoders`].
     audio_encoder (`PreTrainedConfig` or `dict` with `model_type`, *optional*):
         The same for sound (wav2vec 2.0, HuBERT, WavLM, Whisper, whose decoder is left out). The model then takes
-        `input_values`, or as `input_features` what its encoder made of them before. Sets `audio_feature_size`.
+        `input_values`, or `input_features` for Whisper, or the output of the encoder as `audio_embeds`. Sets
+        `audio_feature_size`.
     video_encoder (`PreTrainedConfig` or `dict` with `model_type`, *optional*):
-        The same for clips of pictures (VideoMAE, TimeSformer), in place of the video tower. Sets `video_feature_size`.
+        The same for clips of pictures (VideoMAE, TimeSformer), in place of the video tower. The model then takes
+        `pixel_values_videos`, or the output of the encoder as `video_embeds`. Sets `video_feature_size`.
     use_weighted_layer_sum (`bool`, *optional*, defaults to `False`):
         Take a learnt weighted mean of all the hidden layers of each encoder, where otherwise the last counts. Its layers
         are then never dropped in training (`layerdrop`).
@@ -299,6 +304,12 @@ class UmonsConfig(PreTrainedConfig):
     def encoder_of(self, modality: str) -> PreTrainedConfig | None:
         """Configuration of the pretrained encoder of `modality`, if it has one."""
         return getattr(self, f"{modality}_encoder")
+
+    def sequence_name(self, modality: str) -> str:
+        """Name of the model input that holds the sequence of `modality`: with an encoder, what it made of audio or video."""
+        if modality != "text" and self.encoder_of(modality) is not None:
+            return f"{modality}_embeds"
+        return INPUT_NAMES[modality]
 
     def length_limit(self, modality: str) -> int:
         """The longest sequence of `modality`, in words, audio frames or video clips."""

@@ -47,6 +47,7 @@ class UmonsEncoder(nn.Module):
         self.modality = modality
         encoder_config = config.encoder_of(modality)
         self.model = take_encoder(AutoModel.from_config(encoder_config, trust_remote_code=False), modality)
+        self.input_name = self.model.main_input_name
         # The embeddings, then what each layer gives.
         mixes = config.use_weighted_layer_sum
         self.layer_weights = nn.Parameter(torch.zeros(encoder_config.num_hidden_layers + 1)) if mixes else None
@@ -55,9 +56,9 @@ class UmonsEncoder(nn.Module):
     def encode(self, values: torch.Tensor, mask: torch.BoolTensor | None = None) -> torch.Tensor:
         """The sequence (B, T, size) that the encoder makes of its input. `mask`: (B, T_in), True where there is something."""
         mixes = self.layer_weights is not None
-        inputs = {self.model.main_input_name: values, "output_hidden_states": mixes, "return_dict": True}
+        inputs = {self.input_name: values, "output_hidden_states": mixes, "return_dict": True}
         if values.is_floating_point():
-            inputs[self.model.main_input_name] = values.to(self.model.dtype)
+            inputs[self.input_name] = values.to(self.model.dtype)
         if mask is not None and self.has_mask:
             inputs["attention_mask"] = mask.long()
         outputs = self.model(**inputs)
@@ -96,22 +97,22 @@ class UmonsAudioEncoder(UmonsEncoder):
     """
 
     def forward(
-        self, input_values: torch.FloatTensor, mask: torch.BoolTensor | None
+        self, values: torch.FloatTensor, mask: torch.BoolTensor | None
     ) -> tuple[torch.FloatTensor, torch.BoolTensor]:
         rule = getattr(self.model, "_get_feat_extract_output_lengths", None)
         can_count = rule is not None and not torch.compiler.is_compiling()  # the rule makes tensors of numbers
-        if can_count and input_values.ndim == 2 and rule(input_values.shape[1]) < 1:
+        if can_count and values.ndim == 2 and rule(values.shape[1]) < 1:
             raise ValueError(
-                f"`input_values` has {input_values.shape[1]} samples, of which the audio encoder makes nothing: give "
+                f"`input_values` has {values.shape[1]} samples, of which the audio encoder makes nothing: give "
                 "longer sound, or pad it."
             )
         if mask is None:  # sound throughout, but for rows of zeros
-            is_there = (input_values != 0).flatten(1).any(dim=1)
-            states = self.encode(input_values)
+            is_there = (values != 0).flatten(1).any(dim=1)
+            states = self.encode(values)
             return states, is_there[:, None].expand(states.shape[:2])
         is_there = mask.any(dim=1, keepdim=True)
         mask = _or_everything(mask)
-        states = self.encode(input_values, mask)
+        states = self.encode(values, mask)
         lengths = self.count_steps(mask.sum(dim=1), mask.shape[1], states.shape[1]).clamp(min=1)
         steps = torch.arange(states.shape[1], device=lengths.device)
         mask = (steps < lengths[:, None]) & is_there

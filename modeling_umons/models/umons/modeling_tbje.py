@@ -30,14 +30,11 @@ from transformers.utils import ModelOutput, TransformersKwargs, auto_docstring, 
 from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
-from .configuration_umons import UmonsConfig, UmonsVideoTowerConfig
+from .configuration_umons import INPUT_NAMES, UmonsConfig, UmonsVideoTowerConfig
 from .encoders_umons import CLIPS_AT_ONCE, FromEncodersMixin, UmonsEncoder, UmonsEncoders
 
 
 logger = logging.get_logger(__name__)
-
-INPUT_NAMES = {"text": "input_ids", "audio": "input_features", "video": "video_features"}
-MASK_NAMES = {"text": "attention_mask", "audio": "input_features_mask", "video": "video_features_mask"}
 
 
 @auto_docstring(custom_intro="What `get_audio_features` gives: the sequence that the audio encoder makes of sound.")
@@ -45,11 +42,11 @@ MASK_NAMES = {"text": "attention_mask", "audio": "input_features_mask", "video":
 class UmonsAudioFeaturesOutput(BaseModelOutputWithPooling):
     r"""
     last_hidden_state (`torch.FloatTensor` of shape `(B, T_audio, audio_feature_size)`):
-        The sequence, which the model takes as `input_features` as well.
+        Sequence of the audio encoder: the `audio_embeds` of the model.
     pooler_output (`torch.FloatTensor` of shape `(B, T_audio, audio_feature_size)`):
-        The same, under the name that features have in other models.
+        The same sequence, under the name that features have in other models.
     attention_mask (`torch.LongTensor` of shape `(B, T_audio)`):
-        1 for steps of sound, 0 for padding: the `input_features_mask` that belongs to it.
+        1 for steps of audio, 0 for padding: the `audio_embeds_mask` of the model.
     """
 
     attention_mask: torch.LongTensor | None = None
@@ -117,7 +114,10 @@ class UmonsSequenceClassifierOutput(ModelOutput):
 
 
 def prepare_inputs(
-    config: UmonsConfig, inputs: dict[str, tuple[torch.Tensor | None, torch.Tensor | None]], dtype: torch.dtype
+    config: UmonsConfig,
+    inputs: dict[str, tuple[torch.Tensor | None, torch.Tensor | None]],
+    dtype: torch.dtype,
+    names: dict[str, str] = INPUT_NAMES,
 ) -> tuple[dict[str, torch.Tensor], dict[str, torch.BoolTensor]]:
     """
     Check the inputs of a call and complete their masks.
@@ -126,6 +126,7 @@ def prepare_inputs(
         config: configuration of the model.
         inputs: values, (B, T) int64 or (B, T, feature size), and their mask (B, T), by modality; `None` if missing.
         dtype: dtype of the returned features.
+        names: names of the values by modality, for messages.
 
     Returns:
         Values and boolean masks (B, T) of the given modalities, in the order of `config.modalities`. Without a mask,
@@ -144,20 +145,20 @@ def prepare_inputs(
                 f"The {modality} input is ignored: the modalities of this model are {config.modalities}."
             )
             continue
-        check_values(config, modality, value)
+        check_values(config, modality, names[modality], value)
         if mask is None:
             mask = value != (config.pad_token_id or 0) if modality == "text" else (value != 0).any(dim=-1)
         elif mask.shape != value.shape[:2]:
+            mask_name = "attention_mask" if modality == "text" else f"{names[modality]}_mask"
             raise ValueError(
-                f"`{MASK_NAMES[modality]}` has shape {tuple(mask.shape)}, but `{INPUT_NAMES[modality]}` requires "
-                f"{tuple(value.shape[:2])}."
+                f"`{mask_name}` has shape {tuple(mask.shape)}, but `{names[modality]}` requires {tuple(value.shape[:2])}."
             )
         values[modality] = value if modality == "text" else value.to(dtype)
         masks[modality] = mask.to(device=value.device, dtype=torch.bool)
 
     if not masks:
-        names = ", ".join(f"`{INPUT_NAMES[modality]}`" for modality in config.modalities)
-        raise ValueError(f"No input: pass at least one of {names}.")
+        expected = ", ".join(f"`{names[modality]}`" for modality in config.modalities)
+        raise ValueError(f"No input: pass at least one of {expected}.")
     first, *others = masks.values()
     # No set of sizes: hashing a symbolic size makes the compiler specialise the graph to it.
     if any(mask.shape[0] != first.shape[0] for mask in others):
@@ -166,10 +167,9 @@ def prepare_inputs(
     return values, masks
 
 
-def check_values(config: UmonsConfig, modality: str, value: torch.Tensor):
+def check_values(config: UmonsConfig, modality: str, name: str, value: torch.Tensor):
     """Raise a ValueError for values of a wrong shape, unknown word ids, and NaN or infinite features."""
     sizes = {"audio": config.audio_feature_size, "video": config.video_feature_size}
-    name = INPUT_NAMES[modality]
     expected = ("batch", "time") if modality == "text" else ("batch", "time", sizes[modality])
     if value.ndim != len(expected) or (modality != "text" and value.shape[-1] != sizes[modality]):
         raise ValueError(
@@ -200,36 +200,47 @@ def check_length(config: UmonsConfig, modality: str, name: str, length: int):
         )
 
 
-def check_sound(config: UmonsConfig, sound: torch.Tensor, mask: torch.Tensor | None):
-    """Raises ValueError for `input_values` that the model's audio encoder cannot take."""
-    if config.audio_encoder is None or "audio" not in config.modalities:
+def check_one_given(**inputs: torch.Tensor | None):
+    """Raise a ValueError if more than one of the inputs is given."""
+    given = [f"`{name}`" for name, value in inputs.items() if value is not None]
+    if len(given) > 1:
+        raise ValueError(f"{' and '.join(given)} are both given: pass one of them.")
+
+
+def check_sequence_names(config: UmonsConfig, names: dict[str, str], given: dict[str, torch.Tensor | None]):
+    """Raise a ValueError for sequences under a name that is not one of the `names` by modality of this model."""
+    for modality in ("audio", "video"):
+        has_encoder = config.encoder_of(modality) is not None
+        other = INPUT_NAMES[modality] if has_encoder else f"{modality}_embeds"
+        if given[other] is not None:
+            raise ValueError(
+                f"`{other}` is given, but {'' if has_encoder else 'no '}`{modality}_encoder` is configured: pass "
+                f"{'the input of the encoder, or its output as ' if has_encoder else ''}`{names[modality]}`."
+            )
+
+
+def check_audio(name: str, value: torch.Tensor, mask: torch.Tensor | None):
+    """Raise a ValueError for waveforms or spectrograms that the audio encoder cannot process."""
+    expected = "(batch, samples)" if name == "input_values" else "(batch, mel bins, frames)"
+    # The audio spectrogram transformer calls its spectrograms `input_values`.
+    if value.ndim not in ((2, 3) if name == "input_values" else (3,)):
         raise ValueError(
-            "`input_values` is given, but this model has no audio encoder: pass `input_features`, as its processor gives "
-            "them, or configure one with `UmonsConfig(audio_encoder=...)`."
-        )
-    if sound.ndim not in (2, 3):
-        raise ValueError(
-            f"`input_values` has shape {tuple(sound.shape)}, but this model wants (batch, samples), or (batch, mel bins, "
-            f"frames): what the feature extractor of its audio encoder ({config.audio_encoder.model_type}) gives."
+            f"`{name}` has shape {tuple(value.shape)}, but the audio encoder takes {expected}, as its feature extractor "
+            "returns them."
         )
     if mask is not None and (
-        mask.ndim != 2 or mask.shape[0] != sound.shape[0] or mask.shape[1] not in sound.shape[1:]
+        mask.ndim != 2 or mask.shape[0] != value.shape[0] or mask.shape[1] not in value.shape[1:]
     ):
         raise ValueError(
-            f"`input_values_mask` has shape {tuple(mask.shape)}, but it must be (batch, samples or frames) of "
-            f"`input_values`, which has shape {tuple(sound.shape)}."
+            f"`{name}_mask` has shape {tuple(mask.shape)}, but must have the batch and time of `{name}`, which has shape "
+            f"{tuple(value.shape)}."
         )
-    if can_read_values(sound) and not torch.isfinite(sound).all():
-        raise ValueError("`input_values` contains NaN or infinite values: remove or repair such audio.")
+    if can_read_values(value) and not torch.isfinite(value).all():
+        raise ValueError(f"`{name}` contains NaN or infinite values: remove or repair such audio.")
 
 
 def check_clips(config: UmonsConfig, clips: torch.Tensor, mask: torch.Tensor | None):
-    """Raises ValueError for `pixel_values_videos` that the model's video tower or encoder cannot take."""
-    if config.video_tower is None and config.video_encoder is None:
-        raise ValueError(
-            "`pixel_values_videos` is given, but this model has no video tower: pass `video_features`, or configure one "
-            "with `UmonsConfig(video_tower={})`."
-        )
+    """Raise a ValueError for clips that the video tower or encoder cannot process."""
     if clips.ndim != 6 or clips.shape[3] != 3:
         raise ValueError(
             f"`pixel_values_videos` has shape {tuple(clips.shape)}, but this model takes (batch, clips, frames, 3, height, "
@@ -238,11 +249,12 @@ def check_clips(config: UmonsConfig, clips: torch.Tensor, mask: torch.Tensor | N
     if not 1 <= clips.shape[1] <= config.max_video_length:
         raise ValueError(
             f"`pixel_values_videos` has {clips.shape[1]} clips, but this model takes 1 to {config.max_video_length} "
-            "(`max_video_length`): cut longer videos, as the processor does."
+            "(`max_video_length`): truncate longer videos, as the processor does."
         )
     if mask is not None and mask.shape != clips.shape[:2]:
         raise ValueError(
-            f"`video_features_mask` has shape {tuple(mask.shape)}, but it must have that of the clips, {tuple(clips.shape[:2])}."
+            f"`video_features_mask` has shape {tuple(mask.shape)}, but must have the shape {tuple(clips.shape[:2])} of "
+            "the clips."
         )
     if can_read_values(clips) and not torch.isfinite(clips).all():
         raise ValueError("`pixel_values_videos` contains NaN or infinite values: remove or repair such videos.")
@@ -260,8 +272,8 @@ def check_rows(masks: dict[str, torch.BoolTensor]):
 
 
 def can_read_values(*tensors: torch.Tensor) -> bool:
-    """Return `False` in a graph that is being compiled or exported, where values are unknown."""
-    return not torch.compiler.is_compiling() and not any(tensor.is_meta for tensor in tensors)
+    """Return `True` for CPU tensors outside of compiled graphs. Reading values of other devices would wait for them."""
+    return not torch.compiler.is_compiling() and all(tensor.device.type == "cpu" for tensor in tensors)
 
 
 def pad_to_full_length(config: UmonsConfig, values: dict[str, torch.Tensor], masks: dict[str, torch.BoolTensor]):
@@ -709,18 +721,40 @@ class UmonsPreTrainedModel(FromEncodersMixin, PreTrainedModel):
     @can_return_tuple
     @auto_docstring
     def get_audio_features(
-        self, input_values: torch.FloatTensor, input_values_mask: torch.Tensor | None = None, **kwargs
+        self,
+        input_values: torch.FloatTensor | None = None,
+        input_values_mask: torch.Tensor | None = None,
+        input_features: torch.FloatTensor | None = None,
+        input_features_mask: torch.Tensor | None = None,
+        **kwargs,
     ) -> UmonsAudioFeaturesOutput:
         r"""
-        input_values (`torch.FloatTensor` of shape `(batch_size, num_samples)` or `(batch_size, mel_bins, num_frames)`):
-            Sound, as the audio encoder wants it and [`UmonsProcessor`] gives it.
-        input_values_mask (`torch.Tensor` of shape `(batch_size, num_samples)` or `(batch_size, num_frames)`, *optional*):
-            1 for sound, 0 for padding. Without it, all is sound but for rows of zeros.
+        input_values (`torch.FloatTensor` of shape `(batch_size, num_samples)`, *optional*):
+            Waveforms, for an audio encoder that takes `input_values`.
+        input_values_mask (`torch.Tensor` of shape `(batch_size, num_samples)`, *optional*):
+            1 for samples, 0 for padding. Without a mask, only rows of zeros are padding.
+        input_features (`torch.FloatTensor` of shape `(batch_size, mel_bins, num_frames)`, *optional*):
+            Spectrograms, for an audio encoder that takes `input_features`.
+        input_features_mask (`torch.Tensor` of shape `(batch_size, num_frames)`, *optional*):
+            1 for frames, 0 for padding. Without a mask, only rows of zeros are padding.
         """
-        check_sound(self.config, input_values, input_values_mask)
-        mask = None if input_values_mask is None else input_values_mask.to(input_values.device, torch.bool)
-        features, mask = self.base_model.encoders["audio"](input_values, mask)
-        check_length(self.config, "audio", "input_values", features.shape[1])
+        if "audio" not in self.base_model.encoders:
+            raise ValueError(
+                f"`input_values` is given, but this model has no audio encoder: pass `{self.config.sequence_name('audio')}`, "
+                "or configure an encoder with `UmonsConfig(audio_encoder=...)`."
+            )
+        encoder = self.base_model.encoders["audio"]
+        inputs = {
+            "input_values": (input_values, input_values_mask),
+            "input_features": (input_features, input_features_mask),
+        }
+        values, mask = inputs[encoder.input_name]
+        if values is None:
+            raise ValueError(f"The audio encoder of this model takes `{encoder.input_name}`: pass these.")
+        check_audio(encoder.input_name, values, mask)
+        mask = None if mask is None else mask.to(values.device, torch.bool)
+        features, mask = encoder(values, mask)
+        check_length(self.config, "audio", encoder.input_name, features.shape[1])
         return UmonsAudioFeaturesOutput(last_hidden_state=features, pooler_output=features, attention_mask=mask.long())
 
     @can_return_tuple
@@ -735,9 +769,14 @@ class UmonsPreTrainedModel(FromEncodersMixin, PreTrainedModel):
             1 for clips, 0 for padding, of which no features are computed.
 
         Returns:
-            [`BaseModelOutputWithPooling`], whose `pooler_output` is the model's `video_features`, `(batch_size, video_length,
-            video_feature_size)`: zero where the mask is.
+            [`BaseModelOutputWithPooling`], whose `pooler_output` `(batch_size, video_length, video_feature_size)` is the
+            model's `video_features`, or its `video_embeds` if it has a video encoder. Padding is zero.
         """
+        if self.base_model.video_tower is None and "video" not in self.base_model.encoders:
+            raise ValueError(
+                "`pixel_values_videos` is given, but this model has no video tower or encoder: pass "
+                f"`{self.config.sequence_name('video')}`, or configure a tower with `UmonsConfig(video_tower={{}})`."
+            )
         check_clips(self.config, pixel_values_videos, video_features_mask)
         clips = pixel_values_videos.flatten(0, 1)
         tower = self.base_model.video_tower or self.base_model.encoders["video"]
@@ -766,7 +805,7 @@ class UmonsModel(UmonsPreTrainedModel):
 
     def __init__(self, config: UmonsConfig):
         super().__init__(config)
-        self.main_input_name = INPUT_NAMES[config.modalities[0]]  # what Trainer counts; not every model has text
+        self.main_input_name = config.sequence_name(config.modalities[0])  # counted by Trainer
         self.front_ends = UmonsFrontEnds(config)
         self.encoders = UmonsEncoders(config)
         # CODEPATH: models of raw pictures have a tower; those of the paper are given the features of clips
@@ -799,8 +838,12 @@ class UmonsModel(UmonsPreTrainedModel):
         input_features_mask: torch.Tensor | None = None,
         input_values: torch.FloatTensor | None = None,
         input_values_mask: torch.Tensor | None = None,
+        audio_embeds: torch.FloatTensor | None = None,
+        audio_embeds_mask: torch.Tensor | None = None,
         video_features: torch.FloatTensor | None = None,
         video_features_mask: torch.Tensor | None = None,
+        video_embeds: torch.FloatTensor | None = None,
+        video_embeds_mask: torch.Tensor | None = None,
         pixel_values_videos: torch.FloatTensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> UmonsModelOutput:
@@ -810,36 +853,55 @@ class UmonsModel(UmonsPreTrainedModel):
         attention_mask (`torch.Tensor` of shape `(batch_size, text_length)`, *optional*):
             1 for words, 0 for padding.
         input_features (`torch.FloatTensor` of shape `(batch_size, audio_length, audio_feature_size)`, *optional*):
-            Log-mel frames, or the sequence that an audio encoder made before.
+            Log-mel frames. With an audio encoder that takes spectrograms (Whisper), its `(batch_size, mel_bins, num_frames)`.
         input_features_mask (`torch.Tensor` of shape `(batch_size, audio_length)`, *optional*):
             1 for frames, 0 for padding.
-        input_values (`torch.FloatTensor` of shape `(batch_size, num_samples)` or `(batch_size, mel_bins, num_frames)`, *optional*):
-            Sound as the audio encoder wants it, which turns it into `input_features`.
-        input_values_mask (`torch.Tensor` of shape `(batch_size, num_samples)` or `(batch_size, num_frames)`, *optional*):
-            1 for sound, 0 for padding.
+        input_values (`torch.FloatTensor` of shape `(batch_size, num_samples)`, *optional*):
+            Waveforms, for an audio encoder that takes them (wav2vec 2.0, HuBERT, WavLM).
+        input_values_mask (`torch.Tensor` of shape `(batch_size, num_samples)`, *optional*):
+            1 for samples, 0 for padding.
+        audio_embeds (`torch.FloatTensor` of shape `(batch_size, audio_length, audio_feature_size)`, *optional*):
+            Output of the audio encoder, in place of its input. See [`~UmonsModel.get_audio_features`].
+        audio_embeds_mask (`torch.Tensor` of shape `(batch_size, audio_length)`, *optional*):
+            1 for steps, 0 for padding.
         video_features (`torch.FloatTensor` of shape `(batch_size, video_length, video_feature_size)`, *optional*):
             Features of consecutive video clips.
         video_features_mask (`torch.Tensor` of shape `(batch_size, video_length)`, *optional*):
+            1 for clips, 0 for padding, in `video_features` or `pixel_values_videos`.
+        video_embeds (`torch.FloatTensor` of shape `(batch_size, video_length, video_feature_size)`, *optional*):
+            Output of the video encoder, in place of its input. See [`~UmonsModel.get_video_features`].
+        video_embeds_mask (`torch.Tensor` of shape `(batch_size, video_length)`, *optional*):
             1 for clips, 0 for padding.
         pixel_values_videos (`torch.FloatTensor` of shape `(batch_size, video_length, 16, 3, 112, 112)`, *optional*):
-            Normalised clips, which the video tower or encoder turns into `video_features`.
+            Normalised clips, for the video tower or encoder.
         """
-        if input_values is not None:
-            if input_features is not None:
-                raise ValueError("`input_values` and `input_features` are both given: pass one of them.")
-            heard = self.get_audio_features(input_values, input_values_mask, return_dict=True)
-            input_features, input_features_mask = heard.pooler_output, heard.attention_mask
+        check_one_given(input_values=input_values, input_features=input_features, audio_embeds=audio_embeds)
+        takes_spectrograms = "audio" in self.encoders and self.encoders["audio"].input_name == "input_features"
+        if input_values is not None or (takes_spectrograms and input_features is not None):
+            audio = self.get_audio_features(
+                input_values, input_values_mask, input_features, input_features_mask, return_dict=True
+            )
+            audio_embeds, audio_embeds_mask, input_features = audio.pooler_output, audio.attention_mask, None
+        check_one_given(
+            pixel_values_videos=pixel_values_videos, video_features=video_features, video_embeds=video_embeds
+        )
         if pixel_values_videos is not None:
-            if video_features is not None:
-                raise ValueError("`pixel_values_videos` and `video_features` are both given: pass one of them.")
-            videos = self.get_video_features(pixel_values_videos, video_features_mask, return_dict=True)
-            video_features = videos.pooler_output
-        inputs = {
-            "text": (input_ids, attention_mask),
-            "audio": (input_features, input_features_mask),
-            "video": (video_features, video_features_mask),
+            videos = self.get_video_features(pixel_values_videos, video_features_mask, return_dict=True).pooler_output
+            if self.video_tower is not None:
+                video_features = videos
+            else:
+                video_embeds, video_embeds_mask = videos, video_features_mask
+        sequences = {
+            "input_ids": (input_ids, attention_mask),
+            "input_features": (input_features, input_features_mask),
+            "audio_embeds": (audio_embeds, audio_embeds_mask),
+            "video_features": (video_features, video_features_mask),
+            "video_embeds": (video_embeds, video_embeds_mask),
         }
-        values, masks = prepare_inputs(self.config, inputs, self.dtype)
+        names = {modality: self.config.sequence_name(modality) for modality in INPUT_NAMES}
+        check_sequence_names(self.config, names, {name: value for name, (value, _) in sequences.items()})
+        inputs = {modality: sequences[name] for modality, name in names.items()}
+        values, masks = prepare_inputs(self.config, inputs, self.dtype, names)
         check_rows(masks)
         # CODEPATH: checkpoints of the published code attend to padding in later blocks; models trained here never do
         if self.config.legacy_masking:
@@ -945,8 +1007,12 @@ class UmonsForSequenceClassification(UmonsPreTrainedModel):
         input_features_mask: torch.Tensor | None = None,
         input_values: torch.FloatTensor | None = None,
         input_values_mask: torch.Tensor | None = None,
+        audio_embeds: torch.FloatTensor | None = None,
+        audio_embeds_mask: torch.Tensor | None = None,
         video_features: torch.FloatTensor | None = None,
         video_features_mask: torch.Tensor | None = None,
+        video_embeds: torch.FloatTensor | None = None,
+        video_embeds_mask: torch.Tensor | None = None,
         pixel_values_videos: torch.FloatTensor | None = None,
         labels: torch.Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
@@ -957,19 +1023,27 @@ class UmonsForSequenceClassification(UmonsPreTrainedModel):
         attention_mask (`torch.Tensor` of shape `(batch_size, text_length)`, *optional*):
             1 for words, 0 for padding.
         input_features (`torch.FloatTensor` of shape `(batch_size, audio_length, audio_feature_size)`, *optional*):
-            Log-mel frames, or the sequence that an audio encoder made before.
+            Log-mel frames. With an audio encoder that takes spectrograms (Whisper), its `(batch_size, mel_bins, num_frames)`.
         input_features_mask (`torch.Tensor` of shape `(batch_size, audio_length)`, *optional*):
             1 for frames, 0 for padding.
-        input_values (`torch.FloatTensor` of shape `(batch_size, num_samples)` or `(batch_size, mel_bins, num_frames)`, *optional*):
-            Sound as the audio encoder wants it, which turns it into `input_features`.
-        input_values_mask (`torch.Tensor` of shape `(batch_size, num_samples)` or `(batch_size, num_frames)`, *optional*):
-            1 for sound, 0 for padding.
+        input_values (`torch.FloatTensor` of shape `(batch_size, num_samples)`, *optional*):
+            Waveforms, for an audio encoder that takes them (wav2vec 2.0, HuBERT, WavLM).
+        input_values_mask (`torch.Tensor` of shape `(batch_size, num_samples)`, *optional*):
+            1 for samples, 0 for padding.
+        audio_embeds (`torch.FloatTensor` of shape `(batch_size, audio_length, audio_feature_size)`, *optional*):
+            Output of the audio encoder, in place of its input. See [`~UmonsModel.get_audio_features`].
+        audio_embeds_mask (`torch.Tensor` of shape `(batch_size, audio_length)`, *optional*):
+            1 for steps, 0 for padding.
         video_features (`torch.FloatTensor` of shape `(batch_size, video_length, video_feature_size)`, *optional*):
             Features of consecutive video clips.
         video_features_mask (`torch.Tensor` of shape `(batch_size, video_length)`, *optional*):
+            1 for clips, 0 for padding, in `video_features` or `pixel_values_videos`.
+        video_embeds (`torch.FloatTensor` of shape `(batch_size, video_length, video_feature_size)`, *optional*):
+            Output of the video encoder, in place of its input. See [`~UmonsModel.get_video_features`].
+        video_embeds_mask (`torch.Tensor` of shape `(batch_size, video_length)`, *optional*):
             1 for clips, 0 for padding.
         pixel_values_videos (`torch.FloatTensor` of shape `(batch_size, video_length, 16, 3, 112, 112)`, *optional*):
-            Normalised clips, which the video tower or encoder turns into `video_features`.
+            Normalised clips, for the video tower or encoder.
         labels (`torch.Tensor`, *optional*):
             Classes, `(batch_size,)` int64; several labels, `(batch_size, num_labels)` float of 0 and 1; a number,
             `(batch_size,)` float; with `joint_sentiment`, `(batch_size, num_labels)` float, the sentiment and then the
@@ -995,8 +1069,12 @@ class UmonsForSequenceClassification(UmonsPreTrainedModel):
             input_features_mask=input_features_mask,
             input_values=input_values,
             input_values_mask=input_values_mask,
+            audio_embeds=audio_embeds,
+            audio_embeds_mask=audio_embeds_mask,
             video_features=video_features,
             video_features_mask=video_features_mask,
+            video_embeds=video_embeds,
+            video_embeds_mask=video_embeds_mask,
             pixel_values_videos=pixel_values_videos,
             **kwargs,
         )

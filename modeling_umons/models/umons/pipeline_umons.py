@@ -17,7 +17,13 @@ from .segmentation_umons import Segment, iter_segments, normalize_input, transcr
 
 
 MIN_LENGTH_S = 0.1  # seconds; a shorter last segment is dropped: codecs pad
-MODALITY_OF_MASK = {"attention_mask": "text", "input_features_mask": "audio", "video_features_mask": "video"}
+MODALITY_OF_MASK = {
+    "attention_mask": "text",
+    "input_features_mask": "audio",
+    "audio_embeds_mask": "audio",
+    "video_features_mask": "video",
+    "video_embeds_mask": "video",
+}
 
 
 class MultimodalEmotionPipeline(ChunkPipeline):
@@ -225,15 +231,17 @@ class MultimodalEmotionPipeline(ChunkPipeline):
     def _process_audio(self, audio, sampling_rate: int | None) -> dict[str, Any]:
         """Extract log-mel frames, or run the audio encoder: segments that wait for a batch then take little memory."""
         config = self.model.config
+        has_encoder = getattr(config, "audio_encoder", None) is not None
         if audio is None:
+            name = "audio_embeds" if has_encoder else "input_features"
             features = torch.zeros(1, 1, config.audio_feature_size)
-            return {"input_features": features, "input_features_mask": torch.zeros(1, 1, dtype=torch.long)}
-        if getattr(config, "audio_encoder", None) is not None:
+            return {name: features, f"{name}_mask": torch.zeros(1, 1, dtype=torch.long)}
+        if has_encoder:
             inputs = self.processor(audio=[audio], sampling_rate=sampling_rate, return_tensors="pt")
             with torch.no_grad():
                 outputs = self.model.get_audio_features(**inputs.to(self.device))
             features = outputs.pooler_output.float().cpu()
-            return {"input_features": features, "input_features_mask": outputs.attention_mask.cpu()}
+            return {"audio_embeds": features, "audio_embeds_mask": outputs.attention_mask.cpu()}
         frames = self.processor.feature_extractor(
             [audio], sampling_rate=sampling_rate, return_offsets=True, return_tensors="pt"
         )
@@ -241,14 +249,15 @@ class MultimodalEmotionPipeline(ChunkPipeline):
 
     def _process_frames(self, frames) -> dict[str, torch.Tensor]:
         """Run the video tower or encoder: segments that wait for a batch then take little memory."""
+        name = self.model.config.sequence_name("video")
         if frames is None:
             features = torch.zeros(1, 1, self.model.config.video_feature_size)
-            return {"video_features": features, "video_features_mask": torch.zeros(1, 1, dtype=torch.long)}
+            return {name: features, f"{name}_mask": torch.zeros(1, 1, dtype=torch.long)}
         clips = self.processor.video_processor([frames], return_tensors="pt")
         with torch.no_grad():
             outputs = self.model.get_video_features(clips["pixel_values_videos"].to(self.device))
         features = outputs.pooler_output.float().cpu()
-        return {"video_features": features, "video_features_mask": clips["video_features_mask"]}
+        return {name: features, f"{name}_mask": clips["video_features_mask"]}
 
     def _describe_missing_input(self, segment: Segment) -> str:
         modalities = self.model.config.modalities

@@ -23,8 +23,6 @@ from .tokenization_umons import build_tokenizer
 from .video_processing_umons import UmonsVideoProcessor
 
 
-# Audio inputs of a model with an audio encoder.
-ENCODER_AUDIO_NAMES = ["input_values", "input_values_mask"]
 # Vocabularies of models may exceed those of their tokenizers: they are rounded up to a multiple of a power of two.
 SPARE_IDS = 1024
 ENCODER_FRAME_RATE = 7.5  # frames per second of video encoders: VideoMAE was trained on every fourth of 30
@@ -132,7 +130,8 @@ class UmonsProcessor(ProcessorMixin):
 
     @property
     def _audio_names(self) -> list[str]:
-        return self.feature_extractor.model_input_names if self.audio_frame_duration is None else ENCODER_AUDIO_NAMES
+        name = self.feature_extractor.model_input_names[0]
+        return [name, f"{name}_mask"]
 
     def check_argument_for_proper_class(self, argument_name, argument):
         # transformers exports the class that it would check for only if torchvision is installed.
@@ -166,8 +165,8 @@ class UmonsProcessor(ProcessorMixin):
             [`BatchFeature`] with
             - **input_ids**, **attention_mask** -- `(B, T_text)` int64, for text.
             - **input_features** -- `(B, T_audio, 80)` float32, for audio.
-            - **input_features_mask** -- `(B, T_audio)` int64. An audio encoder has `input_values` and
-              `input_values_mask` instead.
+            - **input_features_mask** -- `(B, T_audio)` int64. For an audio encoder, these are its own input, `input_values`
+              or `input_features`, and the mask of it.
             - **pixel_values_videos** -- `(B, T_video, 16, 3, 112, 112)` float32, for videos.
             - **video_features_mask** -- `(B, T_video)` int64.
 
@@ -250,7 +249,8 @@ def prepare_waveforms(processor: UmonsProcessor, waveforms: list[np.ndarray], re
         return_tensors: `"np"` or `"pt"`.
 
     Returns:
-        `input_values` (B, num_samples) or (B, num_mel_bins, num_frames) float32, and their `input_values_mask`.
+        `input_values` (B, num_samples) float32 and `input_values_mask`; for an encoder of spectrograms `input_features`
+        (B, num_mel_bins, num_frames) float32 and `input_features_mask` (B, num_frames).
     """
     extractor = processor.feature_extractor
     maximum = round(processor.max_duration * extractor.sampling_rate)
@@ -267,7 +267,8 @@ def prepare_waveforms(processor: UmonsProcessor, waveforms: list[np.ndarray], re
     )
     mask = encoded["attention_mask"]  # of some extractors int32
     mask = mask.long() if isinstance(mask, torch.Tensor) else mask.astype(np.int64)
-    return dict(zip(ENCODER_AUDIO_NAMES, [encoded[extractor.model_input_names[0]], mask], strict=True))
+    name = extractor.model_input_names[0]
+    return {name: encoded[name], f"{name}_mask": mask}
 
 
 def check_processor(processor: UmonsProcessor, config: PreTrainedConfig):

@@ -51,9 +51,10 @@ def make_inputs(text=None, audio=None, video=None) -> dict[str, torch.Tensor]:
         inputs["attention_mask"] = torch.tensor([[1] * 7, [1] * 4 + [0] * 3, [0] * 7])
     if audio:
         length = 200 if audio == "whisper" else 800
-        inputs["input_values"] = torch.randn((3, 8, 200) if audio == "whisper" else (3, 800))
+        name = "input_features" if audio == "whisper" else "input_values"
+        inputs[name] = torch.randn((3, 8, 200) if audio == "whisper" else (3, 800))
         parts = torch.tensor([[0.75], [0.4], [0.0]])
-        inputs["input_values_mask"] = (torch.arange(length) < parts * length).long()
+        inputs[f"{name}_mask"] = (torch.arange(length) < parts * length).long()
     if video:
         inputs["pixel_values_videos"] = torch.randn(3, 2, 4, 3, 16, 16)
         inputs["video_features_mask"] = torch.tensor([[1, 1], [0, 0], [1, 0]])
@@ -93,13 +94,17 @@ def test_encoders_of_every_family(text, audio, video, mix, tmp_path):
     with torch.no_grad():
         logits = model(**inputs).logits
         assert torch.equal(loaded(**inputs).logits, logits)
-        # Features of an encoder that was called before are as good as its input.
-        heard = model.get_audio_features(inputs["input_values"], inputs["input_values_mask"])
-        before = {name: value for name, value in inputs.items() if not name.startswith("input_values")}
-        before.update(input_features=heard.pooler_output, input_features_mask=heard.attention_mask)
+        # The output of an encoder takes the place of its input.
+        sound = {name: inputs[name] for name in inputs if name.startswith(("input_values", "input_features"))}
+        heard = model.get_audio_features(**sound)
+        before = {name: value for name, value in inputs.items() if name not in sound}
+        before.update(audio_embeds=heard.pooler_output, audio_embeds_mask=heard.attention_mask)
         torch.testing.assert_close(model(**before).logits, logits)
         seen = model.get_video_features(inputs["pixel_values_videos"], inputs["video_features_mask"])
         assert not seen.pooler_output[1].any()
+        del before["pixel_values_videos"]
+        before.update(video_embeds=seen.pooler_output, video_embeds_mask=before.pop("video_features_mask"))
+        torch.testing.assert_close(model(**before).logits, logits)
 
 
 @torch.no_grad()
@@ -116,8 +121,8 @@ def test_padding_and_absent_rows_never_count(text, audio, video):
     longer = dict(inputs)
     longer["input_ids"] = torch.nn.functional.pad(inputs["input_ids"], (0, 3), value=7)
     longer["attention_mask"] = torch.nn.functional.pad(inputs["attention_mask"], (0, 3))
-    longer["input_values"] = inputs["input_values"].clone()
-    if audio != "whisper":  # which hears silence as well, and has no mask
+    if audio != "whisper":  # whose encoder attends to silence as well, and has no mask
+        longer["input_values"] = inputs["input_values"].clone()
         longer["input_values"][:, 600:] = 9.0
         longer["input_values"][2] = 9.0
     torch.testing.assert_close(model(**longer).logits, logits, **close)
@@ -125,7 +130,8 @@ def test_padding_and_absent_rows_never_count(text, audio, video):
     # Absent in a row and absent throughout.
     words = {name: value[2:] for name, value in inputs.items() if name in ("input_ids", "attention_mask")}
     torch.testing.assert_close(model(**words).logits, logits[2:], **close)
-    assert (model(**{**inputs, "input_values_mask": inputs["input_values_mask"][[0, 0, 0]]}).logits - logits)[2].any()
+    mask = "input_features_mask" if audio == "whisper" else "input_values_mask"
+    assert (model(**{**inputs, mask: inputs[mask][[0, 0, 0]]}).logits - logits)[2].any()
 
 
 @torch.no_grad()
@@ -242,16 +248,17 @@ def test_the_processor_makes_what_the_model_takes(made):
     model, processor, names = made
     check_processor(processor, model.config)
     inputs = make_batch(processor)
-    masks = [make_batch(processor, return_tensors=kind)["input_values_mask"] for kind in ("pt", "np")]
+    is_whisper = "whisper" in names["audio"]
+    audio_mask = "input_features_mask" if is_whisper else "input_values_mask"
+    masks = [make_batch(processor, return_tensors=kind)[audio_mask] for kind in ("pt", "np")]
     assert [str(mask.dtype) for mask in masks] == ["torch.int64", "int64"]
     assert sorted(inputs) == sorted(processor.model_input_names)
     tokens = AutoTokenizer.from_pretrained(names["text"])("So wonderful day!")["input_ids"]
     assert inputs["input_ids"].tolist() == [tokens, [0] * len(tokens), [0] * len(tokens)]
-    for name, rows in (("attention_mask", [0]), ("input_values_mask", [0, 1]), ("video_features_mask", [0, 2])):
+    for name, rows in (("attention_mask", [0]), (audio_mask, [0, 1]), ("video_features_mask", [0, 2])):
         assert inputs[name].any(dim=1).nonzero().flatten().tolist() == rows
     # 0.5 s, resampled to 16 kHz.
-    is_whisper = "whisper" in names["audio"]
-    assert inputs["input_values_mask"].sum(dim=1).tolist() == ([50, 20, 0] if is_whisper else [8000, 3200, 0])
+    assert inputs[audio_mask].sum(dim=1).tolist() == ([50, 20, 0] if is_whisper else [8000, 3200, 0])
     assert inputs["pixel_values_videos"].shape == (3, 2, 4, 3, 16, 16)
     logits = model(**inputs).logits
     assert logits.isfinite().all()
@@ -517,12 +524,21 @@ def test_inputs_that_do_not_fit():
         ({"input_values": sound * torch.nan}, "`input_values` contains NaN"),
         ({"input_values": torch.randn(1, 4000)}, "`input_values` has 198 steps, but this model takes 1 to 100"),
         ({"input_values": torch.randn(1, 20)}, "`input_values` has 20 samples, of which .* makes nothing"),
-        ({"input_values": sound, "input_features": torch.randn(1, 4, 16)}, "are both given"),
+        ({"input_values": sound, "audio_embeds": torch.randn(1, 4, 16)}, "`input_values` and `audio_embeds` are both"),
+        ({"input_features": torch.randn(1, 4, 16)}, "`audio_encoder` is configured: pass .* output as `audio_embeds`"),
+        ({"video_embeds": torch.randn(1, 4, 16)}, "no `video_encoder` is configured: pass `video_features`"),
     ):
         with pytest.raises(ValueError, match=message):
             model(**inputs)
-    with pytest.raises(ValueError, match="this model has no audio encoder"):
+    with pytest.raises(ValueError, match="this model has no audio encoder: pass `input_features`"):
         make_model(vocab_size=14)(input_values=sound)
+    with pytest.raises(ValueError, match="no `audio_encoder` is configured: pass `input_features`"):
+        make_model(vocab_size=14)(audio_embeds=torch.randn(1, 4, 80))
+    whisper = make_model(modalities=["audio"], audio_encoder=AUDIO["whisper"]())
+    with pytest.raises(ValueError, match="takes `input_features`"):
+        whisper(input_values=sound)
+    with pytest.raises(ValueError, match=r"`input_features` has shape \(1, 8\), .* takes \(batch, mel bins, frames\)"):
+        whisper(input_features=torch.randn(1, 8))
 
 
 def test_encoders_that_cannot_be_had(folders, tmp_path, monkeypatch):

@@ -322,7 +322,7 @@ WRONG = {
     "channels": ({"pixel_values_videos": make_clips(1, 2).transpose(2, 3)}, r"\(1, 2, 3, 4, 16, 16\), but"),
     "mask": (
         {"pixel_values_videos": make_clips(2, 3), "video_features_mask": torch.ones(2, 2)},
-        r"`video_features_mask` has shape \(2, 2\), but it must have that of the clips, \(2, 3\)",
+        r"`video_features_mask` has shape \(2, 2\), but must have the shape \(2, 3\) of the clips",
     ),
     "nan": (
         {"pixel_values_videos": make_clips(1, 2) * float("nan")},
@@ -351,7 +351,7 @@ def test_wrong_input_of_the_tower_itself(tower):
 @pytest.mark.parametrize("modalities", [["text"], ["text", "video"]])
 def test_pixels_without_a_tower(modalities):
     model = UmonsModel(UmonsConfig(**{**SMALL, "modalities": modalities}))
-    with pytest.raises(ValueError, match=r"no video tower: pass `video_features`, or configure one"):
+    with pytest.raises(ValueError, match=r"no video tower or encoder: pass `video_features`, or configure a tower"):
         model(pixel_values_videos=make_clips(1, 2))
 
 
