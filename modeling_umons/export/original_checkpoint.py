@@ -10,7 +10,8 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedTokenizerFast
 
-from ..data.safe_pickle import read_checkpoint, read_pickle
+from ..data.safe_checkpoint import read_checkpoint
+from ..data.safe_pickle import read_pickle
 from ..models.umons.configuration_umons import EMOTIONS, UmonsConfig
 from ..models.umons.feature_extraction_umons import UmonsFeatureExtractor
 from ..models.umons.modeling_tbje import UmonsForSequenceClassification

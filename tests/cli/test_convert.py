@@ -19,7 +19,8 @@ from transformers import AutoModelForSequenceClassification, AutoProcessor
 
 import modeling_umons
 from modeling_umons.cli import convert
-from modeling_umons.data.safe_pickle import read_checkpoint, read_pickle
+from modeling_umons.data.safe_checkpoint import read_checkpoint
+from modeling_umons.data.safe_pickle import read_pickle
 from modeling_umons.models.umons.configuration_umons import EMOTIONS
 
 
@@ -187,16 +188,16 @@ def wrong_inputs(case: str, folder: Path) -> tuple[list, str]:
             return [folder / "nowhere.pkl"], "nowhere.pkl"
         case "no checkpoint":
             checkpoint.write_text("epoch,accuracy\n1,60.2\n")
-            return [checkpoint], r"cannot read .*best\.pkl"
+            return [checkpoint], r"best\.pkl .* is damaged"
         case "data file":
             return [vocabulary], r"token_to_ix\.pkl"
         case "hostile checkpoint":
             torch.save({"state_dict": weights, "args": Hostile(folder / "executed")}, checkpoint)
-            return [checkpoint], r"refused: it holds .*(posix|nt)\.mkdir"
+            return [checkpoint], r"refused: it contains .*(posix|nt)\.mkdir"
         case "hostile vocabulary":
             save_checkpoint(checkpoint, weights, args)
             vocabulary.write_bytes(pickle.dumps(Hostile(folder / "executed")))
-            return [checkpoint, "--token_to_ix", vocabulary], r"refused: it holds .*(posix|nt)\.mkdir"
+            return [checkpoint, "--token_to_ix", vocabulary], r"refused: it contains .*(posix|nt)\.mkdir"
         case "another vocabulary":
             save_checkpoint(checkpoint, weights, args)
             save_vocabulary(vocabulary, size=41)

@@ -19,7 +19,8 @@ import numpy as np
 import pytest
 import torch
 
-from modeling_umons.data.safe_pickle import read_checkpoint, read_pickle
+from modeling_umons.data.safe_checkpoint import read_checkpoint
+from modeling_umons.data.safe_pickle import read_pickle
 
 
 class Calls:
@@ -100,6 +101,8 @@ def test_a_large_pickle_is_in_memory_once(tmp_path):
 def test_pickles_of_numpy_1(tmp_path, protocol):
     data = pickle.dumps(np.arange(3.0), protocol=protocol).replace(b"\x8c\x13numpy._core.", b"\x8c\x12numpy.core.")
     data = data.replace(b"cnumpy._core.", b"cnumpy.core.")  # the names of protocol 3 have no length
+    if protocol == 5:  # the length of its frame
+        data = data[:3] + struct.pack("<Q", struct.unpack("<Q", data[3:11])[0] - 1) + data[11:]
     assert b"numpy.core." in data
     assert read_pickle(write(tmp_path / "a.p", data)).tolist() == [0, 1, 2]
 
@@ -116,8 +119,7 @@ def test_checkpoints_of_both_formats(tmp_path, zip_format):
         assert torch.equal(read["state_dict"][name], tensor)
     loss, other = read["args"].pop("loss_fn"), read["args"].pop("other")
     assert read["args"] == {"model": "Model_LA", "layer": 4, "lr": 1e-4}
-    assert (loss["__class__"], loss["reduction"]) == ("torch.nn.modules.loss.CrossEntropyLoss", "sum")
-    assert other["__class__"] == "torch.nn.modules.loss.BCEWithLogitsLoss"
+    assert (loss["reduction"], other["reduction"]) == ("sum", "mean")
 
 
 @pytest.mark.shared
@@ -152,7 +154,7 @@ def test_real_checkpoints_as_torch_reads_them(shared):
 def test_loss_modules_are_not_instantiated(tmp_path):
     torch.save(example_checkpoint(), tmp_path / "a.pkl")
     code = (
-        "import sys; from modeling_umons.data.safe_pickle import read_checkpoint; import torch\n"
+        "import sys; from modeling_umons.data.safe_checkpoint import read_checkpoint; import torch\n"
         "def fail(*args, **kwargs): raise SystemExit('instantiated')\n"
         "torch.nn.Module.__init__ = torch.nn.Module.__setstate__ = torch.nn.Module.__new__ = fail\n"
         "print(type(read_checkpoint(sys.argv[1])['args']['loss_fn']).__mro__[-2].__name__)"
@@ -176,7 +178,7 @@ def hostile_programs(canary: str) -> dict[str, tuple[bytes, str]]:
         "raw": (b"cposix\nsystem\n" + text + b"\x85R.", "posix.system"),
         "raw, never called": (b"\x80\x02}cposix\nsystem\nK\x01s.", "posix.system"),
         "INST": (b"(" + text + b"iposix\nsystem\n.", "posix.system"),
-        "OBJ": (b"(cposix\nsystem\n" + text + b"o.", "posix.system"),
+        "OBJ": (b"(cposix\nsystem\n" + text + b"o.", "the pickle instruction OBJ"),
         "nested torch.load": (pickle.dumps(Calls(torch.load, canary), protocol=4), "torch.serialization.load"),
         "nested pickle": (pickle.dumps(Calls(pickle.loads, b"."), protocol=4), "_pickle.loads"),
         "getattr": (attribute, "__builtin__.getattr"),
@@ -203,7 +205,9 @@ def test_hostile_globals_are_refused_by_name(tmp_path, monkeypatch, case, kind):
     else:
         torch.save({}, path, _use_new_zipfile_serialization=False)
         reader, path = read_checkpoint, write(path, path.read_bytes().replace(b"\x80\x02}q\x00.", program))
-    with pytest.raises(ValueError, match=rf"hostile\.pkl is refused: .*{name}\b(?s:.*)Allowed are .*numpy\.dtype"):
+    with pytest.raises(
+        ValueError, match=rf"hostile\.pkl is refused: it contains .*{name}\b(?s:.*)Allowed are .*numpy\.dtype"
+    ):
         reader(path)
     assert os.listdir(tmp_path) == ["hostile.pkl"]
 
@@ -234,50 +238,56 @@ HUGE = b"\x8a\x05" + (2**33).to_bytes(5, "little")
 BOMBS = {
     "object array": (pickle.dumps(np.array([{}, None], dtype=object), protocol=4), ValueError, "dtype object"),
     "array of arrays": (pickle.dumps(np.array([np.zeros(1), None], dtype=object), protocol=4), ValueError, "dtype object"),
-    "array of globals": (array_program(b"K\x01\x85", b"O8", b"]cnumpy\ndtype\na", OBJECTS), ValueError, "dtype object"),
-    "objects of another state": (array_program(b"K\x01\x85", b"O8", b"]Na"), ValueError, "a state of its own"),
-    "pointers": (array_program(b"K\x01\x85", b"O8", b"C\x08" + b"\x41" * 8, OBJECTS), ValueError, "dtype object"),
+    "array of globals": (array_program(b"K\x01\x85", b"O8", b"]cnumpy\ndtype\na", OBJECTS), ValueError, "a global that is not called"),
+    "objects of another state": (array_program(b"K\x01\x85", b"O8", b"]Na"), None, ""),
+    "pointers": (array_program(b"K\x01\x85", b"O8", b"C\x08" + b"\x41" * 8, OBJECTS), ValueError, "numpy array of object"),
     "scalar of a pointer": (
         b"cnumpy.core.multiarray\nscalar\n(" + dtype_program(b"O8", OBJECTS) + b"C\x08" + b"\x41" * 8 + b"tR.",
-        ValueError, "dtype object",
+        ValueError, "numpy array of object",
     ),
-    "fewer objects": (array_program(b"K\x02\x85", b"O8", b"]Na", OBJECTS), OSError, "needs 2 items, the file gives it 1"),
-    "huge shape of objects": (array_program(HUGE + b"\x85", b"O8", b"]Na", OBJECTS), OSError, "needs 8589934592 items"),
+    "fewer objects": (array_program(b"K\x02\x85", b"O8", b"]Na", OBJECTS), ValueError, "not made of 2 bytes or objects"),
+    "huge shape of objects": (array_program(HUGE + b"\x85", b"O8", b"]Na", OBJECTS), ValueError, "not made of 8589934592 bytes or objects"),
     "filled twice": (
         array_program(b"K\x01\x85", b"O8", b"]Na", OBJECTS)[:-1]
         + b"(K\x01K\x01\x85" + dtype_program(b"i1") + b"\x89C\x01atb.", ValueError, "filled twice",
     ),
-    "list for bytes": (array_program(b"K\x01\x85", b"f8", b"]Na"), ValueError, "not made of bytes"),
-    "buffer of pointers": (buffer_program(b"C\x08" + b"\x41" * 8, b"K\x01\x85", b"O8", OBJECTS), ValueError, "unknown kind"),
-    "buffer of text": (buffer_program(b"X\x08\0\0\0AAAAAAAA", b"K\x01\x85"), ValueError, "unknown kind"),
-    "buffer of a huge shape": (buffer_program(b"C\x08AAAAAAAA", HUGE + b"\x85"), OSError, "needs 68719476736 bytes"),
-    "buffer of no bytes": (buffer_program(b"C\0", b"K\0" + HUGE * 2 + b"\x87"), OSError, "REDUCE lacks|do not fit"),
+    "list for bytes": (array_program(b"K\x01\x85", b"f8", b"]Na"), ValueError, "not made of 8 bytes"),
+    "buffer of pointers": (buffer_program(b"C\x08" + b"\x41" * 8, b"K\x01\x85", b"O8", OBJECTS), ValueError, "numpy array of object"),
+    "buffer of text": (buffer_program(b"X\x08\0\0\0AAAAAAAA", b"K\x01\x85"), ValueError, "numpy array of float64"),
+    "buffer of a huge shape": (buffer_program(b"C\x08AAAAAAAA", HUGE + b"\x85"), ValueError, "not made of 68719476736 bytes"),
+    "buffer of no bytes": (buffer_program(b"C\0", b"K\0" + HUGE * 2 + b"\x87"), ValueError, "damaged"),
     "buffer out of band": (b"\x80\x05\x97.", ValueError, "NEXT_BUFFER"),
     "fields": (pickle.dumps(np.zeros(2, dtype=[("a", "f4")]), protocol=4), ValueError, "dtype 'V4'"),
-    "huge shape": (array_program(HUGE + b"\x85", b"f8", b"C\x01a"), OSError, "needs 68719476736 bytes"),
-    "no bytes": (array_program(b"K\0" + HUGE * 2 + b"\x87", b"f8", b"C\x01a"), OSError, "needs 0 bytes"),
+    "huge shape": (array_program(HUGE + b"\x85", b"f8", b"C\x01a"), ValueError, "not made of 68719476736 bytes"),
+    "no bytes": (array_program(b"K\0" + HUGE * 2 + b"\x87", b"f8", b"C\x01a"), ValueError, "not made of 0 bytes"),
     "text without size": (array_program(HUGE + b"\x85", b"U0", b"C\0"), ValueError, "dtype 'U0'"),
-    "huge start": (b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n" + HUGE + b"\x85C\x01btR.", ValueError, "empty"),
-    "huge memo": (b"\x80\x02Nr\xff\xff\xff\x7f}.", None, ""),
-    "huge bytes": (b"\x80\x04\x8e" + struct.pack("<Q", 2**40) + b".", OSError, "cut off"),
-    "huge bytearray": (b"\x80\x05\x96" + struct.pack("<Q", 2**40) + b".", OSError, "cut off"),
-    "huge frame": (b"\x80\x04\x95" + struct.pack("<Q", 2**60) + b"N.", None, ""),
+    "huge start": (b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n" + HUGE + b"\x85C\x01btR.", ValueError, "damaged"),
+    "huge memo": (b"\x80\x02Nr\xff\xff\xff\x7f}.", ValueError, "memo index 2147483647"),
+    "huge bytes": (b"\x80\x04\x8e" + struct.pack("<Q", 2**40) + b".", ValueError, "damaged"),
+    "huge bytearray": (b"\x80\x05\x96" + struct.pack("<Q", 2**40) + b".", ValueError, "damaged"),
+    "huge frame": (b"\x80\x04\x95" + struct.pack("<Q", 2**60) + b"N.", ValueError, "damaged"),
+    "doubled lists that are read": (b"]q\0" + b"".join(b"]q%c(" % (i + 1) + b"h%c" % i * 50 + b"e" for i in range(30)) + b".", ValueError, "fill the memory"),
+    "encoded again and again": (
+        b"\x80\x02](c_codecs\nencode\nq\0" + b"X" + struct.pack("<I", 10**6) + b"a" * 10**6 + b"q\1X\6\0\0\0latin1q\2\x86R"
+        + b"h\0h\1h\2\x86R" * 10**5 + b"e.", ValueError, "fill the memory",
+    ),
+    "two pickles": (b"N.N.", ValueError, "more than one pickle"),
     "nested lists": (b"]" * 10**5 + b"a" * (10**5 - 1) + b".", ValueError, "100 containers"),
-    "nested key": (b"}N" + b"\x85" * 10**6 + b"Ns.", ValueError, "100 containers"),
-    "doubled key": (b"}N" + b"q\0h\0\x86" * 60 + b"Ns.", ValueError, "a key that is not"),  # a tuple of 2**60 items
-    "tuple key": (b"}K\x01\x85Ns.", ValueError, "a key that is not"),
-    "holds itself": (b"]q\0h\0a.", ValueError, "holds itself"),
-    "holds itself later": (b"]q\0\x85h\0h\0a.", ValueError, "holds itself"),
-    "doubled lists": (b"]" + b"q\0]h\0ah\0a" * 60 + b"K\x01\x93.", OSError, "STACK_GLOBAL lacks"),
+    "nested key": (b"}N" + b"\x85" * 10**6 + b"Ns.", ValueError, "a key that is a tuple"),
+    "doubled key": (b"}N" + b"q\0h\0\x86" * 60 + b"Ns.", ValueError, "a key that is a tuple"),  # a tuple of 2**60 items
+    "tuple key": (b"}K\x01\x85Ns.", ValueError, "a key that is a tuple"),
+    "holds itself": (b"]q\0h\0a.", ValueError, "holds itself|fill the memory"),
+    "holds itself later": (b"]q\0\x85h\0h\0a.", ValueError, "holds itself|fill the memory"),
+    "doubled lists": (b"]" + b"q\0]h\0ah\0a" * 60 + b"K\x01\x93.", ValueError, "damaged"),
     "backslash": (b"cos\\q\nsystem\n.", ValueError, r"the global os\\q.system"),
-    "marks": (b"(" * 10**6 + b".", OSError, "lacks its arguments"),
-    "pops below the mark": (b"N(\x85.", OSError, "lacks its arguments"),
+    "marks": (b"(" * 10**6 + b".", ValueError, "damaged|without its arguments"),
+    "pops below the mark": (b"N(\x85.", ValueError, "damaged|without its arguments"),
     "extension": (b"\x80\x02\x82\x05.", ValueError, "EXT1"),
-    "persistent id": (b"\x80\x02Nq\0Q.", ValueError, "persistent id None"),
+    "persistent id": (b"\x80\x02Nq\0Q.", ValueError, "damaged"),
     "text persistent id": (b"Pstorage\n.", ValueError, "PERSID"),
-    "calls a dict": (b"\x80\x02})R.", ValueError, "a call of a dict"),
-    "fills a number": (b"\x80\x02K\x01}b.", ValueError, "a state for 1"),
-    "appends to a dict": (b"\x80\x02}Na.", ValueError, "APPEND on a dict"),
+    "calls a dict": (b"\x80\x02})R.", ValueError, "damaged"),
+    "fills a number": (b"\x80\x02K\x01}b.", ValueError, "damaged"),
+    "appends to a dict": (b"\x80\x02}Na.", ValueError, "damaged"),
 }  # fmt: skip
 
 
@@ -309,17 +319,17 @@ def tensor(count=b"K\x04", offset=b"K\0", size=b"K\x02K\x02\x86", stride=b"K\x02
 
 
 ARCHIVES = {
-    "more than stored": (tensor(count=HUGE), OSError, "more than the file holds"),
-    "other length": (tensor(count=b"K\x05"), OSError, "should have 20 bytes, it has 16"),
-    "outside": (tensor(offset=b"K\x01"), OSError, "outside of its storage"),
-    "stride outside": (tensor(stride=b"K\x09K\x01\x86"), OSError, "outside of its storage"),
-    "expanded": (tensor(size=HUGE + b"K\x01\x86", stride=b"K\0K\0\x86"), OSError, "outside of its storage"),
-    "negative": (tensor(offset=b"J\xff\xff\xff\xff"), ValueError, "not a view"),
+    "more than stored": (tensor(count=HUGE), ValueError, "more elements than the file"),
+    "other length": (tensor(count=b"K\x05"), ValueError, "a storage of 16 bytes, expected 20"),
+    "outside": (tensor(offset=b"K\x01"), ValueError, "outside of its storage"),
+    "stride outside": (tensor(stride=b"K\x09K\x01\x86"), ValueError, "outside of its storage"),
+    "expanded": (tensor(size=HUGE + b"K\x01\x86", stride=b"K\0K\0\x86"), ValueError, "outside of its storage"),
+    "negative": (tensor(offset=b"J\xff\xff\xff\xff"), ValueError, "outside of its storage"),
     "two ways": (tensor() + b"0" + tensor(count=b"K\x02"), ValueError, "POP"),
-    "no tensor": (b"K\x07", ValueError, "7 under 'w' where tensors belong"),
-    "other id": (b"(X\x04\0\0\0evalK\x01tQ", ValueError, "persistent id \\('eval', 1\\)"),
-    "id of a global": (b"(X\x07\0\0\0storagecargparse\nNamespace\nX\x01\0\0\x000NK\x01tQ", ValueError, "argparse.Namespace"),
-    "id of a path": (tensor().replace(b"X\x01\0\0\x000", b"X\x05\0\0\0../.."), OSError, "lacks archive/data/../.."),
+    "no tensor": (b"K\x07", ValueError, "something else than names and tensors"),
+    "other id": (b"(X\x04\0\0\0evalK\x01tQ", ValueError, "damaged"),
+    "id of a global": (b"(X\x07\0\0\0storagecargparse\nNamespace\nX\x01\0\0\x000NK\x01tQ", ValueError, "persistent id that is not a storage"),
+    "id of a path": (tensor().replace(b"X\x01\0\0\x000", b"X\x05\0\0\0../.."), ValueError, "no item named 'archive/data/../..'"),
 }  # fmt: skip
 
 
@@ -342,20 +352,20 @@ def test_archives_that_are_not_torch_archives(tmp_path):
     program = checkpoint_program(tensor())
     numbers = {"data/0": bytes(16)}
     packed = write_archive(tmp_path / "packed.pkl", program, numbers, zipfile.ZIP_DEFLATED)
-    with pytest.raises(ValueError, match="packed or encrypted record archive/byteorder"):
+    with pytest.raises(ValueError, match="a compressed record archive/byteorder"):
         read_checkpoint(packed)
     with pytest.raises(ValueError, match="little-endian"):
         read_checkpoint(write_archive(tmp_path / "big.pkl", program, {**numbers, "byteorder": b"big"}))
-    with pytest.raises(OSError, match=r"one data\.pkl, this one has 2"):
+    with pytest.raises(ValueError, match=r"2 records data\.pkl in place of one"):
         read_checkpoint(write_archive(tmp_path / "two.pkl", program, {"more/data.pkl": program}))
-    with pytest.raises(OSError, match="lacks archive/data/0"):
+    with pytest.raises(ValueError, match="no item named 'archive/data/0'"):
         read_checkpoint(write_archive(tmp_path / "less.pkl", program))
-    with pytest.raises(OSError, match="`read_checkpoint` reads"):
+    with pytest.raises(ValueError, match="`read_checkpoint` reads"):
         read_pickle(packed)
-    with pytest.raises(OSError, match="magic number"):
+    with pytest.raises(ValueError, match="magic number"):
         read_checkpoint(write(tmp_path / "plain.p", pickle.dumps(1) * 2))
     torch.save({"weight": torch.zeros(1)}, tmp_path / "bare.pkl")
-    with pytest.raises(ValueError, match="no dict of state_dict and args"):
+    with pytest.raises(ValueError, match="something else than a checkpoint with state_dict and args"):
         read_checkpoint(tmp_path / "bare.pkl")
 
 
@@ -365,12 +375,12 @@ def test_legacy_storage_larger_than_the_file(tmp_path):
     data = (tmp_path / "a.pkl").read_bytes()
     bomb = write(tmp_path / "bomb.pkl", data.replace(b"K\x04N", HUGE + b"N"))
     assert bomb.read_bytes() != data
-    with pytest.raises(OSError, match="more than the file holds"):
+    with pytest.raises(ValueError, match="more elements than the file"):
         read_checkpoint(bomb)
     other = write(
         tmp_path / "other.pkl", data.replace(struct.pack("<q", 4) + b"\0\0\x80?", struct.pack("<q", 5) + b"\0\0\x80?")
     )
-    with pytest.raises(OSError, match="its header says 5"):
+    with pytest.raises(ValueError, match="5 elements in storage"):
         read_checkpoint(other)
 
 
@@ -397,7 +407,7 @@ def test_truncated_files(tmp_path, kind):
     data = make()
     for tenth in range(10):
         path = write(tmp_path / "cut.pkl", data[: len(data) * tenth // 10])
-        with pytest.raises(OSError, match=r"cannot read .*cut\.pkl \(\d+ bytes\): .+"):
+        with pytest.raises(ValueError, match=r"cut\.pkl (is refused|\(\d+ bytes\) is damaged)"):
             reader(path)
 
 
@@ -414,7 +424,7 @@ def readable(reader, path) -> bool:
     message = None
     try:
         reader(path)
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         message = str(error)
     assert message is None or str(path) in message
     return message is None

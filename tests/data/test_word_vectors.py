@@ -233,7 +233,7 @@ def test_npy_with_a_named_vocabulary(tmp_path):
         ("vectors.json", "[" * 100_000, OSError, "cannot be read as a vocabulary"),
         ("vectors.json", "{", OSError, "cannot be read as a vocabulary"),
         ("vectors.txt", b"\xff\n", OSError, "cannot be read as a vocabulary"),
-        ("vectors.pkl", b"\x80\x02cos\nsystem\n.", ValueError, "is refused: it holds the global os.system"),
+        ("vectors.pkl", b"\x80\x02cos\nsystem\n.", ValueError, "is refused: it contains the global os.system"),
     ],
 )
 def test_vocabularies_that_do_not_fit(tmp_path, name, data, kind, message):
@@ -291,9 +291,9 @@ def test_hostile_keyed_vectors(files, tmp_path, capsys):
         "a set of something other than scalars": head + b"(]\x91b.",
     }
     for fact, program in programs.items():
-        with pytest.raises(ValueError, match=rf"bad\.kv is refused: it holds {fact}"):
+        with pytest.raises(ValueError, match=rf"bad\.kv is refused: it contains {fact}"):
             load_word_vectors(write(tmp_path / "bad.kv", program))
-    with pytest.raises(ValueError, match="is refused: it holds the global gensim"):
+    with pytest.raises(ValueError, match="is refused: it contains the global gensim"):
         read_pickle(files / "vectors.kv")  # data files have no place for these
     for cut in (20, 400, len(whole) - 1):
         with pytest.raises(OSError, match=rf"bad\.kv \({cut} bytes\): it is cut off"):
