@@ -79,9 +79,7 @@ class ModelArguments:
     )
     word_vectors: str | None = field(
         default=None,
-        metadata={
-            "help": "Word vectors to start from: a file of GloVe, word2vec, gensim or spaCy, or the word glove."
-        },
+        metadata={"help": "Word vectors to start from: a GloVe or word2vec file, a .npy matrix, or the word glove."},
     )
     extra_words: int = field(
         default=0,
