@@ -1,14 +1,14 @@
 # Copyright 2026 The modeling_umons authors.
 # SPDX-License-Identifier: MIT
-"""A small Hugging Face Hub on 127.0.0.1, for tests that push and load over real HTTP; the standard library and PyYAML.
+"""Small Hugging Face Hub on 127.0.0.1, for tests that push and load over HTTP.
 
     with LocalHub(folder) as hub:
-        ...  # processes started with hub.environment() know no other Hub
+        ...  # start processes with hub.environment()
 
-It speaks what `huggingface_hub` and `datasets` ask for: whoami, repositories, preupload, LFS, commits, branches and tags,
-info, tree, paths-info, refs, and files with ranges. Contents lie in `folder`, by their sha256. A client must have
-HF_ENDPOINT set before its first import, and HF_HUB_DISABLE_XET=1. Private repositories are not there for those who bring
-no token. `hub.fail(...)` makes it a bad Hub.
+It implements what `huggingface_hub` and `datasets` request: whoami, repositories, preupload, LFS, commits, pull
+requests, branches and tags, info, tree, paths-info, refs, and files with ranges. Contents are in `folder`, named by
+sha256. Clients must set HF_ENDPOINT before they import `huggingface_hub`, and HF_HUB_DISABLE_XET=1. Private
+repositories require a token. `hub.fail(...)` simulates faults.
 """
 
 import base64
@@ -40,7 +40,7 @@ FRONT_MATTER = re.compile(r"\s*---\r?\n(.*?)\r?\n---\s*(\n|$)", re.DOTALL)
 
 
 class HubError(Exception):
-    """What is answered with an error: the status, `huggingface_hub`'s code for it, and a message."""
+    """Error response: its status, the error code of `huggingface_hub`, and a message."""
 
     def __init__(self, status: int, code: str | None, message: str):
         super().__init__(message)
@@ -60,7 +60,7 @@ def _pointer(sha: str, size: int) -> bytes:
 
 
 class Store:
-    """Repositories as JSON files ({refs, tags, commits}) and contents by sha256; each change is one rename."""
+    """Repositories as JSON files ({refs, tags, commits}), and contents by sha256. Files are written atomically."""
 
     def __init__(self, root: str | os.PathLike):
         self.root, self.lock = Path(root), threading.RLock()
@@ -68,7 +68,7 @@ class Store:
 
     def blob(self, sha: str) -> Path:
         if not re.fullmatch(r"[0-9a-f]{64}", sha):
-            raise HubError(400, "BadOid", f"{sha} is no sha256")
+            raise HubError(400, "BadOid", f"{sha} is not a sha256")
         return self.root / "blobs" / sha
 
     def put(self, data: bytes) -> str:
@@ -110,7 +110,7 @@ class Store:
         return oid
 
     def files(self, content: dict, revision: str) -> tuple[str, dict[str, dict]]:
-        """(commit, {path: file}) of a branch, a tag, or a commit."""
+        """Return (commit, {path: file}) of a branch, a tag or a commit."""
         oid = content["refs"].get(revision) or content["tags"].get(revision) or revision
         if oid not in content["commits"]:
             raise HubError(404, "RevisionNotFound", f"Invalid rev id: {revision}")
@@ -139,7 +139,7 @@ ROUTES: list[tuple[str, re.Pattern, Callable]] = []
 
 
 def route(method: str, pattern: str) -> Callable:
-    """Registers what answers a method (GET serves HEAD too) on paths of a pattern, whose groups it is called with."""
+    """Register a handler for a method (GET includes HEAD) and a pattern of paths; its groups are the arguments."""
 
     def register(function: Callable) -> Callable:
         ROUTES.append((method, re.compile(pattern), function))
@@ -149,19 +149,16 @@ def route(method: str, pattern: str) -> Callable:
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Finds the route of a request, and answers with JSON or bytes."""
+    """Dispatcher of requests to routes."""
 
     protocol_version = "HTTP/1.1"
     hub: "LocalHub"
-    is_answer_lost = is_file_cut = False
+    is_file_cut = False
 
     def log_message(self, *arguments: Any) -> None:
         pass
 
     def reply(self, status: int = 200, content: Any = None, headers: dict[str, Any] | None = None) -> None:
-        if self.is_answer_lost:
-            self.connection.shutdown(socket.SHUT_RDWR)
-            raise ConnectionResetError
         body = b"" if content is None else json.dumps(content).encode()
         headers = {"Content-Type": "application/json; charset=utf-8", "Content-Length": len(body), **(headers or {})}
         self.send_response(status)
@@ -193,10 +190,9 @@ class Handler(BaseHTTPRequestHandler):
         method = "GET" if self.command == "HEAD" else self.command
         try:
             fault = self.hub.next_fault(url.path)
-            self.is_answer_lost = fault is not None and fault.how == "lost"
             is_file = method == "GET" and "/resolve/" in url.path
             self.is_file_cut = fault is not None and fault.how == "cut" and is_file
-            if fault and not self.is_answer_lost and not self.is_file_cut:
+            if fault and not self.is_file_cut:
                 return self.break_down(fault)
             for known, pattern, function in ROUTES:
                 if known == method and (match := pattern.fullmatch(url.path)):
@@ -204,7 +200,7 @@ class Handler(BaseHTTPRequestHandler):
                     self.check_access(**groups)
                     return function(self, **groups)
             self.read_body()
-            raise HubError(404, None, f"this hub does not know {self.command} {url.path}")
+            raise HubError(404, None, f"not implemented: {self.command} {url.path}")
         except HubError as error:
             headers = {"X-Error-Message": error.message} | ({"X-Error-Code": error.code} if error.code else {})
             self.reply(error.status, {"error": error.message}, headers)
@@ -222,12 +218,12 @@ class Handler(BaseHTTPRequestHandler):
         if fault.how == "hold":
             self.hub.is_held.set()
             self.hub.is_over.wait()
-        else:  # in the middle of what the client sends
+        else:  # cut in the middle of the request
             self.rfile.read(int(self.headers.get("Content-Length") or 0) // 2)
         self.connection.shutdown(socket.SHUT_RDWR)
         self.close_connection = True
 
-    do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = handle_request
+    do_GET = do_HEAD = do_POST = do_PUT = handle_request
 
 
 @route("GET", r"/api/whoami-v2")
@@ -265,18 +261,10 @@ def create_repo(request: Handler) -> None:
 
 @route("POST", r"/_mend")
 def mend(request: Handler) -> None:
-    """For a client of the tests, in whose middle the Hub gets well."""
+    """End all faults, on request of a client."""
     request.read_body()
     request.hub.mend()
     request.reply()
-
-
-@route("DELETE", r"/api/repos/delete")
-def delete_repo(request: Handler) -> None:
-    kind, repo, _ = _requested_repo(request)
-    request.store.load(kind, repo)
-    request.store.path(kind, repo).unlink()
-    request.reply(content={})
 
 
 @route("POST", r"/api/validate-yaml")
@@ -362,7 +350,7 @@ def commit(request: Handler, kind: str, repo: str, revision: str) -> None:
 
 
 def _apply(store: Store, files: dict[str, dict], key: str, value: dict[str, Any]) -> None:
-    """One operation of a commit."""
+    """Apply one operation of a commit."""
     path = value["path"]
     if key == "file":
         is_encoded = value.get("encoding") == "base64"
@@ -376,9 +364,6 @@ def _apply(store: Store, files: dict[str, dict], key: str, value: dict[str, Any]
     elif key == "deletedFile":
         if files.pop(path, None) is None:
             raise HubError(404, "EntryNotFound", f"{path} does not exist")
-    elif key == "deletedFolder":
-        for name in [name for name in files if name.startswith(f"{path.rstrip('/')}/")]:
-            del files[name]
     else:
         raise HubError(400, None, f"unknown operation {key}")
 
@@ -498,7 +483,7 @@ def _send_file(request: Handler, path: Path, headers: dict[str, Any]) -> None:
 
 @dataclass
 class Fault:
-    """What goes wrong with requests for paths of a pattern, so many times."""
+    """Fault of the requests whose path matches a pattern."""
 
     pattern: re.Pattern
     how: int | str
@@ -508,12 +493,12 @@ class Fault:
 
 class LocalHub:
     """
-    The Hub as a context manager.
+    Local Hub, as a context manager.
 
     Attributes:
-        endpoint: its URL.
-        requests: (method, path) of all that was asked for.
-        is_held: set when a request came to a fault "hold".
+        endpoint: URL.
+        requests: (method, path) of all requests.
+        is_held: set when a request meets the fault "hold".
     """
 
     def __init__(self, root: str | os.PathLike):
@@ -527,17 +512,20 @@ class LocalHub:
 
     def fail(self, pattern: str, how: int | str, times: int | None = None, message: str = "out of order") -> None:
         """
-        Lets requests for paths that `pattern` is found in go wrong, all or so many: answered with a status, "cut" in the
-        middle of their body (of a file that is read, always at the same place), "lost": done, but not answered, or "hold": not answered at all, and `is_held` is set.
+        Simulate a fault of the requests whose path matches `pattern`, all or the first `times`.
+
+        Args:
+            how: a status; "cut", the connection breaks in the middle of the body; or "hold", there is no response, and
+                `is_held` is set.
         """
         self.faults.append(Fault(re.compile(pattern), how, times, message))
 
     def mend(self) -> None:
-        """Ends all faults."""
+        """End all faults."""
         self.faults.clear()
 
     def next_fault(self, path: str) -> Fault | None:
-        """The fault that a request meets."""
+        """Return the fault of a request, if any."""
         with self.lock:
             for fault in self.faults:
                 if fault.times != 0 and fault.pattern.search(path):
@@ -546,11 +534,11 @@ class LocalHub:
         return None
 
     def head(self, kind: str, repo: str, branch: str = "main") -> tuple[str, dict[str, dict]]:
-        """(commit, {path: file}) that a branch is at."""
+        """Return (commit, {path: file}) of a branch."""
         return self.store.files(self.store.load(kind, repo), branch)
 
     def content(self, kind: str, repo: str, path: str, revision: str = "main") -> bytes:
-        """A file as it is there."""
+        """Return the content of a file."""
         _, files = self.store.files(self.store.load(kind, repo), revision)
         return self.store.blob(files[path]["sha"]).read_bytes()
 
@@ -558,7 +546,7 @@ class LocalHub:
         return f"{self.endpoint}/{'' if kind == 'model' else f'{kind}s/'}{repo}"
 
     def environment(self) -> dict[str, str]:
-        """The variables of a process that has this Hub, its own cache, and no other."""
+        """Return the environment of a process that uses only this Hub and a cache of its own."""
         return {
             **{name: value for name, value in os.environ.items() if not name.startswith("HF_")},
             "HF_ENDPOINT": self.endpoint,

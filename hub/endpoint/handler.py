@@ -1,6 +1,6 @@
 # Copyright 2026 The modeling_umons authors.
 # SPDX-License-Identifier: MIT
-"""Handler of a Hugging Face Inference Endpoint, in the repository of a model. A push adds the modules that it imports."""
+"""Handler of a Hugging Face Inference Endpoint. A push adds the modules that it imports."""
 
 from pathlib import Path
 from threading import Lock

@@ -1,6 +1,6 @@
 # Copyright 2026 The modeling_umons authors.
 # SPDX-License-Identifier: MIT
-"""Measures of sentiment and emotion recognition, as a metric of `evaluate`: the package's own, under the package's names."""
+"""Metrics of sentiment and emotion recognition of `modeling_umons`, for `evaluate`."""
 
 import datasets
 import evaluate
@@ -13,43 +13,44 @@ try:
     from modeling_umons.tasks.task import TASKS, make_task
 except ImportError as error:
     raise ImportError(
-        "This metric is computed by the package modeling_umons, which is not installed or lacks its extra for data: get "
-        'its source and run `pip install ".[data]"` in it.'
+        'This metric requires modeling_umons with its extra `data`: `pip install "modeling-umons[data]"`.'
     ) from error
 
 
-# The configurations whose labels are classes, and how many there are; None is any number.
+# Number of classes of the configurations whose labels are classes; None is any number.
 NUM_CLASSES = {"sentiment-7": 7, "sentiment-2": 2, "classification": None}
 
 _DESCRIPTION = """\
-Measures of sentiment and emotion recognition on CMU-MOSEI, CMU-MOSI, MELD and the like. The field computes several
-different things under the same names (7-class accuracy by truncated or by rounded sentiments, 2-class accuracy with
-or without neutral segments, weighted F1 by the truth or by the prediction); here each has a name of its own.
+Metrics of sentiment and emotion recognition on CMU-MOSEI, CMU-MOSI, MELD and similar data sets. Papers use the same
+names for different metrics: 7-class accuracy of truncated or rounded sentiments, 2-class accuracy with or without
+neutral segments, F1 weighted by the labels or by the predictions. Here each metric has its own name.
 """
 
 _KWARGS_DESCRIPTION = """
-Configurations, and what predictions and references of a segment are in them:
-    sentiment: the predicted sentiment, and the true one in [-3, 3].
-    emotion: six logits (happy, sad, anger, surprise, disgust, fear), and six intensities or 0 and 1, present where above 0.
-    joint: seven of each, the sentiment and then the emotions.
-    sentiment-7, sentiment-2: the index of a class, or logits of the 7 or 2 classes; and the index of the true class.
-    classification: the same of any number of classes, MELD's say.
+Configurations, with a prediction and a reference of a segment:
+    sentiment: the predicted sentiment; the true sentiment in [-3, 3].
+    emotion: six logits (happy, sad, anger, surprise, disgust, fear); six intensities or 0 and 1, present above 0.
+    joint: seven values each, the sentiment first.
+    sentiment-7, sentiment-2: the index of a class, or logits of the 7 or 2 classes; the index of the true class.
+    classification: the same for any number of classes, such as those of MELD.
 
 Args:
-    predictions: list of the predictions.
-    references: list of the truth. None or NaN is unknown and does not count.
-    thresholds (list of 6 floats, optional): for emotion and joint, above which logit an emotion is predicted; default 0.
-    num_samples (int, optional): samples of a bootstrap that gives intervals; default 0, none.
-    groups (list, optional): the video, dialogue or speaker of each segment, which the bootstrap resamples whole.
-    seed (int, optional): of the bootstrap; default 0.
+    predictions: list of predictions.
+    references: list of references. None and NaN are unknown and are ignored.
+    thresholds (list of 6 floats, optional): for emotion and joint, the logits above which an emotion is predicted.
+        Defaults to 0.
+    num_samples (int, optional): number of bootstrap samples for confidence intervals. Defaults to 0, no intervals.
+    groups (list, optional): video, dialogue or speaker of each segment; the bootstrap resamples whole groups.
+    seed (int, optional): seed of the bootstrap. Defaults to 0.
 
-Returns a dict of floats in [0, 1] (but for mae and corr), without those that are not defined:
+Returns:
+    dict of floats in [0, 1], except mae and corr. Undefined metrics are left out.
     sentiment and joint: mae, corr, acc7, acc7_rounded, acc2_has0, f1_has0, acc2_non0, f1_non0.
-    emotion and joint: emotion_acc, emotion_f1, emotion_f1_macro, emotion_wa, emotion_auroc, emotion_ap, and of each
+    emotion and joint: emotion_acc, emotion_f1, emotion_f1_macro, emotion_wa, emotion_auroc, emotion_ap, and for each
         emotion <emotion>_acc, _f1, _f1_macro, _wa, _auroc, _ap.
-    the others: accuracy, balanced_accuracy, f1_weighted, f1_macro; with sentiment-7 also acc7, with sentiment-2 also
-        acc2_has0 and f1_has0.
-With num_samples also confidence_intervals, a dict of 95 % intervals (low, high) of all of these.
+    classes: accuracy, balanced_accuracy, f1_weighted, f1_macro; sentiment-7 also acc7, sentiment-2 also acc2_has0 and
+        f1_has0.
+    With num_samples also confidence_intervals, a dict of 95 % intervals (low, high).
 
 Examples:
     >>> metric = evaluate.load("hub/metrics", "sentiment")
@@ -84,10 +85,10 @@ class UmonsMetrics(evaluate.Metric):
 
     def _compute(self, predictions, references, thresholds=None, num_samples=0, groups=None, seed=0) -> dict:
         if groups is not None and not num_samples:
-            raise ValueError("groups are for the bootstrap; with num_samples=0 there is none. Say num_samples=1000.")
+            raise ValueError("`groups` requires a bootstrap: pass num_samples=1000.")
         if self.config_name in ("emotion", "joint"):
             references = [[None] * len(predictions[0]) if row is None else row for row in references]
-        # None, an unknown label, becomes NaN.
+        # Unknown labels, None, become NaN.
         truth, logits, classes = np.array(references, dtype=float), np.array(predictions, dtype=float), ()
         if self.config_name in NUM_CLASSES:
             truth, logits = _class_logits(truth, logits, NUM_CLASSES[self.config_name])
@@ -108,27 +109,27 @@ def _features(config_name: str) -> datasets.Features | list[datasets.Features]:
         numbers = datasets.List(number, length=6 if config_name == "emotion" else 7)
         return datasets.Features(predictions=numbers, references=numbers)
     if config_name in NUM_CLASSES:
-        # Classes are floats here because one that is unknown may be NaN.
+        # Classes are floats, so that an unknown one can be NaN.
         return [
             datasets.Features(predictions=number, references=number),
             datasets.Features(predictions=datasets.List(number), references=number),
         ]
-    raise ValueError(f"There is no configuration {config_name!r} of this metric; there are {', '.join(TASKS)}.")
+    raise ValueError(f"Unknown configuration {config_name!r}; available: {', '.join(TASKS)}.")
 
 
 def _class_logits(truth: np.ndarray, logits: np.ndarray, size: int | None) -> tuple[np.ndarray, np.ndarray]:
-    """Classes from 0 on, and logits of them; of predicted classes the logits are 1 and 0."""
+    """Return classes from 0 on, and their logits: 1 and 0 for predicted classes."""
     if logits.ndim == 2:
         if size not in (None, logits.shape[1]):
-            raise ValueError(f"Predictions have {logits.shape[1]} logits, expected {size}, or the index of a class.")
+            raise ValueError(f"Predictions have {logits.shape[1]} logits; expected {size}, or the index of a class.")
         return truth, logits
     known = ~np.isnan(truth)
-    # Classes that never occur count in no measure, and two there must be.
+    # Classes that never occur count in no metric. At least two classes are required.
     classes = np.arange(size) if size else np.unique(np.r_[0, 1, logits[np.isfinite(logits)], truth[known]])
     if not np.isin(logits, classes).all():
         wrong = logits[~np.isin(logits, classes)][:5].tolist()
         raise ValueError(
-            f"The predictions hold {wrong}, expected classes: {'0 to ' + str(size - 1) if size else 'numbers'}."
+            f"Predictions contain {wrong}; expected classes: {'0 to ' + str(size - 1) if size else 'numbers'}."
         )
     if size is None:
         truth = np.where(known, np.searchsorted(classes, truth), np.nan)

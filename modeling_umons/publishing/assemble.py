@@ -1,6 +1,6 @@
 # Copyright 2026 The modeling_umons authors.
 # SPDX-License-Identifier: MIT
-"""Assembly of what a repository of the Hub holds: files of a folder, the code of its classes, a handler for endpoints."""
+"""Assembly of a repository of the Hub: the files of a folder, its code, and a handler for endpoints."""
 
 import importlib
 import json
@@ -22,9 +22,9 @@ MODEL_FOLDERS = ("umons", "baselines")
 CONFIGS = ("config.json", "processor_config.json", "preprocessor_config.json", "tokenizer_config.json")
 # Never pushed: hidden files, caches, and what only a training run needs.
 IGNORED = (
-    ".*", "checkpoint-*", "last-checkpoint", "training_args.bin", "optimizer.*", "optimizer_*", "scheduler.pt", "scaler.pt",
-    "rng_state*", "trainer_state.json", "runs", "wandb", "mlruns", "events.out.tfevents.*", "cache", "cache-*",
-    "__pycache__", "*.pyc", "*.egg-info", "*.part", "*.tmp", "*.lock", "*.incomplete", "flagged",
+    ".*", "checkpoint-*", "last-checkpoint", "training_args.bin", "optimizer.*", "optimizer_*", "scheduler.pt",
+    "scaler.pt", "rng_state*", "trainer_state.json", "runs", "wandb", "mlruns", "events.out.tfevents.*", "cache",
+    "cache-*", "__pycache__", "*.pyc", "*.egg-info", "*.part", "*.tmp", "*.lock", "*.incomplete", "flagged",
 )  # fmt: skip
 LINKED_SIZE = 8 << 20  # bytes; larger files are linked, not copied, when a push assembles a folder
 
@@ -60,7 +60,7 @@ def assemble_folder(
 
 
 def find_references(config: Any) -> Iterator[str]:
-    """Yield `module.Class` of each entry of an `auto_map` and of each custom pipeline in a configuration, at any depth."""
+    """Yield `module.Class` of each `auto_map` entry and custom pipeline in a configuration, at any depth."""
     if not isinstance(config, dict):
         return
     for key, value in config.items():

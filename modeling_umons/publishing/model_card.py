@@ -62,20 +62,24 @@ PAPERS = {
 }""",
     "mfn": """@inproceedings{zadeh-etal-2018-memory,
     title = "Memory Fusion Network for Multi-view Sequential Learning",
-    author = "Zadeh, Amir and Liang, Paul Pu and Mazumder, Navonil and Poria, Soujanya and Cambria, Erik and Morency, Louis-Philippe",
+    author = "Zadeh, Amir and Liang, Paul Pu and Mazumder, Navonil and Poria, Soujanya and Cambria, Erik and
+              Morency, Louis-Philippe",
     booktitle = "Proceedings of the Thirty-Second AAAI Conference on Artificial Intelligence",
     year = "2018",
 }""",
     "graph_mfn": """@inproceedings{zadeh-etal-2018-multimodal,
     title = "Multimodal Language Analysis in the Wild: {CMU}-{MOSEI} Dataset and Interpretable Dynamic Fusion Graph",
-    author = "Zadeh, AmirAli Bagher and Liang, Paul Pu and Poria, Soujanya and Cambria, Erik and Morency, Louis-Philippe",
-    booktitle = "Proceedings of the 56th Annual Meeting of the Association for Computational Linguistics (Volume 1: Long Papers)",
+    author = "Zadeh, AmirAli Bagher and Liang, Paul Pu and Poria, Soujanya and Cambria, Erik and
+              Morency, Louis-Philippe",
+    booktitle = "Proceedings of the 56th Annual Meeting of the Association for Computational Linguistics
+                 (Volume 1: Long Papers)",
     year = "2018",
     publisher = "Association for Computational Linguistics",
     doi = "10.18653/v1/P18-1208",
 }""",
     "multilogue_net": """@inproceedings{shenoy-sardana-2020-multilogue,
-    title = "Multilogue-Net: A Context-Aware {RNN} for Multi-modal Emotion Detection and Sentiment Analysis in Conversation",
+    title = "Multilogue-Net: A Context-Aware {RNN} for Multi-modal Emotion Detection and Sentiment Analysis in
+             Conversation",
     author = "Shenoy, Aman and Sardana, Ashish",
     booktitle = "Second Grand-Challenge and Workshop on Multimodal Language (Challenge-HML)",
     year = "2020",
@@ -161,8 +165,8 @@ def choose_pipeline_tag(config: UmonsConfig) -> str:
     """
     Return the `pipeline_tag` of a model, which the Hub uses in its example of use.
 
-    The text-classification pipeline of transformers is right for classes, for emotions and for a sentiment, but not for a
-    sentiment and emotions at once: it would treat the regressed sentiment as one of the classes.
+    The text-classification pipeline of transformers is right for classes, for emotions and for a sentiment, but not
+    for a sentiment and emotions at once: it would treat the regressed sentiment as one of the classes.
     """
     is_stock = "text" in config.modalities and not getattr(config, "joint_sentiment", False)
     return HUB_TASKS["text"] if is_stock else TASK
@@ -193,7 +197,8 @@ def _results_markdown(split: str | None, parts: Mapping[str, dict[str, Any]]) ->
     columns = list(dict.fromkeys(column for row in rows for column in row))
     table = markdown_table(columns, [[row.get(column, "") for column in columns] for row in rows])
     return (
-        f"Results on the {split} split, with the number of rows in parentheses. The baselines are trained on the same rows.\n"
+        f"Results on the {split} split, with the number of rows in parentheses. "
+        "The baselines are trained on the same rows.\n"
         "All metrics, notes on them, the options of the run and plots are in [the report](report/report.md).\n\n"
         f"{table}"
     )

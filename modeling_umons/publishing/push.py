@@ -20,7 +20,6 @@ REMEDIES = {
     401: "Log in with `hf auth login`, or set HF_TOKEN.",
     403: "Use a token with write access to the repository, or --create_pr.",
     404: "Check the name of the repository, and the access of the token.",
-    409: "The repository changed during the push: push again.",
     412: "The repository changed during the push: push again.",
 }
 
@@ -31,20 +30,12 @@ class PushError(OSError):
 
 @dataclass(frozen=True)
 class Pushed:
-    """
-    Result of a push.
+    """Result of a push."""
 
-    Attributes:
-        url: page of the repository, or of the pull request.
-        commit: the commit with the files of the plan.
-        is_new: whether this push made the commit; false if the repository had all files already.
-        removed: files deleted in the repository.
-    """
-
-    url: str
+    url: str  # of the repository, or of the pull request
     commit: str
-    is_new: bool
-    removed: list[str] = field(default_factory=list)
+    is_new: bool  # false if the repository had all files already
+    removed: list[str]  # files deleted in the repository
 
 
 def push(
@@ -58,8 +49,7 @@ def push(
     """
     Create the repository and the branch if they are missing, and commit the files of `plan` in one commit.
 
-    The repository stays as it is until the commit. A commit that somebody else makes during the push is not undone: the
-    push is refused then.
+    The repository does not change before the commit. The push is refused if somebody else commits during it.
 
     Args:
         plan: from `plan_push`.
@@ -134,13 +124,7 @@ def _hub_errors(repo_id: str, token: str) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class FinalPush:
-    """
-    Push of a model at the end of its training (`--push_to_hub`).
-
-    Attributes:
-        repo_id: user/name, or a name in the user's own account.
-        private, revision, token: as in `push`.
-    """
+    """Push of a model at the end of its training. A `repo_id` without an owner is in the user's account."""
 
     repo_id: str
     private: bool = False

@@ -29,7 +29,6 @@ def truncate(path, by):
 DAMAGES = {
     "import": (lambda f: (f / "media_umons.py").unlink(), r"has no media_umons\.py, but \w+\.json names"),
     "pipeline": (lambda f: (f / "pipeline_umons.py").unlink(), r"no pipeline_umons\.py, but config\.json names"),
-    "python": (lambda f: (f / "modeling_tbje.py").write_text("x ="), r"modeling_tbje\.py is not valid Python"),
     "weights": (lambda f: (f / "model.safetensors").unlink(), r"has no model\.safetensors"),
     "header": (lambda f: (f / "model.safetensors").write_bytes(b"\xff" * 9), "not a complete safetensors file"),
     "truncated": (lambda f: truncate(f / "model.safetensors", 1000), "not a complete safetensors file"),

@@ -1,11 +1,12 @@
 # Copyright 2026 The modeling_umons authors.
 # SPDX-License-Identifier: MIT
-"""What others get from the Hub: in new processes with an empty cache, over HTTP, with the package and without.
+"""Pushed repositories, loaded over HTTP in new processes with an empty cache, with the package and without it.
 
-All that one such process can answer is asked in one, as each costs seconds.
+Each process takes seconds, so that one process loads all that it can.
 """
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import torch
 from datasets import disable_progress_bars as disable_datasets_bars
 from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
 from local_hub import LocalHub
+from remote_code import INSTALLED, NOT_INSTALLED
 from safetensors.torch import load_file, save_file
 from transformers import pipeline
 
@@ -28,26 +30,10 @@ from modeling_umons.publishing.push import push
 
 DEADLINE = 240  # seconds
 TASK = "multimodal-emotion-recognition"
-SICK_REPOS = ("says-401", "says-500", "is-cut")
+FAULTY_REPOS = ("says-401", "says-500", "is-cut")
 INPUTS = {"text": ["so very glad", "this is awful"]}
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
 
-# Ahead of all else in a process that stands for a machine without this package.
-NOT_INSTALLED = """
-import sys
-
-class NotInstalled:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] == "modeling_umons":
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-
-sys.meta_path.insert(0, NotInstalled())
-OPTIONS = {"trust_remote_code": True}
-"""
-INSTALLED = """
-import modeling_umons
-OPTIONS = {}
-"""
 START = """
 import json, sys
 import torch
@@ -75,10 +61,11 @@ def error(call, *arguments, **options):
 MINI = """
 found["logits"], found["answer"] = logits("umons/mini"), answer("umons/mini")
 """
-# What a stranger can ask for.
-STRANGER = """
+# A client without the package.
+CLIENT = """
 from datasets import load_dataset
 
+exec(sys.argv[2])  # the example of the card
 for name in ("AutoConfig", "AutoModel", "AutoTokenizer", "AutoFeatureExtractor"):
     loaded = getattr(transformers, name).from_pretrained("umons/mini", **OPTIONS)
     found[name] = [type(loaded).__module__.split(".")[0], type(loaded).__name__]
@@ -92,7 +79,7 @@ found["no code"] = error(AutoModelForSequenceClassification.from_pretrained, "um
 found["not trusted"] = error(AutoModelForSequenceClassification.from_pretrained, "umons/mini", trust_remote_code=False)
 found["rows"] = [row["segment_id"] for row in load_dataset("umons/mosei", "emotion", split="train", streaming=True)]
 """
-OWNER = """
+MAINTAINER = """
 import evaluate
 
 found["no code"] = logits("umons/no-code")
@@ -100,8 +87,8 @@ found["module"] = type(AutoModelForSequenceClassification.from_pretrained("umons
 metric = evaluate.load("umons/metrics", "sentiment")
 found["metric"] = metric.compute(predictions=[0.4, -1.2], references=[1.0, -0.5])["acc2_has0"]
 """
-# Of a Hub that gets well later; nobody waits before asking again.
-SICK = """
+# A Hub with faults that end. Waiting before a retry takes no time.
+FAULTY = """
 import time
 from urllib.request import Request, urlopen
 
@@ -115,15 +102,15 @@ for name in sys.argv[2:]:
 END = "\njson.dump(found, sys.stdout)\n"
 
 
-def ask(hub, folder, *code, offline=False, words=()) -> dict:
-    """What a new process, whose cache is `folder`, finds."""
+def load_in_process(hub, folder, *code, offline=False, arguments=()) -> dict:
+    """Run code in a new process whose cache is `folder`, and return what it found."""
     environment = {
         **hub.environment(),
         "HF_HOME": str(folder / "home"),
         **({"HF_HUB_OFFLINE": "1"} if offline else {}),
     }
     done = subprocess.run(
-        [sys.executable, "-c", "\n".join([*code[:1], START, *code[1:], END]), *words],
+        [sys.executable, "-c", "\n".join([*code[:1], START, *code[1:], END]), *arguments],
         cwd=folder, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=DEADLINE,
         check=False,
     )  # fmt: skip
@@ -132,7 +119,7 @@ def ask(hub, folder, *code, offline=False, words=()) -> dict:
 
 
 def local_logits(folder) -> list:
-    """Those of the folder itself."""
+    """Return the logits of a folder's model."""
     processor = UmonsProcessor.from_pretrained(folder)
     model = UmonsForSequenceClassification.from_pretrained(folder).eval()
     with torch.no_grad():
@@ -145,7 +132,7 @@ def push_folder(folder, repo_id, **options):
 
 
 def save(folder, model, processor, **options):
-    """A folder as scripts/train.py leaves it; with options, those of the weights."""
+    """Save a folder as training does. `options` are those of the weights."""
     pipeline(TASK, model=model, processor=processor).save_pretrained(folder)
     if options:
         (folder / "model.safetensors").unlink()
@@ -155,8 +142,8 @@ def save(folder, model, processor, **options):
 
 
 @pytest.fixture(scope="module")
-def shelf(root, tmp_path_factory):
-    """A Hub with all that is asked for, and the folders that it came from."""
+def pushed(root, tmp_path_factory):
+    """A Hub with all repositories, and the folders that were pushed."""
     base = tmp_path_factory.mktemp("pull")
     num_threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -176,7 +163,7 @@ def fill(hub, root, base):
     mini = root / "hub" / "umons-mini"
     processor = UmonsProcessor.from_pretrained(mini)
 
-    # Two commits of one model, and another on a branch.
+    # Two commits of one model, and one on a branch.
     tries, old = base / "tries", base / "old"
     for number, folder in enumerate((old, tries)):
         assemble_folder(mini, folder)
@@ -202,10 +189,10 @@ def fill(hub, root, base):
     save(base / "labels", UmonsForSequenceClassification(config), processor)
     push_folder(base / "labels", "umons/labels")
     push_folder(base / "labels", "umons/hidden", private=True)
-    for name in SICK_REPOS:
+    for name in FAULTY_REPOS:
         push_folder(base / "labels", f"umons/{name}")
 
-    # One who did not use the command: no code.
+    # A model that was uploaded without code.
     bare = base / "bare"
     shutil.copytree(base / "labels", bare, ignore=shutil.ignore_patterns("*.py"))
     for path in bare.glob("*.json"):
@@ -231,10 +218,15 @@ def fill(hub, root, base):
     push_folder(root / "hub" / "metrics", "umons/metrics")
 
 
-def test_without_the_package_and_then_offline(shelf, root, tmp_path):
-    hub, base = shelf
+def test_repositories_load_without_the_package_and_from_the_cache(pushed, root, tmp_path):
+    hub, base = pushed
     mini = root / "hub" / "umons-mini"
-    found = ask(hub, tmp_path, NOT_INSTALLED, MINI, STRANGER, words=[(base / "commit").read_text()])
+    card = hub.content("model", "umons/mini", "README.md").decode()
+    (example,) = re.findall(r"^```python\n(.*?)^```", card, re.MULTILINE | re.DOTALL)
+    assert 'model="umons/mini"' in example
+    found = load_in_process(
+        hub, tmp_path, NOT_INSTALLED, MINI, CLIENT, arguments=[(base / "commit").read_text(), example]
+    )
     assert found["AutoConfig"] == ["transformers_modules", "UmonsConfig"]
     assert found["AutoModel"] == ["transformers_modules", "UmonsModel"]
     assert found["AutoFeatureExtractor"] == ["transformers_modules", "UmonsFeatureExtractor"]
@@ -252,18 +244,18 @@ def test_without_the_package_and_then_offline(shelf, root, tmp_path):
     assert "trust_remote_code=True" in found["not trusted"]
     assert found["rows"] == ["train[0]", "train[1]"]
 
-    # The same again from the cache, of a Hub that does not answer.
+    # The same from the cache.
     hub.fail(r".", 500)
     number = len(hub.requests)
-    again = ask(hub, tmp_path, NOT_INSTALLED, MINI, offline=True)
+    again = load_in_process(hub, tmp_path, NOT_INSTALLED, MINI, offline=True)
     hub.mend()
     assert again == {name: found[name] for name in ("logits", "answer")}
     assert len(hub.requests) == number
 
 
-def test_with_the_package_no_code_is_trusted(shelf, root, tmp_path):
-    hub, base = shelf
-    found = ask(hub, tmp_path, INSTALLED, MINI, OWNER)
+def test_package_runs_no_code_of_repositories(pushed, root, tmp_path):
+    hub, base = pushed
+    found = load_in_process(hub, tmp_path, INSTALLED, MINI, MAINTAINER)
     assert found["module"] == "modeling_umons.models.umons.modeling_tbje"
     assert found["logits"] == local_logits(root / "hub" / "umons-mini")
     assert found["no code"] == local_logits(base / "labels")
@@ -271,14 +263,13 @@ def test_with_the_package_no_code_is_trusted(shelf, root, tmp_path):
     assert not list((tmp_path / "home" / "modules" / "transformers_modules").glob("umons*"))
 
 
-def test_a_hub_that_is_sick_and_gets_well(shelf, tmp_path):
-    """An error each time, that says what it was; and nothing of it stays that would spoil the next try."""
-    hub, base = shelf
+def test_faults_of_the_hub_are_errors_and_leave_nothing_behind(pushed, tmp_path):
+    hub, base = pushed
     hub.fail(r"/says-401/", 401, message="Invalid credentials")
     hub.fail(r"/says-500/", 500)
     hub.fail(r"/is-cut/resolve/.*safetensors", "cut")
-    found = ask(hub, tmp_path, INSTALLED, SICK, words=[hub.endpoint, *SICK_REPOS])
+    found = load_in_process(hub, tmp_path, INSTALLED, FAULTY, arguments=[hub.endpoint, *FAULTY_REPOS])
     assert "umons/says-401" in found["says-401"]
     assert found["says-500"].startswith(f"OSError: We couldn't connect to '{hub.endpoint}'")
     assert found["is-cut"].split(":")[0] in ("RemoteProtocolError", "OSError", "ReadError")
-    assert [found[f"{name} later"] for name in SICK_REPOS] == [local_logits(base / "labels")] * 3
+    assert [found[f"{name} later"] for name in FAULTY_REPOS] == [local_logits(base / "labels")] * 3
