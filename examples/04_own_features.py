@@ -2,7 +2,8 @@
 
     python examples/04_own_features.py
 
-Any feature size works: set `audio_feature_size` (or `video_feature_size`), and pass `(batch, frames, size)` with a mask.
+Any feature size works: set `audio_feature_size` (or `video_feature_size`) and pass `(batch, frames, size)`.
+A mask marks padding.
 """
 
 import csv

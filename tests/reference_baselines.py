@@ -1,9 +1,9 @@
 # Copyright 2026 The modeling_umons authors.
 # SPDX-License-Identifier: MIT
-"""The equations of the papers of TFN, MFN and Graph-MFN spelled out: one row at a time, slow, no torch modules.
+"""Reference implementation of TFN, MFN and Graph-MFN from the equations of their papers, and helpers of their tests.
 
-A row consists of true steps only, {modality: word ids (T,) or frames (T, size)}: there is no padding and no mask, and what
-a row has not got is not in it. Beside the equations, the small models and ragged batches that the tests hold against them.
+The reference computes one row at a time, without torch modules. A row is {modality: word ids (T,) or frames (T, size)}
+without padding and masks; missing modalities are left out. The helpers build small models and ragged batches.
 """
 
 import itertools
@@ -19,9 +19,9 @@ MODALITIES = ("text", "audio", "video")
 VALUES = {"text": "input_ids", "audio": "input_features", "video": "video_features"}
 MASKS = {"text": "attention_mask", "audio": "input_features_mask", "video": "video_features_mask"}
 SUBSETS = [list(s) for n in (1, 2, 3) for s in itertools.combinations(MODALITIES, n)]
-# Row 3 has no text, row 4 only video, row 5 no audio. Text is longer than the frames in some rows and shorter in others.
+# Row 3 has no text, row 4 video only, row 5 no audio. Text is longer than the frames in some rows, shorter in others.
 LENGTHS = {"text": [9, 1, 4, 0, 0, 3], "audio": [3, 11, 1, 8, 0, 0], "video": [2, 5, 7, 3, 6, 4]}
-# Every row has something in every modality.
+# Every row has every modality.
 FULL_LENGTHS = {"text": [9, 1, 4], "audio": [3, 11, 1], "video": [2, 5, 7]}
 SMALL = {
     "modalities": list(MODALITIES), "vocab_size": 30, "word_embedding_size": 6, "max_text_length": 12,
@@ -32,7 +32,7 @@ State = Mapping[str, torch.Tensor]
 
 
 def make_model(model_class, **overrides):
-    """A small model in evaluation, with batch norms that have seen something."""
+    """Build a small model in evaluation mode, with random running statistics of batch norms."""
     torch.manual_seed(0)
     model = model_class(model_class.config_class(**{**SMALL, "num_labels": 3, **overrides}))
     with torch.no_grad():
@@ -43,7 +43,7 @@ def make_model(model_class, **overrides):
 
 
 def make_batch(modalities=MODALITIES, lengths=LENGTHS, seed: int = 1) -> dict[str, torch.Tensor]:
-    """A ragged batch with masks, padded to the longest row, with rubbish where there is padding."""
+    """Build a ragged batch with masks, padded with random values to the longest row."""
     generator = torch.Generator().manual_seed(seed)
     batch = {}
     for modality in modalities:
@@ -58,7 +58,7 @@ def make_batch(modalities=MODALITIES, lengths=LENGTHS, seed: int = 1) -> dict[st
 
 
 def word_times(batch: State) -> tuple[torch.Tensor, torch.Tensor]:
-    """Times of words (B, T, 2), one after the other, those of each fourth unknown, NaN in padding; offsets (B,)."""
+    """Return consecutive word times (B, T, 2), NaN in padding and for every fourth word, and audio offsets (B,)."""
     generator = torch.Generator().manual_seed(2)
     mask = batch["attention_mask"].bool()
     ends = (0.02 + 0.5 * torch.rand(mask.shape, generator=generator)).cumsum(dim=1)
@@ -68,7 +68,7 @@ def word_times(batch: State) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def rows_of(batch: State) -> list[dict[str, torch.Tensor]]:
-    """The rows as the reference takes them: true steps only."""
+    """Return the rows without padding, as the reference takes them."""
     given = [modality for modality in MODALITIES if VALUES[modality] in batch]
     rows = []
     for i in range(len(batch[VALUES[given[0]]])):
@@ -86,7 +86,7 @@ def without(batch: State, modality: str) -> dict[str, torch.Tensor]:
 
 
 def with_padding(batch: State, in_front: int, behind: int) -> dict[str, torch.Tensor]:
-    """The same rows with more padding, of rubbish."""
+    """Return the same rows with more padding, of arbitrary values."""
     batch = dict(batch)
     for modality in MODALITIES:
         if VALUES[modality] in batch:
@@ -98,7 +98,7 @@ def with_padding(batch: State, in_front: int, behind: int) -> dict[str, torch.Te
     return batch
 
 
-# What all systems are made of.
+# --- shared operations
 
 
 def linear(state: State, name: str, x: torch.Tensor) -> torch.Tensor:
@@ -123,7 +123,7 @@ def two_layers(state: State, name: str, x: torch.Tensor) -> torch.Tensor:
 
 
 def lstm_steps(state: State, name: str, suffix: str, xs: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """(h, c) after each step."""
+    """Compute (h, c) after each step."""
     w_x, w_h = state[f"{name}.weight_ih{suffix}"], state[f"{name}.weight_hh{suffix}"]
     bias = state[f"{name}.bias_ih{suffix}"] + state[f"{name}.bias_hh{suffix}"]
     size = w_h.shape[1]
@@ -138,7 +138,7 @@ def lstm_steps(state: State, name: str, suffix: str, xs: torch.Tensor) -> list[t
     return steps
 
 
-# TFN (Zadeh et al., EMNLP 2017).
+# --- TFN (Zadeh et al., EMNLP 2017)
 
 
 def tfn_vector(state: State, modality: str, xs: torch.Tensor) -> torch.Tensor:
@@ -156,7 +156,7 @@ def tfn_vector(state: State, modality: str, xs: torch.Tensor) -> torch.Tensor:
 
 
 def tfn_logits(state: State, config, row: dict[str, torch.Tensor]) -> torch.Tensor:
-    """z[i, j, k] = [1; a][i] * [1; v][j] * [1; t][k], and three layers."""
+    """Compute z[i, j, k] = [1; a][i] * [1; v][j] * [1; t][k], and three layers."""
     sizes = {"text": config.text_output_size, "audio": config.audio_hidden_size, "video": config.video_hidden_size}
     z = [torch.tensor(1.0)]
     for modality in ("audio", "video", "text"):
@@ -167,17 +167,17 @@ def tfn_logits(state: State, config, row: dict[str, torch.Tensor]) -> torch.Tens
     return linear(state, "classifier", relu(linear(state, "model.fc2", hidden)))
 
 
-# MFN (Zadeh et al., AAAI 2018) and Graph-MFN (Zadeh et al., ACL 2018).
+# --- MFN (Zadeh et al., AAAI 2018) and Graph-MFN (Zadeh et al., ACL 2018)
 
 
 def pooled_frames(xs: torch.Tensor, num_steps: int) -> torch.Tensor:
-    """Step i of n is the mean of the frames from floor(i T / n) to before ceil((i + 1) T / n)."""
+    """Compute step i of n as the mean of the frames from floor(i T / n) to before ceil((i + 1) T / n)."""
     spans = [(math.floor(i * len(xs) / num_steps), math.ceil((i + 1) * len(xs) / num_steps)) for i in range(num_steps)]
     return torch.stack([sum(xs[start:end]) / (end - start) for start, end in spans])
 
 
 def frames_of_words(xs: torch.Tensor, times: torch.Tensor, duration: float, first_middle: float) -> torch.Tensor:
-    """The mean of the frames whose middle is within each word; where there is none, the frame nearest to its middle."""
+    """Compute the mean of the frames with their middle in each word; without any, the frame nearest to its middle."""
     middles = [first_middle + i * duration for i in range(len(xs))]
     by_word = []
     for (start, end), pooled in zip(times.tolist(), pooled_frames(xs, len(times)), strict=True):
@@ -189,7 +189,7 @@ def frames_of_words(xs: torch.Tensor, times: torch.Tensor, duration: float, firs
 
 
 def aligned_row(state: State, config, row: dict, times: torch.Tensor | None, offset: float) -> dict:
-    """{modality: (T, size)}, all with the steps of the first modality that is there."""
+    """Return {modality: (T, size)}, all with the steps of the first modality of the row."""
     guide = next(modality for modality in MODALITIES if modality in row)
     aligned = {}
     for modality, xs in row.items():
@@ -204,21 +204,21 @@ def aligned_row(state: State, config, row: dict, times: torch.Tensor | None, off
 
 
 def mfn_fuse(state: State, config, before: dict, now: dict) -> tuple[torch.Tensor, None]:
-    """c^ = softmax(NN1(c*)) * c* over what is there, c* = [c_(t-1); c_t]."""
+    """Compute c^ = softmax(NN1(c*)) * c* over the modalities of the row, with c* = [c_(t-1); c_t]."""
     sizes = dict(zip(config.modalities, config.hidden_sizes(), strict=True))
     none = {m: (torch.zeros(size), torch.zeros(size)) for m, size in sizes.items()}
     star = torch.cat(
         [(step | {m: none[m] for m in sizes if m not in now})[m][1] for step in (before, now) for m in sizes]
     )
-    is_there = torch.cat([torch.full((sizes[m],), m in now) for _ in range(2) for m in sizes])
+    is_present = torch.cat([torch.full((sizes[m],), m in now) for _ in range(2) for m in sizes])
     scores = two_layers(state, "model.attention", star)
     attention = torch.zeros_like(star)
-    attention[is_there] = softmax(scores[is_there])
+    attention[is_present] = softmax(scores[is_present])
     return attention * star, None
 
 
 def graph_mfn_fuse(state: State, config, before: dict, now: dict) -> tuple[torch.Tensor, torch.Tensor]:
-    """The Dynamic Fusion Graph: its output tau, and the efficacies by edge."""
+    """Compute the output tau of the Dynamic Fusion Graph, and the efficacies by edge."""
     value = {}
     for i, modality in enumerate(config.modalities):
         if modality in now:
@@ -234,21 +234,21 @@ def graph_mfn_fuse(state: State, config, before: dict, now: dict) -> tuple[torch
 
     targets = list(dict.fromkeys(target for _, target in efficacy))
     for target in targets:
-        # Where the target's weights are: its level (pairs, all three, output), and its place there.
+        # The target's weights are at a place in its level: pairs, all three modalities, output.
         size_of = {t: len(config.modalities) + 1 if t == "output" else len(t.split("_")) for t in targets}
         level, peers = size_of[target] - 2, [t for t in targets if size_of[t] == size_of[target]]
         name, place = f"model.graph.vertices.{level}", peers.index(target)
         scaled = torch.cat([e * value[source] for (source, to), e in efficacy.items() if to == target])
         weight, bias = state[f"{name}.weight"][place], state[f"{name}.bias"][place, 0]
-        is_there = target == "output" or set(target.split("_")) <= set(now)
-        value[target] = relu(scaled @ weight + bias) * is_there
+        is_present = target == "output" or set(target.split("_")) <= set(now)
+        value[target] = relu(scaled @ weight + bias) * is_present
     return value["output"], torch.stack(list(efficacy.values()))
 
 
 def memory_fusion(
     state: State, config, row: dict[str, torch.Tensor], fuse, times: torch.Tensor | None = None, offset: float = 0.0
 ) -> tuple[torch.Tensor, torch.Tensor, list]:
-    """Logits, the states [h_t; h_a; h_v; u] at each step (T, D), and what else `fuse` gave at each step."""
+    """Compute the logits, the states [h_t; h_a; h_v; u] (T, D), and the second result of `fuse` at each step."""
     aligned = aligned_row(state, config, row, times, offset)
     places = {modality: i for i, modality in enumerate(config.modalities)}
     lstms = {m: lstm_steps(state, f"model.lstms.cells.{places[m]}", "", xs) for m, xs in aligned.items()}
@@ -270,12 +270,12 @@ def memory_fusion(
     return linear(state, "classifier", pooled), torch.stack(states), others
 
 
-# What must hold of every model.
+# --- properties of every model
 
 
-def check_every_parameter_learns(model_class, modalities: list[str]):
+def check_every_parameter_has_gradient(model_class, modalities: list[str]):
     model = make_model(model_class, modalities=modalities).train()
-    # Labels of every class, and rows of every modality.
+    # All classes and all modalities occur.
     batch = make_batch(modalities, FULL_LENGTHS)
     model(**batch, labels=torch.tensor([0, 1, 2])).loss.backward()
     still = [
@@ -285,7 +285,7 @@ def check_every_parameter_learns(model_class, modalities: list[str]):
 
 
 @torch.no_grad()
-def check_padding_changes_nothing(model):
+def check_padding_does_not_change_logits(model):
     for lengths in (FULL_LENGTHS, LENGTHS):
         batch = make_batch(model.config.modalities, lengths)
         expected = model(**batch).logits
@@ -298,7 +298,7 @@ def check_padding_changes_nothing(model):
 
 
 @torch.no_grad()
-def check_absence_of_a_batch_is_absence_of_its_rows(model):
+def check_missing_input_equals_zero_mask(model):
     batch = make_batch(lengths=FULL_LENGTHS)
     for modality in MODALITIES:
         by_row = batch | {MASKS[modality]: torch.zeros_like(batch[MASKS[modality]])}
@@ -308,7 +308,7 @@ def check_absence_of_a_batch_is_absence_of_its_rows(model):
 
 
 def check_labels(model_class):
-    """Sentiment and emotions at once, some unknown; and every `problem_type`."""
+    """Check the loss of sentiment and emotions at once, some unknown, and of every `problem_type`."""
     batch = make_batch(lengths=FULL_LENGTHS)
     model = make_model(model_class, num_labels=7, joint_sentiment=True)
     assert model.config.id2label[0] == "sentiment"
@@ -362,7 +362,7 @@ def check_half_precision(model_class, dtype: torch.dtype):
 
 @torch.no_grad()
 def check_saving(model_class, folder):
-    """The Auto classes load what was saved, with the package and to the last bit."""
+    """Check that the Auto classes load a saved model bit by bit."""
     model, batch = make_model(model_class), make_batch()
     model.save_pretrained(folder)
     assert type(AutoConfig.from_pretrained(folder)) is model_class.config_class

@@ -1,4 +1,4 @@
-"""transformers' common tests for models and configurations, on the systems of the related work."""
+"""Common tests of transformers for models and configurations, run on TFN, MFN and Graph-MFN."""
 
 import tempfile
 import unittest
@@ -21,12 +21,12 @@ MEMORY = {
 
 
 class BaselineTester:
-    """A small model, and random inputs for it."""
+    """Small model and random inputs."""
 
     batch_size = 13
     num_labels = 3
     is_training = True
-    # What the common tests look for in every configuration.
+    # Attributes that the common tests read.
     hidden_size, num_hidden_layers, num_attention_heads, seq_length = 6, 1, 1, max(LENGTHS.values())
 
     def __init__(self, config_class, modalities, sizes):
@@ -82,7 +82,7 @@ class BaselineTesterMixin(ModelTesterMixin):
         raise NotImplementedError
 
     def test_hidden_states_output(self):
-        """The common test knows models of layers upon layers."""
+        """Overrides the common test, which expects a stack of layers."""
         for model_class in self.all_model_classes:
             config, inputs = self.model_tester.prepare_config_and_inputs_for_common()
             model = model_class(config).eval()
@@ -95,7 +95,7 @@ class BaselineTesterMixin(ModelTesterMixin):
 
 
 class TextlessMixin:
-    """What the common tests take for granted of models with words, as it is without."""
+    """Overrides of common tests that expect text."""
 
     modalities = ("audio", "video")
     test_resize_embeddings = False  # there are no word embeddings
@@ -105,7 +105,7 @@ class TextlessMixin:
             assert model_class(self.model_tester.get_config()).get_input_embeddings() is None
 
     def test_load_with_mismatched_shapes(self):
-        """The common test changes the size of the vocabulary; without text, it is the size of an audio frame."""
+        """Changes the size of audio frames; the common test changes that of the vocabulary."""
         config, inputs = self.model_tester.prepare_config_and_inputs_for_common()
         with tempfile.TemporaryDirectory() as folder:
             self.all_model_classes[1](config).save_pretrained(folder)

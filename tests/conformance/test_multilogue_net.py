@@ -1,4 +1,4 @@
-"""transformers' common tests for models and configurations, on Multilogue-Net."""
+"""Common tests of transformers for models and configurations, run on Multilogue-Net."""
 
 import copy
 import tempfile
@@ -16,19 +16,19 @@ from modeling_umons import MultilogueNetConfig, MultilogueNetForSequenceClassifi
 
 
 class MultilogueNetModelTester:
-    """A small model of the given modalities, and random conversations for it."""
+    """Small model of the given modalities and random conversations."""
 
     batch_size = 13  # conversations
     seq_length = 4  # utterances
     lengths = {"text": 7, "audio": 6, "video": 5}
     utterance_size = 12
-    num_hidden_layers = 1  # the utterances before their context and after it
+    num_hidden_layers = 1  # hidden states: utterances before and after their context
     is_training = True
 
     def __init__(self, parent, modalities):
         self.parent = parent
         self.modalities = modalities
-        self.hidden_size = len(modalities) * self.utterance_size  # of the first of the `hidden_states`
+        self.hidden_size = len(modalities) * self.utterance_size  # of the first hidden states
 
     def get_config(self):
         return MultilogueNetConfig(
@@ -70,13 +70,13 @@ class MultilogueNetModelTesterMixin(ModelTesterMixin):
     additional_model_inputs = [
         "input_features", "input_features_mask", "video_features", "video_features_mask", "speaker_ids",
     ]  # fmt: skip
-    has_attentions = False  # what it attends to is inside the recurrence
+    has_attentions = False  # attention is part of the recurrence
 
     def setUp(self):
         self.model_tester = MultilogueNetModelTester(self, self.modalities)
 
     def _prepare_for_class(self, inputs_dict, model_class, return_labels=False):
-        """Labels are of utterances, where the common tests have them of rows."""
+        """Adds labels of utterances; those of the common tests are labels of rows."""
         inputs = copy.deepcopy(inputs_dict)
         if return_labels and model_class.__name__ in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES.values():
             inputs["labels"] = torch.zeros(
@@ -85,7 +85,7 @@ class MultilogueNetModelTesterMixin(ModelTesterMixin):
         return inputs
 
     def test_problem_types(self):
-        """The common test makes labels of several parts out of those of rows; ours are of utterances."""
+        """Uses labels of utterances; the common test repeats those of rows."""
         shape = (self.model_tester.batch_size, self.model_tester.seq_length)
         kinds = {
             "multi_label_classification": (2, torch.zeros(*shape, 2)),
@@ -102,7 +102,7 @@ class MultilogueNetModelTesterMixin(ModelTesterMixin):
             assert model.classifier.weight.grad is not None
 
     def test_load_with_mismatched_shapes(self):
-        """The common test wants logits of two axes and calls the model with words of two; ours have conversations."""
+        """Uses conversations; the common test expects inputs and logits with two axes."""
         config, inputs = self.model_tester.prepare_config_and_inputs_for_common()
         change = {"vocab_size": 10} if "text" in self.modalities else {"audio_feature_size": 10}
         with tempfile.TemporaryDirectory() as folder:
@@ -139,6 +139,6 @@ class MultilogueNetAudioVideoModelTest(MultilogueNetModelTesterMixin, unittest.T
     test_resize_embeddings = False  # there are no word embeddings
 
     def test_model_get_set_embeddings(self):
-        """The common test wants word embeddings; without text there are none."""
+        """Expects no word embeddings, as the model has no text."""
         for model_class in self.all_model_classes:
             assert model_class(self.model_tester.get_config()).get_input_embeddings() is None

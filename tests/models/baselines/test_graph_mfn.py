@@ -1,4 +1,4 @@
-"""Graph-MFN against its equations, and what must hold of it whatever its weights are."""
+"""Graph-MFN: equations of the paper, and properties that hold for any weights."""
 
 import pytest
 import torch
@@ -6,12 +6,12 @@ from reference_baselines import (
     FULL_LENGTHS,
     LENGTHS,
     SUBSETS,
-    check_absence_of_a_batch_is_absence_of_its_rows,
     check_errors,
-    check_every_parameter_learns,
+    check_every_parameter_has_gradient,
     check_half_precision,
     check_labels,
-    check_padding_changes_nothing,
+    check_missing_input_equals_zero_mask,
+    check_padding_does_not_change_logits,
     check_saving,
     graph_mfn_fuse,
     make_batch,
@@ -24,7 +24,7 @@ from reference_baselines import (
 from modeling_umons import GraphMfnConfig, GraphMfnForSequenceClassification
 
 
-# Sizes that differ, so that none stands in for another.
+# Different sizes, so that a confusion of two fails.
 SIZES = {
     "text_hidden_size": 5, "audio_hidden_size": 3, "video_hidden_size": 4, "memory_size": 7, "vertex_size": 6,
     "proposal_hidden_size": 8, "retain_gate_hidden_size": 9, "update_gate_hidden_size": 10, "output_hidden_size": 16,
@@ -44,7 +44,7 @@ def small_graph_mfn(**overrides):
 @torch.no_grad()
 @pytest.mark.parametrize("alignment", ["words", "adaptive"])
 @pytest.mark.parametrize("modalities", SUBSETS, ids="-".join)
-def test_equations(modalities, alignment):
+def test_logits_equal_reference(modalities, alignment):
     model = small_graph_mfn(modalities=modalities, alignment=alignment, **FRAMES)
     batch = make_batch(modalities, LENGTHS if len(modalities) == 3 else FULL_LENGTHS)
     times, offsets = word_times(batch) if "text" in modalities else (None, None)
@@ -64,7 +64,7 @@ def test_equations(modalities, alignment):
         assert not outputs.efficacies[i, len(states) :].any()
 
 
-def test_edges():
+def test_edges_connect_subsets():
     assert GraphMfnConfig(modalities=["audio"]).edges() == [("audio", "output")]
     assert GraphMfnConfig(modalities=["video", "text"]).edges() == [
         ("text", "text_video"),
@@ -86,13 +86,13 @@ def test_edges():
 
 
 @torch.no_grad()
-def test_efficacies_of_edges_at_what_is_absent_are_zero():
+def test_efficacies_of_missing_vertices_are_zero():
     model, batch = small_graph_mfn(), make_batch()
     outputs = model(**batch, output_efficacies=True)
     edges = model.config.edges()
     assert outputs.efficacies.shape == (6, 11, 19)
     assert 0 <= outputs.efficacies.min() < outputs.efficacies.max() <= 1
-    # Row 3 has sound and pictures, row 4 pictures only.
+    # Row 3 has audio and video, row 4 video only.
     for row, there in ((0, {"text", "audio", "video"}), (3, {"audio", "video"}), (4, {"video"})):
         used = {edge for edge, efficacy in zip(edges, outputs.efficacies[row, 0].tolist(), strict=True) if efficacy}
         assert used == {
@@ -101,7 +101,7 @@ def test_efficacies_of_edges_at_what_is_absent_are_zero():
     assert model(**batch).efficacies is None
 
 
-def test_a_level_starts_as_linear_layers_do():
+def test_vertices_are_initialised_like_linear_layers():
     model = GraphMfnForSequenceClassification(GraphMfnConfig(modalities=["text", "audio", "video"], vertex_size=32))
     assert [tuple(level.weight.shape) for level in model.model.graph.vertices] == [
         (3, 64, 32),
@@ -115,14 +115,14 @@ def test_a_level_starts_as_linear_layers_do():
 
 
 @torch.no_grad()
-def test_hidden_states_are_asked_for():
+def test_hidden_states_are_returned_on_request():
     model, batch = small_graph_mfn(), make_batch()
     outputs = model(**batch, output_hidden_states=True)
     assert [states.shape for states in outputs.hidden_states] == [(6, 11, 5 + 3 + 4 + 7)]
     assert model(**batch).hidden_states is None
 
 
-def test_word_times_count_where_they_are_wanted():
+def test_word_times_are_used_with_alignment_words():
     batch = make_batch(lengths=FULL_LENGTHS)
     times, offsets = word_times(batch)
     model = small_graph_mfn(alignment="words", **FRAMES)
@@ -137,11 +137,11 @@ def test_word_times_count_where_they_are_wanted():
 
 
 @pytest.mark.parametrize("modalities", SUBSETS, ids="-".join)
-def test_every_parameter_learns(modalities):
-    check_every_parameter_learns(GraphMfnForSequenceClassification, modalities)
+def test_every_parameter_has_gradient(modalities):
+    check_every_parameter_has_gradient(GraphMfnForSequenceClassification, modalities)
 
 
-def test_dropout_drops_in_training_only():
+def test_dropout_is_active_in_training_only():
     model, batch = small_graph_mfn(), make_batch(lengths=FULL_LENGTHS)
     rates = ("proposal_dropout", "update_gate_dropout", "output_dropout")
     assert torch.equal(model(**batch).logits, model(**batch).logits)
@@ -153,26 +153,26 @@ def test_dropout_drops_in_training_only():
     assert torch.equal(model(**batch).logits, model(**batch).logits)
 
 
-def test_padding_changes_nothing():
-    check_padding_changes_nothing(small_graph_mfn())
+def test_padding_does_not_change_logits():
+    check_padding_does_not_change_logits(small_graph_mfn())
 
 
-def test_absence_of_a_batch_is_absence_of_its_rows():
-    check_absence_of_a_batch_is_absence_of_its_rows(small_graph_mfn())
+def test_missing_input_equals_zero_mask():
+    check_missing_input_equals_zero_mask(small_graph_mfn())
 
 
-def test_labels():
+def test_labels_give_loss():
     check_labels(GraphMfnForSequenceClassification)
 
 
-def test_errors():
+def test_invalid_inputs_raise():
     check_errors(GraphMfnForSequenceClassification)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
-def test_half_precision(dtype):
+def test_half_precision_is_close(dtype):
     check_half_precision(GraphMfnForSequenceClassification, dtype)
 
 
-def test_saving(tmp_path):
+def test_saved_model_loads_with_auto_classes(tmp_path):
     check_saving(GraphMfnForSequenceClassification, tmp_path)

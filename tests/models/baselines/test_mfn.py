@@ -1,4 +1,4 @@
-"""MFN against its equations, and what must hold of it whatever its weights are."""
+"""MFN: equations of the paper, and properties that hold for any weights."""
 
 import pytest
 import torch
@@ -6,12 +6,12 @@ from reference_baselines import (
     FULL_LENGTHS,
     LENGTHS,
     SUBSETS,
-    check_absence_of_a_batch_is_absence_of_its_rows,
     check_errors,
-    check_every_parameter_learns,
+    check_every_parameter_has_gradient,
     check_half_precision,
     check_labels,
-    check_padding_changes_nothing,
+    check_missing_input_equals_zero_mask,
+    check_padding_does_not_change_logits,
     check_saving,
     make_batch,
     make_model,
@@ -24,10 +24,11 @@ from reference_baselines import (
 from modeling_umons import MfnForSequenceClassification
 
 
-# Sizes that differ, so that none stands in for another.
+# Different sizes, so that a confusion of two fails.
 SIZES = {
-    "text_hidden_size": 5, "audio_hidden_size": 3, "video_hidden_size": 4, "memory_size": 7, "attention_hidden_size": 6,
-    "proposal_hidden_size": 8, "retain_gate_hidden_size": 9, "update_gate_hidden_size": 10, "output_hidden_size": 16,
+    "text_hidden_size": 5, "audio_hidden_size": 3, "video_hidden_size": 4, "memory_size": 7,
+    "attention_hidden_size": 6, "proposal_hidden_size": 8, "retain_gate_hidden_size": 9,
+    "update_gate_hidden_size": 10, "output_hidden_size": 16,
 }  # fmt: skip
 FRAMES = {
     "audio_frame_duration": 0.25,
@@ -44,7 +45,7 @@ def small_mfn(**overrides):
 @torch.no_grad()
 @pytest.mark.parametrize("alignment", ["words", "adaptive"])
 @pytest.mark.parametrize("modalities", SUBSETS, ids="-".join)
-def test_equations(modalities, alignment):
+def test_logits_equal_reference(modalities, alignment):
     model = small_mfn(modalities=modalities, alignment=alignment, **FRAMES)
     batch = make_batch(modalities, LENGTHS if len(modalities) == 3 else FULL_LENGTHS)
     times, offsets = word_times(batch) if "text" in modalities else (None, None)
@@ -60,7 +61,7 @@ def test_equations(modalities, alignment):
 
 
 @torch.no_grad()
-def test_hidden_states_are_asked_for():
+def test_hidden_states_are_returned_on_request():
     model, batch = small_mfn(), make_batch()
     outputs = model(**batch, output_hidden_states=True)
     assert [states.shape for states in outputs.hidden_states] == [(6, 11, 5 + 3 + 4 + 7)]
@@ -68,7 +69,7 @@ def test_hidden_states_are_asked_for():
     assert model(**batch).hidden_states is None
 
 
-def test_word_times_count_where_they_are_wanted():
+def test_word_times_are_used_with_alignment_words():
     batch = make_batch(lengths=FULL_LENGTHS)
     times, offsets = word_times(batch)
     model = small_mfn(alignment="words", **FRAMES)
@@ -83,11 +84,11 @@ def test_word_times_count_where_they_are_wanted():
 
 
 @pytest.mark.parametrize("modalities", SUBSETS, ids="-".join)
-def test_every_parameter_learns(modalities):
-    check_every_parameter_learns(MfnForSequenceClassification, modalities)
+def test_every_parameter_has_gradient(modalities):
+    check_every_parameter_has_gradient(MfnForSequenceClassification, modalities)
 
 
-def test_dropout_drops_in_training_only():
+def test_dropout_is_active_in_training_only():
     model, batch = small_mfn(), make_batch(lengths=FULL_LENGTHS)
     rates = ("attention_hidden_dropout", "proposal_dropout", "retain_gate_dropout", "output_dropout")
     assert torch.equal(model(**batch).logits, model(**batch).logits)
@@ -99,26 +100,26 @@ def test_dropout_drops_in_training_only():
     assert torch.equal(model(**batch).logits, model(**batch).logits)
 
 
-def test_padding_changes_nothing():
-    check_padding_changes_nothing(small_mfn())
+def test_padding_does_not_change_logits():
+    check_padding_does_not_change_logits(small_mfn())
 
 
-def test_absence_of_a_batch_is_absence_of_its_rows():
-    check_absence_of_a_batch_is_absence_of_its_rows(small_mfn())
+def test_missing_input_equals_zero_mask():
+    check_missing_input_equals_zero_mask(small_mfn())
 
 
-def test_labels():
+def test_labels_give_loss():
     check_labels(MfnForSequenceClassification)
 
 
-def test_errors():
+def test_invalid_inputs_raise():
     check_errors(MfnForSequenceClassification)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
-def test_half_precision(dtype):
+def test_half_precision_is_close(dtype):
     check_half_precision(MfnForSequenceClassification, dtype)
 
 
-def test_saving(tmp_path):
+def test_saved_model_loads_with_auto_classes(tmp_path):
     check_saving(MfnForSequenceClassification, tmp_path)

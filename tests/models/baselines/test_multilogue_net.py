@@ -1,4 +1,4 @@
-"""Multilogue-Net against its equations, and what holds of conversations whatever its weights are."""
+"""Multilogue-Net: equations of the paper, and properties of conversations that hold for any weights."""
 
 import math
 
@@ -24,12 +24,12 @@ INPUTS = {
     "audio": ("input_features", "input_features_mask"),
     "video": ("video_features", "video_features_mask"),
 }
-# Two conversations of up to five utterances; three speakers and two, in numbers of any kind.
+# Two conversations of up to five utterances, by three and two speakers with arbitrary ids.
 SPEAKERS = torch.tensor([[7, 2, 7, 90, 2], [4, 0, 4, 0, 0]])
 LENGTHS = torch.tensor([5, 3])
 EXISTS = torch.arange(5) < LENGTHS[:, None]
-# What utterances lack.
-LACKS = {"text": [(0, 1), (1, 0)], "audio": [(0, 0), (0, 3), (1, 2)], "video": [(0, 1), (0, 4), (1, 1)]}
+# Missing modalities of utterances.
+MISSING = {"text": [(0, 1), (1, 0)], "audio": [(0, 0), (0, 3), (1, 2)], "video": [(0, 1), (0, 4), (1, 1)]}
 COMBINATIONS = [("text",), ("audio",), ("text", "audio"), ("audio", "video"), ("text", "audio", "video")]
 
 
@@ -44,7 +44,7 @@ def make_model(modalities, model_class=MultilogueNetForSequenceClassification, *
 
 
 def make_inputs(modalities, seed: int = 0) -> dict[str, torch.Tensor]:
-    """What a model of these modalities is given. Padding holds values that must not count."""
+    """Build the inputs of a model. Padding has values that must not change the result."""
     generator = torch.Generator().manual_seed(seed)
     inputs = {"speaker_ids": SPEAKERS, "utterance_mask": EXISTS.long()}
     for modality in modalities:
@@ -52,7 +52,7 @@ def make_inputs(modalities, seed: int = 0) -> dict[str, torch.Tensor]:
         lengths = torch.randint(1, length + 1, (2, 5), generator=generator)
         mask = torch.arange(length) < lengths[..., None]
         if len(modalities) > 1:
-            for place in LACKS[modality]:
+            for place in MISSING[modality]:
                 mask[place] = False
         value, name = INPUTS[modality]
         if modality == "text":
@@ -63,7 +63,7 @@ def make_inputs(modalities, seed: int = 0) -> dict[str, torch.Tensor]:
     return inputs
 
 
-# --- the equations, word by word: numbers in lists of numpy, one utterance at a time
+# --- reference: the equations in numpy, one utterance at a time
 
 
 def sigmoid(x):
@@ -71,7 +71,7 @@ def sigmoid(x):
 
 
 def gru(x, h, cell, stream):
-    """The gates of a GRU, as the paper of Cho et al. has them, with PyTorch's two biases."""
+    """Compute a GRU step as in Cho et al. (2014), with PyTorch's two biases."""
     size = len(h)
     of_input = x @ cell["weight_ih"][stream] + cell["bias_ih"][stream, 0]
     of_state = h @ cell["weight_hh"][stream] + cell["bias_hh"][stream, 0]
@@ -97,7 +97,7 @@ def lstm(words, weights, size):
 
 
 def follow(utterances, speakers, weights, stream, config):
-    """The emotion states of one modality in one direction. `utterances` are vectors, or None."""
+    """Compute the emotion states of one modality in one direction. `utterances` are vectors, or None."""
     g, e = np.zeros(config.global_state_size), np.zeros(config.emotion_state_size)
     parties, past, emotions = {}, [], []
     for u, speaker in zip(utterances, speakers, strict=True):
@@ -119,7 +119,7 @@ def follow(utterances, speakers, weights, stream, config):
 
 
 def nest(model) -> dict:
-    """The weights as arrays, by the dots in their names."""
+    """Return the weights as arrays in nested dicts, by the dots in their names."""
     nested: dict = {}
     for name, value in model.state_dict().items():
         *path, last = name.split(".")
@@ -130,8 +130,8 @@ def nest(model) -> dict:
     return nested
 
 
-def literal_logits(model, inputs, conversation: int) -> np.ndarray:
-    """(utterances, num_labels) of one conversation without its padding."""
+def reference_logits(model, inputs, conversation: int) -> np.ndarray:
+    """Compute the logits (utterances, num_labels) of one conversation without its padding."""
     config, weights = model.config, nest(model)
     body, num = weights["model"], int(LENGTHS[conversation])
     speakers = inputs["speaker_ids"][conversation, :num].tolist() if "speaker_ids" in inputs else [0] * num
@@ -175,16 +175,16 @@ def literal_logits(model, inputs, conversation: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("modalities", COMBINATIONS, ids="-".join)
-def test_the_equations(modalities):
+def test_logits_equal_reference(modalities):
     model, inputs = make_model(modalities, num_labels=4), make_inputs(modalities)
     with torch.no_grad():
         logits = model(**inputs).logits
     assert logits.shape == (2, 5, 4)
     for i, length in enumerate(LENGTHS):
-        np.testing.assert_allclose(logits[i, :length].numpy(), literal_logits(model, inputs, i), atol=1e-5)
+        np.testing.assert_allclose(logits[i, :length].numpy(), reference_logits(model, inputs, i), atol=1e-5)
 
 
-def test_speakers_count_and_their_numbers_do_not():
+def test_logits_depend_on_speakers_but_not_on_their_ids():
     model, inputs = make_model(["audio"]), make_inputs(["audio"])
     with torch.no_grad():
         logits = model(**inputs).logits
@@ -196,12 +196,12 @@ def test_speakers_count_and_their_numbers_do_not():
     assert (alone - logits)[EXISTS].abs().amax(dim=-1).gt(1e-5).any()
 
 
-# --- padding and what is missing
+# --- padding and missing modalities
 
 
 @pytest.mark.parametrize("modalities", COMBINATIONS, ids="-".join)
-def test_padding_changes_nothing(modalities):
-    """Neither that of steps, wherever it stands, nor that of utterances, in front and between as well."""
+def test_padding_does_not_change_logits(modalities):
+    """Holds for steps and for utterances, before, between and after the others."""
     model, inputs = make_model(modalities), make_inputs(modalities)
     more = {}
     places = [1, 2, 4, 5, 7]  # of the five utterances among eight
@@ -220,7 +220,7 @@ def test_padding_changes_nothing(modalities):
     torch.testing.assert_close(alone[0], expected[1, :3], atol=1e-6, rtol=0)
 
 
-def test_a_modality_absent_everywhere_is_absent_row_by_row():
+def test_missing_input_equals_zero_mask():
     model, inputs = make_model(["text", "audio", "video"]), make_inputs(["text", "audio", "video"])
     inputs["attention_mask"] = EXISTS[..., None].expand(2, 5, 4).long()
     left_out = {name: value for name, value in inputs.items() if name not in INPUTS["audio"]}
@@ -229,7 +229,7 @@ def test_a_modality_absent_everywhere_is_absent_row_by_row():
         assert model(**left_out).logits.equal(model(**inputs).logits)
 
 
-def test_without_masks_what_is_zero_is_padding():
+def test_zeros_are_padding_without_masks():
     model, inputs = make_model(["text", "audio"]), make_inputs(["text", "audio"])
     for value, mask in (INPUTS["text"], INPUTS["audio"]):
         is_there = inputs[mask].bool() & EXISTS[..., None]
@@ -243,7 +243,7 @@ def test_without_masks_what_is_zero_is_padding():
 
 
 @pytest.mark.parametrize("modalities", COMBINATIONS, ids="-".join)
-def test_every_weight_learns(modalities):
+def test_every_parameter_has_gradient(modalities):
     model, inputs = make_model(modalities).train(), make_inputs(modalities)
     labels = torch.zeros(2, 5, dtype=torch.long).masked_fill(~EXISTS, -100)
     model(**inputs, labels=labels).loss.backward()
@@ -253,8 +253,8 @@ def test_every_weight_learns(modalities):
 @pytest.mark.parametrize(
     "kind", ["single_label_classification", "multi_label_classification", "regression", "joint_sentiment"]
 )
-def test_the_loss_is_of_utterances(kind):
-    """As if each utterance were a row; padding and utterances without a label do not count."""
+def test_loss_is_mean_over_labelled_utterances(kind):
+    """Equals the loss with one row per labelled utterance."""
     joint = kind == "joint_sentiment"
     num_labels = {"regression": 1, "joint_sentiment": 7}.get(kind, 3)
     options = {"joint_sentiment": True} if joint else {"problem_type": kind}
@@ -272,7 +272,7 @@ def test_the_loss_is_of_utterances(kind):
         labels[0, 0, 0] = labels[0, 1, 3:] = torch.nan
     with torch.no_grad():
         outputs = model(**inputs, labels=labels)
-        # Labels of padding do not count even if they look like some.
+        # Labels of padding are ignored even if they are valid.
         again = model(**inputs, labels=torch.where(EXISTS if labels.ndim == 2 else EXISTS[..., None], labels, 1))
     logits, rows = outputs.logits[known], labels[known]
     loss_of = torch.nn.functional
@@ -291,7 +291,7 @@ def test_the_loss_is_of_utterances(kind):
     assert again.loss.equal(outputs.loss)
 
 
-# --- what is refused
+# --- errors
 
 
 @pytest.mark.parametrize(
@@ -317,24 +317,24 @@ def test_the_loss_is_of_utterances(kind):
     ],
     ids=["axes", "speakers", "none", "size", "no-conversation", "nothing", "labels", "no-label"],
 )
-def test_inputs_that_do_not_fit(change, message):
+def test_invalid_inputs_raise(change, message):
     inputs = make_inputs(["audio"]) | change
     with pytest.raises(ValueError, match=message):
         make_model(["audio"])(**inputs)
 
 
-def test_sizes_that_are_none():
+def test_invalid_config_raises():
     with pytest.raises(ValueError, match="`party_state_size` is 0: it must be at least 1"):
         MultilogueNetConfig(party_state_size=0)
     with pytest.raises(ValueError, match="`recurrent_dropout` is 2: it must be a probability"):
         MultilogueNetConfig(recurrent_dropout=2)
 
 
-# --- the pipeline
+# --- pipeline
 
 
-def test_an_input_of_the_pipeline_is_a_conversation_of_one():
-    """So is each segment of a file, whatever the size of a batch."""
+def test_pipeline_input_is_conversation_of_one_utterance():
+    """Each segment of a file is a conversation of its own, for any batch size."""
     torch.manual_seed(0)
     processor = UmonsProcessor(build_tokenizer(["so", "very", "glad"]), UmonsFeatureExtractor(), UmonsVideoProcessor())
     config = MultilogueNetConfig(vocab_size=5, joint_sentiment=True, num_labels=7)
@@ -351,14 +351,14 @@ def test_an_input_of_the_pipeline_is_a_conversation_of_one():
     whole, cut = recognize(sound, chunk_length_s=1.0), recognize(sound, chunk_length_s=1.0, batch_size=2)
     assert len(whole) == 3
     assert [one["sentiment"] for one in cut] == pytest.approx([one["sentiment"] for one in whole], abs=1e-6)
-    with pytest.raises(ValueError, match="a MultilogueNetForSequenceClassification has no glimpses"):
+    with pytest.raises(ValueError, match="requires a model with glimpses, which a MultilogueNet"):
         recognize({"text": "so glad"}, return_attention=True)
 
 
-# --- what is saved
+# --- saving
 
 
-def test_what_is_saved_is_loaded(tmp_path):
+def test_saved_model_loads_with_auto_classes(tmp_path):
     model, inputs = make_model(["text", "audio"], joint_sentiment=True, num_labels=7), make_inputs(["text", "audio"])
     model.save_pretrained(tmp_path)
     loaded, info = AutoModelForSequenceClassification.from_pretrained(tmp_path, output_loading_info=True)

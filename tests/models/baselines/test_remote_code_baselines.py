@@ -1,4 +1,4 @@
-"""A saved folder is enough: it loads in a new process in which this package is not installed, by `pipeline` as well."""
+"""Saved folders load with `trust_remote_code` in a process without this package, also through `pipeline`."""
 
 import json
 import os
@@ -43,7 +43,7 @@ print(json.dumps(found))
 """
 
 
-def test_loads_without_the_package_and_saves_again(root, tmp_path):
+def test_saved_folder_loads_without_package_and_saves_again(root, tmp_path):
     inputs = [{"text": "so glad", "video": str(root / "hub" / "sample" / "clips" / "040.mp4")}, {"text": "so very"}]
     processor, expected = make_processor(), {}
     sizes = {"vocab_size": len(processor.tokenizer), "audio_feature_size": 80, "modalities": ["text", "audio"]}
@@ -61,7 +61,7 @@ def test_loads_without_the_package_and_saves_again(root, tmp_path):
         [sys.executable, "-I", "-W", "error", "-c", LOAD, json.dumps([list(NAMES), inputs])],
         cwd=tmp_path,
         env={"PATH": os.environ["PATH"], "HF_HOME": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "1"},
-        stdin=subprocess.DEVNULL,  # nobody there to say yes to remote code
+        stdin=subprocess.DEVNULL,  # no terminal that could confirm remote code
         capture_output=True,
         text=True,
     )

@@ -1,4 +1,4 @@
-"""TFN against its equations, and what must hold of it whatever its weights are."""
+"""TFN: equations of the paper, and properties that hold for any weights."""
 
 import pytest
 import torch
@@ -7,12 +7,12 @@ from reference_baselines import (
     LENGTHS,
     MODALITIES,
     SUBSETS,
-    check_absence_of_a_batch_is_absence_of_its_rows,
     check_errors,
-    check_every_parameter_learns,
+    check_every_parameter_has_gradient,
     check_half_precision,
     check_labels,
-    check_padding_changes_nothing,
+    check_missing_input_equals_zero_mask,
+    check_padding_does_not_change_logits,
     check_saving,
     make_batch,
     make_model,
@@ -25,6 +25,7 @@ from modeling_umons import TfnConfig, TfnForSequenceClassification
 from modeling_umons.models.baselines.modeling_tfn import TfnBatchNorm
 
 
+# Different sizes, so that a confusion of two fails.
 SIZES = {
     "text_hidden_size": 5, "audio_hidden_size": 3, "video_hidden_size": 4, "text_output_size": 6,
     "fusion_hidden_size": 8,
@@ -32,13 +33,12 @@ SIZES = {
 
 
 def small_tfn(**overrides):
-    """With sizes that differ, so that none stands in for another."""
     return make_model(TfnForSequenceClassification, **SIZES, **overrides)
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("modalities", SUBSETS, ids="-".join)
-def test_equations(modalities):
+def test_logits_equal_reference(modalities):
     model = small_tfn(modalities=modalities)
     batch = make_batch(modalities, LENGTHS if len(modalities) == 3 else FULL_LENGTHS)
     expected = torch.stack([tfn_logits(model.state_dict(), model.config, row) for row in rows_of(batch)])
@@ -46,7 +46,7 @@ def test_equations(modalities):
 
 
 @torch.no_grad()
-def test_an_absent_modality_is_the_vector_zero():
+def test_vector_of_missing_modality_is_zero():
     model, batch = small_tfn(), make_batch()
     vectors = model(**batch, output_hidden_states=True).hidden_states
     assert [vector.shape for vector in vectors] == [(6, 6), (6, 3), (6, 4)]
@@ -57,8 +57,8 @@ def test_an_absent_modality_is_the_vector_zero():
     assert model(**batch).hidden_states is None
 
 
-def test_batch_norm_is_of_the_rows_that_are_there():
-    """As PyTorch's own, given those rows alone; the others change nothing, whatever they hold."""
+def test_batch_norm_ignores_rows_without_modality():
+    """Equals PyTorch's batch norm of the other rows, for any values in the ignored ones."""
     torch.manual_seed(0)
     ours, theirs = TfnBatchNorm(4), torch.nn.BatchNorm1d(4)
     with torch.no_grad():
@@ -77,7 +77,7 @@ def test_batch_norm_is_of_the_rows_that_are_there():
 
 
 @pytest.mark.parametrize("count", [0, 1])
-def test_rows_without_spread_are_normalised_by_what_was_seen_before(count):
+def test_batch_norm_uses_running_statistics_for_fewer_than_two_rows(count):
     model = small_tfn(dropout=0.0, modalities=["audio", "video"])
     rows = some_rows(make_batch(["audio", "video"], FULL_LENGTHS), [0])
     if count == 0:
@@ -93,36 +93,36 @@ def test_rows_without_spread_are_normalised_by_what_was_seen_before(count):
 
 
 @pytest.mark.parametrize("modalities", SUBSETS, ids="-".join)
-def test_every_parameter_learns(modalities):
-    check_every_parameter_learns(TfnForSequenceClassification, modalities)
+def test_every_parameter_has_gradient(modalities):
+    check_every_parameter_has_gradient(TfnForSequenceClassification, modalities)
 
 
-def test_padding_changes_nothing():
-    check_padding_changes_nothing(small_tfn())
+def test_padding_does_not_change_logits():
+    check_padding_does_not_change_logits(small_tfn())
 
 
-def test_absence_of_a_batch_is_absence_of_its_rows():
-    check_absence_of_a_batch_is_absence_of_its_rows(small_tfn())
+def test_missing_input_equals_zero_mask():
+    check_missing_input_equals_zero_mask(small_tfn())
 
 
-def test_labels():
+def test_labels_give_loss():
     check_labels(TfnForSequenceClassification)
 
 
-def test_errors():
+def test_invalid_inputs_raise():
     check_errors(TfnForSequenceClassification)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
-def test_half_precision(dtype):
+def test_half_precision_is_close(dtype):
     check_half_precision(TfnForSequenceClassification, dtype)
 
 
-def test_saving(tmp_path):
+def test_saved_model_loads_with_auto_classes(tmp_path):
     check_saving(TfnForSequenceClassification, tmp_path)
 
 
-def test_sizes_of_the_default():
+def test_default_tensor_size():
     with torch.device("meta"):
         model = TfnForSequenceClassification(TfnConfig(modalities=list(MODALITIES)))
     assert model.model.fc1.in_features == 17 * 129 * 129
