@@ -15,7 +15,8 @@ parts:
   start  cold start of `umons predict --text` against importing torch and transformers
 
 Times are medians over the rounds; speed-ups are medians of the ratios of each round. The Markdown report is printed;
-with --output it is also written to <folder>/benchmark.md, with all rounds in benchmark.json and a plot in benchmark.png.
+with --output it is also written to <folder>/benchmark.md, with all rounds in benchmark.json and a plot in
+benchmark.png.
 """
 
 import argparse
@@ -34,6 +35,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +58,7 @@ from modeling_umons.data.schema import make_features, to_table
 from modeling_umons.inference.packed_linear import pack_linears
 from modeling_umons.models.umons.media_umons import read_clip
 from modeling_umons.tasks.task import make_task
+from modeling_umons.training.fast_dropout import use_fast_dropout
 
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -309,9 +312,11 @@ def make_int8_inference(model: nn.Module) -> Callable[[dict], torch.Tensor]:
 
 
 def make_training(model: nn.Module, bfloat16: bool = False) -> Callable[[dict], None]:
-    """Build a training step: the paper's Adam for the plain model and the fused one of `Trainer` for ours."""
+    """Build a training step with Adam; ours has fused Adam and fast dropout, as in `UmonsTrainer`."""
     model = copy.deepcopy(model).train()
     is_plain = not isinstance(model, UmonsForSequenceClassification)
+    if not is_plain:
+        use_fast_dropout(model)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-4, fused=not is_plain)
 
     def step(batch: dict) -> None:
@@ -432,10 +437,10 @@ def measure_serve(arguments: argparse.Namespace) -> Iterator[Measurement]:
     with start_server(8) as batching, start_server(1) as single:
         for kind, (headers, body) in kinds.items():
             for num_clients in (8,) if arguments.small else (1, 8, 32):
-                calls = {
-                    address: lambda address=address: send_requests(address, headers, body, num_clients, num_requests)  # noqa: B023
-                    for address in (batching, single)
-                }
+                send = partial(
+                    send_requests, headers=headers, body=body, num_clients=num_clients, num_requests=num_requests
+                )
+                calls = {address: partial(send, address) for address in (batching, single)}
                 seconds = measure_in_turns(calls, arguments.repeats)
                 name = f"{kind}, {num_clients} client(s)"
                 yield Measurement(name, "without batching", "request", num_clients * num_requests, *seconds.values())

@@ -175,7 +175,9 @@ def loudness(samples):
 
 
 class Pen:
-    """Draws in pixels of the final picture, x from the middle of the head, on a canvas SUPERSAMPLING times as large."""
+    """
+    Draws in pixels of the final picture, x from the middle of the head, on a canvas SUPERSAMPLING times as large.
+    """
 
     line = "#33241f"
 
@@ -255,7 +257,9 @@ def draw_clip(row, samples, rng):
 
 
 def write_clip(path, frames, samples):
-    """Encode frames and sound into an .mp4. One thread each, so that the bytes do not depend on the machine's cores."""
+    """
+    Encode frames and sound into an .mp4. One thread each, so that the bytes do not depend on the machine's cores.
+    """
     options = {"movflags": "+faststart"}
     with atomic_path(path) as part, av.open(str(part), "w", format="mp4", options=options) as container:
         video = container.add_stream("libx264", rate=FPS, options={"crf": "25", "preset": "slow"})

@@ -33,8 +33,8 @@ def bootstrap_intervals(
         task: the task.
         truth: labels of N segments.
         logits: predictions of N segments.
-        groups: (N,) video, dialogue or speaker of each segment. Whole groups are drawn, because segments of a group are
-            correlated and intervals that assume independence are too narrow. Default: segments are drawn.
+        groups: (N,) video, dialogue or speaker of each segment. Whole groups are drawn, because segments of a group
+            are correlated and intervals that assume independence are too narrow. Default: segments are drawn.
         num_samples: number of bootstrap samples.
         seed: seed of the samples.
         thresholds: thresholds of the emotions' logits.

@@ -28,17 +28,23 @@ PUBLISHED = (
          "fear_wa": 0.620, "happy_f1": 0.663, "sad_f1": 0.669, "anger_f1": 0.728, "surprise_f1": 0.855,
          "disgust_f1": 0.766, "fear_f1": 0.899},
     ),
-    ("TFN with BERT (MMSA)", {"acc2_has0": 0.7850, "acc2_non0": 0.8189, "acc7_rounded": 0.5160, "mae": 0.573, "corr": 0.714}),
-    ("MFN with BERT (MMSA)", {"acc2_has0": 0.7894, "acc2_non0": 0.8286, "acc7_rounded": 0.5134, "mae": 0.573, "corr": 0.718}),
+    (
+        "TFN with BERT (MMSA)",
+        {"acc2_has0": 0.7850, "acc2_non0": 0.8189, "acc7_rounded": 0.5160, "mae": 0.573, "corr": 0.714},
+    ),
+    (
+        "MFN with BERT (MMSA)",
+        {"acc2_has0": 0.7894, "acc2_non0": 0.8286, "acc7_rounded": 0.5134, "mae": 0.573, "corr": 0.718},
+    ),
     (
         "Graph-MFN with BERT (MMSA)",
         {"acc2_has0": 0.8128, "acc2_non0": 0.8348, "acc7_rounded": 0.5137, "mae": 0.575, "corr": 0.713},
     ),
 )  # fmt: skip
 ABOUT_PUBLISHED = (
-    "Scores on the test split of CMU-MOSEI (4,662 segments), with other features and more training data. They are comparable "
-    "with the scores above only if these are of the same rows. Multilogue-Net (Shenoy 2020) reports a binary accuracy of "
-    "0.821 and Graph-MFN of 0.769; neither states how neutral segments were treated."
+    "Scores on the test split of CMU-MOSEI (4,662 segments), with other features and more training data. They are "
+    "comparable with the scores above only if these are of the same rows. Multilogue-Net (Shenoy 2020) reports a "
+    "binary accuracy of 0.821 and Graph-MFN of 0.769; neither states how neutral segments were treated."
 )
 
 
@@ -123,8 +129,8 @@ def _check_same_rows(reports: Mapping[str, Sequence[Mapping[str, Any]]], shown: 
             ]
             if fingerprints[0] != fingerprints[1]:
                 raise ValueError(
-                    f"Model number {number} of {first} and of {name} were evaluated on different rows of the split {shown} "
-                    "and cannot be compared. Remove the folder of the older one and train it again."
+                    f"Model number {number} of {first} and of {name} were evaluated on different rows of the split "
+                    f"{shown} and cannot be compared. Remove the folder of the older one and train it again."
                 )
 
 
@@ -198,9 +204,9 @@ def _markdown(comparison: Mapping[str, Any]) -> str:
     averaged = ", averaged over seeds" if seeds > 1 else ""
     parts = [
         f"# Comparison: {comparison['task']}",
-        f"All systems were trained on the same rows with the recipe below and evaluated on the same {size_of(comparison)} of "
-        f"the split {comparison['split']}{own_rows}. Scores are {scores}; 95 % bootstrap intervals over test rows are below "
-        f"them{averaged}.",
+        "All systems were trained on the same rows with the recipe below and evaluated on the same "
+        f"{size_of(comparison)} of the split {comparison['split']}{own_rows}. Scores are {scores}; 95 % bootstrap "
+        f"intervals over test rows are below them{averaged}.",
         _table(headlines, {name: system["metrics"] for name, system in systems.items()}, comparison["baselines"]),
         "![Systems with intervals](comparison.png)",
         "## Size and time",

@@ -16,8 +16,8 @@ AVERAGES = ("logits", "probabilities")
 
 def average_logits(task: Task, members: Sequence[np.ndarray], average: str = "logits") -> np.ndarray:
     """
-    Average the logits (N, num_labels) of several models, or their probabilities, which are returned as logits: log(p) for
-    classes and log(p / (1 - p)) for emotions. Sentiments are always averaged themselves. (N, num_labels) float64.
+    Average the logits (N, num_labels) of several models, or their probabilities, which are returned as logits: log(p)
+    for classes and log(p / (1 - p)) for emotions. Sentiments are always averaged themselves. (N, num_labels) float64.
     """
     if average not in AVERAGES:
         raise ValueError(f"`average` is {average!r}, expected one of {', '.join(AVERAGES)} (`--average`).")
@@ -78,8 +78,8 @@ class Ensemble:
         """Return a description for a report."""
         if self.metric is None:
             return (
-                f"Average of the {self.average} of all {self.size} models; there was no separate validation split to choose "
-                "their number on."
+                f"Average of the {self.average} of all {self.size} models; there was no separate validation split to "
+                "choose their number on."
             )
         scores = ", ".join(f"{size}: {score:.4f}" for size, score in enumerate(self.ensemble_scores, start=1))
         names = ", ".join(self.members)

@@ -1,12 +1,12 @@
 """Metrics of sentiment, emotion and classification tasks.
 
-Labels and predictions are numpy arrays over N segments: sentiments (N,) in [-3, 3]; emotions (N, 6), present if above 0
-(intensities or 0 and 1), with logits (N, 6); classes (N,), with logits (N, C). NaN labels are unknown and are ignored.
-Scores are floats in [0, 1], except `mae` and `corr`. Undefined scores are left out, such as the area under a curve for an
-emotion in all segments or in none.
+Labels and predictions are numpy arrays over N segments: sentiments (N,) in [-3, 3]; emotions (N, 6), present if above
+0 (intensities or 0 and 1), with logits (N, 6); classes (N,), with logits (N, C). NaN labels are unknown and are
+ignored. Scores are floats in [0, 1], except `mae` and `corr`. Undefined scores are left out, such as the area under a
+curve for an emotion in all segments or in none.
 
-Metrics are computed from sums over segments under weights (S, N), S ways to count each segment: ones for the score itself,
-and for each bootstrap sample how often it contains the segment (bootstrap.py).
+Metrics are computed from sums over segments under weights (S, N), S ways to count each segment: ones for the score
+itself, and for each bootstrap sample how often it contains the segment (bootstrap.py).
 """
 
 from collections.abc import Mapping, Sequence
@@ -80,8 +80,8 @@ def emotion_metrics(
     | `<emotion>_ap` | average precision |
     | `emotion_f1`, `emotion_f1_macro`, `emotion_wa`, `emotion_auroc`, `emotion_ap` | means over known emotions |
 
-    `_wa`, `_auroc` and `_ap` are undefined if an emotion is in all segments or in none; means over emotions are undefined
-    if one of their terms is.
+    `_wa`, `_auroc` and `_ap` are undefined if an emotion is in all segments or in none; means over emotions are
+    undefined if one of their terms is.
 
     Raises ValueError for arrays of different shapes and logits that are not finite.
     """
@@ -108,9 +108,9 @@ def task_metrics(
     task: Task, truth: np.ndarray, logits: np.ndarray, thresholds: np.ndarray | Sequence[float] | None = None
 ) -> dict[str, float]:
     """
-    Compute all metrics of a task from labels and logits in the form of the model. `sentiment-7` also has its accuracy as
-    `acc7`, and `sentiment-2` its accuracy and weighted F1 as `acc2_has0` and `f1_has0`. `thresholds` are those of the
-    emotions, for `emotion` and `joint`.
+    Compute all metrics of a task from labels and logits in the form of the model. `sentiment-7` also has its accuracy
+    as `acc7`, and `sentiment-2` its accuracy and weighted F1 as `acc2_has0` and `f1_has0`. `thresholds` are those of
+    the emotions, for `emotion` and `joint`.
     """
     return _value(weighted_metrics(task, np.ones((1, len(truth))), truth, logits, thresholds))
 
@@ -160,9 +160,9 @@ def tune_thresholds(truth: np.ndarray, logits: np.ndarray) -> np.ndarray:
     """
     Choose thresholds (E,) of the emotions' logits that maximise the macro F1 of each emotion, on a validation split.
 
-    Unlike accuracy, macro F1 weights a rare emotion as much as its absence; unlike balanced accuracy, it penalises false
-    positives. Candidates are 0 and the midpoints of neighbouring logits; of equally good ones the nearest to 0 is chosen.
-    The threshold is 0 for an emotion in all known segments or in none.
+    Unlike accuracy, macro F1 weights a rare emotion as much as its absence; unlike balanced accuracy, it penalises
+    false positives. Candidates are 0 and the midpoints of neighbouring logits; of equally good ones the nearest to 0
+    is chosen. The threshold is 0 for an emotion in all known segments or in none.
     """
     truth, logits = _pair(truth, logits)
     if truth.ndim != 2:
@@ -172,12 +172,12 @@ def tune_thresholds(truth: np.ndarray, logits: np.ndarray) -> np.ndarray:
 
 def constant_metrics(task: Task, train_truth: np.ndarray, truth: np.ndarray) -> dict[str, float]:
     """
-    Compute the metrics of constant predictions on `truth`: for each metric those of the prediction that scores best in it
-    on the training labels.
+    Compute the metrics of constant predictions on `truth`: for each metric those of the prediction that scores best in
+    it on the training labels.
 
-    No single constant is a fair baseline for all metrics: the median sentiment, for example, minimises `mae`, but it is
-    often 0, which is wrong for all segments of `acc2_non0`. A constant prediction has an AUROC of 0.5 and an average
-    precision equal to the base rate.
+    No single constant is a fair baseline for all metrics: the median sentiment, for example, minimises `mae`, but it
+    is often 0, which is wrong for all segments of `acc2_non0`. A constant prediction has an AUROC of 0.5 and an
+    average precision equal to the base rate.
     """
     best, metrics = {}, {}
     for prediction in _constant_predictions(task, train_truth):
@@ -191,8 +191,8 @@ def constant_metrics(task: Task, train_truth: np.ndarray, truth: np.ndarray) -> 
 
 def _constant_predictions(task: Task, train_truth: np.ndarray) -> list[np.ndarray]:
     """
-    Return candidates (num_labels,): each class; or the median sentiment with the more frequent state of each emotion, and
-    a sentiment of each class, which used as logits of emotions predict all of them or none.
+    Return candidates (num_labels,): each class; or the median sentiment with the more frequent state of each emotion,
+    and a sentiment of each class, which used as logits of emotions predict all of them or none.
     """
     if task.problem_type == "single_label_classification":
         return list(np.eye(len(task.labels)))
@@ -361,8 +361,8 @@ def _correlation(weights, truth, prediction) -> np.ndarray:
 
 def _areas(weights, truth, scores) -> tuple[np.ndarray, np.ndarray]:
     """
-    Compute the area under the ROC curve and average precision, (S,). Equal scores are one step of the curve. NaN if all
-    counted segments have the emotion, or none.
+    Compute the area under the ROC curve and average precision, (S,). Equal scores are one step of the curve. NaN if
+    all counted segments have the emotion, or none.
     """
     order = np.argsort(-scores, kind="stable")
     weights, truth, scores = weights[:, order], truth[order], scores[order]
@@ -398,8 +398,8 @@ def _check_finite(prediction: np.ndarray):
     if not np.isfinite(prediction).all():
         rows = np.flatnonzero(~np.isfinite(prediction.reshape(len(prediction), -1)).all(axis=1))
         raise ValueError(
-            f"Predictions of {len(rows)} of {len(prediction)} segments are not finite, the first one is segment {rows[0]}. The "
-            "model has diverged; try a lower --learning_rate."
+            f"Predictions of {len(rows)} of {len(prediction)} segments are not finite, the first one is segment "
+            f"{rows[0]}. The model has diverged; try a lower --learning_rate."
         )
 
 

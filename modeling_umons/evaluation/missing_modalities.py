@@ -28,9 +28,9 @@ def missing_curves(
     """
     Compute metrics on rows of which a share loses one modality at evaluation.
 
-    Only rows with another modality can lose one; the others are left unchanged and counted. Predictions of a row do not
-    depend on other rows, so the model is run once for each modality, and each point of a curve combines the predictions
-    with and without it.
+    Only rows with another modality can lose one; the others are left unchanged and counted. Predictions of a row do
+    not depend on other rows, so the model is run once for each modality, and each point of a curve combines the
+    predictions with and without it.
 
     Args:
         task: the task.

@@ -64,8 +64,8 @@ def write_plots(
         "calibration.png": (
             emotions is not None or classes,
             lambda: _draw_emotion_calibration(*emotions) if emotions else _draw_class_calibration(split),
-            f"Calibration on {name}: observed frequency by predicted probability (bins of at least {MIN_BIN_ROWS} rows), and "
-            "expected calibration error (ECE).",
+            f"Calibration on {name}: observed frequency by predicted probability (bins of at least {MIN_BIN_ROWS} "
+            "rows), and expected calibration error (ECE).",
         ),
     }
     curves = result.get("missing_modalities") if result is not None else None
@@ -111,7 +111,9 @@ def plot_seeds(
     results: Mapping[int, SplitResult],
     ensemble: SplitResult | None = None,
 ) -> None:
-    """Draw the main metrics of each seed and of the ensemble with intervals, the mean over seeds, and the baselines."""
+    """
+    Draw the main metrics of each seed and of the ensemble with intervals, the mean over seeds, and the baselines.
+    """
     metrics = [
         metric
         for metric in headline_metrics(task.name)
@@ -214,7 +216,10 @@ def _save(figure, path: Path):
 
 
 def _parts(task: Task, split: Split):
-    """Return truth and prediction of the sentiment, and truth and logits of the emotions; `None` for parts not in the task."""
+    """
+    Return truth and prediction of the sentiment, and truth and logits of the emotions; `None` for parts not in the
+    task.
+    """
     sentiment = emotions = None
     if task.name in ("sentiment", "joint"):
         truth, prediction = (values.reshape(len(split), -1)[:, 0] for values in (split.truth, split.logits))

@@ -48,8 +48,8 @@ def measure(
     Args:
         task: the task.
         train: training rows, for the baselines; without them there are none.
-        splits: held-out rows with logits. On `validation` the regularisation of the TF-IDF baseline is chosen (logits are
-            not needed for that) and, with `tune`, the thresholds of the emotions.
+        splits: held-out rows with logits. On `validation` the regularisation of the TF-IDF baseline is chosen (logits
+            are not needed for that) and, with `tune`, the thresholds of the emotions.
         tune: also compute metrics at thresholds of the emotions chosen on validation.
         num_bootstrap: number of bootstrap samples.
 
@@ -154,8 +154,8 @@ class _Evaluator:
                 tuned = task_metrics(task, truth, tfidf_logits, self.tfidf_thresholds)
                 result["baselines_tuned"]["tfidf"] = _thresholded(tuned)
             result["notes"].append(
-                "Tuned scores use thresholds of the emotions' logits that maximise the macro F1 of each emotion on the "
-                "validation split. The TF-IDF baseline has its own thresholds, chosen in the same way."
+                "Tuned scores use thresholds of the emotions' logits that maximise the macro F1 of each emotion on "
+                "the validation split. The TF-IDF baseline has its own thresholds, chosen in the same way."
             )
         return result
 
@@ -171,11 +171,11 @@ class _Evaluator:
         intervals = bootstrap_intervals(
             self.task, split.truth, split.logits, groups, self.num_bootstrap, thresholds=thresholds
         )
-        unit = (
-            "single rows, because no column `video_id` groups them"
-            if groups is None
-            else "whole groups (videos, dialogues or speakers), because rows of a group are correlated; with few groups "
-            "they are imprecise"
-        )
+        unit = "single rows, because no column `video_id` groups them"
+        if groups is not None:
+            unit = (
+                "whole groups (videos, dialogues or speakers), because rows of a group are correlated; with few groups they "
+                "are imprecise"
+            )
         note = f"95 % intervals are percentiles over {self.num_bootstrap} bootstrap samples of {unit}."
         return {name: list(interval) for name, interval in intervals.items()}, note, num_groups

@@ -62,8 +62,8 @@ def summarize_seeds(
     tune: bool = False,
 ) -> dict[str, Any]:
     """
-    Write seeds.json, report.md and seeds.png into `folder`: mean and standard deviation (n - 1) of each metric over seeds,
-    and the results of the seeds' ensemble. Returns the content of seeds.json.
+    Write seeds.json, report.md and seeds.png into `folder`: mean and standard deviation (n - 1) of each metric over
+    seeds, and the results of the seeds' ensemble. Returns the content of seeds.json.
 
     Args:
         folder: the folder.
@@ -133,8 +133,8 @@ def _seeds_markdown(summary: Mapping[str, Any], shown: str | None) -> str:
     seeds, ensemble = summary["seeds"], summary["ensemble"]
     parts = [
         f"# {len(seeds)} seeds: {summary['task']}",
-        f"Mean and standard deviation over models that differ only in their seed ({plain_text(seeds)}). The intervals of "
-        "the ensemble describe the choice of test rows, not the randomness of training.",
+        f"Mean and standard deviation over models that differ only in their seed ({plain_text(seeds)}). The intervals "
+        "of the ensemble describe the choice of test rows, not the randomness of training.",
     ]
     for name, spread in summary["splits"].items():
         parts += [f"## {name}", _spread_markdown(spread, ensemble["splits"].get(name))]

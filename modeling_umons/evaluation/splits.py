@@ -32,8 +32,8 @@ class Split:
     @classmethod
     def of(cls, task: Task, dataset: Dataset, logits: np.ndarray | None = None) -> "Split":
         """
-        Create a split from the rows of a data set; reads the columns `text`, `segment_id`, `video_id` and `source` where
-        present. Raises ValueError if a row has no label or the number of logits differs.
+        Create a split from the rows of a data set; reads the columns `text`, `segment_id`, `video_id` and `source`
+        where present. Raises ValueError if a row has no label or the number of logits differs.
         """
         truth, has_label = task.label_array(dataset.select_columns(list(task.columns)).with_format("arrow")[:])
         if not has_label.all():

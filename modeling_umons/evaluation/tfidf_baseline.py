@@ -25,8 +25,8 @@ Predict = Callable[[object], np.ndarray]
 class TfidfBaseline:
     """
     TF-IDF of words and word pairs (sublinear, L2) with ridge regression for a sentiment, logistic regression for each
-    emotion on the rows where it is known, and multinomial logistic regression for classes. The regularisation is chosen
-    on the validation split by mean absolute error or log loss.
+    emotion on the rows where it is known, and multinomial logistic regression for classes. The regularisation is
+    chosen on the validation split by mean absolute error or log loss.
 
     Args:
         task: the task.
@@ -36,7 +36,7 @@ class TfidfBaseline:
         validation_truth: labels of the validation rows.
 
     Raises:
-        ValueError: there is no text, or all labels are equal. The message is a note for a report.
+        ValueError: no row has a text, or all labels are equal. The message is a note for a report.
     """
 
     def __init__(
@@ -74,7 +74,9 @@ class TfidfBaseline:
         self.typical, self.predict = self._fit(np.asarray(truth), has_text, words, held_out, validation_truth)
 
     def logits(self, texts: Sequence[str | None]) -> np.ndarray:
-        """Predict (N, num_labels) float64. Rows without text have the training median and the logits of the base rates."""
+        """
+        Predict (N, num_labels) float64. Rows without text have the training median and the logits of the base rates.
+        """
         logits = np.tile(self.typical, (len(texts), 1))
         rows = np.flatnonzero(_has_text(texts))
         if len(rows):
@@ -89,8 +91,8 @@ class TfidfBaseline:
         how = "chosen on validation" if self.is_chosen_on_validation else "by default, without validation texts"
         values = ", ".join(f"{name} {value:g}" for name, value in self.chosen.items())
         return (
-            f"TF-IDF baseline trained on the same rows: {kind} on {len(self.vectorizer.vocabulary_)} words and word pairs, "
-            f"alpha or C {how}: {values}. A model that scores below it has learnt nothing from the text."
+            f"TF-IDF baseline trained on the same rows: {kind} on {len(self.vectorizer.vocabulary_)} words and word "
+            f"pairs, alpha or C {how}: {values}. A model that scores below it has learnt nothing from the text."
         )
 
     def _fit(self, truth, has_text, words, held_out, validation_truth) -> tuple[np.ndarray, Predict]:

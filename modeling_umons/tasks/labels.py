@@ -11,8 +11,8 @@ SENTIMENT_2 = ("negative", "not negative")
 
 def sentiment_class_7(sentiment: float) -> int:
     """
-    Return the class 0 to 6 of a sentiment in [-3, 3], rounded away from 0 as in UMONS and the CMU SDK: -1.5 has the label
-    "-2", and only 0 has the label "0".
+    Return the class 0 to 6 of a sentiment in [-3, 3], rounded away from 0 as in UMONS and the CMU SDK: -1.5 has the
+    label "-2", and only 0 has the label "0".
     """
     if sentiment == 0:
         return 3

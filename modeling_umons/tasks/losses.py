@@ -11,16 +11,18 @@ from .task import Task
 
 class TaskLoss(nn.Module):
     """
-    Loss of a task. Without options it equals the model's own loss: cross-entropy over classes, binary cross-entropy over
-    emotions, and for `joint` the L1 loss of the sentiment added to the latter. NaN labels are unknown and are ignored.
+    Loss of a task. Without options it equals the model's own loss: cross-entropy over classes, binary cross-entropy
+    over emotions, and for `joint` the L1 loss of the sentiment added to the latter. NaN labels are unknown and are
+    ignored.
 
     Args:
         task: the task.
-        class_weights: (num_labels,) float. Weight of each class; for emotions, weight of the positive class. `joint` ignores
-            the first one, that of the sentiment. See [`balanced_weights`].
-        focal_gamma: scales the loss of each row by (1 - p)^gamma, with p the probability of the true class (Lin et al.,
-            2017). 0 disables it.
-        label_smoothing: probability mass moved from the true class to all classes (Szegedy et al., 2016). 0 disables it.
+        class_weights: (num_labels,) float. Weight of each class; for emotions, weight of the positive class. `joint`
+            ignores the first one, that of the sentiment. See [`balanced_weights`].
+        focal_gamma: scales the loss of each row by (1 - p)^gamma, with p the probability of the true class (Lin et
+            al., 2017). 0 disables it.
+        label_smoothing: probability mass moved from the true class to all classes (Szegedy et al., 2016). 0 disables
+            it.
 
     Raises:
         ValueError: the task is a regression, or an option is out of range.
@@ -42,7 +44,8 @@ class TaskLoss(nn.Module):
             )
         if task.problem_type == "regression":
             raise ValueError(
-                f"Class weights, focal loss, label smoothing and mixup require classes; the task {task.name!r} has none."
+                f"Class weights, focal loss, label smoothing and mixup require classes; the task {task.name!r} has "
+                "none."
             )
         self.task, self.focal_gamma, self.label_smoothing = task, focal_gamma, label_smoothing
         weights = None if class_weights is None else torch.as_tensor(class_weights, dtype=torch.float32)
@@ -108,7 +111,8 @@ def flatten_conversations(logits: torch.Tensor, labels: torch.Tensor) -> tuple[t
 
 def balanced_weights(task: Task, labels: np.ndarray) -> np.ndarray:
     """
-    Compute class weights that give all classes, or presence and absence of each emotion, the same total weight over the
+    Compute class weights that give all classes, or presence and absence of each emotion, the same total weight over
+    the
     training labels: N / (num_classes * N_class), or N_absent / N_present. (num_labels,) float32.
     """
     if task.problem_type == "single_label_classification":

@@ -48,9 +48,9 @@ class Task:
 
     def label(self, row: Mapping[str, Any]) -> list[float] | float | int | None:
         """
-        Return the label of a row in the form of the model's `labels`, or `None` if it has none. Unknown parts of a `joint`
-        label are NaN; `emotion` requires all six emotions. Raises ValueError for a value that is not a number or a class
-        that is not in the training rows.
+        Return the label of a row in the form of the model's `labels`, or `None` if it has none. Unknown parts of a
+        `joint` label are NaN; `emotion` requires all six emotions. Raises ValueError for a value that is not a number
+        or a class that is not in the training rows.
         """
         if self.name == "classification":
             value = row[self.label_column]
@@ -78,8 +78,8 @@ class Task:
         Return the labels of all rows of a table, equal to [`Task.label`] of each row.
 
         Returns:
-            Labels, (B,) int64 for classes, (B,) float32 for `sentiment` or (B, num_labels) float32 otherwise, with NaN for
-            unknown parts of `joint`; and (B,) bool, which rows have a label. Rows without one contain -100 or NaN.
+            Labels, (B,) int64 for classes, (B,) float32 for `sentiment` or (B, num_labels) float32 otherwise, with NaN
+            for unknown parts of `joint`; and (B,) bool, which rows have a label. Rows without one contain -100 or NaN.
 
         Raises:
             ValueError: see `label`.
@@ -152,7 +152,8 @@ def make_task(name: str, label_column: str = "label", classes: Iterable[str] = (
         raise ValueError(f"Unknown task {name!r}; available: {', '.join(TASKS)} (`--task`).")
     if name == "classification" and len(labels) < 2:
         raise ValueError(
-            f"Column {label_column!r} contains {len(labels)} class(es); classification requires at least two (`--label_column`)."
+            f"Column {label_column!r} contains {len(labels)} class(es); classification requires at least two "
+            "(`--label_column`)."
         )
     return Task(name, labels, problem_type, label_column)
 
@@ -175,5 +176,6 @@ def task_of(config, label_column: str = "label") -> Task:
             return task
     raise ValueError(
         f"The model has the labels {', '.join(map(str, labels))} and the problem type {kind}, which match no task. "
-        f"Supported are classes, a sentiment, and the emotions {', '.join(EMOTIONS)} with or without a sentiment first."
+        f"Supported are classes, a sentiment, and the emotions {', '.join(EMOTIONS)} with or without a sentiment "
+        "first."
     )

@@ -1,1 +1,1 @@
-"""What the training and evaluation scripts share."""
+"""Training: options, models, Trainer, schedule, augmentation and checkpoints."""

@@ -1,4 +1,4 @@
-"""Options of `umons train`: data, model, augmentation and run, from a recipe in YAML and the command line."""
+"""Options of `umons train`: data, model, augmentation and run, from a YAML recipe and the command line."""
 
 from argparse import ArgumentDefaultsHelpFormatter, RawDescriptionHelpFormatter
 from collections.abc import Sequence
@@ -18,203 +18,245 @@ from ..tasks.task import BEST_METRICS, LOWER_IS_BETTER, Task
 
 @dataclass
 class ModelArguments:
-    """What to train. The sizes are those of a new model; the defaults are the paper's."""
+    """Model to train. Sizes are those of new models; defaults are the paper's."""
 
     model: list[str] = field(
         default_factory=lambda: ["umons"],
         metadata={
-            "help": "A new model: umons, tfn, mfn, graph_mfn or multilogue_net, or with some of the modalities alone "
-            "umons_text, tfn_text_audio ...; several are trained on the same rows and compared. Beside a umons with pretrained "
-            "encoders: umons_paper, which is without them, and plain_encoder, the text encoder with a linear head alone."
+            "help": "New model: umons, tfn, mfn, graph_mfn or multilogue_net, optionally with some modalities only, "
+            "such as umons_text or tfn_text_audio. With pretrained encoders also umons_paper (the same without them) "
+            "and plain_encoder (text encoder with a linear head). Several models are trained on the same rows and "
+            "compared."
         },
     )
     config_overrides: list[str] = field(
         default_factory=list,
-        metadata={"help": "More of its configuration: option=value, or of one of several models tfn.dropout=0.3."},
+        metadata={
+            "help": "Options of the configuration, such as dropout=0.3, or tfn.dropout=0.3 for one of several models."
+        },
     )
     model_name_or_path: str | None = field(
-        default=None, metadata={"help": "A model to go on from, instead of a new one."}
+        default=None, metadata={"help": "Trained model to fine-tune: a folder or Hub repository."}
     )
     modalities: list[str] = field(
-        default_factory=lambda: ["text", "audio"], metadata={"help": "Any of text, audio and video."}
+        default_factory=lambda: ["text", "audio"], metadata={"help": "Modalities of the model: text, audio, video."}
     )
     feature_extractor: str | None = field(
         default=None,
-        metadata={
-            "help": "A folder with the preprocessor_config.json that sound is heard by; else as the paper has it."
-        },
+        metadata={"help": "Folder with the preprocessor_config.json of the audio features (default: the paper's)."},
     )
     text_encoder: str | None = field(
         default=None,
         metadata={
-            "help": "UMONS: a pretrained encoder in place of word vectors and LSTM: a folder or Hub id, or the word minilm."
+            "help": "UMONS: pretrained encoder instead of word vectors and LSTM: a folder, a Hub repository, or "
+            "minilm."
         },
     )
     audio_encoder: str | None = field(
         default=None,
         metadata={
-            "help": "UMONS: a pretrained encoder of sound. Of a table of sound files it is trained with the rest; where the "
-            "data has its features (`umons extract`) it becomes a part of the model as it is."
+            "help": "UMONS: pretrained audio encoder. It is fine-tuned on tables of audio files, and frozen on data "
+            "sets with its features (see `umons extract`)."
         },
     )
     video_encoder: str | None = field(
         default=None,
-        metadata={"help": "UMONS: the encoder of clips of pictures whose features the data has; it is not trained."},
+        metadata={"help": "UMONS: pretrained video encoder whose features the data set contains; always frozen."},
     )
     use_weighted_layer_sum: bool = field(
         default=False,
         metadata={
-            "help": "Take a learnt mean of all hidden layers of each encoder that is trained, not the last one."
+            "help": "Use a learnt weighted average of all hidden layers of each encoder instead of the last one."
         },
     )
-    freeze_encoders: bool = field(default=False, metadata={"help": "Leave the encoders as they are."})
+    freeze_encoders: bool = field(default=False, metadata={"help": "Freeze the pretrained encoders."})
     lora_rank: int = field(
         default=0,
-        metadata={
-            "help": "Train the encoders by LoRA of this rank, merged into them at the end; 0 trains all of them."
-        },
+        metadata={"help": "Rank of LoRA for the encoders, merged at the end; 0 fine-tunes all their weights."},
     )
     standardize_features: bool = field(
-        default=False, metadata={"help": "Start from features on one scale, that of the training rows."}
+        default=False,
+        metadata={"help": "Initialise the model with the mean and standard deviation of the training features."},
     )
     word_vectors: str | None = field(
         default=None,
-        metadata={"help": "Word vectors to start from: a GloVe or word2vec file, a .npy matrix, or the word glove."},
+        metadata={"help": "Initial word vectors: a GloVe or word2vec file, a .npy matrix, or glove."},
     )
     extra_words: int = field(
         default=0,
-        metadata={"help": "So many of the first words of --word_vectors are known besides those of training."},
+        metadata={"help": "Number of most frequent words of --word_vectors added to the training vocabulary."},
     )
-    freeze_word_vectors: bool = field(default=False, metadata={"help": "Leave the word vectors as they are."})
-    min_word_count: int = field(default=1, metadata={"help": "Words seen less often in training are unknown."})
+    freeze_word_vectors: bool = field(default=False, metadata={"help": "Freeze the word vectors."})
+    min_word_count: int = field(
+        default=1, metadata={"help": "Minimum count of a training word; rarer ones are unknown."}
+    )
     word_embedding_size: int = field(default=300, metadata={"help": "Size of word vectors."})
-    hidden_size: int = field(default=512, metadata={"help": "UMONS: size of every sequence inside the model."})
+    hidden_size: int = field(default=512, metadata={"help": "UMONS: hidden size."})
     intermediate_size: int = field(
-        default=1024, metadata={"help": "UMONS: size inside feed-forward networks and glimpses."}
+        default=1024, metadata={"help": "UMONS: inner size of feed-forward layers and glimpses."}
     )
     num_hidden_layers: int = field(default=4, metadata={"help": "UMONS: number of co-attention blocks."})
     num_attention_heads: int = field(default=4, metadata={"help": "UMONS: number of attention heads."})
-    hidden_dropout_prob: float = field(default=0.1, metadata={"help": "UMONS: dropout."})
+    hidden_dropout_prob: float = field(default=0.1, metadata={"help": "UMONS: dropout probability."})
     attention_probs_dropout_prob: float = field(
-        default=0.1, metadata={"help": "UMONS: dropout of attention probabilities."}
+        default=0.1, metadata={"help": "UMONS: dropout probability of attention weights."}
     )
+
+    def __post_init__(self):
+        _check_range("lora_rank", self.lora_rank, 0)
+        if self.model_name_or_path is not None and self.model != ["umons"]:
+            raise ValueError(
+                "--model creates a new model and --model_name_or_path fine-tunes a trained one; pass only one."
+            )
 
 
 @dataclass
 class AugmentationArguments:
-    """What is taken from a batch of training, and how its loss is weighed. All off by default, as in the paper."""
+    """Augmentation and loss. All options are off by default, as in the paper."""
 
     modality_dropout: float = field(default=0.0, metadata={"help": "Probability that a row loses a modality."})
-    word_dropout: float = field(default=0.0, metadata={"help": "Probability that a word becomes unknown."})
-    time_mask: float = field(default=0.0, metadata={"help": "Largest share of frames that a masked stripe takes."})
-    bin_mask: float = field(default=0.0, metadata={"help": "Largest share of mel bins that a masked stripe takes."})
-    mixup: float = field(default=0.0, metadata={"help": "Alpha of mixup, for models without text; 0 is off."})
-    class_weights: str = field(
-        default="none", metadata={"help": "none, or balanced: rare classes and emotions count as much as common ones."}
+    word_dropout: float = field(
+        default=0.0, metadata={"help": "Probability that a word is replaced by the unknown one."}
     )
-    focal_gamma: float = field(default=0.0, metadata={"help": "Focal loss: how much less rows count that are right."})
+    time_mask: float = field(
+        default=0.0, metadata={"help": "Maximum share of frames in a masked stripe (SpecAugment)."}
+    )
+    bin_mask: float = field(
+        default=0.0, metadata={"help": "Maximum share of mel bins in a masked stripe (SpecAugment)."}
+    )
+    mixup: float = field(default=0.0, metadata={"help": "Alpha of mixup, for models without text; 0 disables it."})
+    class_weights: str = field(
+        default="none", metadata={"help": "Loss weights: none, or balanced (by inverse frequency)."}
+    )
+    focal_gamma: float = field(default=0.0, metadata={"help": "Gamma of the focal loss; 0 disables it."})
+
+    def __post_init__(self):
+        for name in ("modality_dropout", "word_dropout", "time_mask", "bin_mask"):
+            _check_range(name, getattr(self, name), 0, 1)
+        for name in ("mixup", "focal_gamma"):
+            _check_range(name, getattr(self, name), 0)
+        if self.class_weights not in ("none", "balanced"):
+            raise ValueError(f"--class_weights is {self.class_weights!r}; it must be none or balanced.")
 
 
 @dataclass
 class CardArguments:
-    """What people say of a model in its card, besides what the run knows."""
+    """Facts for the model card that the run does not know."""
 
-    license: str | None = field(default=None, metadata={"help": "The licence of the model, as the Hub names it."})
-    about_data: str = field(default="", metadata={"help": "A paragraph on the data it was trained on."})
-    limits: str = field(default="", metadata={"help": "A paragraph on what it cannot do and must not be used for."})
+    license: str | None = field(default=None, metadata={"help": "License of the model, as a Hub identifier."})
+    about_data: str = field(default="", metadata={"help": "Paragraph on the training data."})
+    limits: str = field(default="", metadata={"help": "Paragraph on limitations and out-of-scope use."})
 
 
 @dataclass
 class RunArguments(TrainingArguments):
-    """transformers' TrainingArguments. The defaults are the paper's: Adam at 1e-4, batches of 32, no clipping."""
+    """`TrainingArguments` of transformers with the paper's defaults: Adam at 1e-4, batches of 32, no clipping."""
 
-    output_dir: str = field(default="runs/umons", metadata={"help": "The folder to write."})
-    learning_rate: float = field(default=1e-4, metadata={"help": "The learning rate of Adam."})
-    lr_scheduler_type: str = field(default="constant", metadata={"help": "The schedule of the learning rate."})
+    output_dir: str = field(default="runs/umons", metadata={"help": "Output folder."})
+    learning_rate: float = field(default=1e-4, metadata={"help": "Learning rate of Adam."})
+    lr_scheduler_type: str = field(default="constant", metadata={"help": "Learning rate schedule."})
     max_halvings: int = field(
         default=0,
-        metadata={"help": "How often an epoch without gain goes back to the best one at half the learning rate."},
+        metadata={
+            "help": "Number of times that an epoch without improvement reloads the best one and halves the learning "
+            "rate."
+        },
     )
     patience: int = field(
-        default=0, metadata={"help": "Stop after so many epochs without gain, halvings not counted; 0 never does."}
+        default=0,
+        metadata={
+            "help": "Number of epochs without improvement, after all halvings, that stop training; 0 disables it."
+        },
     )
-    max_grad_norm: float = field(default=0.0, metadata={"help": "Where to clip gradients; 0 does not."})
+    max_grad_norm: float = field(default=0.0, metadata={"help": "Maximum norm of gradients; 0 disables clipping."})
     per_device_train_batch_size: int = field(
-        default=32, metadata={"help": "Rows in a batch, per process; conversations are batched to about as many."}
+        default=32,
+        metadata={"help": "Training batch size per process, in utterances also for models of conversations."},
     )
-    per_device_eval_batch_size: int = field(default=32, metadata={"help": "Batch size in evaluation, per process."})
-    num_train_epochs: float = field(default=10, metadata={"help": "Passes over the training rows."})
-    eval_strategy: str = field(default="epoch", metadata={"help": "When to evaluate."})
-    save_strategy: str = field(default="epoch", metadata={"help": "When to save; as often as evaluation."})
+    per_device_eval_batch_size: int = field(default=32, metadata={"help": "Evaluation batch size per process."})
+    num_train_epochs: float = field(default=10, metadata={"help": "Number of epochs."})
+    eval_strategy: str = field(default="epoch", metadata={"help": "Evaluation strategy: epoch, steps or no."})
+    save_strategy: str = field(default="epoch", metadata={"help": "Checkpoint strategy: epoch, steps or no."})
     save_total_limit: int | None = field(
-        default=2, metadata={"help": "Checkpoints to keep, the best one among them; 2 or more, so that one is whole."}
+        default=2, metadata={"help": "Number of checkpoints to keep, including the best one; at least 2."}
     )
-    load_best_model_at_end: bool = field(default=True, metadata={"help": "Keep the best epoch by validation."})
+    load_best_model_at_end: bool = field(
+        default=True, metadata={"help": "Load the best epoch on validation at the end."}
+    )
     metric_for_best_model: str = field(
-        default="task", metadata={"help": "By which metric of validation; `task` is what each task is judged by."}
+        default="task",
+        metadata={"help": "Validation metric of the best epoch; task is the default metric of the task."},
     )
-    logging_strategy: str = field(default="epoch", metadata={"help": "When to log."})
-    remove_unused_columns: bool = field(default=False, metadata={"help": "The collator wants all columns."})
+    logging_strategy: str = field(default="epoch", metadata={"help": "Logging strategy: epoch, steps or no."})
+    remove_unused_columns: bool = field(default=False, metadata={"help": "Not supported: the collator reads columns."})
     restore_callback_states_from_checkpoint: bool = field(
-        default=True, metadata={"help": "A run that goes on knows how often it halved."}
+        default=True, metadata={"help": "Restore the number of halvings when resuming."}
     )
     resume_from_checkpoint: str | None = field(
         default=None,
-        metadata={
-            "help": "A checkpoint to go on from; `last` is the last whole one of --output_dir, if there is one."
-        },
+        metadata={"help": "Checkpoint to resume from; last is the last complete one in --output_dir, if any."},
     )
     learning_rates: list[str] = field(
         default_factory=list,
-        metadata={"help": "Of single ones of several models, in place of --learning_rate: tfn=5e-3 mfn=5e-4."},
+        metadata={"help": "Learning rates of single models, instead of --learning_rate: tfn=5e-3 mfn=5e-4."},
     )
     epochs: list[str] = field(
         default_factory=list,
-        metadata={"help": "Of single ones of several models, in place of --num_train_epochs: umons_paper=12."},
+        metadata={"help": "Epochs of single models, instead of --num_train_epochs: umons_paper=12."},
     )
     encoder_learning_rate: float | None = field(
-        default=None, metadata={"help": "The learning rate of the encoders, in place of --learning_rate."}
+        default=None, metadata={"help": "Learning rate of pretrained encoders (default: --learning_rate)."}
     )
     encoder_layer_decay: float = field(
-        default=1.0, metadata={"help": "By what a layer of an encoder has its rate lower than the one above it."}
+        default=1.0, metadata={"help": "Factor of the learning rate from each encoder layer to the one below it."}
     )
     unfreeze_epoch: int = field(
-        default=0, metadata={"help": "Leave the encoders as they are until this epoch, counted from 0."}
+        default=0, metadata={"help": "Epoch, counted from 0, until which encoders are frozen."}
     )
-    seeds: int = field(default=1, metadata={"help": "Train so many models, from --seed on, and report their spread."})
+    seeds: int = field(
+        default=1, metadata={"help": "Number of seeds, starting at --seed; reports mean and standard deviation."}
+    )
     tune_thresholds: bool = field(
-        default=False, metadata={"help": "Report emotions also at thresholds that are chosen on validation."}
+        default=False, metadata={"help": "Also report emotions at thresholds tuned on validation."}
     )
     dataloader_pin_memory: bool = field(
-        default_factory=torch.accelerator.is_available, metadata={"help": "Only of use with an accelerator."}
+        default_factory=torch.accelerator.is_available,
+        metadata={"help": "Pin memory of batches, with an accelerator."},
     )
 
     def __post_init__(self):
         super().__post_init__()
-        for name in ("max_halvings", "patience"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"--{name} is {getattr(self, name)}; it must be 0 or more.")
-        if self.seeds < 1:
-            raise ValueError(f"--seeds is {self.seeds}; it must be 1 or more.")
+        for name, minimum in (("max_halvings", 0), ("patience", 0), ("seeds", 1), ("unfreeze_epoch", 0)):
+            _check_range(name, getattr(self, name), minimum)
         if self.save_total_limit is not None and self.save_total_limit < 2:
             raise ValueError(
-                "--save_total_limit must be 2 or more: with 1, a run that is killed while saving loses all."
+                "--save_total_limit must be 2 or more: with 1, a run that is interrupted while saving loses its "
+                "checkpoint."
             )
-        if (self.max_halvings or self.patience) and not self._saves_what_it_evaluates():
+        if (self.max_halvings or self.patience) and not self._saves_every_evaluation():
             raise ValueError(
-                "--max_halvings and --patience want every evaluation to be saved: give --save_strategy and --save_steps what "
-                "--eval_strategy and --eval_steps have."
+                "--max_halvings and --patience require a checkpoint for each evaluation: set --save_strategy and "
+                "--save_steps to the values of --eval_strategy and --eval_steps."
             )
         if self.max_halvings and self.lr_scheduler_type != "constant":
-            raise ValueError("--max_halvings is a schedule of its own: leave --lr_scheduler_type constant.")
+            raise ValueError("--max_halvings is itself a schedule and requires --lr_scheduler_type constant.")
+        if not 0 < self.encoder_layer_decay <= 1:
+            raise ValueError(f"--encoder_layer_decay is {self.encoder_layer_decay}; it must be in (0, 1].")
+        if self.encoder_learning_rate is not None and self.encoder_learning_rate <= 0:
+            raise ValueError(f"--encoder_learning_rate is {self.encoder_learning_rate}; it must be above 0.")
+        if self.unfreeze_epoch and self.world_size > 1:
+            raise ValueError(
+                "--unfreeze_epoch requires a single process. Train with --freeze_encoders first, then fine-tune with "
+                "--model_name_or_path."
+            )
 
     def learning_rate_of(self, names: Sequence[str]) -> float:
-        """The learning rate of a model that goes by these names, the last of which counts most."""
-        return self._number_of(names, "learning_rates", "its rate, such as tfn=5e-3", self.learning_rate)
+        """Return the learning rate of a model with these names; the last one has priority."""
+        return self._number_of(names, "learning_rates", "its learning rate, such as tfn=5e-3", self.learning_rate)
 
     def epochs_of(self, names: Sequence[str]) -> float:
-        """The same of the number of epochs."""
-        return self._number_of(names, "epochs", "how many, such as umons_paper=12", self.num_train_epochs)
+        """Return the number of epochs of a model with these names; the last one has priority."""
+        return self._number_of(names, "epochs", "a number of epochs, such as umons_paper=12", self.num_train_epochs)
 
     def _number_of(self, names: Sequence[str], option: str, expected: str, default: float) -> float:
         numbers = {}
@@ -228,8 +270,8 @@ class RunArguments(TrainingArguments):
 
     def take_push(self, num_models: int) -> FinalPush | None:
         """
-        The push that --push_to_hub asks for, if it does. Afterwards these options know nothing of a Hub: what `Trainer`
-        itself would push are checkpoints, while it trains, and it writes its options, with the token, beside each of them.
+        Return the push that --push_to_hub requests, and reset the Hub options: `Trainer` would push each checkpoint,
+        and save the token in its training_args.bin.
         """
         is_wanted, strategy = self.push_to_hub, getattr(self.hub_strategy, "value", self.hub_strategy)
         name = self.hub_model_id or Path(self.output_dir).resolve().name
@@ -240,34 +282,42 @@ class RunArguments(TrainingArguments):
             return None
         if strategy not in ("every_save", "end"):
             raise ValueError(
-                f"--hub_strategy is {strategy}, but checkpoints are not pushed: leave it out, and the finished model is."
+                f"--hub_strategy {strategy} is not supported: only the final model is pushed. Remove the option."
             )
         if num_models > 1:
             raise ValueError(
-                f"--push_to_hub goes with one model, and these are {num_models}: train them, and push the one that you choose "
-                "with `umons push`."
+                f"--push_to_hub requires a single model, but {num_models} are trained. Push one of them with `umons "
+                "push`."
             )
         return push
 
-    def _saves_what_it_evaluates(self) -> bool:
+    def _saves_every_evaluation(self) -> bool:
         strategy = self.eval_strategy.value
         is_same_step = strategy != "steps" or self.eval_steps == self.save_steps
         return strategy != "no" and strategy == self.save_strategy.value and is_same_step
 
     def choose_best_by(self, task: Task) -> None:
-        """Fills in by which metric of validation the best epoch is chosen."""
+        """Set the validation metric of the best epoch."""
         if self.metric_for_best_model == "task":
             self.metric_for_best_model = BEST_METRICS[task.name]
         self.greater_is_better = self.metric_for_best_model.removeprefix("eval_") not in LOWER_IS_BETTER
 
 
-# Options that say which rows to train on.
+# Options that select the rows.
 ROWS = ("train_file", "validation_file", "test_file", "dataset_name", "dataset_config_name")
+
+
+def _check_range(name: str, value: float, minimum: float, maximum: float | None = None) -> None:
+    if value < minimum or (maximum is not None and value > maximum):
+        expected = f"{minimum} or more" if maximum is None else f"between {minimum} and {maximum}"
+        raise ValueError(f"--{name} is {value}; it must be {expected}.")
+
+
 PARTS = (DataArguments, ModelArguments, AugmentationArguments, CardArguments, RunArguments)
 
 
 class _ManualFormatter(ArgumentDefaultsHelpFormatter, RawDescriptionHelpFormatter):
-    """Paragraphs and examples as they are written, and the default of each option."""
+    """Keep paragraphs and examples, and show the default of each option."""
 
 
 def parse_arguments(words: list[str], description: str, parts: tuple[type, ...] = PARTS) -> tuple[Any, ...]:
@@ -288,8 +338,8 @@ def parse_arguments(words: list[str], description: str, parts: tuple[type, ...] 
             recipe = {name: value for name, value in recipe.items() if name not in (*ROWS, "repeat")}
         known = {option.name for part in parts for option in fields(part)}
         if unknown := sorted(set(recipe) - known):
-            raise ValueError(f"{path} has option(s) {unknown} that nothing reads; `--help` lists what there is.")
-        # As options of the command line, before those that are there: the same checks, and the last word counts.
+            raise ValueError(f"{path} has unknown option(s) {unknown}; see `--help`.")
+        # Prepended to the command line: the same checks apply, and later options have priority.
         for name, value in recipe.items():
             option = [f"--{name}", *map(str, value)] if isinstance(value, list) else [f"--{name}={value}"]
             words = [*option, *words] if value is not None else words
@@ -297,4 +347,4 @@ def parse_arguments(words: list[str], description: str, parts: tuple[type, ...] 
 
 
 def _refuse(message: str):
-    raise ValueError(f"{message}; `--help` lists what there is.")
+    raise ValueError(f"{message}; see `--help`.")

@@ -1,7 +1,6 @@
-"""Changes to a batch of training that make the model rely on less: words, frames, bins and whole modalities go missing.
+"""Augmentation of training batches: dropout of words and modalities, SpecAugment and mixup.
 
-They are drawn from torch's own generator in the training step, not where batches are loaded ahead of it: a run that goes
-on from a checkpoint draws what the run before it would have drawn.
+Random numbers are drawn in the training step, from PyTorch's generator, so that resumed runs are reproducible.
 """
 
 from dataclasses import dataclass
@@ -9,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 
-# The features of a batch, or the sound itself, and their masks.
+# Features and waveforms of a batch, and their masks.
 FEATURES = {
     "input_features": "input_features_mask",
     "input_values": "input_values_mask",
@@ -23,14 +22,17 @@ MASKS = ("attention_mask", *FEATURES.values())
 @dataclass(frozen=True)
 class Augmentation:
     """
+    Augmentation of a batch; see [`AugmentationArguments`] for the valid ranges.
+
     Args:
-        modality_dropout: the probability that a row loses one of its modalities, if it has two or more.
-        word_dropout: the probability that a word becomes the unknown one.
-        unk_token_id: its id.
-        time_mask, bin_mask: the largest share of a row's frames, and of the mel bins, that a stripe takes; there are two
-            stripes of each (SpecAugment, Park et al., 2019, without its warping). Masked values become their row's mean.
-        mixup: alpha of the distribution Beta(alpha, alpha) of the shares in which rows are mixed, in half of the batches
-            (Zhang et al., 2018). It is for features: words cannot be mixed.
+        modality_dropout: probability that a row with two or more modalities loses one of them.
+        word_dropout: probability that a word is replaced by the unknown token.
+        unk_token_id: id of the unknown token.
+        time_mask: maximum share of a row's frames in a masked stripe; two stripes are masked with the mean of the row
+            (SpecAugment, Park et al., 2019, without warping).
+        bin_mask: maximum share of mel bins in a masked stripe; as `time_mask`.
+        mixup: alpha of the distribution Beta(alpha, alpha) of mixing weights, in half of the batches (Zhang et al.,
+            2018). Only for models without text.
     """
 
     modality_dropout: float = 0.0
@@ -40,16 +42,11 @@ class Augmentation:
     bin_mask: float = 0.0
     mixup: float = 0.0
 
-    def __post_init__(self):
-        if self.mixup < 0:
-            raise ValueError(f"--mixup is {self.mixup}; it must be 0 or more.")
-        for name in ("modality_dropout", "word_dropout", "time_mask", "bin_mask"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"--{name} is {getattr(self, name)}; it must be between 0 and 1.")
-
     def __call__(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """The batch, as the model takes it, with new tensors where something changes. Of conversations, each utterance
-        is a row."""
+        """
+        Return the batch with augmented tensors. The utterances of conversations are augmented as single rows. Raises
+        ValueError for stripes in waveforms.
+        """
         if (mask := batch.get("utterance_mask")) is not None:
             names = [name for name in ("input_ids", *MASKS, *FEATURES) if name in batch]
             changed = self({name: batch[name].flatten(0, 1) for name in names})
@@ -65,8 +62,8 @@ class Augmentation:
         is_spectrogram = name in batch and batch[name].shape[1] != batch[f"{name}_mask"].shape[1]
         if masks_stripes and ("input_values" in batch or is_spectrogram):
             raise ValueError(
-                "--time_mask and --bin_mask mask features, but the model hears sound itself: leave them out, its encoder has "
-                "masks of its own (`mask_time_prob` in its configuration)."
+                "--time_mask and --bin_mask apply to extracted features, but the encoder processes waveforms or "
+                "spectrograms. Remove them; it has its own masks (`mask_time_prob` in its configuration)."
             )
         if masks_stripes and name in batch:
             batch[name] = self._mask_stripes(batch[name], batch[f"{name}_mask"])
@@ -76,22 +73,21 @@ class Augmentation:
 
     def mix(self, batch: dict[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], torch.Tensor, float]:
         """
-        The batch with each row mixed with another, the numbers (B,) of the others, and the share of the rows themselves:
-        the loss is mixed in the same way. A share of 1 leaves all as it is.
+        Mix each row of the batch with another one.
+
+        Returns:
+            the batch, the indices (B,) of the other rows, and the weight of the rows themselves, with which the loss
+            is mixed too. With the weight 1 the batch is unchanged.
 
         Raises:
-            ValueError: the batch has words, or is of conversations.
+            ValueError: the batch contains words or conversations.
         """
         if not self.mixup:
             return batch, torch.arange(0), 1.0
         if "input_ids" in batch:
-            raise ValueError(
-                "--mixup mixes features, but the model reads text: leave it out, or train on audio or video."
-            )
+            raise ValueError("--mixup requires a model without text; remove it, or train on audio or video.")
         if "utterance_mask" in batch:
-            raise ValueError(
-                "--mixup mixes rows, but the model reads conversations, of which no two mix: leave it out."
-            )
+            raise ValueError("--mixup does not support models of conversations; remove it.")
         if torch.rand(()) < 0.5:
             return batch, torch.arange(0), 1.0
         batch = dict(batch)
@@ -123,7 +119,7 @@ class Augmentation:
 
 
 def _stripe(lengths: torch.Tensor, size: int, share: float) -> torch.Tensor:
-    """(B, size) bool: in each row one stripe within its length, as wide as chance wants but at most `share` of it."""
+    """Draw a stripe in each row, at most `share` of its length wide. (B, size) bool."""
     width = torch.rand(len(lengths), device=lengths.device) * share * lengths
     start = torch.rand(len(lengths), device=lengths.device) * (lengths - width)
     position = torch.arange(size, device=lengths.device)

@@ -1,4 +1,4 @@
-"""What is trained: the UMONS model or one of the related work, new or to go on from, and the processor it is fed by."""
+"""Models to train, new or pretrained, with their processors, from the options of a run."""
 
 import copy
 import dataclasses
@@ -29,26 +29,31 @@ from .plain_encoder import PlainEncoderConfig
 
 logger = logging.getLogger(__name__)
 
-# Sizes and dropout that options of their own set, in a model of this type; those of others are set by --config_overrides.
+# Options of UMONS only; the sizes of other models are set by --config_overrides.
 UMONS_OPTIONS = (
     "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "hidden_dropout_prob",
     "attention_probs_dropout_prob",
 )  # fmt: skip
-# They read frames word by word, and so have to know when each frame is.
+# Models that align frames with words and therefore need the times of frames.
 ALIGNED_MODELS = ("mfn", "graph_mfn")
-# What does not make a model new, but says which one it is and how it is trained.
-READ_BY_ANY_MODEL = ("model", "model_name_or_path", "freeze_word_vectors", "freeze_encoders", "lora_rank")
+# Options that apply to a pretrained model.
+FINE_TUNING_OPTIONS = ("model", "model_name_or_path", "freeze_word_vectors", "freeze_encoders", "lora_rank")
 WORD_OPTIONS = ("word_vectors", "extra_words", "freeze_word_vectors", "min_word_count", "word_embedding_size")
 PLAIN_ENCODER = PlainEncoderConfig.model_type
-# What follows from an encoder of sound.
+# Options of the configuration that an audio encoder determines.
 AUDIO_OPTIONS = ("audio_feature_size", "audio_sampling_rate", "max_audio_length")
 
 
 @dataclass(frozen=True)
 class System:
     """
-    A model by the name that --model has for it: its type, and `_text`, `_audio`, `_video` for what it is left with. With
-    `_paper` a umons has the paper's front ends, whatever encoders there are.
+    A model named in --model.
+
+    Args:
+        name: name in --model: the type, with suffixes `_text`, `_audio` and `_video` for a subset of the modalities.
+        model_type: type of the configuration.
+        modalities: modalities of the model.
+        is_paper: has the paper's front ends even if pretrained encoders are given (`umons_paper`).
     """
 
     name: str
@@ -59,8 +64,8 @@ class System:
     @classmethod
     def parse(cls, name: str, modalities: Sequence[str]) -> "System":
         """
-        `umons`, `tfn`, ... with all of `modalities`, or `umons_text`, `tfn_text_audio`, ... with those of them;
-        `umons_paper`, and `plain_encoder`, which reads text. Raises ValueError for a name that no model has.
+        Parse a name such as `umons`, `tfn_text_audio`, `umons_paper` or `plain_encoder` (which processes text);
+        without suffix it has all of `modalities`. Raises ValueError for an unknown name.
         """
         words, model_type = name.split("_"), None
         chosen: list[str] = []
@@ -72,15 +77,15 @@ class System:
             chosen = chosen or ["text"]
         if model_type not in (*MODELS, PLAIN_ENCODER) or (model_type == PLAIN_ENCODER and chosen != ["text"]):
             raise ValueError(
-                f"--model {name}: there is no such model; there are {', '.join(MODELS)}, umons_paper and plain_encoder, and with some of the modalities alone "
-                f"such as umons_{modalities[0]}."
+                f"--model {name} is unknown; available: {', '.join(MODELS)}, umons_paper and plain_encoder, also with "
+                f"some of the modalities, such as umons_{modalities[0]}."
             )
         if missing := [modality for modality in chosen if modality not in modalities]:
-            raise ValueError(f"--model {name}: --modalities has no {' and no '.join(missing)}.")
+            raise ValueError(f"--model {name} requires {' and '.join(missing)} in --modalities.")
         return cls(name, model_type, tuple(chosen or modalities), is_paper)
 
     def encoders(self, arguments: ModelArguments) -> dict[str, str]:
-        """The pretrained encoders that it has, by modality: folders or Hub ids. Raises ImportError for a missing package."""
+        """Return its pretrained encoders by modality: folders or Hub ids. Raises ImportError for a missing package."""
         if self.is_paper or self.model_type not in ("umons", PLAIN_ENCODER):
             return {}
         names = {modality: getattr(arguments, f"{modality}_encoder", None) for modality in self.modalities}
@@ -90,8 +95,12 @@ class System:
 @dataclass(frozen=True)
 class Parts:
     """
-    What models of the same front ends share that are trained on the same rows: the processor, and what to start from,
-    word vectors or a model of their pretrained encoders.
+    Parts shared by models with the same front ends.
+
+    Args:
+        processor: the processor.
+        vectors: initial word vectors.
+        pretrained: model that contains the pretrained encoders.
     """
 
     processor: UmonsProcessor
@@ -100,11 +109,11 @@ class Parts:
 
     @classmethod
     def make(cls, arguments: ModelArguments, texts: list[str], encoders: Mapping[str, str] | None = None) -> "Parts":
-        """With a vocabulary of the training texts, or of the encoder of text, or of the model to go on from."""
+        """Create the parts; the vocabulary is that of the pretrained model, the text encoder or the training texts."""
         if arguments.model_name_or_path is not None:
             return cls(UmonsProcessor.from_pretrained(find_model(arguments.model_name_or_path)))
         if encoders:
-            # Of this model, only the encoders are of interest.
+            # Only the encoders of this model are used.
             small = {"hidden_size": 1, "num_attention_heads": 1, "intermediate_size": 1, "num_hidden_layers": 1}
             pretrained = UmonsModel.from_encoders(
                 **encoders, use_weighted_layer_sum=arguments.use_weighted_layer_sum, **small
@@ -117,7 +126,7 @@ class Parts:
         words = train_vocabulary(texts, min_count=arguments.min_word_count) if texts else []
         if arguments.word_vectors is not None and words:
             vectors = load_word_vectors(arguments.word_vectors, size=arguments.word_embedding_size)
-            words += list(islice(vectors, arguments.extra_words))  # in the order of the file, commonest first
+            words += list(islice(vectors, arguments.extra_words))  # in the order of the file, most frequent first
         extractor = UmonsFeatureExtractor()
         if arguments.feature_extractor is not None:
             extractor = UmonsFeatureExtractor.from_pretrained(find_model(arguments.feature_extractor))
@@ -125,25 +134,26 @@ class Parts:
 
 
 def union(systems: Sequence[System]) -> System:
-    """A model that reads all that any of these reads."""
+    """Return a system with the modalities of all systems."""
     read = {modality for system in systems for modality in system.modalities}
     first = next((system for system in systems if system.model_type != PLAIN_ENCODER), systems[0])
     return dataclasses.replace(first, modalities=tuple(modality for modality in MODALITIES if modality in read))
 
 
 def make_config(system: System, arguments: ModelArguments, parts: Parts, task: Task) -> PreTrainedConfig:
-    """The configuration of a new model, or of the one to go on from with the labels of the task."""
+    """Create the configuration of a new model, or load that of a pretrained one with the labels of the task."""
     if arguments.model_name_or_path is not None:
-        read = set(READ_BY_ANY_MODEL)
+        read = set(FINE_TUNING_OPTIONS)
         if unread := [name for name in chosen_options(arguments) if name not in read]:
             raise ValueError(
-                f"A model to go on from is as it is: nothing reads {', '.join('--' + name for name in unread)}."
+                f"With --model_name_or_path, {', '.join('--' + name for name in unread)} has no effect: the model is "
+                "already built."
             )
         return AutoConfig.from_pretrained(find_model(arguments.model_name_or_path), **task.config_options())
     extractor = parts.processor.feature_extractor
     options = {
         "modalities": list(system.modalities),
-        # An encoder of sound has a feature extractor of its own, and the sizes are the encoder's.
+        # Audio encoders have their own feature extractor without these attributes.
         "audio_feature_size": getattr(extractor, "frame_size", 80),
         "max_audio_length": getattr(extractor, "max_length", 60),
         "vocab_size": len(parts.processor.tokenizer),
@@ -171,15 +181,15 @@ def make_model(
     config: PreTrainedConfig, arguments: ModelArguments, parts: Parts, running: Collection[str] = ("text",)
 ) -> PreTrainedModel:
     """
-    A model of this configuration, its word vectors those of `parts`; or the one to go on from, its head for the task. Of
-    its pretrained encoders those of the modalities `running` may learn.
+    Create a model with the word vectors and encoders of `parts`, or load a pretrained one with a head for the task.
+    Encoders are trainable only for the modalities in `running`.
     """
     if arguments.model_name_or_path is not None:
         model = AutoModelForSequenceClassification.from_pretrained(
             find_model(arguments.model_name_or_path), config=config, ignore_mismatched_sizes=True
         )
         if AutoConfig.from_pretrained(find_model(arguments.model_name_or_path)).id2label != config.id2label:
-            model.classifier.reset_parameters()  # a head that says something else, even if it has the same size
+            model.classifier.reset_parameters()  # other labels, even if the size is equal
     else:
         model = AutoModelForSequenceClassification.from_config(config)
         for modality, encoder in encoders_of(model).items():
@@ -189,7 +199,7 @@ def make_model(
             matrix, coverage = build_embedding_matrix(tokenizer, parts.vectors, size=config.word_embedding_size)
             model.get_input_embeddings().weight.data.copy_(torch.from_numpy(matrix))
             logger.info(
-                "%.1f %% of %d words have a vector in %s", 100 * coverage, len(tokenizer), arguments.word_vectors
+                "%.1f %% of the %d words have a vector in %s", 100 * coverage, len(tokenizer), arguments.word_vectors
             )
     prepare_encoders(model, arguments, running)
     if arguments.freeze_word_vectors and "text" in config.modalities:
@@ -198,7 +208,7 @@ def make_model(
 
 
 def _encoder_options(system: System, arguments: ModelArguments, parts: Parts) -> dict[str, Any]:
-    """What the configuration of a system has to know of its pretrained encoders."""
+    """Return the options of the configuration that depend on the pretrained encoders."""
     encoders = system.encoders(arguments)
     options: dict[str, Any] = {}
     for modality in encoders:
@@ -212,54 +222,60 @@ def _encoder_options(system: System, arguments: ModelArguments, parts: Parts) ->
 
 def check_options(systems: Sequence[System], arguments: ModelArguments, of_models: Sequence[str] = ()) -> None:
     """
-    Raises ValueError for options that none of the models reads, and where those `of_models`, such as tfn=5e-3, name what
-    is no model. (Of models that are not trained they may be: a recipe knows more of them than one run of it.)
+    Check that options have an effect on one of the models.
+
+    Args:
+        systems: the models.
+        arguments: options of the models.
+        of_models: options of single models, such as tfn=5e-3; models of a recipe that are not trained are allowed.
+
+    Raises:
+        ValueError: an option has no effect, or a model in `of_models` is unknown.
     """
     for item in of_models:
         try:
             System.parse(item.partition("=")[0], MODALITIES)
         except ValueError as error:
-            raise ValueError(f"{item} is for a model that does not exist: {error}") from error
+            raise ValueError(f"{item}: {error}") from error
     chosen = chosen_options(arguments)
-    is_read = arguments.model_name_or_path is not None or any(system.model_type == "umons" for system in systems)
-    if not is_read and (unread := [name for name in chosen if name in UMONS_OPTIONS]):
+    has_umons = arguments.model_name_or_path is not None or any(system.model_type == "umons" for system in systems)
+    if not has_umons and (unread := [name for name in chosen if name in UMONS_OPTIONS]):
         raise ValueError(
-            f"Nothing reads {', '.join('--' + name for name in unread)}: they are of UMONS models. Others have their sizes "
-            "from --config_overrides."
+            f"{', '.join('--' + name for name in unread)} has no effect: it applies to UMONS models only. Set the "
+            "sizes of other models with --config_overrides."
         )
-    if arguments.model_name_or_path is not None and "model" in chosen:
-        raise ValueError("--model makes a new model, --model_name_or_path goes on from one: pass one of them.")
     _check_encoders(systems, arguments)
     names = {system.name for system in systems} | {system.model_type for system in systems}
     for prefix, name, _ in map(_override, arguments.config_overrides):
         if prefix is not None and prefix not in names:
-            raise ValueError(f"--config_overrides {prefix}.{name}: no model {prefix!r} is trained.")
+            raise ValueError(f"--config_overrides {prefix}.{name}: the model {prefix!r} is not trained.")
 
 
 def _check_encoders(systems: Sequence[System], arguments: ModelArguments) -> None:
-    """Raises ValueError for encoders that none of the models reads, and a model that lacks its own."""
+    """Check that each pretrained encoder is used, and that plain_encoder has one."""
     if arguments.model_name_or_path is not None:
         return
     read = {modality for system in systems for modality in system.encoders(arguments)}
     for modality in MODALITIES:
         if getattr(arguments, f"{modality}_encoder") is not None and modality not in read:
             raise ValueError(
-                f"Nothing reads --{modality}_encoder: that takes a model umons, and {modality} among its modalities."
+                f"--{modality}_encoder has no effect: it requires a umons model with {modality} among its modalities."
             )
     if arguments.use_weighted_layer_sum and not read & {"text", "audio"}:
-        raise ValueError("Nothing reads --use_weighted_layer_sum: give --text_encoder or --audio_encoder.")
+        raise ValueError("--use_weighted_layer_sum has no effect without --text_encoder or --audio_encoder.")
     is_plain = any(system.model_type == PLAIN_ENCODER for system in systems)
     if is_plain and "text" not in read:
-        raise ValueError("--model plain_encoder needs an encoder: give --text_encoder.")
+        raise ValueError("--model plain_encoder requires --text_encoder.")
     unread = [name for name in chosen_options(arguments) if name in WORD_OPTIONS]
     if unread and all("text" in system.encoders(arguments) for system in systems):
         raise ValueError(
-            f"Nothing reads {', '.join('--' + name for name in unread)}: the words of all models are the encoder's."
+            f"{', '.join('--' + name for name in unread)} has no effect: all models use the tokens of the text "
+            "encoder."
         )
 
 
 def config_overrides(system: System, overrides: Sequence[str]) -> dict[str, Any]:
-    """What `--config_overrides` says of a model: `option=value` of all, `tfn.option=value` of one, which goes before."""
+    """Return the overrides of a model; `tfn.option=value` has priority over `option=value`."""
     parsed = list(map(_override, overrides))
     chosen = {name: value for prefix, name, value in parsed if prefix is None}
     for of in (system.model_type, system.name):
@@ -268,7 +284,7 @@ def config_overrides(system: System, overrides: Sequence[str]) -> dict[str, Any]
 
 
 def _override(text: str) -> tuple[str | None, str, Any]:
-    """The model (or `None`), the option and its value. Numbers, booleans and lists are as in YAML."""
+    """Parse an override to model (or `None`), option and value; values are YAML."""
     option, equals, value = text.partition("=")
     prefix, _, name = option.rpartition(".")
     if not equals or not name:
@@ -276,11 +292,11 @@ def _override(text: str) -> tuple[str | None, str, Any]:
     try:
         return prefix or None, name, yaml.safe_load(value)
     except yaml.YAMLError as error:
-        raise ValueError(f"--config_overrides {text}: {value!r} is no value: {error}") from error
+        raise ValueError(f"--config_overrides {text}: {value!r} is not a valid value: {error}") from error
 
 
 def chosen_options(arguments: Any) -> dict[str, Any]:
-    """The options of one part that are not at their defaults."""
+    """Return the options that are not at their defaults."""
     defaults, chosen = type(arguments)(), {}
     for option in dataclasses.fields(arguments):
         value = getattr(arguments, option.name)

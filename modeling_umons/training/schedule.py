@@ -1,4 +1,4 @@
-"""The schedule of the paper: when validation does not get better, go back to the best epoch with half the learning rate."""
+"""Learning rate schedule of the paper: without improvement, reload the best epoch and halve the learning rate."""
 
 import logging
 from pathlib import Path
@@ -14,7 +14,7 @@ logger = logging.getLogger(__name__)
 
 
 def best_checkpoint(state: TrainerState, output_dir: str | Path) -> Path:
-    """The checkpoint of the best evaluation; where a run was moved since, that of the same step in `output_dir`."""
+    """Return the checkpoint of the best evaluation; if the run was moved, that of the same step in `output_dir`."""
     known = state.best_model_checkpoint
     if known is not None and Path(known).is_dir():
         return Path(known)
@@ -23,16 +23,15 @@ def best_checkpoint(state: TrainerState, output_dir: str | Path) -> Path:
 
 class ReloadBestAndHalve(TrainerCallback, ExportableState):
     """
-    After an evaluation without gain, reloads the weights of the best one and the optimiser's state that belongs to them,
-    and halves the learning rate. When that has been done `max_halvings` times, `patience` evaluations in a row without
-    gain end the run. (The published code keeps the optimiser's state; restoring it is what going back means.)
+    Reload the best checkpoint and halve the learning rate after an evaluation without improvement. After
+    `max_halvings` halvings, stop training after `patience` evaluations in a row without improvement.
 
-    What counts is the metric that `Trainer` chooses the best model by; every evaluation must be saved. Its options are
-    `RunArguments`.
+    Both weights and optimiser state are reloaded; the published code keeps the optimiser state. Improvement is
+    measured by `metric_for_best_model`, and each evaluation must be saved; see [`RunArguments`].
 
     Args:
-        max_halvings: 2 in the paper; 0 makes this plain early stopping.
-        patience: 3 in the paper; 0 never stops the run.
+        max_halvings: number of halvings, 2 in the paper; 0 is plain early stopping.
+        patience: evaluations without improvement, 3 in the paper; 0 disables stopping.
     """
 
     def __init__(self, max_halvings: int = 2, patience: int = 3):
@@ -40,25 +39,27 @@ class ReloadBestAndHalve(TrainerCallback, ExportableState):
         self.halvings = self.without_gain = 0
 
     def state(self) -> dict:
-        # What `Trainer` keeps in a checkpoint and gives back to a run that goes on from it.
+        # `Trainer` saves this in checkpoints and restores it when resuming.
         return {
             "args": {"max_halvings": self.max_halvings, "patience": self.patience},
             "attributes": {"halvings": self.halvings, "without_gain": self.without_gain},
         }
 
     def on_train_begin(self, args, state, control, **kwargs):
-        # A run that goes on gets this as its checkpoint has it; what it is now asked for counts.
+        # Options of the resumed run override those in the checkpoint.
         self.max_halvings, self.patience = args.max_halvings, args.patience
 
     def on_evaluate(self, args, state, control, metrics, model, optimizer, lr_scheduler, **kwargs):
-        if self._is_gain(args, state, metrics):
+        if self._is_improvement(args, state, metrics):
             self.without_gain = 0
         elif self.halvings < self.max_halvings:
             self.halvings += 1
-            self._go_back(best_checkpoint(state, args.output_dir), model, optimizer)
+            self._reload(best_checkpoint(state, args.output_dir), model, optimizer)
             self._halve(optimizer, lr_scheduler)
             logger.info(
-                "No gain: back to step %d, learning rate %.2g", state.best_global_step, lr_scheduler.get_last_lr()[0]
+                "No improvement: reloaded step %d, learning rate %.2g",
+                state.best_global_step,
+                lr_scheduler.get_last_lr()[0],
             )
         else:
             self.without_gain += 1
@@ -67,7 +68,7 @@ class ReloadBestAndHalve(TrainerCallback, ExportableState):
         return control
 
     @staticmethod
-    def _is_gain(args, state, metrics) -> bool:
+    def _is_improvement(args, state, metrics) -> bool:
         name = args.metric_for_best_model.removeprefix("eval_")
         value = metrics[f"eval_{name}"]
         if state.best_metric is None:
@@ -75,13 +76,13 @@ class ReloadBestAndHalve(TrainerCallback, ExportableState):
         return value > state.best_metric if args.greater_is_better else value < state.best_metric
 
     @staticmethod
-    def _go_back(checkpoint: Path, model, optimizer) -> None:
+    def _reload(checkpoint: Path, model, optimizer) -> None:
         device = next(model.parameters()).device
         model.load_state_dict(load_file(checkpoint / SAFE_WEIGHTS_NAME, device=str(device)))
         optimizer.load_state_dict(torch.load(checkpoint / "optimizer.pt", map_location=device, weights_only=True))
 
     def _halve(self, optimizer, lr_scheduler) -> None:
-        # Both are accelerate's wrappers; `base_lrs` is what the scheduler multiplies, from now on and in checkpoints.
+        # Both are wrapped by accelerate. The scheduler multiplies `base_lrs`, which checkpoints contain.
         scheduler = getattr(lr_scheduler, "scheduler", lr_scheduler)
         scheduler.base_lrs = [rate / 2 for rate in scheduler.base_lrs]
         factors = [factor(scheduler.last_epoch) for factor in scheduler.lr_lambdas]

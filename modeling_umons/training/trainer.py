@@ -1,4 +1,4 @@
-"""transformers' Trainer with the loss, the augmentation and the checkpoints of this project."""
+"""Trainer of transformers with task losses, augmentation, schedule and complete checkpoints."""
 
 import errno
 import logging
@@ -25,13 +25,13 @@ from .arguments import AugmentationArguments, RunArguments
 from .augmentation import Augmentation
 from .checkpoints import (
     REPORT,
-    MarkWholeCheckpoints,
+    MarkCompleteCheckpoints,
     check_room,
     find_checkpoint,
     list_checkpoints,
     remove_checkpoints,
 )
-from .encoders import UnfreezeEncoders, merge_lora, parameter_groups, rest_frozen, running_encoders
+from .encoders import UnfreezeEncoders, merge_lora, parameter_groups, running_encoders, set_frozen_encoders_to_eval
 from .fast_dropout import use_fast_dropout
 from .progress import show_progress
 from .schedule import ReloadBestAndHalve, best_checkpoint
@@ -42,20 +42,20 @@ logger = logging.getLogger(__name__)
 
 class UmonsTrainer(Trainer):
     """
-    `Trainer` over rows that stay in Arrow until they are a batch. For a model of conversations, which its collator makes,
-    a batch is of as many conversations as it else is of rows; losses and metrics are of utterances all the same.
+    Trainer on Arrow rows, which are converted to tensors batch by batch. For models of conversations a batch has about
+    as many utterances as otherwise rows; losses and metrics are over utterances.
 
     Args:
-        model: what is trained.
-        args: the options of the run.
-        task: what it learns.
-        rows: data sets of usable rows (see `tables.usable_rows`); `train` and `validation` at least.
-        collator: what makes batches of them.
-        augmentation: the options of augmentation and loss.
-        processor: saved with each checkpoint.
+        model: the model.
+        args: options of the run.
+        task: the task.
+        rows: data sets of usable rows (see `rows.usable_rows`), at least `train` and `validation`.
+        collator: the collator.
+        augmentation: options of augmentation and loss.
+        processor: the processor, saved with each checkpoint.
     """
 
-    # `compute_loss` averages over a batch, so the losses of accumulated batches are to be averaged too.
+    # `compute_loss` averages over a batch, so losses of accumulated batches are averaged too.
     loss_is_scaled_for_ga = False
 
     def __init__(
@@ -70,10 +70,10 @@ class UmonsTrainer(Trainer):
     ):
         args.choose_best_by(task)
         _check_metric(args.metric_for_best_model, task, rows["validation"])
-        # `Trainer` cannot smooth labels of which several hold, and warns that it does not; `TaskLoss` does.
+        # `Trainer` does not support label smoothing with several labels and warns; `TaskLoss` does.
         label_smoothing, args.label_smoothing_factor = args.label_smoothing_factor, 0.0
         train_rows = rows_for(collator, rows["train"])
-        # So many rows make a batch, be they one by one or in conversations: as many steps in an epoch for all models.
+        # The same number of steps per epoch for rows and conversations.
         batch_size = args.per_device_train_batch_size * len(train_rows) / max(len(rows["train"]), 1)
         args.per_device_train_batch_size = max(1, round(batch_size))
         if args.device.type == "cpu":
@@ -82,7 +82,7 @@ class UmonsTrainer(Trainer):
             model=model,
             args=args,
             train_dataset=train_rows,
-            # Metrics do not depend on the order of the rows; how much is padded does.
+            # Sorted by length to minimise padding; metrics do not depend on the order.
             eval_dataset=rows_for(collator, rows["validation"].select(order_by_length(rows["validation"], collator))),
             data_collator=collator,
             processing_class=processor,
@@ -98,15 +98,13 @@ class UmonsTrainer(Trainer):
             mixup=augmentation.mixup,
         )
         self.task_loss = self._make_loss(task, augmentation, label_smoothing, rows["train"])
-        if args.max_halvings and (self.is_fsdp_enabled or self.is_deepspeed_enabled):
-            raise ValueError(
-                "--max_halvings goes back to whole checkpoints, which FSDP and DeepSpeed do not write: pass 0."
-            )
+        if args.max_halvings and (self.is_fsdp_enabled or self.is_deepspeed_enabled):  # also by accelerate's config
+            raise ValueError("--max_halvings is not supported with FSDP and DeepSpeed; set it to 0.")
         if args.max_halvings or args.patience:
             self.add_callback(ReloadBestAndHalve(args.max_halvings, args.patience))
         if args.unfreeze_epoch:
             self.add_callback(UnfreezeEncoders(running_encoders(collator)))
-        self.add_callback(MarkWholeCheckpoints)
+        self.add_callback(MarkCompleteCheckpoints)
         show_progress(self)
 
     def create_optimizer(self, model=None) -> torch.optim.Optimizer:
@@ -119,27 +117,23 @@ class UmonsTrainer(Trainer):
         return super().create_optimizer(model)
 
     def _get_train_sampler(self, train_dataset=None):
-        # `Trainer` finds lengths in dictionaries, and these rows are of Arrow.
+        # `Trainer` reads lengths from dictionaries, not from Arrow rows.
         if self.args.train_sampling_strategy != "group_by_length":
             return super()._get_train_sampler(train_dataset)
         if not isinstance(self.train_dataset, ArrowRows):
-            raise ValueError(
-                "--train_sampling_strategy group_by_length is for rows, but the model reads conversations."
-            )
+            raise ValueError("--train_sampling_strategy group_by_length does not support models of conversations.")
         collator = self.data_collator
         lengths = row_lengths(self.train_dataset, collator.modality_columns, collator.max_lengths)
         batch_size = self.args.train_batch_size * self.args.gradient_accumulation_steps
         return LengthGroups(batch_size, lengths, self.args.seed)
 
     def _get_eval_sampler(self, eval_dataset):
-        return SequentialSampler(eval_dataset)  # answers come in the order of the rows, however training draws them
+        return SequentialSampler(eval_dataset)  # predictions in the order of the rows
 
     def _make_loss(
         self, task: Task, augmentation: AugmentationArguments, label_smoothing: float, rows: Dataset
     ) -> TaskLoss | None:
-        """`None` where the model's own loss will do."""
-        if augmentation.class_weights not in ("none", "balanced"):
-            raise ValueError(f"--class_weights is {augmentation.class_weights!r}; it must be none or balanced.")
+        """Create the loss, or `None` to use that of the model."""
         is_balanced = augmentation.class_weights == "balanced"
         if not (is_balanced or augmentation.focal_gamma or label_smoothing or augmentation.mixup):
             return None
@@ -151,7 +145,7 @@ class UmonsTrainer(Trainer):
     ) -> torch.Tensor | tuple[torch.Tensor, Any]:
         share = 1.0
         if model.training:
-            rest_frozen(self.model)
+            set_frozen_encoders_to_eval(self.model)
             inputs, others, share = self.augment.mix(self.augment(inputs))
         if self.task_loss is None:
             outputs = model(**inputs)
@@ -165,21 +159,22 @@ class UmonsTrainer(Trainer):
         return (loss, outputs) if return_outputs else loss
 
     def prediction_step(self, *args, **kwargs):
-        # No loss of single batches: the mean of theirs depends on their size and on how unknown labels fall into them.
-        # `evaluation_metrics` takes the loss of all rows.
+        # No loss of single batches: their mean depends on batch size and on unknown labels. `evaluation_metrics`
+        # computes the loss of all rows.
         _, logits, labels = super().prediction_step(*args, **kwargs)
         if isinstance(self.data_collator, ConversationCollator):
-            # All of one length: else batches and processes pad each other's, float labels with -100 as well.
+            # One length for all, because `Trainer` would pad float labels with -100.
             length = self.data_collator.max_utterances
-            logits, labels = _lengthen(logits, length, 0), _lengthen(labels, length, -100)
+            logits, labels = _pad_utterances(logits, length, 0), _pad_utterances(labels, length, -100)
         return None, logits, labels
 
     def run(self) -> None:
         """
-        Trains, to a model without LoRA's parts; with `--resume_from_checkpoint last` goes on from the last whole checkpoint, if there is one.
+        Train and merge LoRA; `--resume_from_checkpoint last` resumes from the last complete checkpoint, if there is
+        one.
 
         Raises:
-            OSError: the disk is full or about to be.
+            OSError: there is not enough disk space.
         """
         output = Path(self.args.output_dir)
         checkpoint = self.args.resume_from_checkpoint
@@ -190,25 +185,25 @@ class UmonsTrainer(Trainer):
             if checkpoint == "last":
                 checkpoint = find_checkpoint(output)
             if self.is_world_process_zero():
-                self._tidy(output, checkpoint)
+                self._remove_later_files(output, checkpoint)
         if checkpoint is not None:
-            logger.info("Going on from %s", checkpoint)
-            if self._had_stopped(Path(checkpoint)):
+            logger.info("Resuming from %s", checkpoint)
+            if self._load_if_stopped(Path(checkpoint)):
                 merge_lora(self.model)
                 return
         try:
             self.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         except (OSError, RuntimeError) as error:
-            if not _is_about_writing(error):
+            if not _is_write_error(error):
                 raise
             raise OSError(
-                f"A checkpoint could not be written to {output}: {error}. What was saved before is whole: make room, and go "
-                "on with --resume_from_checkpoint last."
+                f"A checkpoint could not be written to {output}: {error}. Earlier checkpoints are complete: free disk "
+                "space and resume with --resume_from_checkpoint last."
             ) from error
         merge_lora(self.model)
 
-    def _had_stopped(self, checkpoint: Path) -> bool:
-        """Whether a run ended early with this checkpoint; if so the weights that it kept are loaded, and all is done."""
+    def _load_if_stopped(self, checkpoint: Path) -> bool:
+        """Return whether early stopping ended training at this checkpoint; if so, load the final weights."""
         state = TrainerState.load_from_json(checkpoint / TRAINER_STATE_NAME)
         schedule = state.stateful_callbacks.get(ReloadBestAndHalve.__name__)
         if not schedule or not 0 < self.args.patience <= schedule["attributes"]["without_gain"]:
@@ -222,24 +217,24 @@ class UmonsTrainer(Trainer):
         return True
 
     @staticmethod
-    def _tidy(output: Path, checkpoint: str | Path | None) -> None:
-        """Removes the report and the checkpoints, whole or in part, that came after the one to go on from."""
+    def _remove_later_files(output: Path, checkpoint: str | Path | None) -> None:
+        """Remove the report and all checkpoints after the one to resume from."""
         (output / REPORT).unlink(missing_ok=True)
         inside = None if checkpoint is None else output / Path(checkpoint).name
         if checkpoint is None or inside.resolve() == Path(checkpoint).resolve():
             remove_checkpoints(output, after=inside)
         elif list_checkpoints(output):
             raise ValueError(
-                f"{output} holds checkpoints, but is to go on from {checkpoint}: choose a new --output_dir."
+                f"{output} contains checkpoints of another run than {checkpoint}; choose a new --output_dir."
             )
 
     def logits(self, rows: Dataset) -> np.ndarray:
-        """(rows, num_labels) float32, of the model as it is now."""
+        """Predict logits (rows, num_labels) float32."""
         return predict_in_row_order(lambda rows: self.predict(rows).predictions, rows, self.data_collator)
 
 
 def evaluation_metrics(task: Task, truth: np.ndarray, logits: np.ndarray) -> dict[str, float]:
-    """The loss of all rows together, and all metrics; of conversations (C, U, ...), of their utterances."""
+    """Compute the loss of all rows and all metrics; conversations (C, U, ...) are flattened to utterances."""
     logits, truth = np.asarray(logits), np.asarray(truth)
     if logits.ndim == 3:
         utterances = flatten_conversations(torch.from_numpy(logits), torch.from_numpy(truth))
@@ -251,8 +246,8 @@ def evaluation_metrics(task: Task, truth: np.ndarray, logits: np.ndarray) -> dic
     return {"loss": value.item(), **task_metrics(task, truth, logits)}
 
 
-def _lengthen(values: torch.Tensor, length: int, padding: int) -> torch.Tensor:
-    """(C, U, ...) -> (C, length, ...), padding at the end: NaN in labels that are no classes."""
+def _pad_utterances(values: torch.Tensor, length: int, padding: int) -> torch.Tensor:
+    """Pad (C, U, ...) to (C, length, ...); float labels are padded with NaN."""
     if padding and values.is_floating_point():
         padding = torch.nan
     more = values.new_full((len(values), length - values.shape[1], *values.shape[2:]), padding)
@@ -260,22 +255,22 @@ def _lengthen(values: torch.Tensor, length: int, padding: int) -> torch.Tensor:
 
 
 def _labels(task: Task, rows: Dataset) -> np.ndarray:
-    """The labels of all rows, without reading their features."""
+    """Read the labels of all rows without their features."""
     return task.label_array(ArrowRows(rows.select_columns(list(task.columns)))[:])[0]
 
 
 def _check_metric(name: str, task: Task, rows: Dataset) -> None:
-    """Raises ValueError where an evaluation of `rows` has no such metric."""
+    """Check that evaluation of `rows` has this metric. Raises ValueError."""
     labels = _labels(task, rows)
     known = ["loss", *task_metrics(task, labels, np.zeros((len(labels), len(task.labels)), dtype=np.float32))]
     if name.removeprefix("eval_") not in known:
         raise ValueError(f"--metric_for_best_model is {name!r}; the task {task.name!r} has {', '.join(known)}.")
 
 
-def _is_about_writing(error: Exception) -> bool:
+def _is_write_error(error: Exception) -> bool:
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES)
-    # torch and safetensors put what the system says about a file into their own errors.
+    # torch and safetensors raise their own errors for failed writes.
     return any(
         words in str(error)
         for words in ("file write failed", "PytorchStreamWriter", "os error 27", "os error 28", "unexpected pos")

@@ -131,7 +131,7 @@ def check_that_it_goes_on(root, folder: Path, options: dict, whole: Path, num_pr
 
     resumed = train(root, {**options, "resume_from_checkpoint": "last"}, num_processes)
     assert resumed.returncode == 0, resumed.stderr
-    assert f"Going on from {folder / 'killed' / 'checkpoint-9'}" in resumed.stderr
+    assert f"Resuming from {folder / 'killed' / 'checkpoint-9'}" in resumed.stderr
     assert_same_weights(whole, folder / "killed")
     for checkpoint in list_checkpoints(whole):
         assert_same_weights(checkpoint, folder / "killed" / checkpoint.name)
@@ -178,5 +178,5 @@ def test_a_disk_that_is_full(root, tmp_path, options):
     done = run(root, [sys.executable, script])
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith("error: A checkpoint could not be written to ")
-    assert "go on with --resume_from_checkpoint last" in done.stderr.splitlines()[-1]
+    assert "resume with --resume_from_checkpoint last" in done.stderr.splitlines()[-1]
     assert find_checkpoint(tmp_path / "run").name == "checkpoint-3"

@@ -1,4 +1,4 @@
-"""Options of scripts/train.py: recipes, the command line, and what is refused."""
+"""Tests of the options of `umons train`: recipes, command line and invalid options."""
 
 import dataclasses
 
@@ -37,7 +37,7 @@ OF_THE_PAPER = ("emotion", "joint", "sentiment", "sentiment-2", "sentiment-7")
 
 @pytest.fixture
 def write(tmp_path):
-    """Writes a recipe and gives its path."""
+    """Return a function that writes a recipe and returns its path."""
 
     def call(text: str) -> str:
         path = tmp_path / "recipe.yaml"
@@ -48,14 +48,14 @@ def write(tmp_path):
 
 
 def parse(*words) -> dict:
-    """All options by their names."""
+    """Return all options by name."""
     return {name: value for part in parse_arguments(list(words), "") for name, value in vars(part).items()}
 
 
-# --- what is read
+# --- parsing
 
 
-def test_defaults_are_the_papers():
+def test_defaults_match_paper():
     data, model, augmentation, card, run = parse_arguments([], "")
     assert [type(part) for part in (data, model, augmentation, card, run)] == list(PARTS)
     assert (run.learning_rate, run.per_device_train_batch_size, run.lr_scheduler_type) == (1e-4, 32, "constant")
@@ -70,17 +70,17 @@ def test_defaults_are_the_papers():
     assert run.load_best_model_at_end
 
 
-def test_no_two_parts_have_an_option_of_the_same_name():
+def test_option_names_are_unique():
     names = [option.name for part in PARTS for option in dataclasses.fields(part)]
     assert len(names) == len(set(names))
 
 
 @pytest.mark.parametrize("part", [DataArguments, ModelArguments, AugmentationArguments, CardArguments])
-def test_every_option_says_what_it_is(part):
+def test_options_have_help(part):
     assert all(option.metadata["help"].endswith(".") for option in dataclasses.fields(part))
 
 
-def test_recipes_hold_options_of_every_kind(write):
+def test_recipe_options_of_all_types(write):
     lines = ["modalities: [audio]", "learning_rate: 1e-3", "use_cpu: true", "load_best_model_at_end: false",
              "max_steps: -1", "test_file: null", "validation_share: 0.5", "about_data: '--- of: words, = all'",
              "repeat: [mosi=3, ravdess=6]", "warmup_steps: 0.1", "task: emotion"]  # fmt: skip
@@ -93,7 +93,7 @@ def test_recipes_hold_options_of_every_kind(write):
     assert options["repeat"] == ["mosi=3", "ravdess=6"]
 
 
-def test_the_command_line_has_the_last_word(write):
+def test_command_line_overrides_recipe(write):
     recipe = write("learning_rate: 1e-3\nmodalities: [audio]\nuse_cpu: true\nhidden_size: 64\nrepeat: [mosi=3]\n")
     words = [
         "--learning_rate",
@@ -115,13 +115,13 @@ def test_the_command_line_has_the_last_word(write):
     assert parse(recipe)["hidden_size"] == 64
 
 
-def test_a_flag_needs_no_value(write):
+def test_flag_without_value(write):
     options = parse("--tune_thresholds", "--seed", "2")
     assert (options["tune_thresholds"], options["seed"]) == (True, 2)
     assert not parse(write("tune_thresholds: true"), "--tune_thresholds", "false")["tune_thresholds"]
 
 
-def test_a_recipe_ends_in_yaml_or_yml(tmp_path):
+def test_recipe_with_yml_suffix(tmp_path):
     (tmp_path / "recipe.yml").write_text("task: emotion\n", encoding="utf-8")
     assert parse(str(tmp_path / "recipe.yml"))["task"] == "emotion"
 
@@ -141,13 +141,13 @@ def test_rows_of_command_line_replace_those_of_recipe():
     assert (options["train_file"], options["dataset_name"]) == (None, "mosei")
 
 
-# --- what is refused
+# --- invalid options
 
 
 @pytest.mark.parametrize(
     ("recipe", "message"),
     [
-        ("hiden_size: 16\nlearning_rate: 1e-3\nwarmup: 2\n", r"has option\(s\) \['hiden_size', 'warmup'\] that nothing reads"),
+        ("hiden_size: 16\nlearning_rate: 1e-3\nwarmup: 2\n", r"has unknown option\(s\) \['hiden_size', 'warmup'\]; see `--help`"),
         ("- text\n", "is not a recipe: it needs a line `option: value`"),
         ("", "is not a recipe"),
         ("task: [joint\n", "is not valid YAML"),
@@ -157,12 +157,12 @@ def test_rows_of_command_line_replace_those_of_recipe():
         ("load_best_model_at_end: perhaps\n", "perhaps"),
     ],
 )  # fmt: skip
-def test_wrong_recipes(write, recipe, message):
+def test_invalid_recipe_raises(write, recipe, message):
     with pytest.raises(ValueError, match=message):
         parse(write(recipe))
 
 
-def test_a_recipe_that_is_not_there():
+def test_missing_recipe_raises():
     with pytest.raises(OSError, match=r"nowhere\.yaml"):
         parse("nowhere.yaml")
 
@@ -171,7 +171,7 @@ def test_a_recipe_that_is_not_there():
     ("words", "message"),
     [
         ("--learning_speed 1", "--learning_speed"),
-        ("--learning_rate fast", "invalid float value: 'fast'.*`--help` lists what there is"),
+        ("--learning_rate fast", "invalid float value: 'fast'.*see `--help`"),
         ("--learning_rate", "expected one argument"),
         ("--seed 1 stray", "stray"),
         ("--save_total_limit 1", "--save_total_limit must be 2 or more"),
@@ -179,20 +179,30 @@ def test_a_recipe_that_is_not_there():
         ("--max_halvings -1", "--max_halvings is -1; it must be 0 or more"),
         ("--patience -3", "--patience is -3; it must be 0 or more"),
         ("--seeds 0", "--seeds is 0; it must be 1 or more"),
-        ("--max_halvings 2 --lr_scheduler_type cosine", "leave --lr_scheduler_type constant"),
-        ("--max_halvings 2 --save_strategy steps --load_best_model_at_end false", "want every evaluation to be saved"),
-        ("--patience 3 --eval_strategy steps --eval_steps 5 --save_strategy steps --save_steps 10", "--save_steps what"),
-        ("--patience 3 --eval_strategy no --save_strategy no --load_best_model_at_end false", "want every evaluation"),
+        ("--word_dropout 1.5", "--word_dropout is 1.5; it must be between 0 and 1"),
+        ("--mixup -1", "--mixup is -1.0; it must be 0 or more"),
+        ("--focal_gamma -1", "--focal_gamma is -1.0; it must be 0 or more"),
+        ("--class_weights fair", "--class_weights is 'fair'; it must be none or balanced"),
+        ("--model tfn --model_name_or_path x", "pass only one"),
+        ("--encoder_layer_decay 0", r"--encoder_layer_decay is 0.0; it must be in \(0, 1\]"),
+        ("--encoder_layer_decay 1.5", r"--encoder_layer_decay is 1.5"),
+        ("--encoder_learning_rate 0", "--encoder_learning_rate is 0.0; it must be above 0"),
+        ("--lora_rank -1", "--lora_rank is -1; it must be 0 or more"),
+        ("--unfreeze_epoch -1", "--unfreeze_epoch is -1; it must be 0 or more"),
+        ("--max_halvings 2 --lr_scheduler_type cosine", "requires --lr_scheduler_type constant"),
+        ("--max_halvings 2 --save_strategy steps --load_best_model_at_end false", "require a checkpoint for each evaluation"),
+        ("--patience 3 --eval_strategy steps --eval_steps 5 --save_strategy steps --save_steps 10", "set --save_strategy and --save_steps"),
+        ("--patience 3 --eval_strategy no --save_strategy no --load_best_model_at_end false", "require a checkpoint for each evaluation"),
         ("--eval_strategy steps --save_strategy epoch", "load_best_model_at_end"),
     ],
 )  # fmt: skip
-def test_options_that_do_not_go(words, message):
+def test_invalid_options_raise(words, message):
     with pytest.raises(ValueError, match=message):
         parse(*words.split())
 
 
-def test_options_that_go():
-    parse("--patience", "3", "--lr_scheduler_type", "cosine")  # plain early stopping
+def test_valid_combinations_of_options():
+    parse("--patience", "3", "--lr_scheduler_type", "cosine")  # early stopping
     parse(
         *[
             "--max_halvings",
@@ -210,15 +220,15 @@ def test_options_that_go():
     parse("--save_total_limit", "2")
 
 
-# --- the recipes that are kept
+# --- recipes of the package
 
 
-def test_these_are_the_recipes(root):
+def test_package_contains_recipes(root):
     assert sorted(path.stem for path in (root / "modeling_umons" / "recipes").glob("*.yaml")) == list(KEPT)
 
 
 @pytest.mark.parametrize("name", KEPT)
-def test_a_recipe_names_only_what_is_read(root, name, monkeypatch):
+def test_recipe_options_are_parsed(root, name, monkeypatch):
     monkeypatch.chdir(root)
     path = f"modeling_umons/recipes/{name}.yaml"
     with open(path, encoding="utf-8") as file:
@@ -234,8 +244,8 @@ def test_a_recipe_names_only_what_is_read(root, name, monkeypatch):
 
 
 @pytest.mark.parametrize("name", OF_THE_PAPER)
-def test_recipes_of_the_paper(root, name):
-    """Adam at 1e-4, batches of 32, two halvings, then three epochs in vain; and nothing that the paper does not have."""
+def test_recipes_of_paper_match_paper(root, name):
+    """Check Adam at 1e-4, batches of 32, two halvings, a patience of three epochs, and no other options."""
     *_, model, augmentation, _, run = parse_arguments([str(root / "modeling_umons" / "recipes" / f"{name}.yaml")], "")
     options = parse(str(root / "modeling_umons" / "recipes" / f"{name}.yaml"))
     assert options["task"] == name

@@ -1,4 +1,4 @@
-"""Models by name, and what the options say of them."""
+"""Tests of models by name and of their options."""
 
 import pytest
 
@@ -38,30 +38,28 @@ def parts() -> Parts:
         ("multilogue_net_text_video", "multilogue_net", ("text", "video")),
     ],
 )
-def test_a_name_says_type_and_modalities(name, model_type, modalities):
+def test_parse_system_name(name, model_type, modalities):
     system = System.parse(name, ALL)
     assert (system.name, system.model_type, system.modalities) == (name, model_type, modalities)
 
 
 @pytest.mark.parametrize("name", ["lstm", "graph", "text", "umons_smell", "umons-text", ""])
-def test_names_that_no_model_has(name):
-    with pytest.raises(
-        ValueError, match="there is no such model; there are umons, tfn, mfn, graph_mfn, multilogue_net"
-    ):
+def test_parse_rejects_unknown_name(name):
+    with pytest.raises(ValueError, match="is unknown; available: umons, tfn, mfn, graph_mfn, multilogue_net"):
         System.parse(name, ALL)
 
 
-def test_a_modality_that_is_not_among_those_of_the_run():
-    with pytest.raises(ValueError, match="--model tfn_video: --modalities has no video"):
+def test_parse_requires_modality_of_run():
+    with pytest.raises(ValueError, match="--model tfn_video requires video in --modalities"):
         System.parse("tfn_video", ["text", "audio"])
 
 
-def test_the_union_reads_what_any_reads():
+def test_union_has_modalities_of_all_systems():
     systems = [System.parse(name, ALL) for name in ("umons_video", "tfn_text")]
     assert union(systems).modalities == ("text", "video")
 
 
-def test_overrides_of_one_model_go_before_those_of_all():
+def test_overrides_of_single_model_have_priority():
     overrides = ["dropout=0.1", "tfn.dropout=0.2", "tfn_text.dropout=0.3", "umons.hidden_size=8", "dropout=0.15"]
     chosen = {name: config_overrides(System.parse(name, ALL), overrides) for name in ("umons", "tfn", "tfn_text")}
     assert chosen == {
@@ -70,14 +68,14 @@ def test_overrides_of_one_model_go_before_those_of_all():
 
 
 @pytest.mark.parametrize("override", ["dropout", "=3", "tfn.=3"])
-def test_overrides_that_say_nothing(override):
+def test_invalid_overrides_raise(override):
     with pytest.raises(ValueError, match=r"expected option=value, or model\.option=value"):
         config_overrides(System.parse("tfn", ALL), [override])
-    with pytest.raises(ValueError, match="is no value"):
+    with pytest.raises(ValueError, match="is not a valid value"):
         config_overrides(System.parse("tfn", ALL), ["dropout=[1"])
 
 
-def test_a_configuration_has_what_the_run_knows(parts):
+def test_make_config_sets_options_of_run(parts):
     arguments = ModelArguments(
         word_embedding_size=7,
         config_overrides=["mfn.memory_size=6", "mfn.alignment=adaptive", "multilogue_net.dropout=0.25"],
@@ -94,7 +92,7 @@ def test_a_configuration_has_what_the_run_knows(parts):
     assert configs["tfn_audio"].modalities == ["audio"]
     mfn = configs["mfn"]
     assert (mfn.memory_size, mfn.alignment, mfn.text_hidden_size) == (6, "adaptive", 128)
-    # When a frame is, for words to find it.
+    # Times of frames, for alignment with words.
     assert mfn.audio_frame_duration == pytest.approx(parts.processor.feature_extractor.frame_duration)
     assert (mfn.video_frame_duration, mfn.video_first_middle) == pytest.approx((0.4, 0.4))
     assert configs["multilogue_net"].dropout == 0.25
@@ -103,7 +101,7 @@ def test_a_configuration_has_what_the_run_knows(parts):
 
 
 @pytest.mark.parametrize("name", ["hidden_sise", "vertices", "num_labels"])
-def test_what_a_configuration_has_not(parts, name):
+def test_unknown_overrides_raise(parts, name):
     arguments = ModelArguments(config_overrides=[f"{name}=3"])
     with pytest.raises(ValueError, match=f"GraphMfnConfig has no {name}"):
         make_config(System.parse("graph_mfn", ALL), arguments, parts, TASK)
@@ -112,26 +110,21 @@ def test_what_a_configuration_has_not(parts, name):
 @pytest.mark.parametrize(
     ("names", "options", "message"),
     [
-        (["tfn"], {"hidden_size": 8, "num_hidden_layers": 1}, "Nothing reads --hidden_size, --num_hidden_layers"),
-        (["tfn", "mfn"], {"config_overrides": ["umons.hidden_size=8"]}, "no model 'umons' is trained"),
-        (
-            ["tfn"],
-            {"model_name_or_path": "x", "model": ["tfn"]},
-            "--model makes a new model, --model_name_or_path goes",
-        ),
+        (["tfn"], {"hidden_size": 8, "num_hidden_layers": 1}, "--hidden_size, --num_hidden_layers has no effect"),
+        (["tfn", "mfn"], {"config_overrides": ["umons.hidden_size=8"]}, "the model 'umons' is not trained"),
     ],
-    ids=["sizes", "override", "two-sources"],
+    ids=["sizes", "override"],
 )
-def test_options_that_nothing_reads(names, options, message):
+def test_options_without_effect_raise(names, options, message):
     with pytest.raises(ValueError, match=message):
         check_options([System.parse(name, ALL) for name in names], ModelArguments(**options))
 
 
-def test_options_of_models_by_name():
+def test_options_of_single_models():
     systems = [System.parse(name, ALL) for name in ("umons", "tfn_text")]
     options = ModelArguments(
         hidden_size=8, config_overrides=["tfn_text.dropout=0", "tfn.dropout=1", "umons.hidden_size=4"]
     )
-    check_options(systems, options, ["tfn=5e-3", "mfn=1e-3"])  # a recipe for more models than these
-    with pytest.raises(ValueError, match="mnf=5e-3 is for a model that does not exist"):
+    check_options(systems, options, ["tfn=5e-3", "mfn=1e-3"])  # a recipe may have options of other models
+    with pytest.raises(ValueError, match="mnf=5e-3: --model mnf is unknown"):
         check_options(systems, options, ["mnf=5e-3"])

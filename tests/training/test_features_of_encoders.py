@@ -1,4 +1,4 @@
-"""Features of pretrained encoders of sound and pictures, extracted once, and the models that are trained on them."""
+"""Tests of extracted features of audio and video encoders and of models trained on them."""
 
 import wave
 from fractions import Fraction
@@ -26,7 +26,7 @@ BODY = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_a
 NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 
 
-def test_encoders_whose_features_are_read_are_part_of_the_model_but_do_not_learn():
+def test_encoders_of_extracted_features_are_frozen():
     config = AUDIO["wav2vec2"]()
     model = UmonsForSequenceClassification(UmonsConfig(modalities=["audio"], audio_encoder=config, **BODY))
     prepare_encoders(model, ModelArguments(), running={"text"})
@@ -42,7 +42,7 @@ def wav2vec2(tmp_path_factory) -> str:
 
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory) -> Path:
-    """A folder of four tones and a table of them."""
+    """Folder of four tones and their table."""
     folder = tmp_path_factory.mktemp("clips")
     random = np.random.default_rng(0)
     lines = ["file_name,text,sentiment,split"]
@@ -56,7 +56,7 @@ def clips(tmp_path_factory) -> Path:
     return folder
 
 
-def test_features_that_were_extracted_once_are_what_the_model_hears_itself(clips, wav2vec2, tmp_path):
+def test_extracted_features_equal_those_of_model(clips, wav2vec2, tmp_path):
     settings = ExtractionSettings(("text", "audio"), 40, audio_encoder=wav2vec2)
     report = extract_features(clips, tmp_path / "features", settings)
     assert (report.num_rows, report.failures) == (4, [])
@@ -102,7 +102,7 @@ def test_features_that_were_extracted_once_are_what_the_model_hears_itself(clips
     assert Dataset.from_parquet(str(one))["audio_features"] == Dataset.from_parquet(str(other))["audio_features"]
 
 
-def test_features_of_an_encoder_of_pictures(tmp_path):
+def test_extracted_video_features_equal_those_of_model(tmp_path):
     encoder = save_encoder(VIDEO["videomae"](), tmp_path / "videomae")
     (tmp_path / "clips").mkdir()
     with av.open(str(tmp_path / "clips" / "clip.mp4"), "w") as container:
@@ -138,6 +138,6 @@ def test_features_of_an_encoder_of_pictures(tmp_path):
         ({"audio_encoder": "y", "model": "z"}, "both given"),
     ],
 )
-def test_an_encoder_that_would_hear_nothing(options, match):
+def test_extraction_rejects_unused_encoders(options, match):
     with pytest.raises(ValueError, match=match):
         ExtractionSettings(**options)

@@ -1,4 +1,4 @@
-"""The line of each evaluation."""
+"""Tests of the progress output."""
 
 from types import SimpleNamespace
 
@@ -18,8 +18,8 @@ def log(callback, logs, is_first=True):
     callback.on_log(None, SimpleNamespace(is_world_process_zero=is_first), None, logs=logs)
 
 
-def test_one_line_of_losses_and_first_measures(capsys):
-    callback = OneLinePerEpoch(num_measures=3)
+def test_evaluation_is_printed_on_one_line(capsys):
+    callback = OneLinePerEpoch(num_metrics=3)
     log(callback, {"loss": "0.5", "epoch": 2.0})
     assert capsys.readouterr().out == ""
     log(callback, EVALUATION)
@@ -27,19 +27,19 @@ def test_one_line_of_losses_and_first_measures(capsys):
     assert capsys.readouterr().out == line
 
 
-def test_an_evaluation_before_any_training(capsys):
+def test_evaluation_before_training_has_no_training_loss(capsys):
     log(OneLinePerEpoch(), EVALUATION)
     assert capsys.readouterr().out.startswith("epoch   2.0  validation loss 0.750  mae")
 
 
-def test_one_process_speaks(capsys):
+def test_only_first_process_prints(capsys):
     log(OneLinePerEpoch(), EVALUATION, is_first=False)
     log(OneLinePerEpoch(), {})
     assert capsys.readouterr().out == ""
 
 
 @pytest.mark.parametrize("has_bar", [True, False])
-def test_takes_the_place_of_the_trainers_own(has_bar):
+def test_show_progress_replaces_callbacks(has_bar):
     callbacks = [ProgressCallback if has_bar else PrinterCallback]
 
     class Trainer:

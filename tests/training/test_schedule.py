@@ -1,4 +1,4 @@
-"""Going back to the best epoch at half the learning rate, in runs of `Trainer` whose validation goes as a script says."""
+"""Tests of the schedule in runs of `Trainer` with scripted validation metrics."""
 
 import copy
 from pathlib import Path
@@ -18,7 +18,7 @@ RATE = 0.01
 
 
 class Rows(torch.utils.data.Dataset):
-    """Four rows of three words: an epoch is two steps."""
+    """Data set of four rows of three words: an epoch has two steps."""
 
     def __init__(self):
         generator = torch.Generator().manual_seed(0)
@@ -34,7 +34,7 @@ class Rows(torch.utils.data.Dataset):
 def simulate(
     script: list[float], greater: bool, max_halvings: int, patience: int
 ) -> list[tuple[int | None, int, int]]:
-    """What is to happen after each epoch that the run has: the epoch it goes back to or None, halvings, epochs in vain."""
+    """Simulate the state after each epoch: reloaded epoch or None, halvings, epochs without improvement."""
     happened, best, best_epoch, halvings, in_vain = [], None, None, 0, 0
     for epoch, value in enumerate(script, start=1):
         back_to = None
@@ -51,13 +51,13 @@ def simulate(
 
 
 def snapshot(model, optimizer) -> dict:
-    """The weights, and of each of them what Adam keeps of it."""
+    """Return the weights and the state of Adam for each of them."""
     moments = optimizer.state_dict()["state"]
     return copy.deepcopy({"weights": model.state_dict(), "moments": moments})
 
 
 def assert_same(one: dict, other: dict):
-    """Bit by bit."""
+    """Compare bit by bit."""
     assert one["weights"].keys() == other["weights"].keys()
     assert all(one["weights"][name].equal(other["weights"][name]) for name in one["weights"])
     assert one["moments"].keys() == other["moments"].keys()
@@ -67,7 +67,7 @@ def assert_same(one: dict, other: dict):
 
 
 class Record(TrainerCallback):
-    """Looks on, before the schedule sees an evaluation and after it has done what it does."""
+    """Record the state before and after the schedule processes an evaluation."""
 
     def __init__(self):
         self.evaluated, self.after, self.rates, self.trained_at = {}, {}, [], []
@@ -89,7 +89,7 @@ class Record(TrainerCallback):
 
 
 def schedule_of(trainer: Trainer) -> ReloadBestAndHalve:
-    """A run that goes on has a new one."""
+    """Replace the recorder of a resumed run."""
     return next(c for c in trainer.callback_handler.callbacks if isinstance(c, ReloadBestAndHalve))
 
 
@@ -98,7 +98,7 @@ class Killed(Exception):
 
 
 class KillAfter(TrainerCallback):
-    """Ends a run in the first step after an epoch, as from outside."""
+    """Interrupt a run in the first step after an epoch."""
 
     def __init__(self, epoch: int):
         self.epoch = epoch
@@ -110,7 +110,10 @@ class KillAfter(TrainerCallback):
 
 @pytest.fixture
 def make(tmp_path):
-    """A `Trainer` of a tiny model, whose metric in epoch e is script[e - 1]; and what looks on."""
+    """
+    Return a function that creates a `Trainer` of a tiny model with the metric script[e - 1] in epoch e, and its
+    recorder.
+    """
 
     def call(script, schedule, greater=True, folder="run", callbacks=()) -> tuple[Trainer, Record]:
         torch.manual_seed(0)
@@ -148,7 +151,7 @@ SCRIPTS = {
 @pytest.mark.parametrize(
     ("name", "greater"), [*((name, True) for name in SCRIPTS), ("gains after going back are gone back to", False)]
 )
-def test_a_run_does_what_a_simulation_says(make, name, greater):
+def test_schedule_matches_simulation(make, name, greater):
     script, max_halvings, patience = SCRIPTS[name]
     script = script if greater else [-value for value in script]
     expected = simulate(script, greater, max_halvings, patience)
@@ -170,8 +173,7 @@ def test_a_run_does_what_a_simulation_says(make, name, greater):
     assert all(value.equal(kept[key]) for key, value in trainer.model.state_dict().items())
 
 
-def test_epochs_differ(make):
-    """What the simulation compares is not the same in all epochs: training trains."""
+def test_epochs_have_different_weights(make):
     trainer, record = make([0.1, 0.2, 0.3], ReloadBestAndHalve())
     trainer.train()
     for epoch in (1, 2):
@@ -180,8 +182,8 @@ def test_epochs_differ(make):
 
 
 @pytest.mark.parametrize("epoch", [2, 6])
-def test_a_killed_run_knows_what_it_had_done(make, epoch):
-    """Of the second script: after the first halving, and after two epochs in vain."""
+def test_resumed_run_restores_schedule(make, epoch):
+    """Resume the second script after the first halving and after two epochs without improvement."""
     script, max_halvings, patience = SCRIPTS["a gain resets the count"]
     whole, seen = make(script, ReloadBestAndHalve(max_halvings, patience), folder="whole")
     whole.train()
@@ -203,8 +205,7 @@ def test_a_killed_run_knows_what_it_had_done(make, epoch):
     assert (schedule.halvings, schedule.without_gain) == (2, 3)
 
 
-def test_a_run_that_goes_on_may_ask_for_more(make):
-    """The options of now count, and not those of the run before."""
+def test_resumed_run_uses_new_options(make):
     script = [0.5, 0.4, 0.3, 0.2, 0.1, 0.05, 0.04]
     first, _ = make(script, ReloadBestAndHalve(1, 2))
     first.train()
@@ -215,8 +216,8 @@ def test_a_run_that_goes_on_may_ask_for_more(make):
     assert more.state.epoch == 6
 
 
-def test_a_run_that_was_moved_finds_its_best_epoch(make, tmp_path):
-    """Its checkpoints hold the place where they were. The third epoch, the first in the new place, brings no gain."""
+def test_moved_run_finds_best_checkpoint(make, tmp_path):
+    """Checkpoints contain their old path. The third epoch, the first one in the new place, does not improve."""
     script = [0.5, 0.4, 0.3, 0.2]
     killed, before = make(script, ReloadBestAndHalve(), folder="old", callbacks=[KillAfter(2)])
     with pytest.raises(Killed):
@@ -228,7 +229,7 @@ def test_a_run_that_was_moved_finds_its_best_epoch(make, tmp_path):
     assert after.rates == [RATE / 4, RATE / 4]
 
 
-def test_the_best_checkpoint(tmp_path):
+def test_best_checkpoint_of_moved_run(tmp_path):
     state = TrainerState(best_model_checkpoint=str(tmp_path), best_global_step=7)
     assert best_checkpoint(state, "elsewhere") == tmp_path
     state.best_model_checkpoint = str(tmp_path / "gone")

@@ -1,4 +1,4 @@
-"""Pretrained encoders of sound that are trained with the rest of the model, from the files themselves."""
+"""Tests of audio encoders that are fine-tuned on audio files."""
 
 import json
 import wave
@@ -39,7 +39,7 @@ def encoders(tmp_path_factory) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory) -> Path:
-    """A folder of high and low tones, a broken file and a table, of which one row has no file."""
+    """Folder of high and low tones, a broken file and a table with a row without file."""
     folder = tmp_path_factory.mktemp("clips")
     random = np.random.default_rng(0)
     lines = ["file_name,text,sentiment,split"]
@@ -59,7 +59,7 @@ def clips(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def make(tmp_path, encoders, clips):
-    """A `UmonsTrainer` of a tiny model with the encoder of sound, of this kind."""
+    """Return a function that creates a `UmonsTrainer` of a tiny model with an audio encoder of this kind."""
 
     def call(kind="wav2vec2", modalities=("text", "audio"), arguments=None, output="run", **options) -> UmonsTrainer:
         torch.manual_seed(0)
@@ -100,7 +100,7 @@ def make(tmp_path, encoders, clips):
 
 
 @pytest.mark.parametrize("kind", AUDIO)
-def test_the_encoder_learns_and_hears_in_training_what_the_processor_makes_later(make, kind, clips, tmp_path):
+def test_encoder_is_trained_on_inputs_of_processor(make, kind, clips, tmp_path):
     trainer = make(kind)
     before = weights_of(trainer.model)
     trainer.run()
@@ -129,7 +129,7 @@ def usable_rows_of(trainer: UmonsTrainer, clips: Path, split: str) -> Dataset:
     return usable_rows(table, trainer.data_collator, trainer.processing_class, DataArguments())[0]
 
 
-def test_tones_are_told_apart_by_ear_alone(make):
+def test_model_learns_tones(make):
     trainer = make(modalities=("audio",), num_train_epochs=15, lr_scheduler_type="cosine")
     trainer.run()
     metrics = trainer.evaluate()
@@ -146,7 +146,7 @@ def test_tones_are_told_apart_by_ear_alone(make):
         ({"use_weighted_layer_sum": True}, {"encoder_learning_rate": 1e-3, "encoder_layer_decay": 0.5}, True),
     ],
 )
-def test_how_the_encoder_learns(make, arguments, options, learns):
+def test_trainable_weights_of_encoder(make, arguments, options, learns):
     if arguments.get("lora_rank"):
         pytest.importorskip("peft")
     before = weights_of(make(arguments=arguments | {"lora_rank": 0}, output="before").model)
@@ -157,13 +157,13 @@ def test_how_the_encoder_learns(make, arguments, options, learns):
     assert not any(name.startswith(CONVOLUTIONS) for name in names)
 
 
-def test_word_vectors_that_are_frozen_stay_so_beside_an_encoder_that_learns(make):
+def test_frozen_word_vectors_with_trainable_encoder(make):
     model = make(arguments={"freeze_word_vectors": True}).model
     assert not model.get_input_embeddings().weight.requires_grad
     assert model.model.encoders["audio"].model.encoder.layers[0].attention.k_proj.weight.requires_grad
 
 
-def test_a_run_that_goes_on_equals_one_that_was_not_interrupted(make):
+def test_resumed_run_is_bit_exact(make):
     options = {
         "unfreeze_epoch": 1, "num_train_epochs": 2, "eval_strategy": "steps", "eval_steps": 1, "save_strategy": "steps",
         "save_steps": 1, "save_total_limit": None, "load_best_model_at_end": False,
@@ -177,7 +177,7 @@ def test_a_run_that_goes_on_equals_one_that_was_not_interrupted(make):
     assert not changed(resumed.model, weights_of(whole.model))
 
 
-def test_rows_without_sound_and_files_that_cannot_be_read(make, clips):
+def test_rows_without_audio_and_unreadable_files(make, clips):
     trainer = make()
     table = Dataset.from_list(
         [
@@ -204,8 +204,8 @@ def test_rows_without_sound_and_files_that_cannot_be_read(make, clips):
     assert not collator(ArrowRows(emptied)[:])["input_values_mask"].any()
 
 
-def test_short_sound_beside_masks_of_the_encoders_own(tmp_path):
-    """SpecAugment raises where a batch is shorter than its stretches."""
+def test_short_audio_with_masks_of_encoder(tmp_path):
+    """SpecAugment of transformers raises for batches shorter than its masks."""
     small = AUDIO["wav2vec2"]().to_dict() | {"mask_time_prob": 0.05, "mask_time_length": 10}
     encoder = save_encoder(Wav2Vec2Config.from_dict(small), tmp_path / "encoder")
     arguments = ModelArguments(modalities=["audio"], audio_encoder=encoder, **BODY)
@@ -219,7 +219,7 @@ def test_short_sound_beside_masks_of_the_encoders_own(tmp_path):
     model(**collator(ArrowRows(rows)[:])).loss.backward()
 
 
-def test_rows_are_grouped_by_the_length_of_their_sound(make):
+def test_rows_are_grouped_by_audio_length(make):
     trainer = make(modalities=("audio",))
     rows = trainer.train_dataset
     samples = [len(sound) for sound in rows.dataset.with_format(None)[SOUND]]
@@ -228,13 +228,13 @@ def test_rows_are_grouped_by_the_length_of_their_sound(make):
     assert order_by_length(rows.dataset, trainer.data_collator).tolist() == np.argsort(samples)[::-1].tolist()
 
 
-def test_masks_of_features_refuse_spectrograms():
+def test_feature_masks_reject_spectrograms():
     batch = {"input_features": torch.ones(4, 80, 3000), "input_features_mask": torch.ones(4, 3000, dtype=torch.int64)}
-    with pytest.raises(ValueError, match="hears sound itself"):
+    with pytest.raises(ValueError, match="processes waveforms"):
         Augmentation(bin_mask=0.1)(batch)
 
 
-def test_augmentation_of_sound():
+def test_augmentation_of_waveforms():
     torch.manual_seed(0)
     batch = {
         "input_ids": torch.full((50, 3), 4),
@@ -247,7 +247,7 @@ def test_augmentation_of_sound():
     lost = ~torch.stack([dropped[name].any(dim=1) for name in ("attention_mask", "input_values_mask")])
     assert lost.sum(dim=0).tolist() == [1] * 50
     assert lost.any(dim=1).all()
-    with pytest.raises(ValueError, match="hears sound itself"):
+    with pytest.raises(ValueError, match="processes waveforms"):
         Augmentation(time_mask=0.1)(batch)
     del batch["input_ids"], batch["attention_mask"]
     batch["input_values"] = torch.arange(50.0)[:, None].expand(50, 100)
@@ -259,7 +259,7 @@ def test_augmentation_of_sound():
             torch.testing.assert_close(of["input_values"][:, 0], expected)
 
 
-def test_models_with_and_without_the_encoder_have_the_same_rows(make, clips):
+def test_systems_with_and_without_encoder_share_rows(make, clips):
     trainer = make()
     paper = Parts.make(ModelArguments(), ["good", "bad"]).processor
     task, config = make_task("sentiment"), UmonsConfig(vocab_size=len(paper.tokenizer))
@@ -273,7 +273,7 @@ def test_models_with_and_without_the_encoder_have_the_same_rows(make, clips):
         assert collator(ArrowRows(rows)[:])[name].any(dim=1).tolist() == 8 * [True] + 2 * [False]
 
 
-def test_from_a_table_of_files_to_a_report(root, encoders, clips, tmp_path, monkeypatch):
+def test_train_encoder_on_table_of_files(root, encoders, clips, tmp_path, monkeypatch):
     call(train.main, *(
         f"--train_file {clips / 'metadata.csv'} --task sentiment --audio_encoder {encoders['wav2vec2']} --use_cpu true "
         f"--output_dir {tmp_path / 'run'} --model umons umons_paper --num_train_epochs 1 --encoder_learning_rate 1e-3 "
@@ -295,13 +295,13 @@ def test_from_a_table_of_files_to_a_report(root, encoders, clips, tmp_path, monk
     assert recognize(str(clips / "12.wav"))["modalities"] == ["audio"]
 
 
-def test_options_of_encoders_that_do_not_run(root, encoders, tmp_path, monkeypatch):
+def test_options_of_frozen_encoders_raise(root, encoders, tmp_path, monkeypatch):
     rows = [
         {"text": "good", "audio_features": [[0.0] * 16] * 3, "sentiment": 1.0, "split": split}
         for split in ("train", "train", "validation")
     ]
     Dataset.from_list(rows).to_parquet(str(tmp_path / "table.parquet"))
-    with pytest.raises(SystemExit, match="no encoder runs in training"):
+    with pytest.raises(SystemExit, match="no encoder is run in training"):
         call(train.main, *(
             f"--train_file {tmp_path / 'table.parquet'} --task sentiment --audio_encoder {encoders['wav2vec2']} "
             f"--encoder_learning_rate 1e-4 --output_dir {tmp_path / 'run'} --use_cpu true --report_to none"

@@ -1,4 +1,4 @@
-"""The Trainer on conversations: losses and metrics of utterances, and answers in the order of the rows."""
+"""Tests of the Trainer on conversations: losses, metrics and order of predictions."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ from modeling_umons import (
     build_tokenizer,
 )
 from modeling_umons.data.arguments import DataArguments
-from modeling_umons.data.conversations import ConversationCollator
+from modeling_umons.data.conversations import ConversationCollator, ConversationRows
 from modeling_umons.data.rows import make_collator, usable_rows
 from modeling_umons.data.schema import make_features, to_table
 from modeling_umons.evaluation.metrics import task_metrics
@@ -32,7 +32,7 @@ FRAME = 3
 
 
 def make_rows(size: int, seed: int) -> Dataset:
-    """Dialogues of one to five utterances between two speakers, shuffled. Who says `good` is happy and else sad."""
+    """Data sets of shuffled dialogues of one to five utterances; utterances with `good` are happy, others sad."""
     random = np.random.default_rng(seed)
     rows = []
     for i in range(size):
@@ -59,7 +59,7 @@ def rows() -> dict[str, Dataset]:
 
 @pytest.fixture
 def make(tmp_path, rows):
-    """A `UmonsTrainer` of a tiny model of conversations."""
+    """Return a function that creates a `UmonsTrainer` of a tiny model of conversations."""
 
     def call(task="emotion", modalities=("text", "audio"), augmentation=None, dropout=0.0, **options):
         torch.manual_seed(0)
@@ -93,8 +93,8 @@ def first_batch(trainer, size: int = 6) -> dict[str, torch.Tensor]:
 
 
 def all_logits(trainer, rows: Dataset) -> np.ndarray:
-    """Conversation by conversation, put into the order of the rows by hand."""
-    data = trainer_module.ConversationRows(rows)
+    """Predict conversation by conversation and restore the order of the rows."""
+    data = ConversationRows(rows)
     expected = np.full((len(rows), len(trainer.model.config.id2label)), np.nan, dtype=np.float32)
     places = {segment: i for i, segment in enumerate(rows["segment_id"])}
     with torch.inference_mode():
@@ -105,8 +105,8 @@ def all_logits(trainer, rows: Dataset) -> np.ndarray:
 
 
 @pytest.mark.parametrize("task", ["emotion", "joint", "sentiment", "sentiment-7"])
-def test_training_lowers_the_loss(make, rows, task):
-    """And what it is judged by is of utterances, each counted once."""
+def test_training_of_conversations_lowers_loss(make, rows, task):
+    """Metrics are over utterances, each counted once."""
     trainer = make(task, num_train_epochs=6, learning_rate=0.03)
     before = trainer.evaluate()
     trainer.run()
@@ -127,7 +127,7 @@ def test_training_lowers_the_loss(make, rows, task):
     assert after["eval_loss"] == pytest.approx(loss, rel=1e-5)
 
 
-def test_the_loss_is_the_models_own_unless_more_is_asked_for(make):
+def test_loss_of_conversations_is_that_of_model_by_default(make):
     trainer = make("sentiment-7")
     batch = first_batch(trainer)
     trainer.model.train()
@@ -135,8 +135,8 @@ def test_the_loss_is_the_models_own_unless_more_is_asked_for(make):
 
 
 @pytest.mark.parametrize("task", ["emotion", "joint", "sentiment-2"])
-def test_the_loss_that_is_asked_for(make, rows, task):
-    """Weights, focal loss and smoothing are as over rows that stand alone."""
+def test_loss_options_of_conversations_apply(make, rows, task):
+    """Class weights, focal loss and smoothing are the same as for single rows."""
     augmentation = {"class_weights": "balanced", "focal_gamma": 2.0}
     trainer = make(task, augmentation=augmentation, label_smoothing_factor=0.1)
     batch = first_batch(trainer)
@@ -151,8 +151,8 @@ def test_the_loss_that_is_asked_for(make, rows, task):
     assert all(weight.grad is not None for weight in trainer.model.parameters())
 
 
-def test_what_goes_missing_is_of_utterances(make):
-    """The same as if each utterance were a row, for the same numbers drawn."""
+def test_augmentation_of_conversations_is_by_utterance(make):
+    """Compare with augmentation of utterances as rows, for the same random numbers."""
     batch = first_batch(make())
     augment = Augmentation(modality_dropout=0.7, word_dropout=0.5, time_mask=0.5, bin_mask=0.5)
     torch.manual_seed(1)
@@ -170,20 +170,20 @@ def test_what_goes_missing_is_of_utterances(make):
         assert not changed[name].equal(batch[name])
 
 
-def test_conversations_are_not_mixed(make):
+def test_mixup_rejects_conversations(make):
     trainer = make("sentiment-2", ["audio"], {"mixup": 0.4})
-    with pytest.raises(ValueError, match="--mixup mixes rows, but the model reads conversations"):
+    with pytest.raises(ValueError, match="--mixup does not support models of conversations"):
         trainer.augment.mix({"utterance_mask": torch.ones(2, 3)})
 
 
-def test_going_on_from_a_checkpoint(make, tmp_path):
-    """To the same weights as without a pause, with dropout and words that go missing."""
+def test_resumed_run_of_conversations_is_bit_exact(make, tmp_path):
+    """Compare the weights with those of an uninterrupted run, with dropout and word dropout."""
     options = {"dropout": 0.3, "augmentation": {"word_dropout": 0.3}, "num_train_epochs": 3}
     whole = make(**options, output_dir=tmp_path / "whole")
     whole.run()
     first = make(**options)
 
-    class Stop(trainer_module.MarkWholeCheckpoints):
+    class Stop(trainer_module.MarkCompleteCheckpoints):
         def on_epoch_end(self, args, state, control, **kwargs):
             if state.epoch > 2.5:
                 raise KeyboardInterrupt
@@ -197,8 +197,8 @@ def test_going_on_from_a_checkpoint(make, tmp_path):
         assert value.equal(resumed.model.state_dict()[name])
 
 
-def test_usable_rows_keep_what_orders_them(make, rows):
-    """A row without a label is left out, and its conversation goes on without it."""
+def test_usable_rows_keep_order_of_conversations(make, rows):
+    """Rows without a label are skipped within their conversation."""
     trainer = make("sentiment-2")
     assert isinstance(trainer.data_collator, ConversationCollator)
     unlabelled = rows["train"].select([0]).remove_columns("sentiment").add_column("sentiment", [None])
