@@ -3,8 +3,8 @@
 """Plain PyTorch implementation of the paper's equations, the baseline of scripts/benchmark.py.
 
 It processes batches (`reference_umons.py` processes single rows) with a linear layer for each projection, softmax of
-explicit scores and a loop over glimpses. It loads a state dict of `UmonsForSequenceClassification` and returns the same
-logits. All modalities of the configuration must be present in each row.
+explicit scores and a loop over glimpses. It loads a state dict of `UmonsForSequenceClassification` and returns the
+same logits. All modalities of the configuration must be present in each row.
 """
 
 import torch
@@ -99,8 +99,8 @@ class PlainText(nn.Module):
 
 class PlainUmons(nn.Module):
     """
-    (B, T) ids and (B, T, size) features of the full length, T being what `config.length_limit` says, with their masks, to
-    logits (B, num_labels); and where there are labels (0 or 1), to the loss of the emotions.
+    (B, T) ids and (B, T, size) features of the full length, T being what `config.length_limit` says, with their masks,
+    to logits (B, num_labels); and where there are labels (0 or 1), to the loss of the emotions.
     """
 
     def __init__(self, config):

@@ -1,9 +1,8 @@
 # Copyright 2026 The modeling_umons authors.
 # SPDX-License-Identifier: MIT
-"""The equations of the paper (Delbrouck et al., Challenge-HML 2020) spelled out: one row at a time, slow, no torch modules.
+"""Reference implementation of UMONS from the equations of the paper (Delbrouck et al., Challenge-HML 2020).
 
-Tests hold the model against this. A row consists of true steps only, so there is no padding and no mask; what a row has
-not got is not in its inputs.
+One row at a time, without torch modules. A row has no padding and no mask; missing modalities are left out.
 """
 
 from collections.abc import Mapping
@@ -12,7 +11,7 @@ import torch
 
 
 class Weights:
-    """The parameters below one prefix of a state dict: `weights / "self_attn" / "q_proj"`, then `.weight` and `.bias`."""
+    """Parameters below a prefix of a state dict: `weights / "self_attn" / "q_proj"`, then `.weight` and `.bias`."""
 
     def __init__(self, state_dict: Mapping[str, torch.Tensor], prefix: str = ""):
         self.state_dict, self.prefix = state_dict, prefix
@@ -103,8 +102,8 @@ def block(x: dict[str, torch.Tensor], weights: Weights, config, is_last: bool) -
 
 def encode_row(weights: Weights, config, row: dict[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
     """
-    What `UmonsModel` computes of one row. `row` has any of `text`, word ids (T,), `audio` and `video`, frames (T, size).
-    Returns the sequences after the last block, {modality: (T, D)}, and the pooled vector (2 * D,).
+    Compute the outputs of `UmonsModel` for one row. `row` has any of `text`, word ids (T,), `audio` and `video`,
+    frames (T, size). Returns the sequences after the last block, {modality: (T, D)}, and the pooled vector (2 * D,).
     """
     front_ends = weights / "front_ends"
     x = {}

@@ -72,7 +72,7 @@ def write_media(sound: np.ndarray | None, pictures: float = 0.0, container: str 
 
 
 def close(result, expected, tolerance=1e-5):
-    """Whether two results are the same but for rounding, emotions by name."""
+    """Return `True` for results that are equal up to rounding, with emotions matched by name."""
     assert result.keys() == expected.keys()
     for name, value in expected.items():
         if name in ("emotions", "labels"):

@@ -1,6 +1,6 @@
 # Copyright 2026 The modeling_umons authors.
 # SPDX-License-Identifier: MIT
-"""What importing the package does to a fresh interpreter, and to transformers in it."""
+"""Effects of importing the package on a fresh interpreter and on transformers."""
 
 import os
 import subprocess

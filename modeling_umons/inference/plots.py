@@ -201,7 +201,7 @@ def _name_row(axis, name: str):
 
 
 def _drawable(text: str, weight: str = "normal") -> str:
-    """Escape the characters that matplotlib's font lacks, such as Chinese, as in Python: \\u4f60."""
+    r"""Escape the characters that matplotlib's font lacks, such as Chinese, as in Python: `\u4f60`."""
     from matplotlib.font_manager import FontProperties, findfont, get_font
 
     font = get_font(findfont(FontProperties(weight=weight)))

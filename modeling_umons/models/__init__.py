@@ -1,4 +1,7 @@
-"""Model code, in flat folders that the Hub copies next to the weights. Imports nothing from the rest of the package."""
+"""Model code, in flat folders that the Hub copies next to the weights.
+
+Imports nothing from the rest of the package.
+"""
 
 from transformers.utils.auto_docstring import HARDCODED_CONFIG_FOR_MODELS
 

@@ -92,7 +92,9 @@ class TaskLoss(nn.Module):
 
     def _focal_factor(self, log_wrong: torch.Tensor) -> torch.Tensor:
         """
-        Compute (1 - p)^gamma from log(1 - p). The power of 1 - p itself has an infinite derivative at 0 for gamma < 1.
+        Compute (1 - p)^gamma from log(1 - p).
+
+        The power of 1 - p itself has an infinite derivative at 0 for gamma < 1.
         """
         return (self.focal_gamma * log_wrong).exp()
 

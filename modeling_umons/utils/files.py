@@ -13,8 +13,8 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     """
     Yield a temporary path next to `path`, for a file or a folder that replaces it when the block succeeds.
 
-    The temporary name begins with a dot and ends in `.part` and the suffix of `path`; it is unique, and removed if the block
-    raises. A link is followed: its target is replaced. An existing folder is replaced only if it is empty.
+    The temporary name begins with a dot and ends in `.part` and the suffix of `path`; it is unique, and removed if the
+    block raises. A link is followed: its target is replaced. An existing folder is replaced only if it is empty.
     """
     target = Path(path).resolve()
     # The name is cut, so that one of the maximum length keeps working; writers may choose the format by the suffix.

@@ -20,8 +20,8 @@ CONTEXT = get_context("spawn")
 @contextmanager
 def worker_pool(num_proc: int, initializer: Callable, *arguments: Any) -> Iterator[ProcessPoolExecutor]:
     """
-    Yield a pool of `num_proc` processes, each of which calls `initializer(*arguments)` first. Pending calls are cancelled at
-    the end of the block.
+    Yield a pool of `num_proc` processes, each of which calls `initializer(*arguments)` first. Pending calls are
+    cancelled at the end of the block.
 
     Raises:
         OSError: a worker process died.

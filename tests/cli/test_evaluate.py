@@ -84,7 +84,6 @@ def table(tmp_path_factory) -> Path:
 @pytest.fixture
 def run(monkeypatch, tmp_path):
     """Call `umons evaluate`; return its report."""
-
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path.parent / f"{tmp_path.name}-cache")
 
     def evaluate_models(*models, dataset, output=tmp_path / "report.json", **options):

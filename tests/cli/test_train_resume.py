@@ -146,7 +146,8 @@ def test_a_killed_run_ends_with_the_weights_of_one_that_was_not(root, tmp_path, 
 
 def test_two_processes(root, tmp_path, options):
     """They go on like one, and have its loss curve: without dropout, which each process draws for itself, all that differs
-    is the order of sums."""
+    is the order of sums.
+    """
     options.update(hidden_dropout_prob=0, attention_probs_dropout_prob=0, word_dropout=0)
     options["output_dir"] = tmp_path / "one"
     one = train(root, options)

@@ -79,7 +79,7 @@ class UmonsTextAudioEncoderModelTest(EncoderModelTesterMixin, unittest.TestCase)
     audio = "wav2vec2"
 
     @unittest.skip(
-        "wav2vec 2.0 has weights that its own `_init_weights` leaves as they are; of models of its age the test is silent."
+        "wav2vec 2.0 has weights that its own `_init_weights` does not set; the test ignores models of its age."
     )
     def test_can_init_all_missing_weights(self): ...
 

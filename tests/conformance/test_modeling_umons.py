@@ -70,7 +70,9 @@ class UmonsModelTesterMixin(ModelTesterMixin):
         self.model_tester = UmonsModelTester(self, self.modalities)
 
     def test_attention_outputs(self):
-        """The common test knows one sequence; ours are as many as modalities, each with its length, flat in one tuple."""
+        """
+        The common test knows one sequence; ours are as many as modalities, each with its length, flat in one tuple.
+        """
         for model_class in self.all_model_classes:
             config, inputs = self.model_tester.prepare_config_and_inputs_for_common()
             model = model_class._from_config(config, attn_implementation="eager").eval()
@@ -110,7 +112,7 @@ class UmonsModelTesterMixin(ModelTesterMixin):
     skip_test_audio_features_output_shape = True
 
     def _audio_features_prepare_config_and_inputs(self):
-        """Of models with an audio encoder (`test_encoders`)."""
+        """Skips models without an audio encoder; `test_encoders` tests those with one."""
         config, inputs = super()._audio_features_prepare_config_and_inputs()
         if config.audio_encoder is None:
             self.skipTest("A model without an audio encoder is given features.")

@@ -126,7 +126,8 @@ def test_intervals_use_thresholds(random):
 
 def test_intervals_have_nominal_coverage(random):
     """Of a model that is right in 70 % of all segments there are, about 95 % of the intervals hold the 0.7. Where the
-    segments of a video are right or wrong together, only those of whole videos do."""
+    segments of a video are right or wrong together, only those of whole videos do.
+    """
     task, covered = make_task("sentiment-2"), {"segments": 0, "videos": 0, "segments of videos": 0}
     trials = 200
     for trial in range(trials):

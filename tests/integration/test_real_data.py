@@ -77,7 +77,8 @@ def ravdess(root, prepare) -> Path:
 @pytest.fixture(scope="module")
 def voices(run, ravdess, tmp_path_factory) -> tuple[Path, dict]:
     """A model of RAVDESS' eight emotions by its recipe, with 8 epochs instead of 60, and its figures. Actors 1 to 14 are
-    trained on, and 18 to 20 the test."""
+    trained on, and 18 to 20 the test.
+    """
     output = tmp_path_factory.mktemp("voices") / "model"
     report = run(
         "train",

@@ -80,9 +80,9 @@ class GraphMfnFusionGraph(nn.Module):
         Compute the output (B, S, vertex_size) and the efficacies (B, S, edges).
 
         Args:
-            singletons: (B, S, M, vertex_size), the vertices of the single modalities. present: (B, M), True for the
-            modalities that a row has. A vertex with a missing modality is zero, and so are
-                the efficacies of its edges.
+            singletons: (B, S, M, vertex_size), the vertices of the single modalities.
+            present: (B, M), True for the modalities that a row has. A vertex with a missing modality is zero, and so
+                are the efficacies of its edges.
         """
         members = torch.tensor(self.members, device=present.device)
         is_present = (present[:, None] | ~members).all(dim=-1)  # (B, vertices)

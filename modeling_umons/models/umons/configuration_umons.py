@@ -154,7 +154,8 @@ class UmonsConfig(PreTrainedConfig):
 
     >>> configuration = UmonsConfig(modalities=["text", "audio"], vocab_size=14000)
     >>> model = UmonsModel(configuration)
-    ```"""
+    ```
+    """
 
     model_type = "umons"
     sub_configs = {

@@ -151,7 +151,8 @@ def prepare_inputs(
         elif mask.shape != value.shape[:2]:
             mask_name = "attention_mask" if modality == "text" else f"{names[modality]}_mask"
             raise ValueError(
-                f"`{mask_name}` has shape {tuple(mask.shape)}, but `{names[modality]}` requires {tuple(value.shape[:2])}."
+                f"`{mask_name}` has shape {tuple(mask.shape)}, but `{names[modality]}` requires "
+                f"{tuple(value.shape[:2])}."
             )
         values[modality] = value if modality == "text" else value.to(dtype)
         masks[modality] = mask.to(device=value.device, dtype=torch.bool)
@@ -272,7 +273,7 @@ def check_rows(masks: dict[str, torch.BoolTensor]):
 
 
 def can_read_values(*tensors: torch.Tensor) -> bool:
-    """Return `True` for CPU tensors outside of compiled graphs. Reading values of other devices would wait for them."""
+    """Return `True` for CPU tensors outside of compiled graphs. Reading other devices would wait for them."""
     return not torch.compiler.is_compiling() and all(tensor.device.type == "cpu" for tensor in tensors)
 
 
