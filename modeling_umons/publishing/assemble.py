@@ -130,8 +130,10 @@ def _add_code(folder: Path) -> None:
         module_name, _, class_name = reference.rpartition(".")
         for room in MODEL_FOLDERS:
             full_name = f"modeling_umons.models.{room}.{module_name}"
-            if module_name and find_spec(full_name) is not None:
-                custom_object_save(getattr(importlib.import_module(full_name), class_name), folder)
+            if module_name.isidentifier() and find_spec(full_name) is not None:
+                cls = getattr(importlib.import_module(full_name), class_name, None)
+                if cls is not None:
+                    custom_object_save(cls, folder)
 
 
 def _add_endpoint(endpoint: Path, folder: Path) -> None:

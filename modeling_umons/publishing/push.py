@@ -116,10 +116,13 @@ def _hub_errors(repo_id: str, token: str) -> Iterator[None]:
     except (httpx.HTTPError, OSError, RuntimeError, ValueError) as error:
         # Errors of single uploads are causes of a RuntimeError.
         cause = next((e for e in (error, error.__cause__) if isinstance(e, HfHubHTTPError)), error)
-        status = cause.response.status_code if isinstance(cause, HfHubHTTPError) else None
+        status, reason = None, str(cause).rstrip()
+        if isinstance(cause, HfHubHTTPError):
+            status = cause.response.status_code
+            reason = f"{cause.server_message or 'The Hub refused it.'} ({status})"
         remedy = REMEDIES.get(status, "Push again: files that arrived are not sent twice.")
         # Not chained: the original error holds the request, whose headers hold the token.
-        raise PushError(redact(f"{repo_id} was not pushed. {str(cause).rstrip()}\n{remedy}", token)) from None
+        raise PushError(redact(f"{repo_id} was not pushed: {reason} {remedy}", token)) from None
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The model in hub/umons-mini, as it stands there."""
+"""hub/umons-mini."""
 
 import json
 import subprocess
@@ -6,6 +6,7 @@ import sys
 
 import pytest
 from huggingface_hub import ModelCard
+from remote_code import NOT_INSTALLED
 
 from modeling_umons import UmonsConfig
 from modeling_umons.cli import predict
@@ -18,23 +19,17 @@ def folder(root):
     return root / "hub" / "umons-mini"
 
 
-def test_it_is_small_and_complete(folder, root):
+def test_folder_is_small_and_names_its_code(folder):
     assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) < 10e6
     assert folder == hub_path("umons-mini")
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     assert config["auto_map"] == UmonsConfig().auto_map
 
 
-def test_its_card_says_what_it_is(folder):
+def test_card_agrees_with_the_report(folder):
     card = ModelCard.load(folder / "README.md")
     assert card.data.license == "cc-by-nc-sa-4.0"
-    for words in (
-        "RAVDESS",
-        "North American English",
-        "95 % interval",
-        "TF-IDF",
-        "Do not use it to judge people",
-    ):
+    for words in ("RAVDESS", "North American English", "95 % interval", "TF-IDF", "Do not use it to judge people"):
         assert words in card.text
     report = json.loads((folder / "report" / "report.json").read_text(encoding="utf-8"))
     values = {(result.dataset_type, result.metric_name): result.metric_value for result in card.data.eval_results}
@@ -43,44 +38,34 @@ def test_its_card_says_what_it_is(folder):
     assert values["cmu-mosi", "mae"] == pytest.approx(mosi["mae"], abs=1e-4)
 
 
-# One process stands for all of these: with the package out of reach, only the folder's own code can answer.
-WITHOUT_THE_PACKAGE = """
-import sys
-
-class Hidden:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] == "modeling_umons":
-            raise ModuleNotFoundError(name)
-
-sys.meta_path.insert(0, Hidden())
+PREDICT = """
 import json
 from transformers import pipeline
-recognize = pipeline("multimodal-emotion-recognition", model=sys.argv[1], trust_remote_code=True)
+recognize = pipeline("multimodal-emotion-recognition", model=sys.argv[1], **OPTIONS)
 print(json.dumps([recognize({"text": text}) for text in ("what a wonderful day", "this is awful and boring")]))
 print(json.dumps(recognize(sys.argv[2])))
 """
 
 
-def test_it_answers_without_the_package(folder, root, tmp_path):
+def test_assembled_folder_predicts_without_the_package(folder, root, tmp_path):
     clip = root / "hub" / "sample" / "clips" / "000.mp4"
     assemble_folder(folder, tmp_path / "assembled")
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", WITHOUT_THE_PACKAGE, tmp_path / "assembled", clip],
+        [sys.executable, "-W", "error", "-c", NOT_INSTALLED + PREDICT, tmp_path / "assembled", clip],
         cwd=tmp_path,
         env={"HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "1", "PATH": ""},
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    good_and_bad, heard = map(json.loads, done.stdout.splitlines()[-2:])
-    good, bad = good_and_bad
+    (good, bad), clip_result = map(json.loads, done.stdout.splitlines()[-2:])
     assert good["sentiment"] > 0.5 > -0.5 > bad["sentiment"]
     assert good["emotions"][0]["label"] == "happy"
-    assert heard["modalities"] == ["audio"]
+    assert clip_result["modalities"] == ["audio"]
 
 
-def test_it_is_what_the_command_asks(capsys):
+def test_command_predicts_with_it_by_default(capsys):
     assert predict.main(["--text", "what a wonderful day", "--json"]) == 0
-    (answer,) = json.loads(capsys.readouterr().out)
-    assert answer["sentiment"] > 0.5
-    assert answer["emotions"][0]["label"] == "happy"
+    (result,) = json.loads(capsys.readouterr().out)
+    assert result["sentiment"] > 0.5
+    assert result["emotions"][0]["label"] == "happy"

@@ -328,7 +328,7 @@ def test_killed_push_changes_nothing_and_can_be_repeated(hub, model, root, tmp_p
     before = push_folder(model, "umons/mini").commit
     old = hub.content("model", "umons/mini", "model.safetensors")
     change_weights(model)
-    command = [sys.executable, root / "scripts" / "push_to_hub.py", model, "--repo_id", "umons/mini"]
+    command = [sys.executable, "-m", "modeling_umons.cli.main", "push", model, "--repo_id", "umons/mini"]
     environment = {**hub.environment(), "HF_TOKEN": TOKEN, "HF_DEBUG": "1"}
     hub.fail(r"/_lfs/", "hold")
     with subprocess.Popen(
