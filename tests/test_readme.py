@@ -52,7 +52,7 @@ def write_published_checkpoint(folder: Path):
 def checkout(tmp_path_factory) -> Path:
     """A checkout after `make demo` (cut short), with a published checkpoint in it."""
     folder = tmp_path_factory.mktemp("checkout")
-    for name in ("hub", "scripts", "modeling_umons", "model_card.md"):
+    for name in ("hub", "scripts", "modeling_umons"):
         (folder / name).symlink_to(ROOT / name)
     write_published_checkpoint(folder)
     run([sys.executable, "scripts/train.py", "modeling_umons/recipes/sample.yaml", "--num_train_epochs", "1"], folder)

@@ -3,6 +3,7 @@
 import argparse
 import sys
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 
 from .command import WRONG_USAGE, add_model_arguments, make_parser, print_error, run
@@ -56,6 +57,7 @@ def check_arguments(arguments: argparse.Namespace) -> None:
 
 def serve(arguments: argparse.Namespace) -> None:
     """Serve requests until the process is told to stop."""
+    import_module("python_multipart")  # which FastAPI imports late, for forms
     from ..inference.loading import load_pipeline
     from ..serving.request_handling import Limits
     from ..serving.server import serve as serve_pipeline

@@ -20,7 +20,7 @@ _MODULE_OF = {
     "content_hash": "prepare",
     "Source": "layouts",
     "open_source": "layouts",
-    "make_features": "columns",
+    "make_features": "schema",
 }
 
 __all__ = list(_MODULE_OF)
@@ -29,7 +29,13 @@ __all__ = list(_MODULE_OF)
 def __getattr__(name: str):
     if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+    try:
+        value = getattr(importlib.import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+    except ModuleNotFoundError as error:
+        if error.name.startswith("modeling_umons"):
+            raise
+        message = f'{__name__}.{name} requires {error.name}: pip install "modeling-umons[data]"'
+        raise ModuleNotFoundError(message, name=error.name) from error
     globals()[name] = value
     return value
 

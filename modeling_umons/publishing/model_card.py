@@ -5,6 +5,7 @@
 import re
 import textwrap
 from collections.abc import Mapping
+from importlib.resources import files
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -90,10 +91,8 @@ PAPERS = {
 
 
 def read_template() -> str:
-    """Return the text of `model_card.md`, from the installed package or else from the checkout."""
-    package = Path(__file__).resolve().parent.parent
-    installed = package / "model_card.md"
-    return (installed if installed.is_file() else package.parent / "model_card.md").read_text(encoding="utf-8")
+    """Return the text of `model_card.md`."""
+    return files(__package__).joinpath("model_card.md").read_text(encoding="utf-8")
 
 
 def write_model_card(
