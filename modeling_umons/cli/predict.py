@@ -54,7 +54,7 @@ def predict(inputs: list[dict[str, str]], arguments: argparse.Namespace) -> int:
     recognize = load_pipeline(arguments.model, arguments.trust_remote_code)
     results, failed, with_plot = [], False, arguments.plot is not None
     for entry in inputs:
-        name = entry.get("video", entry.get("text"))
+        name = entry.get("video") or entry["text"]
         try:
             result = recognize(entry, return_attention=with_plot)
         except (OSError, ValueError) as error:

@@ -45,10 +45,10 @@ def train(argv: list[str]) -> None:
     logging.basicConfig(level=level, format="%(message)s")
     disable_progress_bar()  # of loading and saving; that of training stays
     push = run_arguments.take_push(run_arguments.seeds * len(set(others[1].model)))
-    is_pushing = push is not None and run_arguments.process_index == 0
-    push = push.check() if is_pushing else None  # before the training, not after it
+    if push is not None:
+        push = push.check() if run_arguments.process_index == 0 else None  # before the training, not after it
     train_all(*others, run_arguments)
-    if is_pushing:
+    if push is not None:
         logging.getLogger(__name__).info("Pushed to %s", push(run_arguments.output_dir).url)
 
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from ..registration import MODELS, register_auto_classes
+from ..registration import MODELS, PIPELINE_TASK, register_auto_classes
 from ..utils.hub_files import DEFAULT_MODEL, find_model
 
 
@@ -52,7 +52,9 @@ def load_pipeline(model: str | None = None, trust_remote_code: bool = False):
     name = str(model or DEFAULT_MODEL)
     folder = find_model(name)
     try:
-        return pipeline("multimodal-emotion-recognition", model=folder, trust_remote_code=trust_remote_code or None)
+        # The overloads of `pipeline` have the tasks of transformers only.
+        task: Any = PIPELINE_TASK
+        return pipeline(task, model=folder, trust_remote_code=trust_remote_code or None)
     except (OSError, ValueError) as error:
         place = "" if Path(folder).is_dir() else ", which is not a local folder"
         raise ValueError(f"--model {name}{place}: {error}") from error

@@ -43,7 +43,9 @@ def _start_worker(initializer: Callable, *arguments: Any) -> None:
 
 def _end_with_parent() -> None:
     """Exit when the parent process does, even if it is killed."""
-    parent_process().join()
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
     os._exit(1)
 
 

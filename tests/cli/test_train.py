@@ -324,8 +324,8 @@ def test_names_what_it_cannot_read(run, table, tmp_path, caplog):
         ({}, "Pass the training data as either --train_file or --dataset_name."),
         ({"train_file": "nowhere.csv"}, "nowhere.csv: there is no such table."),
         ({"train_file": "TABLE", "dataset_name": "x"}, "either --train_file or --dataset_name"),
-        ({"train_file": "TABLE", "test_file": "nowhere.csv"}, "nowhere.csv: there is no such table."),
-        ({"train_file": "TABLE", "task": "mood"}, "no task 'mood'; there are joint"),
+        ({"train_file": "TABLE", "test_file": "nowhere.csv"}, "has a column `split`"),
+        ({"train_file": "TABLE", "task": "mood"}, "Unknown task 'mood'; available: joint"),
         ({"train_file": "TABLE", "task": "classification"}, "no column 'label'; its columns are ['file_name', 'text'"),
         (
             {"train_file": "TABLE", "task": "classification", "label_column": "text"},
