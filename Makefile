@@ -1,27 +1,41 @@
-# `make demo` and `make test` are all the set-up there is: each makes .venv and installs what it needs, once.
+# `make demo` and `make test` need no set-up: they create .venv and install what they use, once.
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+# The demo needs a part of it only.
+DEMO_INSTALLED := $(or $(wildcard $(INSTALLED)),.venv/.installed-demo)
 LAUNCH := $(BIN)/accelerate launch --quiet --config_file modeling_umons/recipes/accelerate/one_process.yaml
 
 # Without code: a push adds it.
 MINI_FILES := README.md config.json model.safetensors preprocessor_config.json processor_config.json report tokenizer.json tokenizer_config.json
 
-.PHONY: demo test space benchmark mini lint clean
+.PHONY: demo test test-oldest test-newest space benchmark mini lint clean
 
-demo: $(INSTALLED)
-	$(LAUNCH) scripts/train.py modeling_umons/recipes/sample.yaml
+demo: $(DEMO_INSTALLED)
+	$(LAUNCH) scripts/train.py sample
 	$(BIN)/umons predict hub/sample/clips/075.mp4 --text "I am angry that the flight was cancelled without a word." --plot runs/sample/prediction.png
 	@echo
-	@echo "The model that was trained just now is runs/sample; how well it does stands in runs/sample/report/report.md."
-	@echo "The prediction is by umons-mini, the small model in hub/umons-mini; its picture is runs/sample/prediction.png."
+	@echo "The trained model is runs/sample, its report runs/sample/report/report.md."
+	@echo "The prediction is by umons-mini; its plot is runs/sample/prediction.png."
 	@echo "Next: predict a clip of your own,    $(BIN)/umons predict FILE --text \"what is said\""
-	@echo "      train on your own table,       $(LAUNCH) scripts/train.py --help"
+	@echo "      train on your own table,       $(BIN)/umons train --train_file TABLE"
 
 test: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
-# The page on which people try the model: http://127.0.0.1:7860
+# The fast tests with the lowest and the highest versions that pyproject.toml allows, in environments of their own.
+# UV_TORCH_BACKEND=cpu installs torch without CUDA.
+RESOLUTION_oldest := lowest-direct
+RESOLUTION_newest := highest
+VERSIONS := import importlib.metadata as m, sys; print("Python", sys.version.split()[0], *(f"{n} {m.version(n)}" for n in ("torch", "torchvision", "transformers", "huggingface-hub", "av", "numpy", "datasets", "accelerate")), sep=", ")
+FAST_TESTS := tests/data tests/evaluation tests/inference tests/models tests/tasks tests/test_registration.py
+test-oldest test-newest: test-%: $(INSTALLED)
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python .venv-$*
+	$(BIN)/uv pip install --quiet --python .venv-$* --resolution $(RESOLUTION_$*) -e ".[all,dev]"
+	.venv-$*/bin/python -c '$(VERSIONS)'
+	OMP_NUM_THREADS=1 .venv-$*/bin/python -m pytest --numprocesses auto --dist loadfile $(FAST_TESTS)
+
+# The Space, on http://127.0.0.1:7860
 space: $(INSTALLED)
 	$(BIN)/python hub/space/app.py
 
@@ -29,10 +43,10 @@ space: $(INSTALLED)
 benchmark: $(INSTALLED)
 	$(BIN)/python scripts/benchmark.py --output docs/benchmarks
 
-# Trains umons-mini anew from a folder with mosi, mosei, meld and ravdess: make mini DATA=folder
+# Retrain umons-mini from a folder with mosi, mosei, meld and ravdess: make mini DATA=folder
 mini: $(INSTALLED)
-	$(BIN)/python scripts/prepare_mosei.py --layout mini --source $(DATA) --output runs/mini-data --model modeling_umons/recipes/umons-mini
-	$(LAUNCH) scripts/train.py modeling_umons/recipes/umons-mini.yaml
+	$(BIN)/umons prepare --layout mini --source $(DATA) --output runs/mini-data --model umons-mini
+	$(LAUNCH) scripts/train.py umons-mini
 	cp -r $(addprefix runs/umons-mini/,$(MINI_FILES)) hub/umons-mini
 
 lint: $(INSTALLED)
@@ -40,11 +54,17 @@ lint: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/python scripts/check_style.py
 	$(BIN)/mlinter --no-progress modeling_umons
+	$(BIN)/mypy
 
 clean:
-	rm -rf .venv runs tests/conformance/hf_bar
+	rm -rf .venv .venv-oldest .venv-newest runs tests/conformance/hf_bar
 
-$(INSTALLED): setup.py
+$(INSTALLED): pyproject.toml setup.py
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install -e ".[train,data,glove,pretrained,serve,space,onnx,ray,dev]"
+	$(BIN)/python -m pip install -e ".[all,dev]"
+	touch $@
+
+.venv/.installed-demo: pyproject.toml setup.py
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -e ".[train]"
 	touch $@
