@@ -1,8 +1,8 @@
 # Copyright 2026 The modeling_umons authors.
 # SPDX-License-Identifier: MIT
-"""Data sets of utterances: the layouts they are held in, builders of `datasets` over them, and the making of Parquet.
+"""Data sets of utterances: layouts, builders of `datasets` for them, and conversion to Parquet.
 
-Everything loads when it is first used.
+Names are imported on first use.
 """
 
 import importlib

@@ -7,25 +7,31 @@ from ..tasks.task import TASKS
 
 @dataclass
 class DataArguments:
-    """What to train on."""
+    """Data to train on."""
 
-    train_file: str | None = field(default=None, metadata={"help": "A table with training rows, or with all splits."})
-    validation_file: str | None = field(default=None, metadata={"help": "A table with validation rows."})
-    test_file: str | None = field(default=None, metadata={"help": "A table with test rows."})
-    dataset_name: str | None = field(
-        default=None, metadata={"help": "Instead of tables: a folder or Hub repository that `load_dataset` takes."}
+    train_file: str | None = field(
+        default=None, metadata={"help": "Table with the training rows, or with all splits (column `split`)."}
     )
-    dataset_config_name: str | None = field(default=None, metadata={"help": "Its configuration."})
-    task: str = field(default="joint", metadata={"help": f"What to predict: {', '.join(TASKS)}."})
-    text_column: str = field(default="text", metadata={"help": "The column of texts."})
+    validation_file: str | None = field(default=None, metadata={"help": "Table with the validation rows."})
+    test_file: str | None = field(default=None, metadata={"help": "Table with the test rows."})
+    dataset_name: str | None = field(
+        default=None, metadata={"help": "In place of tables: a folder or Hub repository for `load_dataset`."}
+    )
+    dataset_config_name: str | None = field(default=None, metadata={"help": "Configuration of --dataset_name."})
+    task: str = field(default="joint", metadata={"help": f"Task: {', '.join(TASKS)}."})
+    text_column: str = field(default="text", metadata={"help": "Column of texts."})
     audio_column: str = field(
         default="file_name",
-        metadata={"help": "The column of sound or video files; not read where there is a column `audio_features`."},
+        metadata={"help": "Column of audio or video files; not read if there is a column `audio_features`."},
     )
-    label_column: str = field(default="label", metadata={"help": "The column of classes, for --task classification."})
+    label_column: str = field(default="label", metadata={"help": "Column of classes, for --task classification."})
     repeat: list[str] = field(
         default_factory=list,
-        metadata={"help": "Sources (the column `source`) that an epoch goes through several times, as ravdess=4."},
+        metadata={"help": "Repetitions of rows by their column `source`, such as ravdess=4."},
     )
-    validation_share: float = field(default=0.1, metadata={"help": "What to hold out where nothing else says."})
-    preprocessing_num_proc: int | None = field(default=None, metadata={"help": "Processes that read the files."})
+    validation_share: float = field(
+        default=0.1, metadata={"help": "Fraction of training rows held out if there is no validation split."}
+    )
+    preprocessing_num_proc: int | None = field(
+        default=None, metadata={"help": "Number of processes that decode files."}
+    )

@@ -1,6 +1,6 @@
 # Copyright 2026 The modeling_umons authors.
 # SPDX-License-Identifier: MIT
-"""Builders of `datasets` over the layouts of utterances: streamed, or prepared in its cache.
+"""Builders of `datasets` for the layouts of utterances, streamed or prepared in its cache.
 
 builder = MoseiBuilder(config_name="emotion", layout="umons", data_dir="MOSEI")
 builder.as_streaming_dataset(split="validation")
@@ -30,7 +30,7 @@ from .schema import CONFIGURATIONS, class_columns, to_table
 
 logger = logging.getLogger(__name__)
 
-ROWS_PER_TABLE = 32  # what is read before the first row of a stream is there
+ROWS_PER_TABLE = 32  # rows read before the first row of a stream is returned
 SHOWN_SEGMENTS = 5
 
 
@@ -40,12 +40,12 @@ class UtteranceConfig(datasets.BuilderConfig):
     A configuration of an [`UtteranceBuilder`].
 
     Attributes:
-        layout: one of those that the builder reads.
-        data_dir: the folder that holds the files.
-        on_bad_rows: what a segment that cannot be read does: "error" ends the reading, "warn" logs it and goes on
-            without it, "skip" goes on.
+        layout: a layout of the builder.
+        data_dir: folder of the files.
+        on_bad_rows: treatment of segments that cannot be read: "error" raises, "warn" logs and skips them, "skip"
+            skips them.
         options: further arguments of the layout's `Source`.
-        shard_size: segments that one process reads in a row.
+        shard_size: consecutive segments that one process reads.
     """
 
     layout: str | None = None
@@ -54,7 +54,7 @@ class UtteranceConfig(datasets.BuilderConfig):
     shard_size: int = 256
 
     def create_config_id(self, config_kwargs: dict, custom_features: datasets.Features | None = None) -> str:
-        """The name of the cache: another one when a file of the source has changed, or the code that reads it."""
+        """Return the name of the cache, which changes with the files of the source and the version of the package."""
         if self.data_dir is not None:
             folder = os.path.abspath(self.data_dir)
             files = [state for path in (folder, *self._option_paths()) for state in _file_states(path)]
@@ -67,18 +67,18 @@ class UtteranceConfig(datasets.BuilderConfig):
 
 
 def _file_states(path: str) -> list[tuple[str, int, int]]:
-    """(path, bytes, time of the last change in ns) of a file, or of all files of a folder."""
+    """Return (path, bytes, time of the last change in ns) of a file, or of all files of a folder."""
     paths = [os.path.join(folder, name) for folder, _, names in os.walk(path) for name in names] or [path]
     states = []
     for name in sorted(paths):
-        if os.path.exists(name):  # not so for a link that leads nowhere
+        if os.path.exists(name):  # false for a broken link
             state = os.stat(name)
             states.append((name, state.st_size, state.st_mtime_ns))
     return states
 
 
 def check_options(layout: str, options: dict[str, Any]) -> None:
-    """Raises ValueError for options that the source of a layout does not take."""
+    """Raise ValueError for options that the source of a layout does not take."""
     parameters = inspect.signature(source_class(layout)).parameters.values()
     if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters):
         return
@@ -96,16 +96,17 @@ def read_rows(
     on_bad_row: Callable[[str, Exception], None],
 ) -> pa.Table:
     """
-    Segments of a source with their class columns, as a table of `features`.
+    Read segments of a source, with their class columns, to a table of `features`.
 
-    A segment that cannot be read, or does not fit the columns, is left out, after `on_bad_row(segment_id, error)`.
+    A segment that cannot be read, or does not fit the columns, is left out after a call of
+    `on_bad_row(segment_id, error)`.
     """
     rows = {}
     for segment_id in segment_ids:
         try:
             row = dict.fromkeys(features) | source.read(split, segment_id)
             rows[segment_id] = row | class_columns(row)
-        except Exception as error:  # whatever a damaged file does to its decoder, the others are still wanted
+        except Exception as error:  # whatever a damaged file does to its decoder: the other rows are still wanted
             on_bad_row(segment_id, error)
     try:
         return to_table(list(rows.values()), features)
@@ -121,13 +122,14 @@ def read_rows(
 
 
 def describe_error(error: Exception) -> str:
-    """The message of an error that a source foresees; any other with its class, which its message may need."""
+    """Return the message of an error; unexpected errors with the name of their class."""
     return str(error) if isinstance(error, (OSError, ValueError)) else f"{type(error).__name__}: {error}"
 
 
 class UtteranceBuilder(datasets.ArrowBasedBuilder):
     """
-    Utterances in one of the layouts, with the columns of [`make_features`] and the class column of the configuration.
+    Builder of utterances in one of the layouts, with the columns of [`make_features`] and the class column of the
+    configuration.
 
     Takes the arguments of `datasets.DatasetBuilder`, and as keywords the attributes of [`UtteranceConfig`].
 
@@ -142,7 +144,7 @@ class UtteranceBuilder(datasets.ArrowBasedBuilder):
     PRETTY_NAME = "Utterances"
     LICENSE = "other"
     LAYOUTS: tuple[str, ...] = ()
-    # {split: what is published of it}, under the names that the report of [`prepare_dataset`] has.
+    # {split: published counts}, with the keys of the report of [`prepare_dataset`].
     OFFICIAL_COUNTS: dict[str, dict[str, Any]] = {}
 
     def __init__(self, cache_dir: str | None = None, dataset_name: str | None = None, **kwargs: Any):
@@ -150,12 +152,12 @@ class UtteranceBuilder(datasets.ArrowBasedBuilder):
         super().__init__(cache_dir, dataset_name or self.DATASET_NAME, **kwargs)
 
     def __getstate__(self) -> dict[str, Any]:
-        # A source may hold all that it has read: each process opens its own.
+        # A source may hold everything that it has read: each process opens its own.
         return {name: value for name, value in super().__getstate__().items() if name != "source"}
 
     @cached_property
     def source(self) -> Source:
-        """What the segments are read from."""
+        """Source of the segments."""
         return open_source(self.config.layout, self.config.data_dir, **self.config.options)
 
     def _info(self) -> datasets.DatasetInfo:
@@ -164,7 +166,7 @@ class UtteranceBuilder(datasets.ArrowBasedBuilder):
         return datasets.DatasetInfo(description, features=self.features_of(self.config.name), license=self.LICENSE)
 
     def features_of(self, *config_names: str) -> datasets.Features:
-        """The columns of one configuration, or of several together."""
+        """Return the columns of one configuration, or of several together."""
         classes = {name: feature for config in config_names for name, feature in CONFIGURATIONS[config].items()}
         return datasets.Features({**self.source.features, **classes})
 
@@ -172,10 +174,11 @@ class UtteranceBuilder(datasets.ArrowBasedBuilder):
         config = self.config
         if config.layout not in self.LAYOUTS:
             raise ValueError(
-                f"{type(self).__name__} has no layout {config.layout!r}: choose layout= from {', '.join(self.LAYOUTS)}."
+                f"{type(self).__name__} has no layout {config.layout!r}: pass layout= as one of "
+                f"{', '.join(self.LAYOUTS)}."
             )
         if config.data_dir is None:
-            raise ValueError(f"{type(self).__name__} needs data_dir=, the folder that holds the files.")
+            raise ValueError(f"{type(self).__name__} requires data_dir=, the folder of the files.")
         if config.on_bad_rows not in ("error", "warn", "skip"):
             raise ValueError(f"on_bad_rows is {config.on_bad_rows!r}; it must be 'error', 'warn' or 'skip'.")
         if config.shard_size < 1:
@@ -215,12 +218,12 @@ class UtteranceBuilder(datasets.ArrowBasedBuilder):
             message = f"{split}, {segment_id}: {describe_error(error)}"
             if self.config.on_bad_rows == "error":
                 kind = OSError if isinstance(error, OSError) else ValueError
-                raise kind(f'{message} (on_bad_rows="warn" goes on without such rows)') from error
+                raise kind(f'{message} (on_bad_rows="warn" skips such rows)') from error
             if self.config.on_bad_rows == "warn":
                 logger.warning("Left out: %s", message)
 
         if multiprocess.parent_process() is not None:
-            limit_threads()  # workers of `datasets` are forks, and would wait for the threads of their parent's torch
+            limit_threads()  # workers of `datasets` are forks, and would wait for the torch threads of their parent
         for shard, segment_ids in enumerate(shards):
             for start in range(0, len(segment_ids), ROWS_PER_TABLE):
                 some = segment_ids[start : start + ROWS_PER_TABLE]
@@ -273,7 +276,7 @@ class RavdessBuilder(UtteranceBuilder):
 
 
 class MiniBuilder(UtteranceBuilder):
-    """What umons-mini is trained on: MOSI, MOSEI's validation split, MELD and RAVDESS, as `layouts/mini.py` has it."""
+    """Training data of umons-mini: MOSI, the validation split of MOSEI, MELD and RAVDESS; see `layouts/mini.py`."""
 
     DATASET_NAME = "mini"
     PRETTY_NAME = "The training data of umons-mini"
@@ -286,9 +289,9 @@ BUILDERS = (MoseiBuilder, MosiBuilder, MeldBuilder, RavdessBuilder, MiniBuilder)
 
 
 def builder_class(layout: str) -> type[UtteranceBuilder]:
-    """The builder that reads a layout. Raises ValueError for a layout that there is not."""
+    """Return the builder of a layout. Raises ValueError for an unknown layout."""
     for builder in BUILDERS:
         if layout in builder.LAYOUTS:
             return builder
     known = [name for builder in BUILDERS for name in builder.LAYOUTS]
-    raise ValueError(f"There is no layout {layout!r}; there are {', '.join(known)}.")
+    raise ValueError(f"Unknown layout {layout!r}; use one of {', '.join(known)}.")

@@ -1,6 +1,6 @@
 # Copyright 2026 The modeling_umons authors.
 # SPDX-License-Identifier: MIT
-"""Clips that people hold: a folder of files, a table beside them, or a data set of `datasets`, as one kind of table."""
+"""Tables of clips, read from a folder of files, a table with file names, or a data set of `datasets`."""
 
 import hashlib
 import json
@@ -23,16 +23,17 @@ from .tables import TABLE_SUFFIXES, read_rows
 
 
 MEDIA_SUFFIXES = (
-    ".3gp", ".aac", ".aif", ".aiff", ".au", ".avi", ".flac", ".flv", ".m4a", ".m4v", ".mkv", ".mov", ".mp2", ".mp3", ".mp4",
-    ".mpeg", ".mpg", ".mts", ".mxf", ".oga", ".ogg", ".ogv", ".opus", ".ts", ".wav", ".webm", ".wma", ".wmv",
+    ".3gp", ".aac", ".ac3", ".aif", ".aiff", ".amr", ".au", ".avi", ".caf", ".flac", ".flv", ".m4a", ".m4v", ".mka",
+    ".mkv", ".mov", ".mp2", ".mp3", ".mp4", ".mpeg", ".mpg", ".mts", ".mxf", ".oga", ".ogg", ".ogv", ".opus", ".ts",
+    ".w64", ".wav", ".webm", ".wma", ".wmv",
 )  # fmt: skip
 TABLE_NAMES = tuple(f"metadata{suffix}" for suffix in TABLE_SUFFIXES)
 TEXT_COLUMNS = ("text", "words")
 COLUMNS = ("segment_id", "video_id", "segment", "start", "end", *TEXT_COLUMNS, "sentiment", "emotions", *EMOTIONS)
 
-MAX_TABLE_BYTES = 2**28  # of the columns of a .parquet that are read, in memory
+MAX_TABLE_BYTES = 2**28  # size in memory of the columns read from a .parquet
 
-# `datasets` finds shards of these names in a folder without being told, and which split they are of.
+# `datasets` finds shards with these names in a folder, and their splits.
 SHARD_NAME = "data/{split}-{index:05d}-of-{count:05d}.parquet"
 
 
@@ -42,11 +43,11 @@ class ClipTable:
     Rows of an input, in its order.
 
     Attributes:
-        rows: for each clip `file` (its name for people), `size` (bytes, `None` where there is no such file), `path` (of
-            a file on disk), `split` and what the input has of `COLUMNS`, as it has it.
-        media: the data set that holds the sound or the video where that is not a file on disk.
-        media_column: its column in `media`.
-        unlisted: names of the clips in the folder that its tables do not name.
+        rows: for each clip `file` (its name in messages), `size` (bytes, `None` for a missing file), `path` (of a file
+            on disk), `split` and those of `COLUMNS` that the input has, unconverted.
+        media: the data set with the audio or video, if it is not in files on disk.
+        media_column: column of `media` with the audio or video.
+        unlisted: names of clips in the folder that are in none of its tables.
     """
 
     rows: list[dict[str, Any]]
@@ -55,7 +56,7 @@ class ClipTable:
     unlisted: list[str] = field(default_factory=list)
 
     def source(self, index: int) -> str | bytes:
-        """What [`read_clip`] opens for a row. Raises ValueError where the row names nothing."""
+        """Return the input of [`read_clip`] for a row. Raises ValueError if the row has no file."""
         if self.media is not None:
             value = self.media[index][self.media_column]
             source = value and (value["bytes"] or value["path"])
@@ -66,28 +67,29 @@ class ClipTable:
         return source
 
     def fingerprint(self) -> str:
-        """A hash of everything in the rows, names and sizes of the files included."""
+        """Return a hash of all values of the rows, and of names and sizes of the files."""
         digest = hashlib.sha256()
         for row in self.rows:
-            # Not where the files are: a folder may be moved, and is another one for another machine.
+            # Without the paths: a folder may be moved, or be mounted elsewhere on another machine.
             digest.update(json.dumps({**row, "path": None}, sort_keys=True, default=str).encode())
         return digest.hexdigest()
 
 
 def read_clip_table(source: str | Path) -> ClipTable:
     """
-    Reads a folder of clips, a table or a folder that `datasets` has written or can load.
+    Read a folder of clips, a table, or a folder that `datasets` has saved or can load.
 
-    A table (.csv, .jsonl or .parquet, or a folder with one of the name `metadata`) has a column `file_name`, relative to
-    the table, and perhaps some of `split` and `COLUMNS`; other columns are left out. Clips that the input does not name
-    are called by their file: `video_id` is its name without the suffix, `segment` counts the rows of a `video_id`.
+    A table (.csv, .tsv, .jsonl or .parquet, or a folder with a table named `metadata`) has a column `file_name`,
+    relative to the table, and optionally `split` and `COLUMNS`; other columns are ignored. By default `video_id` is
+    the file name without its suffix, and `segment` counts the rows of a `video_id`.
 
-    In a folder without a table the folders at its top may be splits, if each clip is in one named as a split (train,
-    dev, test, ...); each of those may have its own table.
+    In a folder without a table, the top folders are splits if every clip is in one named as a split (train, dev, test,
+    ...). Each of them may have its own table.
 
     Raises:
-        OSError: there is nothing, or nothing of these kinds; ValueError: a table cannot be read, lacks its column, has a
-        row that cannot be told apart, or is larger than `MAX_TABLE_BYTES`, or lies where it is of no folder.
+        OSError: the input is missing or of another kind; ValueError: a table cannot be read, has no column
+            `file_name`, has
+        a name that is not text, is larger than `MAX_TABLE_BYTES`, or is in a folder where it is not read.
     """
     source = Path(source)
     table = next((source / name for name in TABLE_NAMES if (source / name).is_file()), None)
@@ -108,7 +110,7 @@ def read_clip_table(source: str | Path) -> ClipTable:
 
 
 def _media_files(folder: Path) -> list[str]:
-    """Names below the folder, in an order that is the same everywhere."""
+    """Return the names of clips below the folder, sorted as on every machine."""
     files = (path.relative_to(folder) for path in folder.rglob("*") if path.suffix.lower() in MEDIA_SUFFIXES)
     visible = (file for file in files if not any(part.startswith(".") for part in file.parts))
     return sorted(file.as_posix() for file in visible if (folder / file).is_file())
@@ -128,7 +130,7 @@ def _of_folder(folder: Path, rows: list[dict[str, Any]]) -> ClipTable:
 
 
 def _rows_of_splits(folder: Path) -> list[dict[str, Any]]:
-    """Rows of a folder without a table at its top; none where it has no clips and no tables in folders of splits."""
+    """Return the rows of a folder without a table at its top; none without clips and without tables in splits."""
     tables = [path for path in sorted(folder.rglob("metadata.*")) if path.name in TABLE_NAMES and path.is_file()]
     tables = {path.relative_to(folder): path for path in tables}
     tables = {name: path for name, path in tables.items() if not any(part.startswith(".") for part in name.parts)}
@@ -139,8 +141,8 @@ def _rows_of_splits(folder: Path) -> list[dict[str, Any]]:
     for name, path in tables.items():
         if path not in of_split.values():
             raise ValueError(
-                f"{path}: a table is read at the top of {folder}, and one for each folder there that is named as a split "
-                f"({', '.join(SPLIT_NAMES)}); {name} is neither. Put it there, or remove it."
+                f"{path}: tables are read at the top of {folder}, and in its folders named as splits "
+                f"({', '.join(SPLIT_NAMES)}); {name} is neither. Move or remove it."
             )
     by_split = all(_is_in_split(Path(file)) for file in files)
     rows = []
@@ -172,7 +174,7 @@ def _rows_of_table(path: Path) -> list[dict[str, Any]]:
 
 
 def _check_names(row: dict[str, Any], place: str) -> None:
-    """Raises ValueError where what names a row is of a type that names nothing."""
+    """Raise ValueError for a name that is not text."""
     for name in ("file_name", "segment_id", "video_id", "split"):
         value = row.get(name)
         if not (value is None or isinstance(value, str) or (name != "file_name" and type(value) is int)):
@@ -180,12 +182,12 @@ def _check_names(row: dict[str, Any], place: str) -> None:
 
 
 def _of_dataset(folder: Path) -> ClipTable:
-    """Sound and video stay encoded: PyAV decodes them row by row."""
+    """Read a data set; audio and video stay encoded, for PyAV to decode them row by row."""
     try:
         saved = (folder / "state.json").is_file() or (folder / "dataset_dict.json").is_file()
         dataset = load_from_disk(folder) if saved else load_dataset(str(folder))
     except (OSError, ValueError, DatasetsError) as error:
-        raise OSError(f"{folder} holds no clips, no table metadata.csv and no data set of `datasets`.") from error
+        raise OSError(f"{folder} contains no clips, no table metadata.csv and no data set of `datasets`.") from error
     if isinstance(dataset, DatasetDict):
         for name, part in dataset.items():
             if "split" not in part.column_names:
@@ -200,7 +202,7 @@ def _of_dataset(folder: Path) -> ClipTable:
     if media_column is None:
         if "file_name" not in kept:
             raise ValueError(
-                f"The data set {folder} has no column of sound or video and no `file_name`; its columns are "
+                f"The data set {folder} has no column of audio or video and no `file_name`; its columns are "
                 f"{', '.join(dataset.column_names)}."
             )
         return _of_folder(folder, [_row_of_file(row, folder, row["file_name"]) for row in rows])
@@ -217,7 +219,7 @@ def _of_dataset(folder: Path) -> ClipTable:
 
 
 def _name_segments(rows: list[dict[str, Any]]) -> None:
-    """Fills in `video_id`, `segment` and `segment_id` where the input leaves them out, as MOSEI has them: `video[3]`."""
+    """Fill in missing `video_id`, `segment` and `segment_id`, in the form of MOSEI: `video[3]`."""
     counts = Counter()
     for row in rows:
         if row.get("video_id") is None:
@@ -231,10 +233,10 @@ def _name_segments(rows: list[dict[str, Any]]) -> None:
 
 def typed_columns(row: dict[str, Any], with_text: bool) -> dict[str, Any]:
     """
-    A row's values for the columns that are not extracted, in their types, `None` where the row has none.
+    Convert the values of the columns that are not extracted to their types; missing values are `None`.
 
     Raises:
-        ValueError: a value is not of its type, or out of its range; names the column and the value.
+        ValueError: a value is not of its type, or out of its range. The message names the column and the value.
     """
     emotions = _parsed(row, "emotions")
     if emotions is not None and not isinstance(emotions, dict):
@@ -267,7 +269,7 @@ def typed_columns(row: dict[str, Any], with_text: bool) -> dict[str, Any]:
 
 
 def _parsed(row: dict[str, Any], name: str) -> Any:
-    """A list or dict, which a .csv has as JSON."""
+    """Return a list or dict, which is JSON in a .csv."""
     value = row.get(name)
     if not isinstance(value, str):
         return value
@@ -279,7 +281,7 @@ def _parsed(row: dict[str, Any], name: str) -> Any:
 
 def _number(row: dict[str, Any], name: str, within: Sequence[float] = (-math.inf, math.inf)) -> float | None:
     value = row.get(name)
-    if value is None or (isinstance(value, float) and math.isnan(value)):  # pandas has NaN where there is nothing
+    if value is None or (isinstance(value, float) and math.isnan(value)):  # a missing value of pandas
         return None
     try:
         number = float(value)
@@ -294,19 +296,19 @@ def _number(row: dict[str, Any], name: str, within: Sequence[float] = (-math.inf
 
 @dataclass
 class Shard:
-    """A file to write, by its name below the output folder, and the rows of the input it is for."""
+    """A file to write, by its name below the output folder, and its rows of the input."""
 
     name: str
     rows: list[int]
 
 
 def plan_shards(clips: ClipTable, shard_size: int) -> list[Shard]:
-    """Shards of `shard_size` rows, split by split ("train" where a row names none), in the order of the input."""
+    """Plan shards of `shard_size` rows by split ("train" by default), in the order of the input."""
     rows_of: dict[str, list[int]] = {}
     for index, row in enumerate(clips.rows):
         split = str(row.get("split") or "train")
         if not re.fullmatch(r"\w+(\.\w+)*", split):
-            raise ValueError(f"Row {index} is of the split {split!r}: use letters, digits and _ for names of splits.")
+            raise ValueError(f"Row {index} is of the split {split!r}: use letters, digits and _ in names of splits.")
         rows_of.setdefault(split, []).append(index)
     shards = []
     for split, rows in rows_of.items():

@@ -1,6 +1,6 @@
 # Copyright 2026 The modeling_umons authors.
 # SPDX-License-Identifier: MIT
-"""From rows of an Arrow table to a model's padded inputs, by way of views of what Arrow holds: no list in between."""
+"""Padding of Arrow rows to batches of model inputs, through views of the Arrow buffers and without Python lists."""
 
 from __future__ import annotations
 
@@ -24,18 +24,17 @@ if TYPE_CHECKING:
     from ..tasks.task import Task
 
 
-# The column of sound itself, for a model whose audio encoder hears it: one channel of float32 at the encoder's rate.
+# Column of waveforms, for a model with an audio encoder: one channel of float32 at the sampling rate of the encoder.
 SOUND = "audio_values"
-# Batches of sound are padded to this at least: encoders that mask stretches of it in training (SpecAugment) find no place
-# for them otherwise.
+# Minimum length of padded waveforms: encoders that mask spans in training (SpecAugment) need it.
 MIN_SOUND_S = 0.5
 
 
 class ArrowRows(torch.utils.data.Dataset):
     """
-    A data set of `datasets` whose rows are `pa.Table`s: `DataLoader(ArrowRows(dataset), batch_size=32, shuffle=True,
-    collate_fn=UtteranceCollator(...))`, and `Trainer` with the same two and `remove_unused_columns=False`. Rows are
-    looked up in the memory-mapped table, so worker processes get indices and not data.
+    Data set of `datasets` whose rows are `pa.Table`s, for `DataLoader(ArrowRows(dataset), batch_size=32, shuffle=True,
+    collate_fn=UtteranceCollator(...))`, or for `Trainer` with `remove_unused_columns=False`. Rows are looked up in the
+    memory-mapped table, so worker processes receive indices and not data.
     """
 
     def __init__(self, dataset: Dataset):
@@ -45,30 +44,30 @@ class ArrowRows(torch.utils.data.Dataset):
         return len(self.dataset)
 
     def __getitem__(self, index: int | slice | Sequence[int]) -> pa.Table:
-        """The table of one row, or of several."""
+        """Return the table of one row, or of several."""
         return self.dataset[[index] if isinstance(index, int) else index]
 
-    # What a DataLoader asks for a batch; it hands the answer to its `collate_fn`.
+    # A DataLoader calls this for a batch, and its `collate_fn` with the result.
     __getitems__ = __getitem__
 
 
 class UtteranceCollator:
     """
-    Pads the rows of a `pa.Table` to the longest of them. Every modality of the model is in every batch, as padding of
-    length 1 where no row has it, so that each process of a distributed run computes with the same parameters.
+    Pad the rows of a `pa.Table` to the longest of them. Every modality of the model is in every batch, as padding of
+    length 1 if no row has it, so that all processes of a distributed run use the same parameters.
 
     Args:
         modalities: any of text, audio and video.
-        tokenizer: reads the column `text`; without one, text is the column `input_ids`, a list of int64.
-        task: reads the labels from its columns where the table has no column `labels`; without one, there are none then.
-        max_lengths: by modality, where longer sequences are cut: words, frames, clips (`config.length_limit`). What is
-            not named is not cut, except text by the tokenizer's own `model_max_length`.
-        audio_size, video_size: the size of the model's `input_features` and `video_features`.
-        reads_word_times: whether the model wants `word_times`, where a table has a column `words` that knows them.
+        tokenizer: tokenizer of the column `text`; without one, text is the column `input_ids`, a list of int64.
+        task: task whose columns have the labels, if the table has no column `labels`.
+        max_lengths: maximum words, frames and clips by modality (`config.length_limit`); longer sequences are cut.
+            Text is also cut at the `model_max_length` of the tokenizer.
+        audio_size, video_size: sizes of the model's `input_features` and `video_features`.
+        reads_word_times: whether the model takes `word_times`, from a column `words` of the table.
         listener: for a model whose audio encoder processes waveforms, its `UmonsProcessor`: batches have the encoder's
             input, made of the column `audio_values`.
-        input_names: names of the model inputs by modality (`config.sequence_name`), where they are not `input_features`
-            and `video_features`.
+        input_names: names of the model inputs by modality (`config.sequence_name`), where they are not
+            `input_features` and `video_features`.
     """
 
     def __init__(
@@ -101,16 +100,16 @@ class UtteranceCollator:
 
     @property
     def columns(self) -> list[str]:
-        """The columns that are read (or `labels`, where a table has it, for those of the task): no other need be decoded."""
+        """Columns that are read; a column `labels` replaces those of the task."""
         return [*self.modality_columns.values(), *(self.task.columns if self.task else ())]
 
     def usable_rows(self, read: Callable[[list[str]], pa.Table]) -> np.ndarray:
         """
-        Which rows have a label of `task` and something in one modality at least: the others have no place in a batch.
+        Return which rows have a label of `task` and input in at least one modality; the others cannot be in a batch.
 
         Args:
-            read: gives the columns it is asked for, of all rows. Features are only asked for where rows lack everything
-                before them, text first.
+            read: returns the columns with these names, of all rows. Features are read only if some rows have no input
+                in the modalities before them, text first.
 
         Returns:
             (num_rows,) bool.
@@ -129,9 +128,10 @@ class UtteranceCollator:
         """
         Returns:
             `input_ids` (B, T_text) and `attention_mask` int64; `input_features` (B, T_audio, audio_size) float32 and
-            `input_features_mask` int64, or with a `listener` what [`prepare_waveforms`] returns; `video_features` (B, T_video,
-            video_size) float32 and `video_features_mask` int64; `word_times` (B, T_text, 2) float32, if wanted and known; `labels` (B,) or
-            (B, num_labels), int64 for classes and else float32. A row without a modality has a mask of zeros there.
+            `input_features_mask` int64, or with a `listener` what [`prepare_waveforms`] returns; `video_features` (B,
+            T_video, video_size) float32 and `video_features_mask` int64; `word_times` (B, T_text, 2) float32, if
+            wanted and known; `labels` (B,) or (B, num_labels), int64 for classes and else float32. A row without a
+            modality has a mask of zeros there.
 
         Raises:
             ValueError: a column is missing or of another type or feature size, or a row has no label.
@@ -160,7 +160,7 @@ class UtteranceCollator:
         if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
             raise ValueError(f"The column text is of the type {column.type}, expected string.")
         texts = column.to_pylist()
-        # An empty batch has no encoding, and a text that is missing none either: not even of special tokens.
+        # A missing text has no ids, not even of special tokens; tokenizers refuse an empty batch.
         encoded = iter(self._encode([text for text in texts if text is not None]))
         ids = [None if text is None else next(encoded) for text in texts]
         return pa.chunked_array([pa.array(ids, pa.list_(pa.int64()))])
@@ -176,7 +176,7 @@ class UtteranceCollator:
         pieces = [np.empty(0, np.float32)] * len(column)
         if column.null_count < len(column):
             pieces = [piece for chunk in column.chunks for piece in _pieces(chunk, SOUND)]
-        # A last row, which is left out again, sets how long the others are at least.
+        # The last row, removed afterwards, sets the minimum length of the others.
         silence = np.zeros(round(MIN_SOUND_S * self.listener.feature_extractor.sampling_rate), np.float32)
         batch = prepare_waveforms(self.listener, [*pieces, silence], "pt")
         is_absent = torch.tensor([len(piece) == 0 for piece in pieces], dtype=torch.bool)
@@ -186,9 +186,9 @@ class UtteranceCollator:
         return batch
 
     def _pad(self, modality: str, name: str, column: pa.ChunkedArray) -> tuple[torch.Tensor, torch.Tensor]:
-        """Values (B, T) or (B, T, size), and their mask (B, T); T is 1 at least."""
+        """Return values (B, T) or (B, T, size) and their mask (B, T), with T at least 1."""
         size = self.sizes.get(modality)
-        if column.null_count == len(column):  # a data set without sound has a column of it, of any size
+        if column.null_count == len(column):  # without audio the column may have any size
             pieces = [np.empty(0 if size is None else (0, size), dtype=np.float32)] * len(column)
         else:
             _check_type(column.type, name, size)
@@ -196,7 +196,7 @@ class UtteranceCollator:
         limit = self.max_lengths.get(modality)
         lengths = np.array([len(piece) for piece in pieces], dtype=np.int64).clip(max=limit)
         length = max(1, lengths.max(initial=1))
-        # A copy of each row is as fast as one scatter by a mask, and needs no index as large as the batch.
+        # A copy of each row is as fast as a scatter by a mask, which needs an index as large as the batch.
         if size is None:
             values = torch.full((len(pieces), length), getattr(self.tokenizer, "pad_token_id", None) or 0)
         else:
@@ -220,11 +220,13 @@ def _check_type(type: pa.DataType, name: str, size: int | None):
     elif not pa.types.is_fixed_size_list(step) or not pa.types.is_floating(step.value_type):
         raise ValueError(f"The column {name} is of the type {type}, expected a list of lists of {size} float32.")
     elif step.list_size != size:
-        raise ValueError(f"Features in the column {name} have the size {step.list_size}, but the model's have {size}.")
+        raise ValueError(
+            f"Features in the column {name} have the size {step.list_size}, but those of the model have {size}."
+        )
 
 
 def _pieces(chunk: pa.ListArray, name: str) -> list[np.ndarray]:
-    """The sequence of each row, (T,) or (T, size), as views; empty where the row is null."""
+    """Return the sequence of each row, (T,) or (T, size), as views; empty if the row is null."""
     if len(chunk) == 0:
         return []
     offsets = chunk.offsets.to_numpy()
@@ -232,16 +234,16 @@ def _pieces(chunk: pa.ListArray, name: str) -> list[np.ndarray]:
     is_flat = not pa.types.is_fixed_size_list(steps.type)
     values = steps if is_flat else steps.flatten()
     if steps.null_count or values.null_count:
-        raise ValueError(f"The column {name} holds null inside a sequence: only a whole row may be null.")
+        raise ValueError(f"The column {name} has null inside a sequence: only a whole row may be null.")
     values = values.to_numpy().reshape(len(steps) if is_flat else (len(steps), steps.type.list_size))
     starts, stops = offsets[:-1] - offsets[0], offsets[1:] - offsets[0]
-    if chunk.null_count:  # a null row may have values nonetheless, which do not count
+    if chunk.null_count:  # a null row may have values, which do not count
         stops = np.where(chunk.is_null(), starts, stops)
     return [values[start:stop] for start, stop in zip(starts, stops, strict=True)]
 
 
 def _labels(column: pa.ChunkedArray) -> torch.Tensor:
-    """(B,) or (B, num_labels); int64 of whole numbers, float32 of others, NaN for a part that is null."""
+    """Return labels (B,) or (B, num_labels), int64 if they are whole numbers, else float32 with NaN for null."""
     _check_all_known(column.is_valid().to_numpy(), "labels")
     labels = column.combine_chunks()
     is_list = pa.types.is_nested(labels.type)
@@ -254,4 +256,4 @@ def _labels(column: pa.ChunkedArray) -> torch.Tensor:
 def _check_all_known(is_known: np.ndarray, columns: str):
     if not is_known.all():
         rows = np.flatnonzero(~is_known).tolist()
-        raise ValueError(f"Row(s) {rows} of the batch have no label in {columns}: leave them out before batching.")
+        raise ValueError(f"Row(s) {rows} of the batch have no label in {columns}: remove them before batching.")

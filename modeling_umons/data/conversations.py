@@ -1,6 +1,6 @@
 # Copyright 2026 The modeling_umons authors.
 # SPDX-License-Identifier: MIT
-"""Utterances one after the other: rows of a data set as the conversations that they are of, and batches of those."""
+"""Grouping of rows into conversations, and batches of conversations."""
 
 from __future__ import annotations
 
@@ -24,12 +24,11 @@ MAX_UTTERANCES = 50
 
 class ConversationRows(torch.utils.data.Dataset):
     """
-    A data set of `datasets` whose items are conversations: `pa.Table`s of the rows of one `video_id`, in the order of
-    `segment`, then of `start`, then of the rows themselves; what is null comes last. Conversations come in the order of
-    their first row. Rows that are not in the data set leave no gap: their neighbours are neighbours then. A row without a
-    `video_id`, or with neither `segment` nor `start`, is a conversation of one: recordings that somebody has sorted, maybe
-    by what they are to be recognised by, do not follow each other. A row that is in the data set several times, by its `segment_id`, is in as
-    many conversations, so that none repeats itself.
+    Data set of `datasets` whose items are conversations: `pa.Table`s of the rows of one `video_id`, ordered by
+    `segment`, then `start`, then row; nulls come last. Conversations are in the order of their first row. Rows that
+    are missing leave no gap. A row without a `video_id`, or without both `segment` and `start`, is a conversation of
+    its own: sorted recordings, perhaps by their class, do not follow each other. A row that is in the data set several
+    times, by its `segment_id`, is in as many conversations.
 
     Args:
         dataset: the rows.
@@ -38,7 +37,7 @@ class ConversationRows(torch.utils.data.Dataset):
 
     def __init__(self, dataset: Dataset, max_utterances: int = MAX_UTTERANCES):
         if max_utterances < 1:
-            raise ValueError(f"max_utterances is {max_utterances}: a conversation has one at least.")
+            raise ValueError(f"max_utterances is {max_utterances}: it must be at least 1.")
         self.dataset = dataset.with_format("arrow")
         self.conversations = [
             conversation[start : start + max_utterances]
@@ -50,11 +49,11 @@ class ConversationRows(torch.utils.data.Dataset):
         return len(self.conversations)
 
     def __getitem__(self, index: int) -> pa.Table:
-        """The rows of one conversation."""
+        """Return the rows of one conversation."""
         return self.dataset[self.conversations[index]]
 
     def __getitems__(self, indices: Sequence[int]) -> list[pa.Table]:
-        """What a DataLoader asks for a batch: the rows of several, looked up at once."""
+        """Return several conversations, looked up at once: a DataLoader calls this for a batch."""
         conversations = [self.conversations[index] for index in indices]
         table = self.dataset[[row for conversation in conversations for row in conversation]]
         stops = np.cumsum([len(conversation) for conversation in conversations])
@@ -64,7 +63,7 @@ class ConversationRows(torch.utils.data.Dataset):
         ]
 
     def in_row_order(self, values: np.ndarray) -> np.ndarray:
-        """(conversations, U, ...), of each conversation and utterance, as (rows, ...), in the order of the data set."""
+        """Convert values (conversations, U, ...) to (rows, ...), in the order of the data set."""
         rows = np.concatenate([np.array(conversation) for conversation in self.conversations])
         ordered = np.empty((len(rows), *values.shape[2:]), dtype=values.dtype)
         ordered[rows] = np.concatenate(
@@ -74,7 +73,7 @@ class ConversationRows(torch.utils.data.Dataset):
 
 
 def _group(dataset: Dataset) -> list[list[int]]:
-    """The numbers of the rows of each conversation."""
+    """Return the row numbers of each conversation."""
 
     def column(name: str) -> list:
         if name not in dataset.column_names:
@@ -99,11 +98,11 @@ def _group(dataset: Dataset) -> list[list[int]]:
 
 class ConversationCollator(UtteranceCollator):
     """
-    Pads conversations (the items of [`ConversationRows`]) to the longest of them, and their utterances as
-    [`UtteranceCollator`] does. Its arguments are the same, and:
+    Pad conversations (items of [`ConversationRows`]) to the longest of them, and utterances as [`UtteranceCollator`].
+    The arguments are the same, and:
 
     Args:
-        max_utterances: where [`rows_for`] cuts conversations.
+        max_utterances: maximum length of conversations in [`rows_for`].
     """
 
     def __init__(self, *args, max_utterances: int = MAX_UTTERANCES, **kwargs):
@@ -113,9 +112,9 @@ class ConversationCollator(UtteranceCollator):
     def __call__(self, conversations: Sequence[pa.Table]) -> dict[str, torch.Tensor]:
         """
         Returns:
-            what `UtteranceCollator` gives, with two axes (C, U), conversations and utterances, in the place of (B,);
-            padding is zero, in `labels` -100 for classes and else NaN. `utterance_mask` (C, U) int64; and where there is
-            a column `speaker`, `speaker_ids` (C, U) int64.
+            the batch of `UtteranceCollator` with the axes (C, U), conversations and utterances, in place of (B,).
+            Padding is zero, in `labels` -100 for classes and NaN otherwise. Also `utterance_mask` (C, U) int64, and
+            with a column `speaker`, `speaker_ids` (C, U) int64.
 
         Raises:
             ValueError: as `UtteranceCollator`.
@@ -132,7 +131,7 @@ class ConversationCollator(UtteranceCollator):
 
 
 def _unflatten(name: str, values: torch.Tensor, is_utterance: torch.BoolTensor) -> torch.Tensor:
-    """(utterances, ...) -> (C, U, ...), where there is an utterance."""
+    """Convert (utterances, ...) to (C, U, ...)."""
     padding = 0
     if name == "labels":
         padding = torch.nan if values.is_floating_point() else -100
@@ -142,7 +141,7 @@ def _unflatten(name: str, values: torch.Tensor, is_utterance: torch.BoolTensor) 
 
 
 def rows_for(collator: UtteranceCollator, dataset: Dataset) -> ArrowRows | ConversationRows:
-    """The data set as what the collator makes batches of."""
+    """Wrap a data set as rows or conversations, whichever the collator takes."""
     if isinstance(collator, ConversationCollator):
         return ConversationRows(dataset, collator.max_utterances)
     return ArrowRows(dataset)

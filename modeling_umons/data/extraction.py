@@ -86,8 +86,8 @@ class ExtractionSettings:
             raise ValueError("--modalities text leaves nothing to extract: add audio, video or both.")
         if "video" in self.modalities and not (self.tower_weights or self.model or self.video_encoder):
             raise ValueError(
-                "Video features need a video tower: pass --tower_weights (a state dict of torchvision's r2plus1d_18, or "
-                "KINETICS400_V1), --video_encoder, or a --model that has one."
+                "Video features need a video tower: pass --tower_weights (a state dict of torchvision's r2plus1d_18, "
+                "or KINETICS400_V1), --video_encoder, or a --model that has one."
             )
         if self.tower_weights and "video" not in self.modalities:
             raise ValueError("--tower_weights is given, but video is not among the --modalities: add it.")
@@ -253,8 +253,8 @@ class RowExtractor:
         Extract one row.
 
         Returns:
-            the columns, features as float32 arrays (T, D), and a line for each feature that is null because the clip lacks
-            its stream.
+            the columns, features as float32 arrays (T, D), and a line for each feature that is null because the clip
+            lacks its stream.
 
         Raises:
             OSError, ValueError: the row has none of the features, or a value that is not of its type.
@@ -372,8 +372,8 @@ def extract_features(
     engine: str = "local",
 ) -> ExtractionReport | None:
     """
-    Write the features of all clips of `source` to Parquet shards in `output`, and the problems to failures.csv. Shards of an
-    earlier run are kept. Under a launcher that sets RANK and WORLD_SIZE, the ranks share the shards.
+    Write the features of all clips of `source` to Parquet shards in `output`, and the problems to failures.csv. Shards
+    of an earlier run are kept. Under a launcher that sets RANK and WORLD_SIZE, the ranks share the shards.
 
     Args:
         source: input of [`read_clip_table`].
@@ -427,8 +427,8 @@ def _check_output(output: Path, record: dict[str, Any]) -> None:
     if differing := [name for name in {**earlier, **record} if earlier.get(name) != record.get(name)]:
         changes = "; ".join(_describe_change(name, earlier.get(name), record.get(name)) for name in differing)
         raise ValueError(
-            f"{output} holds features of a run with other settings ({changes}): resume it with the same settings, or choose a "
-            "new folder as --output."
+            f"{output} holds features of a run with other settings ({changes}): resume it with the same settings, or "
+            "choose a new folder as --output."
         )
 
 

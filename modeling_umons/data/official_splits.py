@@ -1,10 +1,10 @@
 # Copyright 2026 The modeling_umons authors.
 # SPDX-License-Identifier: MIT
 """
-The official folds of CMU-MOSEI (Zadeh et al., ACL 2018; those of the CMU Multimodal SDK), by video.
+Official folds of CMU-MOSEI (Zadeh et al., ACL 2018; those of the CMU Multimodal SDK), by video.
 
-The ids themselves are not part of the package. `official_splits.json` has the first 4 bytes of the SHA-256 of each, which
-tell the 3,225 videos apart; some other id has one of them by chance once in about 1.3 million.
+The package does not contain the ids. `official_splits.json` has the first 4 bytes of the SHA-256 of each, which are
+unique among the 3,225 videos; another id matches one of them by chance once in about 1.3 million.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 
 
-# What is published of the folds. Classes of sentiment from -3 to 3; segments in which an emotion is present (> 0).
+# Published counts of the folds. Classes of sentiment from -3 to 3; segments in which an emotion is present (> 0).
 OFFICIAL_COUNTS = {
     "train": {"segments": 16327, "videos": 2249},
     "validation": {"segments": 1871, "videos": 300},
@@ -28,10 +28,10 @@ OFFICIAL_COUNTS = {
 
 def official_split(video_id: str) -> str | None:
     """
-    The official split of a video of CMU-MOSEI: "train", "validation" or "test"; `None` for any other video.
+    Return the official split of a video of CMU-MOSEI, "train", "validation" or "test"; `None` for any other video.
 
     Args:
-        video_id: as the data set has it, without the number of the segment: `-3g5yACwYnA`, not `-3g5yACwYnA[0]`.
+        video_id: id in the data set, without the number of the segment: `-3g5yACwYnA`, not `-3g5yACwYnA[0]`.
     """
     return _splits().get(hashlib.sha256(video_id.encode()).hexdigest()[:8])
 

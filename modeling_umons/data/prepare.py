@@ -29,7 +29,7 @@ from ..utils.files import atomic_path
 from ..utils.tables import markdown_table
 from ..utils.workers import worker_pool
 from .builders import ROWS_PER_TABLE, UtteranceBuilder, describe_error, read_rows
-from .content_hash import ContentHash
+from .row_hash import ContentHash
 from .schema import CLASS_COLUMNS, FEATURE_COLUMNS, SPLITS
 
 
@@ -50,8 +50,8 @@ def prepare_dataset(
 ) -> dict[str, Any]:
     """
     Write all segments of a source to `output`: data/{split}-00000-of-0000N.parquet with the columns of all
-    configurations, README.md (a data set card in which each configuration is a view of these files) and report.json; if
-    there are any, failures.csv (segments that cannot be read) and left_out.csv (segments in no split).
+    configurations, README.md (a data set card in which each configuration is a view of these files) and report.json;
+    if there are any, failures.csv (segments that cannot be read) and left_out.csv (segments in no split).
 
     The folder is written atomically. A folder that holds the same rows already is left unchanged.
 
@@ -59,7 +59,8 @@ def prepare_dataset(
         builder: any configuration of the builder that reads the source.
         output: a folder that is empty, does not exist, or was written by this function.
         num_proc: worker processes.
-        card: data set card to start from, with the report in the place of `<!-- report -->`; `None` writes a short one.
+        card: data set card to start from, with the report in the place of `<!-- report -->`; `None` writes a short
+            one.
 
     Returns:
         the contents of report.json, and `failures`, a list of (split, segment, reason).
@@ -94,7 +95,7 @@ def prepare_dataset(
 
 
 def _check_output(output: Path) -> bool:
-    """Return whether the output is to be written, `False` if it was written before. Refuse a folder with other files."""
+    """Return whether the output is still to be written. Raises ValueError for a folder with other files."""
     if output.is_symlink():
         raise ValueError(f"{output} is a link to itself: choose a new folder as --output.")
     if output.exists() and not output.is_dir():
@@ -234,7 +235,7 @@ def _hash_of_splits(hashes: dict[str, str]) -> str:
 
 
 def _make_report(folder: Path, builder: UtteranceBuilder, features: Features, failures: list) -> dict[str, Any]:
-    """Return the contents of report.json. A split without rows is in it if it is official, or some of it cannot be read."""
+    """Return the contents of report.json. Splits without rows are in it if official, or if rows cannot be read."""
     not_read = Counter(split for split, _, _ in failures)
     files, splits, videos = data_files(folder), {}, Counter()
     for split in SPLITS:
@@ -373,8 +374,8 @@ def _table(header: list[str], rows: list[list[Any]]) -> list[str]:
 
 def card_configs(builder: UtteranceBuilder, splits: list[str], content: str | None = None) -> list[dict[str, Any]]:
     """
-    Return the `configs:` of a data set card: each configuration is a selection of columns of the same files. `datasets` looks
-    up its cache by the card and not by the files, so the hash of the content is in it.
+    Return the `configs:` of a data set card: each configuration is a selection of columns of the same files.
+    `datasets` looks up its cache by the card and not by the files, so the hash of the content is in it.
     """
     return [
         {

@@ -1,4 +1,4 @@
-"""From a table of utterances, or a data set of `datasets`, to the rows that a model is trained and tested on."""
+"""Loading of tables and data sets of utterances, and selection of the rows that a model can use."""
 
 import logging
 from collections.abc import Collection, Sequence
@@ -21,17 +21,16 @@ from .tables import TABLE_SUFFIXES, read_table
 
 logger = logging.getLogger(__name__)
 
-ROWS_IN_MEMORY = 64  # of what is heard; half a minute of sound is two megabytes
-# What reports tell rows apart by, what puts them in the order of a conversation, and when words are spoken: kept where a
-# table has it.
+ROWS_IN_MEMORY = 64  # decoded audio; half a minute takes two megabytes
+# Columns that identify rows in reports, order them in a conversation, and give the times of words. They are kept.
 IDENTITY_COLUMNS = ("segment_id", "video_id", "segment", "start", "source", "speaker", "words")
 
 
 def load_splits(source: str | Path, data: DataArguments, split: str = "train") -> DatasetDict:
     """
-    Load all splits of a table, or of a folder or Hub repository that `load_dataset` takes, with classes by their names and
-    files left undecoded. A table without a column `split` is the split `split`; other names of splits, such as dev, become
-    those of `SPLITS`.
+    Load all splits of a table, or of a folder or Hub repository that `load_dataset` takes. Classes are names, and
+    files are not decoded. A table without a column `split` is the split `split`. Other names of splits, such as dev,
+    become those of `SPLITS`.
 
     Raises:
         OSError, ValueError: the data set cannot be read, or has no rows of `split`.
@@ -58,8 +57,8 @@ def load_splits(source: str | Path, data: DataArguments, split: str = "train") -
 
 def load_training_splits(data: DataArguments, seed: int) -> DatasetDict:
     """
-    Load the rows of train, validation and, if there is one, test. Without a validation split, a share of the training rows
-    is held out, drawn by `seed`.
+    Load the rows of train, validation and, if there is one, test. Without a validation split, a share of the training
+    rows is held out, drawn by `seed`.
 
     Raises:
         OSError, ValueError: a table cannot be read, or train or validation has no rows.
@@ -112,11 +111,11 @@ def split_by_column(dataset: Dataset) -> DatasetDict:
 
 def hold_out(dataset: Dataset, share: float, seed: int) -> DatasetDict:
     """
-    Split `share` of the rows off as validation, drawn by `seed`. With a column `video_id`, whole videos are held out: rows of
-    one video are alike.
+    Hold out `share` of the rows as validation, drawn by `seed`. With a column `video_id`, whole videos are held out,
+    because rows of one video are alike.
     """
     videos = dataset["video_id"] if "video_id" in dataset.column_names else ()
-    # A row whose video is not known is one of its own.
+    # A row with an unknown video is a group of its own.
     groups = [("row", i) if video is None else video for i, video in enumerate(videos)]
     names = list(dict.fromkeys(groups))
     if len(names) < 2:
@@ -131,7 +130,7 @@ def hold_out(dataset: Dataset, share: float, seed: int) -> DatasetDict:
 
 
 def undecoded(dataset: Dataset, audio_column: str) -> Dataset:
-    """Sound and video columns as `datasets` has them, but left as paths or bytes: PyAV reads them."""
+    """Cast a column of audio or video to paths and bytes, for PyAV."""
     feature = dataset.features.get(audio_column)
     return dataset.cast_column(audio_column, type(feature)(decode=False)) if hasattr(feature, "decode") else dataset
 
@@ -145,16 +144,16 @@ def usable_rows(
     more_columns: Sequence[str] = (),
 ) -> tuple[Dataset, list[str]]:
     """
-    The rows that have a label and something to look at. Sound files are decoded here, once, to the features that the
-    model reads, or for an audio encoder to sound; features that the table has already stay where they are. For a model that
-    `is_trained`, a table need not have all that it can read and say.
+    Select the rows with a label and with input in at least one modality. Audio files are decoded here, once, to the
+    features of the model, or to waveforms for an audio encoder; features in the table are kept. For a model that
+    `is_trained`, the table may lack some of its inputs and labels.
 
     Returns:
-        the rows, with the columns that `collator` reads, `more_columns` and those of `IDENTITY_COLUMNS`; and one line for
-        each of the others and for each file that could not be read, which says why.
+        the rows, with the columns of `collator`, `more_columns` and `IDENTITY_COLUMNS`; and a line with the reason for
+        each row that is left out and each file that cannot be read.
 
     Raises:
-        ValueError: a column is missing, or a label is none of its kind.
+        ValueError: a column is missing, or a label is not valid.
     """
     dataset, problems = _rename_text(dataset, data.text_column), {}
     names = {**collator.modality_columns, "text": data.text_column}
@@ -163,7 +162,7 @@ def usable_rows(
     if (audio := collator.modality_columns.get("audio")) and audio not in dataset.column_names:
         _check_columns(dataset, [data.audio_column])
         names["audio"] = data.audio_column
-        dataset, problems = _listen(dataset, audio, processor, data)
+        dataset, problems = _add_audio(dataset, audio, processor, data)
     _check_columns(dataset, collator.columns)
     kept = [name for name in (*IDENTITY_COLUMNS, *collator.columns, *more_columns) if name in dataset.column_names]
     dataset = dataset.select_columns(list(dict.fromkeys(kept)))
@@ -178,7 +177,7 @@ def usable_rows(
         if not has_label[row]:
             problems[row] = f"row {row}: no label in {', '.join(collator.task.columns)}"
         else:
-            problems.setdefault(row, f"row {row}: nothing in {inputs}")
+            problems.setdefault(row, f"row {row}: no input in {inputs}")
     return dataset.select(np.flatnonzero(is_usable)), [problems[row] for row in sorted(problems)]
 
 
@@ -190,35 +189,35 @@ def rows_for_all(
     is_trained: bool = False,
 ) -> tuple[Dataset, list[str]]:
     """
-    As [`usable_rows`], the rows that the model of each of `collators` can use, so that all are trained and tested on the
-    same: those of the first one, which reads all modalities, without those in which another finds nothing.
+    Select the rows that the models of all `collators` can use, as [`usable_rows`], so that all are trained and tested
+    on the same rows. The first one reads all modalities.
     """
     first = collators[0]
-    # Beside a model with an audio encoder, which hears sound itself, others read features of the same files.
+    # A model with an audio encoder reads waveforms, others read features of the same files.
     more = {name: processor for collator, processor in zip(collators, processors, strict=True)
             for name in collator.modality_columns.values() if name not in first.modality_columns.values()}  # fmt: skip
     for name, processor in more.items():
         if name not in dataset.column_names:
             _check_columns(dataset, [data.audio_column])
-            dataset, _ = _listen(dataset, name, processor, data)
+            dataset, _ = _add_audio(dataset, name, processor, data)
     dataset, problems = usable_rows(dataset, first, processors[0], data, is_trained, list(more))
 
     def read(columns: list[str]) -> pa.Table:
         return dataset.select_columns(columns).with_format("arrow")[:]
 
     is_usable = np.ones(len(dataset), dtype=bool)
-    # Tokenizers differ in what is a text without words.
+    # Tokenizers differ in which texts have no words.
     for collator in {(*c.modality_columns, id(c.tokenizer)): c for c in collators}.values():
         if collator.modality_columns != first.modality_columns or collator.tokenizer is not first.tokenizer:
             is_usable &= collator.usable_rows(read)
     if lost := int((~is_usable).sum()):
-        problems.append(f"{lost} row(s) lack what one of the models reads, and are left out for all")
+        problems.append(f"{lost} row(s) have no input of one of the models, and are left out for all")
         dataset = dataset.select(np.flatnonzero(is_usable))
     return dataset, problems
 
 
 def _labels_of(task: Task, table: pa.Table) -> np.ndarray:
-    """Which rows have a label; an error names the row."""
+    """Return which rows have a label, (rows,) bool. Raises ValueError that names the row."""
     try:
         return task.label_array(table)[1]
     except ValueError:
@@ -231,7 +230,7 @@ def _labels_of(task: Task, table: pa.Table) -> np.ndarray:
 
 
 def with_missing_inputs(dataset: Dataset, collator: UtteranceCollator, data: DataArguments) -> Dataset:
-    """The data set with an empty column for each modality that it lacks, if it has another one."""
+    """Add an empty column for each missing modality, if at least one is present."""
     wanted = set(collator.modality_columns.values())
     of_files = {"audio_features", SOUND} if data.audio_column in dataset.column_names else set()
     missing = wanted - set(dataset.column_names) - of_files
@@ -239,7 +238,7 @@ def with_missing_inputs(dataset: Dataset, collator: UtteranceCollator, data: Dat
 
 
 def with_missing_labels(dataset: Dataset, task: Task) -> Dataset:
-    """The data set with an empty column for each label of `joint` that it lacks, if it has another one."""
+    """Add an empty column for each missing label of the task `joint`, if at least one is present."""
     missing = set(task.columns) - set(dataset.column_names)
     return _with_empty(dataset, missing, {}) if task.name == "joint" and missing < set(task.columns) else dataset
 
@@ -247,7 +246,7 @@ def with_missing_labels(dataset: Dataset, task: Task) -> Dataset:
 def _with_empty(dataset: Dataset, names: set[str], sizes: dict[str, int]) -> Dataset:
     if not names:
         return dataset
-    logger.info("There is no column %s: as if all its rows were empty.", ", ".join(sorted(names)))
+    logger.info("Missing column(s) %s: treated as empty in all rows.", ", ".join(sorted(names)))
     types = {**make_features(*sizes.values()), SOUND: List(Value("float32"))}
     empty = {name: [None] * len(dataset) for name in sorted(names)}
     empty = Dataset.from_dict(empty, features=Features({name: types[name] for name in empty}))
@@ -256,20 +255,20 @@ def _with_empty(dataset: Dataset, names: set[str], sizes: dict[str, int]) -> Dat
 
 def repeat_sources(rows: Dataset, repeat: list[str]) -> Dataset:
     """
-    The rows, those of some sources several times: `["ravdess=4"]`. Raises ValueError for a source that no row is of.
+    Repeat the rows of some sources, such as `["ravdess=4"]`. Raises ValueError for an unknown source.
     """
     if not repeat:
         return rows
     if "source" not in rows.column_names:
-        raise ValueError(f"--repeat wants a column `source`; the columns are {rows.column_names}.")
+        raise ValueError(f"--repeat requires a column `source`; the columns are {rows.column_names}.")
     sources, times = np.array(rows["source"]), np.ones(len(rows), dtype=int)
     for item in repeat:
         name, _, count = item.partition("=")
         if not count.isdigit() or int(count) < 1:
-            raise ValueError(f"--repeat {item}: expected the name of a source and how often, such as ravdess=4.")
+            raise ValueError(f"--repeat {item}: expected the name of a source and a number, such as ravdess=4.")
         if not (sources == name).any():
             raise ValueError(
-                f"--repeat {item}: no row is of this source; there are {', '.join(sorted(set(sources)))}."
+                f"--repeat {item}: no row has this source; the sources are {', '.join(sorted(set(sources)))}."
             )
         times[sources == name] = int(count)
     return rows.select(np.repeat(np.arange(len(rows)), times))
@@ -279,8 +278,8 @@ def make_collator(
     processor, config, task: Task | None, columns: Collection[str] = ("audio_features",)
 ) -> UtteranceCollator:
     """
-    What makes batches of [`usable_rows`] for a model of this configuration, with `conversations.rows_for` of them. Of a
-    table whose `columns` have no `audio_features`, an audio encoder hears the sound itself.
+    Build the collator of [`usable_rows`] for a model with this configuration. If `columns`, those of the table, have
+    no `audio_features`, batches of a model with an audio encoder have waveforms.
     """
     has_encoder = "audio" in config.modalities and getattr(config, "audio_encoder", None) is not None
     sequence_name = getattr(config, "sequence_name", None)
@@ -299,7 +298,7 @@ def make_collator(
 
 
 def name_classes(dataset: Dataset, column: str) -> Dataset:
-    """Classes that `datasets` keeps as numbers by their names, as tables have them."""
+    """Replace the class numbers of a `ClassLabel` column by class names, as in tables."""
     feature = dataset.features.get(column)
     if not isinstance(feature, ClassLabel):
         return dataset
@@ -313,7 +312,7 @@ def _check_columns(dataset: Dataset, names: list[str]) -> None:
 
 
 def _rename_text(dataset: Dataset, column: str) -> Dataset:
-    """The texts as a column `text` of strings."""
+    """Rename the column of texts to `text`, and cast it to strings."""
     if column not in dataset.column_names:
         return dataset.remove_columns("text") if "text" in dataset.column_names else dataset
     if column != "text":
@@ -322,39 +321,39 @@ def _rename_text(dataset: Dataset, column: str) -> Dataset:
     return dataset if dataset.features["text"] == Value("string") else dataset.cast_column("text", Value("string"))
 
 
-def _listen(dataset: Dataset, column: str, processor, data: DataArguments) -> tuple[Dataset, dict[int, str]]:
+def _add_audio(dataset: Dataset, column: str, processor, data: DataArguments) -> tuple[Dataset, dict[int, str]]:
     """
-    Adds `column`, null where there is no sound: the features that the processor makes of the files, or if it is
-    `audio_values` the sound that an audio encoder hears. Says of which rows the file cannot be read.
+    Add the column of audio features that the processor computes of the files, or of waveforms if it is `audio_values`;
+    null without sound. Return also {row: problem} of files that cannot be read.
     """
     extractor, is_sound = processor.feature_extractor, column == SOUND
     most = round(processor.max_duration * extractor.sampling_rate) if is_sound else None
 
-    def hear(row: dict[str, Any], index: int) -> dict[str, Any]:
-        value, heard = row[data.audio_column], {column: None, "problem": None}
+    def decode(row: dict[str, Any], index: int) -> dict[str, Any]:
+        value, decoded = row[data.audio_column], {column: None, "problem": None}
         if value is not None:
             source = value if isinstance(value, (str, bytes)) else value["bytes"] or value["path"]
             try:
                 clip = read_clip(source, video=False, sampling_rate=extractor.sampling_rate, max_duration=WHOLE_S)
                 if is_sound:
-                    heard[column] = clip.audio[:most]
+                    decoded[column] = clip.audio[:most]
                 else:
-                    heard[column] = extractor(clip.audio, sampling_rate=clip.sampling_rate)["input_features"][0]
+                    decoded[column] = extractor(clip.audio, sampling_rate=clip.sampling_rate)["input_features"][0]
             except (OSError, ValueError) as error:
-                heard["problem"] = f"row {index}: {error}"
-        return heard
+                decoded["problem"] = f"row {index}: {error}"
+        return decoded
 
     files = dataset.select_columns(data.audio_column)
     features = files.features.copy()
     values = List(Value("float32")) if is_sound else List(List(Value("float32"), length=extractor.frame_size))
     features.update({column: values, "problem": Value("string")})
-    heard = files.map(
-        hear,
+    decoded = files.map(
+        decode,
         with_indices=True,
         features=features,
         writer_batch_size=ROWS_IN_MEMORY,
         num_proc=data.preprocessing_num_proc,
         desc=column,
     )
-    problems = {row: problem for row, problem in enumerate(heard["problem"]) if problem is not None}
-    return concatenate_datasets([dataset.flatten_indices(), heard.select_columns(column)], axis=1), problems
+    problems = {row: problem for row, problem in enumerate(decoded["problem"]) if problem is not None}
+    return concatenate_datasets([dataset.flatten_indices(), decoded.select_columns(column)], axis=1), problems

@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: MIT
 """Reader of the published implementation's checkpoints that executes nothing in them.
 
-`torch.load(weights_only=True)` refuses files of torch < 1.6 that contain a loss module, and allocates what a file declares.
+`torch.load(weights_only=True)` refuses files of torch < 1.6 that contain a loss module, and allocates what a file
+declares.
 """
 
 import io
@@ -135,7 +136,8 @@ def read_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
     Read a checkpoint of the published implementation, in the zip format of `torch.save` or that of torch < 1.6.
 
     Returns:
-        the saved dict: `state_dict` is {name: CPU tensor}, `args` the attributes of the argparse.Namespace. A loss module
+        the saved dict: `state_dict` is {name: CPU tensor}, `args` the attributes of the argparse.Namespace. A loss
+            module
         is the dict of its attributes. Tensors that shared a storage still do.
 
     Raises:

@@ -28,8 +28,8 @@ MAX_NESTING = 100
 MAX_EXPANSION = 10  # items once shared containers are copied, in multiples of the instructions of the pickle
 SCALARS = (str, bytes, int, float, bool, type(None))
 TUPLES = {"EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"}
-REFUSED = {"INST", "OBJ", "NEWOBJ_EX", "EXT1", "EXT2", "EXT4", "PERSID", "NEXT_BUFFER", "READONLY_BUFFER", "DUP", "POP",
-           "POP_MARK"}  # fmt: skip
+REFUSED = {"INST", "OBJ", "NEWOBJ_EX", "EXT1", "EXT2", "EXT4", "PERSID", "NEXT_BUFFER", "READONLY_BUFFER", "DUP",
+           "POP", "POP_MARK"}  # fmt: skip
 ALLOWED = {opcode.name for opcode in pickletools.opcodes if opcode.proto <= 5} - REFUSED
 # Instructions that hash some of their arguments. The hash of nested tuples costs unlimited time and stack.
 HASHED = {"SETITEM": slice(1, 2), "SETITEMS": slice(1, None, 2), "DICT": slice(0, None, 2), "ADDITEMS": slice(1, None),
@@ -222,7 +222,7 @@ def _read_plain(stream: io.BufferedReader) -> Any:
 
 
 def read_file(path: str | os.PathLike, read: Callable[[io.BufferedReader], Any], allowed: Builders) -> Any:
-    """Return the value of `read` for a file. Raises OSError if it cannot be opened, ValueError for an error of `read`."""
+    """Return the value of `read` for a file. Raises OSError if it cannot be opened, ValueError if `read` fails."""
     with open(path, "rb") as file:
         try:
             return read(file)
@@ -241,8 +241,8 @@ def read_pickle(path: str | os.PathLike) -> Any:
     Read a pickle of data in protocol 0 to 5, such as those of the published implementation and of MMSA.
 
     Returns:
-        containers, text, bytes, numbers, and numpy scalars and (perhaps read-only) arrays of numbers or text. An array of
-        Python objects contains text, bytes, numbers and None. Keys are scalars; containers are at most 100 deep.
+        containers, text, bytes, numbers, and numpy scalars and (perhaps read-only) arrays of numbers or text. An array
+        of Python objects contains text, bytes, numbers and None. Keys are scalars; containers are at most 100 deep.
 
     Raises:
         OSError: the file cannot be opened; ValueError: it is damaged, or contains something else.

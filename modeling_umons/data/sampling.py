@@ -1,4 +1,4 @@
-"""The order of rows in training where those of about the same length make up a batch."""
+"""Order of training rows with batches of rows of about the same length."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -14,7 +14,7 @@ from .collator import SOUND, ArrowRows, UtteranceCollator
 from .conversations import ConversationCollator
 
 
-# An epoch is cut into four stretches of rows at least, and no stretch is of more batches than this.
+# Maximum batches of a stretch; an epoch has at least four stretches.
 STRETCH = 200
 CHARACTERS_PER_TOKEN = 4
 FRAMES_TOGETHER = 6
@@ -22,15 +22,15 @@ FRAMES_TOGETHER = 6
 
 class LengthGroups(Sampler[int]):
     """
-    Little of a batch is padding: it is of rows of about the same length, which are drawn anew in each epoch. Batches come
-    in any order; one that is not full is the last. How random that is: an epoch is cut at random into four stretches or
-    more, and a row meets those of its stretch that are about as long. (`LengthGroupedSampler` has the long rows first and
-    the short ones last, over and over, and what a model then learns last is that of the short ones.)
+    Sampler of batches with little padding: a batch has rows of about the same length, which are redrawn in each epoch.
+    Each epoch is cut at random into four or more stretches, and rows of similar length in a stretch form a batch.
+    Batches are in random order; one that is not full is the last. (`LengthGroupedSampler` of transformers repeats an
+    order from long to short rows, so that training ends on short ones.)
 
     Args:
         batch_size: rows of a batch, accumulated ones included.
         lengths: of the rows.
-        seed: the order is drawn from it and the epoch alone, so that a run that goes on within an epoch sees the same.
+        seed: the order depends only on it and the epoch, so that a run resumed within an epoch has the same order.
     """
 
     def __init__(self, batch_size: int, lengths: list[int], seed: int):
@@ -56,13 +56,13 @@ def row_lengths(
     rows: ArrowRows, columns: Mapping[str, str], max_lengths: Mapping[str, int] | None = None
 ) -> list[int]:
     """
-    How long each row is, as a number to sort by (see [`combine_lengths`]). Of features only the offsets are read: a data
-    set on disk stays there.
+    Return a number for each row by which rows are sorted by length (see [`combine_lengths`]). Only the offsets of
+    features are read, so that a data set stays on disk.
 
     Args:
         rows: of a data set.
-        columns: by modality, as a collator has them. Of text, a token is taken for `CHARACTERS_PER_TOKEN` characters.
-        max_lengths: by modality, where a collator cuts; of sound itself, samples are counted, and all of them.
+        columns: by modality, those of a collator. A token of text counts as `CHARACTERS_PER_TOKEN` characters.
+        max_lengths: by modality, where a collator cuts. Waveforms count all samples.
     """
     dataset, lengths = rows.dataset, []
     for modality, name in columns.items():
@@ -71,10 +71,10 @@ def row_lengths(
             steps = pc.divide(pc.utf8_length(column), CHARACTERS_PER_TOKEN)
         elif _is_list(column.type):
             steps = pc.list_value_length(column)
-        else:  # of nothing but null
+        else:  # only nulls
             steps = pa.chunked_array([pa.nulls(len(column), pa.int32())])
         steps = pc.fill_null(steps, 0).to_numpy().astype(np.int64)
-        if dataset._indices is not None:  # a choice of the rows that `data` holds
+        if dataset._indices is not None:  # a selection of the rows of `data`
             steps = steps[dataset._indices.column(0).to_numpy()]
         limit = None if name == SOUND else (max_lengths or {}).get(modality)
         lengths.append(steps.clip(max=limit))
@@ -83,8 +83,8 @@ def row_lengths(
 
 def order_by_length(rows: Dataset, collator: UtteranceCollator) -> np.ndarray:
     """
-    Numbers of the rows, the longest first, so that batches in this order pad little and what takes most memory comes at
-    once. The order of the rows themselves where they are to be conversations, which have their own.
+    Return the numbers of the rows, the longest first, so that batches pad little and the one with the most memory is
+    the first. Conversations have an order of their own, and keep that of the rows.
     """
     if isinstance(collator, ConversationCollator):
         return np.arange(len(rows))
@@ -94,8 +94,9 @@ def order_by_length(rows: Dataset, collator: UtteranceCollator) -> np.ndarray:
 
 def combine_lengths(lengths: Sequence[np.ndarray]) -> np.ndarray:
     """
-    By modality (rows,), to one number of each row, (rows,): rows sorted by it lie beside others like them. That is the sum
-    of all but the first in steps of `FRAMES_TOGETHER`, then the first: batches pad less than by the sum of all.
+    Combine lengths (rows,) by modality to one number for each row, (rows,), so that sorted rows are next to similar
+    ones: first by the sum of all but the first modality in steps of `FRAMES_TOGETHER`, then by the first. Batches pad
+    less than with the sum of all.
     """
     first, *others = lengths
     if not others:

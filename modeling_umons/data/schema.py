@@ -1,6 +1,6 @@
 # Copyright 2026 The modeling_umons authors.
 # SPDX-License-Identifier: MIT
-"""The columns that every data set of utterances has here, wherever it comes from, and its configurations."""
+"""Columns and configurations of all data sets of utterances."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,14 +14,14 @@ from ..tasks.labels import SENTIMENT_2, SENTIMENT_7, sentiment_class_2, sentimen
 
 
 SPLITS = ("train", "validation", "test")
-# What people call them, by what `datasets` does.
+# Other names of splits.
 SPLIT_NAMES = {
     "train": "train", "training": "train", "validation": "validation", "valid": "validation", "val": "validation",
     "dev": "validation", "test": "test",
 }  # fmt: skip
 FEATURE_COLUMNS = ("audio_features", "video_features")
 
-# The columns that a configuration has on top of those of `make_features`: the labels of its task, as classes.
+# Columns of a configuration in addition to those of `make_features`: the labels of its task, as classes.
 CONFIGURATIONS = {
     "all": {},
     "emotion": {"emotions": List(ClassLabel(names=list(EMOTIONS)))},
@@ -34,9 +34,9 @@ CLASS_COLUMNS = {name: feature for columns in CONFIGURATIONS.values() for name, 
 
 def make_features(audio_size: int = 80, video_size: int = 512, **more: Any) -> Features:
     """
-    The columns of a data set and their types: `audio_features` (T, audio_size) and `video_features` (T, video_size) are
-    lists of lists of a fixed length in float32, which are read without a copy. A missing value is null. `more` are
-    columns that a source has besides.
+    Return the columns of a data set and their types. `audio_features` (T, audio_size) and `video_features`
+    (T, video_size) are lists of lists of a fixed length in float32, which are read without a copy. A missing value is
+    null. `more` are further columns of a source.
     """
     return Features(
         {
@@ -56,7 +56,7 @@ def make_features(audio_size: int = 80, video_size: int = 512, **more: Any) -> F
 
 
 def class_columns(row: dict[str, Any]) -> dict[str, Any]:
-    """The `CLASS_COLUMNS` of a row: null where it has no sentiment, or not all six emotions."""
+    """Return the `CLASS_COLUMNS` of a row: null without a sentiment, or without all six emotions."""
     sentiment, emotions = row["sentiment"], [row[name] for name in EMOTIONS]
     is_known = not any(value is None for value in emotions)
     return {
@@ -68,8 +68,8 @@ def class_columns(row: dict[str, Any]) -> dict[str, Any]:
 
 def to_table(rows: Sequence[dict[str, Any]], features: Features) -> pa.Table:
     """
-    Rows as an Arrow table of the columns of `features`; what a row lacks is null. `audio_features` and `video_features`
-    are numpy arrays (T, D) or `None`. Raises ValueError where one has another D than `features` says.
+    Convert rows to an Arrow table with the columns of `features`; missing values are null. `audio_features` and
+    `video_features` are numpy arrays (T, D) or `None`. Raises ValueError for another D than that of `features`.
     """
     schema = features.arrow_schema
     columns = []

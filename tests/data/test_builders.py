@@ -120,7 +120,7 @@ def test_a_bad_row_is_an_error(build, tiny_source, error, kind, message):
     tiny_source.bad["train_1[0]"] = error
     with pytest.raises(kind) as raised:
         list(build().as_streaming_dataset(split="train"))
-    assert str(raised.value) == f'{message} (on_bad_rows="warn" goes on without such rows)'
+    assert str(raised.value) == f'{message} (on_bad_rows="warn" skips such rows)'
     with pytest.raises(DatasetGenerationError) as raised:
         build().download_and_prepare()
     assert message in str(raised.value.__cause__)
@@ -220,12 +220,12 @@ def test_a_cache_knows_the_files_that_options_name(tiny_source, tmp_path):
     [
         (
             {"layout": "mosi"},
-            "MoseiBuilder has no layout 'mosi': choose layout= from umons, csd, mmsa, folder, labels",
+            "MoseiBuilder has no layout 'mosi': pass layout= as one of umons, csd, mmsa, folder, labels",
         ),
         ({"layout": None}, "MoseiBuilder has no layout None"),
         ({"on_bad_rows": "ignore"}, "on_bad_rows is 'ignore'"),
         ({"shard_size": 0}, "shard_size is 0"),
-        ({"data_dir": None}, "needs data_dir="),
+        ({"data_dir": None}, "requires data_dir="),
         ({"options": {"smell": 1}}, "layout labels does not take the option(s) smell; it takes none"),
         ({"config_name": "smell"}, "'smell' not found. Available"),
     ],
@@ -253,7 +253,7 @@ def test_every_layout_has_a_builder():
         MeldBuilder,
         RavdessBuilder,
     ]
-    with pytest.raises(ValueError, match="no layout 'smell'"):
+    with pytest.raises(ValueError, match="Unknown layout 'smell'"):
         builder_class("smell")
 
 

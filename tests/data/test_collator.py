@@ -157,8 +157,8 @@ def test_a_column_of_labels(column, expected):
 @pytest.mark.parametrize(
     ("table", "options", "message"),
     [
-        (TABLE, {"audio_size": 74}, "column audio_features have the size 4, but the model's have 74"),
-        (TABLE, {"video_size": 512}, "column video_features have the size 3, but the model's have 512"),
+        (TABLE, {"audio_size": 74}, "column audio_features have the size 4, but those of the model have 74"),
+        (TABLE, {"video_size": 512}, "column video_features have the size 3, but those of the model have 512"),
         (TABLE.drop(["video_features"]), {}, "no column 'video_features'; its columns are segment_id"),
         (TABLE, {"tokenizer": None}, "no column 'input_ids'"),
         (TABLE, {"task": make_task("emotion")}, r"Row\(s\) \[0, 1, .* no label in happy, sad"),
@@ -168,7 +168,7 @@ def test_a_column_of_labels(column, expected):
         (pa.table({"text": [1]}), {}, "text is of the type int64, expected string"),
         (
             pa.table({"audio_features": pa.array([[[1.0, None, 1.0, 1.0]]], pa.list_(pa.list_(pa.float32(), 4)))}),
-            {}, "audio_features holds null inside a sequence",
+            {}, "audio_features has null inside a sequence",
         ),
     ],
 )  # fmt: skip

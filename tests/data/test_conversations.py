@@ -70,7 +70,7 @@ def test_recordings_without_an_order_are_no_conversation(dataset):
 def test_long_conversations_are_cut(dataset):
     rows = ConversationRows(dataset, max_utterances=3)
     assert numbers_of(rows) == [[2, 0, 5], [4, 1, 7], [6], [3], [8]]
-    with pytest.raises(ValueError, match="max_utterances is 0: a conversation has one at least"):
+    with pytest.raises(ValueError, match="max_utterances is 0: it must be at least 1"):
         ConversationRows(dataset, max_utterances=0)
 
 

@@ -18,8 +18,8 @@ from datasets import load_dataset
 from huggingface_hub import DatasetCard
 
 from modeling_umons.data import MeldBuilder, MoseiBuilder, MosiBuilder, content_hash, prepare, prepare_dataset
-from modeling_umons.data.content_hash import ContentHash
 from modeling_umons.data.prepare import format_report
+from modeling_umons.data.row_hash import ContentHash
 from modeling_umons.data.schema import make_features, to_table
 from modeling_umons.tasks.labels import SENTIMENT_7
 from modeling_umons.utils import workers

@@ -186,15 +186,15 @@ def test_rows_that_lack_something(sample, processor):
         "row 1: missing.wav: there is no such file. Pass an existing file or an http(s) URL.",
         "row 2: missing.wav: there is no such file. Pass an existing file or an http(s) URL.",
         "row 3: no label in sentiment",
-        "row 5: nothing in text, file_name",
+        "row 5: no input in text, file_name",
     ]
     rows, problems = run(table, processor, modalities=["text"])
     assert len(rows) == 3
     assert problems == [
-        "row 2: nothing in text",
+        "row 2: no input in text",
         "row 3: no label in sentiment",
-        "row 4: nothing in text",
-        "row 5: nothing in text",
+        "row 4: no input in text",
+        "row 5: no input in text",
     ]
 
 
@@ -218,7 +218,7 @@ def test_features_that_are_there_stay(processor):
     )
     rows, problems = run(table, processor, modalities=["text", "audio", "video"])
     assert len(rows) == 2
-    assert problems == ["row 2: nothing in text, audio_features, video_features"]
+    assert problems == ["row 2: no input in text, audio_features, video_features"]
     batch = make_collator(processor, UmonsConfig(modalities=["audio", "video"]), make_task("sentiment"))(
         ArrowRows(rows)[:]
     )
@@ -239,13 +239,13 @@ def test_sources_that_an_epoch_goes_through_several_times():
     assert repeat_sources(rows, []) is rows
     assert repeat_sources(rows, ["x=3"])["text"][:] == list("aaabccc")
     for repeat, message in (
-        ("z=2", "--repeat z=2: no row is of this source; there are x, y"),
-        ("x", "--repeat x: expected the name of a source and how often"),
+        ("z=2", "--repeat z=2: no row has this source; the sources are x, y"),
+        ("x", "--repeat x: expected the name of a source and a number"),
         ("x=0", "--repeat x=0: expected the name"),
     ):
         with pytest.raises(ValueError, match=message):
             repeat_sources(rows, [repeat])
-    with pytest.raises(ValueError, match="--repeat wants a column `source`"):
+    with pytest.raises(ValueError, match="--repeat requires a column `source`"):
         repeat_sources(rows.remove_columns("source"), ["x=2"])
 
 
@@ -310,7 +310,7 @@ def test_a_trained_model_takes_tables_that_lack_what_it_can_read_and_say(process
     with pytest.raises(ValueError, match="no column"):
         usable_rows(table, collator, processor, DataArguments())
     rows, problems = usable_rows(table, collator, processor, DataArguments(), is_trained=True)
-    assert problems == ["row 1: nothing in text, audio_features"]
+    assert problems == ["row 1: no input in text, audio_features"]
     batch = collator(ArrowRows(rows)[:])
     assert batch["labels"][0, 0] == 1
     assert batch["labels"][0, 1:].isnan().all()

@@ -126,7 +126,7 @@ def test_a_value_of_another_type_is_refused():
 
 
 def test_a_layout_that_there_is_not(tmp_path):
-    with pytest.raises(ValueError, match=r"no layout 'zip'; there are umons, .*ravdess"):
+    with pytest.raises(ValueError, match=r"Unknown layout 'zip'; use one of umons, .*ravdess"):
         open_source("zip", tmp_path)
 
 

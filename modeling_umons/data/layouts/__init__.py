@@ -1,9 +1,9 @@
 # Copyright 2026 The modeling_umons authors.
 # SPDX-License-Identifier: MIT
-"""The layouts in which people hold utterances with sentiment and emotions: one file for each, one `Source` in each file.
+"""Layouts of data sets of utterances with sentiment and emotions: one file and one `Source` for each.
 
-A source finds out at once which segments there are, and reads each when it is asked to. What is wrong with the whole is
-an error; what is wrong with one segment is an error of that segment alone.
+A source lists its segments at once, and reads each on request. A fault of the whole is an error of the source; a fault
+of a segment is an error of that segment only.
 """
 
 import importlib
@@ -19,43 +19,43 @@ class Source(ABC):
     """
     Utterances in one layout.
 
-    A source goes to worker processes by pickling, so it keeps no open file: what opens one does it where it reads.
+    A source is pickled for worker processes, so it keeps no open file: `read` opens them.
 
     Args:
-        folder: where the files are. Raises OSError where there is no such folder or a file is missing.
+        folder: folder of the files. Raises OSError if the folder or a file is missing.
     """
 
     def __init__(self, folder: str | Path):
         self.folder = Path(folder)
         if not self.folder.is_dir():
             raise FileNotFoundError(f"{folder}: there is no such folder.")
-        # segment_id -> why the source has it but no split of it
+        # {segment_id: reason} of segments in no split
         self.left_out: dict[str, str] = {}
 
     @property
     @abstractmethod
     def features(self) -> Features:
-        """The columns, as `make_features` gives them: the sizes of audio and video features are this source's own."""
+        """Columns, from `make_features` with the sizes of the audio and video features of this source."""
 
     @cached_property
     @abstractmethod
     def segments(self) -> dict[str, list[str]]:
         """
-        {split: segment ids in their order} for those of `SPLITS` that the source has; fills in `left_out`.
+        {split: segment ids in their order} of the splits of the source. Sets `left_out`.
 
         Raises:
-            OSError: a file is missing or damaged; ValueError: it is not of this layout. Both name the file, the key and
-            the fact.
+            OSError: a file is missing or damaged; ValueError: it is not of this layout. Both name the file and the
+                key.
         """
 
     @abstractmethod
     def read(self, split: str, segment_id: str) -> dict[str, Any]:
         """
-        A row: values of `features`, those that are missing `None` or left out. `audio_features` and `video_features` are
+        Return a row: values of `features`, missing ones `None` or left out. `audio_features` and `video_features` are
         float32 (T, D), T > 0, all finite.
 
         Raises:
-            OSError, ValueError: the segment cannot be read. The message names the file, the key and the fact.
+            OSError, ValueError: the segment cannot be read. The message names the file and the key.
         """
 
 
@@ -74,12 +74,12 @@ LAYOUTS = tuple(_SOURCES)
 
 
 def source_class(layout: str) -> type[Source]:
-    """The class of a layout's source. Raises ValueError for a layout that there is not."""
+    """Return the class of a layout's source. Raises ValueError for an unknown layout."""
     if layout not in _SOURCES:
-        raise ValueError(f"There is no layout {layout!r}; there are {', '.join(LAYOUTS)}.")
+        raise ValueError(f"Unknown layout {layout!r}; use one of {', '.join(LAYOUTS)}.")
     return getattr(importlib.import_module(f"{__name__}.{layout}"), _SOURCES[layout])
 
 
 def open_source(layout: str, folder: str | Path, **options: Any) -> Source:
-    """The source of a layout; `options` are those of its class. Raises ValueError for a layout that there is not."""
+    """Open the source of a layout with the `options` of its class. Raises ValueError for an unknown layout."""
     return source_class(layout)(folder, **options)

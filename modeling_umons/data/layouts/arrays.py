@@ -1,6 +1,6 @@
 # Copyright 2026 The modeling_umons authors.
 # SPDX-License-Identifier: MIT
-"""What the layouts that are files of arrays share."""
+"""Helpers of the layouts that are files of arrays."""
 
 import math
 import re
@@ -14,24 +14,24 @@ from ...tasks.labels import EMOTION_RANGE, SENTIMENT_RANGE
 
 
 def split_id(segment_id: str, pattern: str = r"(.+)\[([0-9]{1,9})\]") -> tuple[str, int] | None:
-    """(video id, number of the segment) of `video[3]`, or of what else `pattern` has; `None` for any other text."""
+    """Parse `video[3]`, or another `pattern`, to (video id, number of the segment); `None` for any other text."""
     match = re.fullmatch(pattern, segment_id)
     return None if match is None else (match[1], int(match[2]))
 
 
 def to_frames(array: Any, where: str, size: int | None = None) -> np.ndarray | None:
     """
-    Frames as float32 (T, D), `None` where T is 0.
+    Convert frames to float32 (T, D); `None` if T is 0.
 
-    Values that are not finite become 0, as is the custom with COVAREP, whose logarithms of silence are -inf.
+    Values that are not finite become 0, as is customary for COVAREP, whose logarithms of silence are -inf.
 
     Args:
         array: numbers, (T, D).
         where: file and key, for the message.
-        size: the D that it must have; any where it is `None`.
+        size: required D; `None` allows any.
 
     Raises:
-        ValueError: it is no array of numbers with these dimensions.
+        ValueError: it is not an array of numbers with these dimensions.
     """
     expected = f"numbers of shape (frames, {'values' if size is None else size})"
     if not isinstance(array, np.ndarray):
@@ -48,7 +48,7 @@ def to_frames(array: Any, where: str, size: int | None = None) -> np.ndarray | N
 
 
 def to_scalar(value: Any, where: str, within: tuple[float, float] = (-math.inf, math.inf)) -> float:
-    """A finite number of Python or numpy as a float. Raises ValueError where it is none, or lies outside of `within`."""
+    """Convert a number of Python or numpy to float. Raises ValueError if it is not one, not finite or not `within`."""
     if isinstance(value, np.ndarray) and value.size == 1:
         value = value.reshape(-1)[0]
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.number)):
@@ -60,12 +60,12 @@ def to_scalar(value: Any, where: str, within: tuple[float, float] = (-math.inf, 
 
 
 def to_sentiment(value: Any, where: str) -> float:
-    """A sentiment in [-3, 3]. Raises ValueError for anything else."""
+    """Convert a sentiment in [-3, 3]. Raises ValueError for anything else."""
     return to_scalar(value, where, SENTIMENT_RANGE)
 
 
 def to_emotions(values: Any, where: str) -> dict[str, float]:
-    """The six intensities by name, in [0, 3]. Raises ValueError for anything else."""
+    """Convert the six intensities in [0, 3] to {emotion: number}. Raises ValueError for anything else."""
     if isinstance(values, np.ndarray):
         # The shape first: rows without values take no memory in an array, but much in a list.
         values = values.tolist() if values.shape == (len(EMOTIONS),) else None

@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: MIT
 """Computational sequences, the files of the CMU Multimodal SDK (Zadeh et al., 2018), read without trusting them.
 
-A `.csd` file is HDF5: `<root>/data/<id>/features` (N, D) and `<root>/data/<id>/intervals` (N, 2), seconds. HDF5 can point
-to other files and can declare arrays that its bytes do not hold; both are refused before anything of an array is read.
+A `.csd` file is HDF5: `<root>/data/<id>/features` (N, D) and `<root>/data/<id>/intervals` (N, 2), seconds. HDF5 can
+point to other files and can declare arrays that its bytes do not hold; both are refused before anything of an array is
+read.
 """
 
 import math
@@ -25,7 +26,7 @@ H5_ERRORS = (KeyError, OSError, OverflowError, RuntimeError, TypeError, ValueErr
 
 
 class _Faulty(Exception):
-    """A fact that makes a key unreadable: refused, or not of the layout."""
+    """A key is refused, or not of the layout."""
 
 
 class ComputationalSequence:
@@ -53,11 +54,11 @@ class ComputationalSequence:
 
     @cached_property
     def keys(self) -> dict[str, None]:
-        """The ids under `data`, in the order of the file. Raises OSError or ValueError where it cannot be listed."""
+        """Ids under `data`, in the order of the file. Raises OSError or ValueError if they cannot be listed."""
         return self._guard(f"{self.root}/data", lambda: dict.fromkeys(_names(self._data())))
 
     def shape(self, key: str) -> tuple[int, ...]:
-        """The shape of the features of a key. Raises what `read` raises; nothing is read."""
+        """Return the shape of the features of a key without reading them. Raises as `read`."""
         return self._guard(f"{self.root}/data/{key}/features", lambda: self._dataset(key, "features").shape)
 
     def read(self, key: str) -> tuple[np.ndarray, np.ndarray]:
@@ -130,7 +131,7 @@ class ComputationalSequence:
 def _names(group: "h5py.Group") -> list[str]:
     names = list(group)
     if wrong := [name for name in names if not isinstance(name, str)]:
-        raise _Faulty(f"has the name {wrong[0]!r:.80}, which is no text in UTF-8")
+        raise _Faulty(f"has the name {wrong[0]!r:.80}, which is not UTF-8 text")
     return names
 
 
@@ -145,7 +146,7 @@ def _is_hard_link(group: "h5py.Group", name: str) -> bool:
 
 
 def _follow(group: "h5py.Group", name: str, kind: type) -> Any:
-    """A member of a group that lies in the same file."""
+    """Return a member of a group in the same file."""
     if not _has_link(group, name):
         raise _Faulty(f"cannot be read: {group.name} has no {name}")
     if not _is_hard_link(group, name):
@@ -157,7 +158,7 @@ def _follow(group: "h5py.Group", name: str, kind: type) -> Any:
 
 
 def _check_dataset(dataset: "h5py.Dataset") -> None:
-    """What must hold before a dataset is read."""
+    """Check a dataset before it is read."""
     if dataset.is_virtual or dataset.external:
         raise _Faulty("is refused: its values lie in other files")
     if dataset.dtype.kind not in "fiuS" or dataset.shape is None:

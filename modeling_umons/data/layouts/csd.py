@@ -28,29 +28,29 @@ ROLES = {
     "audio": re.compile(r".*(covarep|coavarep|opensmile|acoustic).*"),
     "video": re.compile(r".*(facet|openface|visual).*"),
 }
-MAX_SEGMENTS = 10_000  # of one video: packed labels of nothing but zeros could declare millions in few bytes
-SILENCE = "sp"  # what the SDK's aligner writes for a short pause
+MAX_SEGMENTS = 10_000  # of one video: compressed labels of zeros could declare millions in a few bytes
+SILENCE = "sp"  # a short pause, in the output of the SDK's aligner
 
 
 class CsdFiles(Source):
     """
     `.csd` files: the labels (root `All Labels`) and any of words, audio and video features.
 
-    Row k of a video's labels is the segment `video[k]`. Words and frames belong to the segment in whose [start, end) the
-    middle of their own interval lies; `start` and `end` of segments and words are seconds of the whole recording. In
-    files that the SDK has aligned already, `video[k]` is a key itself, and all under it belongs to that segment.
+    Row k of a video's labels is the segment `video[k]`. Words and frames belong to the segment in whose [start, end)
+    the middle of their own interval lies; `start` and `end` of segments and words are seconds of the whole recording.
+    In files that the SDK has aligned already, `video[k]` is a key itself, and all under it belongs to that segment.
 
     The splits are those of `splits.csv` (video_id, split) in the folder, or else the official ones. Segments of videos
     that are in none go to `left_out`; where no video at all is official, all are of the split train.
 
     Args:
-        audio, video: the file, or its root, that the features are taken from where several could serve. Files of other
-            content (phones, word vectors) are not read.
+        audio, video: file of the features, or its root, if there are several. Files of other content (phones, word
+            vectors) are not read.
         average_per_word: whether frames are averaged over each word's interval, so that features have a row per word.
             A word that no frame overlaps has the frame nearest to its middle.
 
     Raises:
-        OSError: there are no labels, or a file is damaged; ValueError: it is not clear which file to take.
+        OSError: there are no labels, or a file is damaged; ValueError: several files have the same role.
     """
 
     def __init__(
@@ -128,7 +128,7 @@ class CsdFiles(Source):
 
     @cached_property
     def features(self) -> Features:
-        """The columns; the sizes of the features are those of the first records."""
+        """Columns; the sizes of the features are those of the first records."""
         sizes = {}
         for role in ("audio", "video"):
             if (sequence := self._sequences.get(role)) is not None and sequence.keys:
@@ -180,7 +180,7 @@ class CsdFiles(Source):
         ]  # fmt: skip
 
     def _record(self, role: str, segment_id: str) -> tuple[Any, np.ndarray, bool] | None:
-        """Values and intervals that concern a segment, and whether they are all its own; `None` where there are none."""
+        """Return values and intervals for a segment, and whether they belong to it only; `None` without any."""
         video_id, _ = split_id(segment_id)
         sequence = self._sequences.get(role)
         key = next((key for key in (segment_id, video_id) if sequence is not None and key in sequence.keys), None)
@@ -215,7 +215,7 @@ class CsdFiles(Source):
 def _choose(
     folder: Path, sequences: list[ComputationalSequence], role: str, name: str | None
 ) -> ComputationalSequence | None:
-    """The sequence of a role, or the one that is named. Raises ValueError where that is not one."""
+    """Return the sequence of a role, or the one that is named. Raises ValueError if that is not exactly one."""
     if name is not None:
         fitting = [
             sequence for sequence in sequences if name in (sequence.root, sequence.path.name, sequence.path.stem)
@@ -247,16 +247,17 @@ def _lies_within(intervals: np.ndarray, start: float, end: float) -> np.ndarray:
 def _to_words(values: np.ndarray, where: str) -> list[str]:
     if values.dtype.kind != "S" or values.size != len(values):
         raise ValueError(
-            f"{where} has the shape {values.shape} and the dtype {values.dtype}, expected byte strings of shape (words, 1)."
+            f"{where} has the shape {values.shape} and the dtype {values.dtype}, expected byte strings "
+            "of shape (words, 1)."
         )
     try:
         return [word.decode().strip() for word in values.reshape(-1).tolist()]
     except UnicodeDecodeError as error:
-        raise ValueError(f"{where} has a word that is no text in UTF-8 ({error}).") from None
+        raise ValueError(f"{where} has a word that is not UTF-8 text ({error}).") from None
 
 
 def _average(frames: np.ndarray, intervals: np.ndarray, words: list[dict[str, Any]]) -> np.ndarray:
-    """The mean of the frames whose intervals overlap a word's, as the SDK aligns, for each word."""
+    """Average, for each word, the frames whose intervals overlap that of the word, as the SDK aligns."""
     rows = np.empty((len(words), frames.shape[1]), dtype=np.float32)
     first, last = min((word["start"] for word in words), default=0), max((word["end"] for word in words), default=0)
     near = np.flatnonzero(_overlaps(intervals, first, last))  # a video has many times the frames of a segment

@@ -1,6 +1,6 @@
 # Copyright 2026 The modeling_umons authors.
 # SPDX-License-Identifier: MIT
-"""A folder of clips, with or without a table beside them, whose features are extracted as they are read."""
+"""Folder of clips, with or without a table, whose features are extracted as they are read."""
 
 import logging
 from collections.abc import Sequence
@@ -23,21 +23,21 @@ MODALITIES = ("text", "audio", "video")
 
 class ClipFolder(Source):
     """
-    What [`read_clip_table`] reads: clips with a `metadata.csv`, `.jsonl` or `.parquet`, without one, or a data set that
-    `datasets` has saved.
+    Input of [`read_clip_table`]: clips with or without a `metadata.csv`, `.jsonl` or `.parquet`, or a data set saved
+    by `datasets`.
 
-    The splits are those of the table's column `split` or of the folders that are named as splits; without either they
-    are the official ones of CMU-MOSEI, where any video is of it; else all is "train". Clips that a table beside them does
-    not name are left out. Features are those of `umons extract`.
+    The splits are those of the column `split` or of folders named as splits; without either, the official ones of
+    CMU-MOSEI if any video is in them; else all rows are "train". Clips that are not in the table are left out.
+    Features are those of `umons extract`.
 
     Args:
-        modalities: any of text, audio and video; with text alone no clip is opened.
-        model: a saved model, whose extractors and, without `tower_weights`, video tower serve.
+        modalities: any of text, audio and video; with text only, no clip is opened.
+        model: a saved model, for its extractors and, without `tower_weights`, its video tower.
         tower_weights: a state dict of torchvision's `r2plus1d_18`, or the name of weights of torchvision.
-        max_length: frames of audio and clips of video kept of a segment; `None` is what the extractors keep, 60.
+        max_length: audio frames and video clips kept of a segment; `None` keeps the number of the extractors, 60.
 
     Raises:
-        ValueError: the options do not go together.
+        ValueError: the options contradict each other.
     """
 
     def __init__(
@@ -60,10 +60,10 @@ class ClipFolder(Source):
 
             self.settings = ExtractionSettings(self.modalities, max_length, tower_weights, model)
         elif any(option is not None for option in (model, tower_weights, max_length)):
-            raise ValueError("Text alone is copied: model, tower_weights and max_length are of no use to it.")
+            raise ValueError("Text only is copied: model, tower_weights and max_length do not apply.")
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the extractor, which each process builds for itself."""
+        """Return the state without the extractor, which each process builds for itself."""
         return {name: value for name, value in self.__dict__.items() if name != "_extract"}
 
     @cached_property
@@ -71,7 +71,7 @@ class ClipFolder(Source):
         return make_features(**self._sizes())
 
     def _sizes(self) -> dict[str, int]:
-        """What `make_features` has to know of the extractor."""
+        """Return the arguments of `make_features`."""
         has_audio = self.settings is not None and "audio" in self.modalities
         return {"audio_size": self.settings.feature_extractor().frame_size} if has_audio else {}
 
@@ -87,22 +87,22 @@ class ClipFolder(Source):
 
     @cached_property
     def _index(self) -> dict[str, int]:
-        """Row of a segment in the table."""
+        """Map segment ids to rows of the table."""
         index: dict[str, int] = {}
         for number, row in enumerate(self._clips.rows):
             segment_id = str(row["segment_id"])
             if segment_id in index:
                 first = self._clips.rows[index[segment_id]]["file"]
                 raise ValueError(
-                    f"{self.folder}: {first!r} and {row['file']!r} are both the segment {segment_id!r}; give each row of "
-                    "the table its own segment_id."
+                    f"{self.folder}: {first!r} and {row['file']!r} are both the segment {segment_id!r}; give each row "
+                    "of the table its own segment_id."
                 )
             index[segment_id] = number
         return index
 
     @cached_property
     def segments(self) -> dict[str, list[str]]:
-        if self.settings is not None:  # what is wrong with a model or a tower is told here, and not for each segment
+        if self.settings is not None:  # errors of a model or a tower appear here, and not for each segment
             self.settings.feature_extractor()
             if "video" in self.modalities:
                 self.settings.tower()
@@ -116,14 +116,15 @@ class ClipFolder(Source):
         return {split: names for split, names in segments.items() if names}
 
     def _splits(self) -> list[str]:
-        """Of each row its split, or why it is of none."""
+        """Return for each row its split, or the reason why it has none."""
         rows = self._clips.rows
         named = [row.get("split") for row in rows]
         if any(named):
             for name, row in zip(named, rows, strict=True):
                 if name and str(name).lower() not in SPLIT_NAMES:
                     raise ValueError(
-                        f"{self.folder}, {row['segment_id']}: its split is {name!r}; known are {', '.join(SPLIT_NAMES)}."
+                        f"{self.folder}, {row['segment_id']}: its split is {name!r}; use one of "
+                        f"{', '.join(SPLIT_NAMES)}."
                     )
             return [SPLIT_NAMES[str(name).lower()] if name else "the table names no split for it" for name in named]
         official = [official_split(str(row["video_id"])) for row in rows]

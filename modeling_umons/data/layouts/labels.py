@@ -1,6 +1,6 @@
 # Copyright 2026 The modeling_umons authors.
 # SPDX-License-Identifier: MIT
-"""CMU-MOSEI as tables: the labels of every segment, and the transcripts that one has."""
+"""CMU-MOSEI as tables of labels and transcripts."""
 
 import logging
 from functools import cached_property
@@ -25,9 +25,9 @@ class LabelTables(Source):
     """
     `labels.csv` with the columns `LABEL_COLUMNS`, and any number of `transcripts*.csv` with `segment_id` and `text`.
 
-    There is neither sound nor video. A segment without a transcript has no text; a transcript without a segment is passed
-    over with a warning. `start` and `end` are those of the table: of the official segments, 223 begin up to half a second
-    before their video.
+    There is neither audio nor video. A segment without a transcript has no text; a transcript without a segment is
+    passed over with a warning. `start` and `end` are those of the table: of the official segments, 223 begin up to
+    half a second before their video.
     """
 
     features: Features = make_features()
@@ -56,7 +56,7 @@ class LabelTables(Source):
     @cached_property
     def segments(self) -> dict[str, list[str]]:
         segments = by_split(self._path, self._rows)
-        _ = self._texts  # what is wrong with the transcripts is wrong with the whole
+        _ = self._texts  # errors of the transcripts are errors of the source
         return segments
 
     def read(self, split: str, segment_id: str) -> dict[str, Any]:

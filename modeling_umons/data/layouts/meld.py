@@ -1,6 +1,6 @@
 # Copyright 2026 The modeling_umons authors.
 # SPDX-License-Identifier: MIT
-"""MELD (Poria et al., ACL 2019), utterances of dialogues from the series Friends, as its tables of text and labels."""
+"""MELD (Poria et al., ACL 2019), dialogues from the series Friends, as its tables of text and labels."""
 
 import logging
 import re
@@ -23,8 +23,8 @@ POLARITIES = ("negative", "neutral", "positive")
 NAMES_IN_MOSEI = {"joy": "happy", "sadness": "sad"}
 MELD_COLUMNS = ("Utterance", "Speaker", "Emotion", "Sentiment", "Dialogue_ID", "Utterance_ID", "StartTime", "EndTime")
 
-# Tables of MELD are about in which bytes of Windows' cp1252 were taken for code points: its quotes and dashes stand there
-# as control characters that no text has, so that there is no doubt of what they were.
+# Tables of MELD are about in which bytes of Windows' cp1252 were taken for code points: its quotes and dashes stand
+# there as control characters that no text has, so that there is no doubt of what they were.
 _CP1252 = {code: bytes([code]).decode("cp1252", "replace") for code in range(0x80, 0xA0)}
 MISREAD = {code: character for code, character in _CP1252.items() if character != "\N{REPLACEMENT CHARACTER}"}
 
@@ -34,9 +34,9 @@ class MeldTables(Source):
     Any of `train_sent_emo.csv`, `dev_sent_emo.csv` and `test_sent_emo.csv`, with the columns `MELD_COLUMNS`.
 
     Utterance 3 of dialogue 5 is the segment `train_dia5[3]` of the video `train_dia5`: each table counts its dialogues
-    from 0. There is neither sound nor video. The columns `speaker`, `emotion` (one of `MELD_EMOTIONS`) and `polarity`
-    (one of `POLARITIES`) come on top; the six emotions are 1 or 0 by `emotion`, and `sentiment`, which is an intensity,
-    is null. `start` and `end` are seconds of the episode; `end` is null where it equals `start`.
+    from 0. There is neither audio nor video. The columns `speaker`, `emotion` (one of `MELD_EMOTIONS`) and `polarity`
+    (one of `POLARITIES`) come on top; the six emotions are 1 or 0 by `emotion`, and `sentiment`, which is an
+    intensity, is null. `start` and `end` are seconds of the episode; `end` is null where it equals `start`.
     """
 
     features: Features = make_features(
@@ -103,9 +103,9 @@ class MeldTables(Source):
 
 
 def _seconds(time: str, path, segment_id: str, column: str) -> float:
-    """Of a time as subtitles (SubRip) have it, 00:20:57,256. After the comma stand whole milliseconds: `,28` is 0.028 s."""
+    """Parse a time of subtitles (SubRip), 00:20:57,256. Whole milliseconds follow the comma: `,28` is 0.028 s."""
     match = re.fullmatch(r"(\d+):(\d\d):(\d\d),(\d{1,3})", time.strip(), re.ASCII)
     if match is None:
-        raise ValueError(f"{path}, {segment_id}: {column} is {time!r}, which is no time such as 00:20:57,256.")
+        raise ValueError(f"{path}, {segment_id}: {column} is {time!r}, which is not a time such as 00:20:57,256.")
     hours, minutes, seconds, milliseconds = map(int, match.groups())
     return (1000 * (3600 * hours + 60 * minutes + seconds) + milliseconds) / 1000

@@ -1,6 +1,6 @@
 # Copyright 2026 The modeling_umons authors.
 # SPDX-License-Identifier: MIT
-"""What umons-mini is trained on: four sets of utterances as one, some of words alone and one of voices alone; or some of them."""
+"""Training data of umons-mini: four data sets of utterances as one, three of text only and one of audio only."""
 
 import hashlib
 from collections.abc import Sequence
@@ -23,18 +23,18 @@ class MiniMixture(Source):
     """
     A folder with `mosi`, `mosei` (labels and the transcripts of the official validation split), `meld` and `ravdess`.
 
-    MOSI, MELD and RAVDESS keep their splits: by video, by dialogue and by actor. MOSEI's validation videos, of which
-    alone the words are known, are divided anew by a hash of their id: three fifths to train on, a fifth each for
-    validation and test. `segment_id` and `video_id` begin with the name of the source.
+    MOSI, MELD and RAVDESS keep their splits: by video, by dialogue and by actor. The validation videos of MOSEI, the
+    only ones with transcripts, are split by a hash of their id: three fifths for training, a fifth each for validation
+    and test. `segment_id` and `video_id` begin with the name of the source.
 
-    No source has words and a voice that go together: those of RAVDESS are two sentences for all emotions. So that a model
-    meets both at once, every other row of RAVDESS in training keeps its sentence, and every third row of words in
-    training is given the voice of a calm or neutral recording of it, drawn by a hash. All other rows have one modality.
+    No source has matching text and audio: RAVDESS has two sentences for all emotions. For rows with both, every other
+    training row of RAVDESS keeps its sentence, and every third training row of text gets the audio of a calm or
+    neutral recording of RAVDESS, selected by a hash. All other rows have one modality.
 
     Args:
-        folder: where the folders are.
-        sources: which of the four to take; without RAVDESS, all rows are of words alone.
-        model, max_length: whose feature extractor hears RAVDESS, and how many frames it keeps.
+        folder: folder of the sources.
+        sources: the sources to read; without RAVDESS, all rows are text only.
+        model, max_length: model whose feature extractor is used for RAVDESS, and frames that it keeps.
     """
 
     def __init__(self, folder: str | Path, sources: Sequence[str] = SOURCES, **options: Any):
@@ -42,7 +42,7 @@ class MiniMixture(Source):
         if not sources or not set(sources) <= set(SOURCES):
             raise ValueError(f"The sources are {', '.join(sources) or 'none'}; there are {', '.join(SOURCES)}.")
         if options and "ravdess" not in sources:
-            raise ValueError(f"{', '.join(options)} is of sound, which only ravdess has among the sources.")
+            raise ValueError(f"{', '.join(options)} applies to audio, and only the source ravdess has audio.")
         layouts = {
             "mosi": ({}, "mosi"),
             "mosei": ({}, "labels"),
@@ -63,7 +63,7 @@ class MiniMixture(Source):
 
     @cached_property
     def _origin(self) -> dict[str, tuple[str, str, str, str]]:
-        """{segment id: its split here, its source, its split there, its id there}."""
+        """Map segment ids to their split, their source, and their split and id in the source."""
         origin = {}
         for name, source in self.sources.items():
             for split, ids in source.segments.items():
@@ -84,7 +84,7 @@ class MiniMixture(Source):
     def _split(name: str, split: str, segment_id: str) -> str | None:
         if name != "mosei":
             return split
-        if split != "validation":  # no words, no sound: nothing to learn from
+        if split != "validation":  # neither text nor audio
             return None
         video_id = segment_id.rpartition("[")[0]
         return {3: "validation", 4: "test"}.get(_hash(video_id) % 5, "train")
@@ -103,7 +103,7 @@ class MiniMixture(Source):
         return {**row, "segment_id": segment_id, "video_id": f"{name}/{row['video_id']}", "source": name}
 
     def _calm_voice(self, number: int) -> np.ndarray:
-        """(T, D) of one of the recordings for training in which no emotion is present, by number."""
+        """Return features (T, D) of a training recording without emotion, by number."""
         segment_id = self._calm[number % len(self._calm)]
         if segment_id not in self._voices:
             self._voices[segment_id] = self.sources["ravdess"].read("train", segment_id)["audio_features"]

@@ -1,6 +1,6 @@
 # Copyright 2026 The modeling_umons authors.
 # SPDX-License-Identifier: MIT
-"""The pickles of MMSA (Mao et al., ACL 2022 demonstrations): CMU-MOSEI, CMU-MOSI and CH-SIMS, aligned to words or not."""
+"""Pickles of MMSA (Mao et al., ACL 2022 demonstrations): CMU-MOSEI, CMU-MOSI and CH-SIMS."""
 
 from collections.abc import Sequence
 from functools import cached_property
@@ -17,7 +17,7 @@ from .arrays import split_id, to_frames, to_scalar, to_sentiment
 
 
 ID_PATTERN = r"(.+)\$_\$([0-9]{1,9})"
-# Theirs and ours.
+# Names in MMSA, and here.
 MODALITIES = {"audio": "audio", "vision": "video"}
 
 
@@ -26,8 +26,8 @@ class MmsaPickle(Source):
     One pickle: `{train,valid,test}` -> `id` (`video$_$3`), `raw_text`, `audio` (N, T, D), `vision` (N, T, D),
     `regression_labels`, all optional but `id`; other keys are not used.
 
-    Frames beyond `audio_lengths` and `vision_lengths` are padding; where there are no lengths, frames at both ends that
-    are all zero are. There are no emotions. The whole file stays in memory while it is read from.
+    Frames beyond `audio_lengths` and `vision_lengths` are padding; where there are no lengths, frames at both ends
+    that are all zero are. There are no emotions. The whole file stays in memory while it is read from.
 
     Args:
         file: the name of the pickle where the folder has several (`*.pkl`, `*.p`).
@@ -77,7 +77,7 @@ class MmsaPickle(Source):
             if split_id(text, ID_PATTERN) is None:
                 raise ValueError(f"{self.path}, {name}, id, row {row} is {text!r:.80}, expected the form video$_$3.")
             if text in ids:
-                raise ValueError(f"{self.path}, {name}, id, row {row}: {text} stands there twice.")
+                raise ValueError(f"{self.path}, {name}, id, row {row}: {text} is a duplicate.")
             ids[text] = row
         for key in ("raw_text", "regression_labels", *MODALITIES, *(f"{key}_lengths" for key in MODALITIES)):
             values = columns.get(key)
@@ -94,7 +94,7 @@ class MmsaPickle(Source):
 
     @cached_property
     def features(self) -> Features:
-        """The columns; the sizes of the features are those of the first segment that has some."""
+        """Columns; the sizes of the features are those of the first segment with features."""
         sizes = {}
         for key, column in MODALITIES.items():
             columns = (columns.get(key) for _, _, columns in self._folds.values())
@@ -146,13 +146,13 @@ def _to_text(value: Any, where: str) -> str:
         try:
             return value.decode()
         except UnicodeDecodeError as error:
-            raise ValueError(f"{where} is no text in UTF-8 ({error}).") from None
+            raise ValueError(f"{where} is not UTF-8 text ({error}).") from None
     if not isinstance(value, str):
         raise ValueError(f"{where} is a {type(value).__name__}, expected text.")
     return str(value)
 
 
 def _trim(frames: np.ndarray) -> np.ndarray:
-    """Frames without those at both ends that are all zero."""
+    """Remove frames of zeros at both ends."""
     is_filled = np.flatnonzero(frames.any(axis=1))
     return frames[is_filled[0] : is_filled[-1] + 1] if len(is_filled) else frames[:0]

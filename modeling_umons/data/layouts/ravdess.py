@@ -21,13 +21,14 @@ NAMES_IN_MOSEI = {"angry": "anger", "fearful": "fear", "surprised": "surprise"}
 STATEMENTS = ("Kids are talking by the door", "Dogs are sitting by the door")
 SUFFIXES = (".flac", ".wav")
 NUM_ACTORS = 24
-# The fields of a name, 03-01-06-01-02-01-12: modality, vocal channel, emotion, intensity, statement, repetition, actor.
+# The fields of a name, 03-01-06-01-02-01-12: modality, vocal channel, emotion, intensity, statement, repetition,
+# actor.
 FILE_NAME = re.compile("-".join(["([0-9]{2})"] * 7))
 SOUND_ALONE, SPEECH = "03", "01"
 
 
 def split_of_actor(actor: int) -> str:
-    """RAVDESS has no official split. This one is by actor, so that no voice is in two: 1-14, 15-17 and 18-24."""
+    """Return the split of an actor: 1-14, 15-17 and 18-24, so that no voice is in two. There is no official split."""
     return "train" if actor <= 14 else "validation" if actor <= 17 else "test"
 
 
@@ -35,8 +36,8 @@ class RavdessFolder(ClipFolder):
     """
     `actor_01` to `actor_24` (or `Actor_01`, as they are published) with the `.flac` or `.wav` files of speech.
 
-    A segment is a file and its video the actor: `actor_12[3]` is the fourth file of actor 12, by name. The column `segment`
-    is null, as these names say the emotion first: what follows what is no context. The columns `speaker`
+    A segment is a file and its video the actor: `actor_12[3]` is the fourth file of actor 12, by name. The column
+    `segment` is null, as these names say the emotion first: what follows what is no context. The columns `speaker`
     (actor_12) and `emotion` (one of `RAVDESS_EMOTIONS`) come on top; the six emotions are 1 or 0 by `emotion`, and
     `sentiment` is null. Files of song, files with video and files of other names are left out. The splits are those of
     [`split_of_actor`].
@@ -75,7 +76,7 @@ class RavdessFolder(ClipFolder):
             rows.append(self._row_of(path, file, emotion, statement, actor, counts[actor]))
         if not rows:
             raise OSError(
-                f"{self.folder} holds no speech of RAVDESS ({len(self.left_out)} files were left out): there should be "
+                f"{self.folder} contains no speech of RAVDESS ({len(self.left_out)} files were left out): expected "
                 "folders actor_01 to actor_24 with files such as 03-01-06-01-02-01-12.wav."
             )
         return ClipTable(rows)
@@ -101,7 +102,7 @@ class RavdessFolder(ClipFolder):
         return {**row, "speaker": row["video_id"], "emotion": RAVDESS_EMOTIONS.index(self.emotion_of(segment_id))}
 
     def emotion_of(self, segment_id: str) -> str:
-        """One of `RAVDESS_EMOTIONS`."""
+        """Return one of `RAVDESS_EMOTIONS`."""
         return RAVDESS_EMOTIONS[self._clips.rows[self._index[segment_id]]["emotion"]]
 
 

@@ -1,6 +1,6 @@
 # Copyright 2026 The modeling_umons authors.
 # SPDX-License-Identifier: MIT
-"""What the layouts that are tables of text share."""
+"""Helpers of the layouts that are tables of text."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -10,7 +10,7 @@ from ..schema import SPLIT_NAMES, SPLITS
 from ..tables import read_rows
 
 
-MAX_COUNT_DIGITS = 18  # int64 holds every number of as many
+MAX_COUNT_DIGITS = 18  # int64 holds every number of 18 digits
 
 
 def read_csv(
@@ -24,8 +24,9 @@ def read_csv(
         key: column that identifies a row, or function that returns the identifier of a row.
 
     Raises:
-        FileNotFoundError: there is no such table; ValueError: it is not a table, a column is missing, or a row has no key or
-        the key of an earlier row.
+        FileNotFoundError: there is no such table; ValueError: it is not a table, a column is missing, or a row has no
+            key
+        or that of an earlier row.
     """
     rows: dict[str, dict[str, str]] = {}
     for place, values in read_rows(path, required=columns):
@@ -42,7 +43,7 @@ def read_csv(
 
 
 def by_split(path: Path, rows: Mapping[str, Mapping[str, str]]) -> dict[str, list[str]]:
-    """The keys of `rows` by their column `split`. Raises ValueError for a split of another name."""
+    """Return {split: keys of rows} by the column `split`. Raises ValueError for an unknown name."""
     segments: dict[str, list[str]] = {split: [] for split in SPLITS}
     for name, row in rows.items():
         split = SPLIT_NAMES.get(row["split"].lower())
@@ -56,8 +57,8 @@ def to_number(
     value: str, path: Path, name: str, what: str, within: tuple[float, float] = (-math.inf, math.inf)
 ) -> float | None:
     """
-    A number; `None` for an empty cell. Raises ValueError, naming the file and the segment, for any other text and for a
-    number outside of `within`.
+    Convert a cell to a number, an empty one to `None`. Raises ValueError with the file and the segment for other text
+    and for a number outside of `within`.
     """
     if not value:
         return None
@@ -66,16 +67,16 @@ def to_number(
     except ValueError:
         number = math.nan
     if not math.isfinite(number):
-        raise ValueError(f"{path}, {name}: {what} is {value!r}, which is no number.")
+        raise ValueError(f"{path}, {name}: {what} is {value!r}, which is not a number.")
     if not within[0] <= number <= within[1]:
         raise ValueError(f"{path}, {name}: {what} is {value}, outside of [{within[0]:g}, {within[1]:g}].")
     return number
 
 
 def to_count(value: str, path: Path, name: str, what: str) -> int:
-    """A whole number of at most 18 digits. Raises ValueError, naming the file and the segment, for any other text."""
+    """Convert a cell to a whole number of at most 18 digits. Raises ValueError for other text."""
     if not (value.isascii() and value.isdigit()):
-        raise ValueError(f"{path}, {name}: {what} is {value!r}, which is no whole number.")
+        raise ValueError(f"{path}, {name}: {what} is {value!r}, which is not a whole number.")
     if len(value) > MAX_COUNT_DIGITS:
         raise ValueError(f"{path}, {name}: {what} is {value:.30}, which has more than {MAX_COUNT_DIGITS} digits.")
     return int(value)

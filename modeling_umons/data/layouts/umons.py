@@ -1,6 +1,6 @@
 # Copyright 2026 The modeling_umons authors.
 # SPDX-License-Identifier: MIT
-"""The pickles that the published implementation of UMONS reads (Delbrouck et al., 2020)."""
+"""Pickles of the published implementation of UMONS (Delbrouck et al., 2020)."""
 
 from functools import cached_property
 from typing import Any
@@ -13,7 +13,7 @@ from ..schema import make_features
 from .arrays import split_id, to_emotions, to_frames, to_sentiment
 
 
-# Ours, and how the files call them.
+# Splits here, and in the names of the files.
 SPLITS = {"train": "train", "validation": "valid", "test": "test"}
 PARTS = ("sentences", "mels", "sentiment", "emotion")
 
@@ -22,9 +22,9 @@ class UmonsPickles(Source):
     """
     `{train,valid,test}_{sentences,mels,sentiment,emotion}.p`, dicts by segment id: `wF8980oGklk[13]`.
 
-    A sentence is a list of words, mels are float (T, D), a sentiment is one number, an emotion the six intensities. What
-    has no file, or is not in its dict, is missing; there is no video. All files of all splits are read at once and stay
-    in memory.
+    A sentence is a list of words, mels are float (T, D), a sentiment is one number, an emotion the six intensities.
+    What has no file, or is not in its dict, is missing; there is no video. All files of all splits are read at once
+    and stay in memory.
     """
 
     def __getstate__(self) -> dict[str, Any]:
@@ -65,7 +65,7 @@ class UmonsPickles(Source):
 
     @cached_property
     def features(self) -> Features:
-        """The columns; the size of the audio features is that of the first segment that has some."""
+        """Columns; the size of the audio features is that of the first segment with features."""
         for parts in self._parts.values():
             for mels in parts.get("mels", {}).values():
                 if getattr(mels, "ndim", 0) == 2 and mels.shape[1] > 0:
@@ -82,7 +82,7 @@ class UmonsPickles(Source):
         return row
 
     def _read_value(self, part: str, value: Any, where: str) -> dict[str, Any]:
-        """The columns that one part gives."""
+        """Return the columns of one part."""
         if part == "sentences":
             if not isinstance(value, list) or not all(isinstance(word, str) for word in value):
                 raise ValueError(f"{where} is not a list of words.")

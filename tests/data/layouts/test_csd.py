@@ -232,7 +232,7 @@ def test_records_of_another_structure(csd_folder):
     ):
         CsdFiles(csd_folder).read("train", SECOND)
     change(csd_folder / WORDS, words, np.array([b"\xff"] * 6))
-    with pytest.raises(ValueError, match=rf"{words} has a word that is no text in UTF-8"):
+    with pytest.raises(ValueError, match=rf"{words} has a word that is not UTF-8 text"):
         CsdFiles(csd_folder).read("train", SECOND)
     change(csd_folder / LABELS, f"{labels}/features", np.zeros((2, 6)))
     with pytest.raises(
@@ -262,7 +262,7 @@ def test_files_that_are_no_sequences(csd_folder, write_sequence):
     path.unlink()
     with h5py.File(path, "w") as file:
         file.create_group("COVAREP/data").create_group(b"\xff")
-    with pytest.raises(ValueError, match=r"COVAREP/data has the name b'\\xff', which is no text in UTF-8"):
+    with pytest.raises(ValueError, match=r"COVAREP/data has the name b'\\xff', which is not UTF-8 text"):
         CsdFiles(csd_folder).read("train", FIRST)
     write_sequence(csd_folder / LABELS, "All Labels", {"-3g5yACwYnA": (np.zeros((0, 7)), np.zeros((0, 2)))})
     path.unlink()

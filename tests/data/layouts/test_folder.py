@@ -209,7 +209,7 @@ def test_extractor_of_a_model(sounds, tmp_path):
         ({"modalities": ("text", "sound")}, "modalities are 'text, sound'; pass any of"),
         ({"modalities": ("video",)}, "need a video tower"),
         ({"tower_weights": "x.pt"}, "video is not among"),
-        ({"modalities": ("text",), "max_length": 3}, "Text alone is copied"),
+        ({"modalities": ("text",), "max_length": 3}, "Text only is copied"),
         ({"max_length": 0}, "max_length is 0"),
     ],
 )
@@ -228,7 +228,7 @@ def test_a_tower_or_a_model_that_is_missing_is_told_once(sounds):
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([{"file_name": "a.wav", "split": "trial"}], r"a\[0\]: its split is 'trial'; known are train"),
+        ([{"file_name": "a.wav", "split": "trial"}], r"a\[0\]: its split is 'trial'; use one of train"),
         ([{"file_name": "a.wav", "segment_id": "x"}, {"file_name": "b.wav", "segment_id": "x"}],
          "'a.wav' and 'b.wav' are both the segment 'x'"),
         ([{"path": "a.wav"}], "metadata.csv has no column `file_name`"),

@@ -109,7 +109,7 @@ def test_an_utterance_that_stands_there_twice(tmp_path):
     [
         ({"Emotion": "happy"}, "Emotion is 'happy'; known are neutral, surprise"),
         ({"Sentiment": ""}, "Sentiment is ''; known are negative, neutral, positive"),
-        ({"StartTime": "20:57"}, "StartTime is '20:57', which is no time such as 00:20:57,256"),
+        ({"StartTime": "20:57"}, "StartTime is '20:57', which is not a time such as 00:20:57,256"),
         ({"EndTime": "00:20:57,255"}, "it ends at 00:20:57,255, before 00:20:57,256"),
     ],
 )
@@ -127,7 +127,7 @@ def test_an_id_that_is_no_number(tmp_path, column, value):
     write(tmp_path, "test", {**ROW, column: value})
     source = MeldTables(tmp_path)
     (name,) = source.segments["test"]
-    with pytest.raises(ValueError, match=f"{column} is '{value}', which is no whole number"):
+    with pytest.raises(ValueError, match=f"{column} is '{value}', which is not a whole number"):
         source.read("test", name)
 
 

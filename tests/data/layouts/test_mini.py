@@ -52,5 +52,5 @@ def test_some_of_the_sources(shared):
     assert all(texts.read("train", name).get("audio_features") is None for name in texts.segments["train"][::40])
     with pytest.raises(ValueError, match="The sources are iemocap; there are mosi, mosei, meld, ravdess"):
         open_source("mini", shared / "data", sources=["iemocap"])
-    with pytest.raises(ValueError, match="max_length is of sound"):
+    with pytest.raises(ValueError, match="max_length applies to audio"):
         open_source("mini", shared / "data", sources=["mosi"], max_length=80)

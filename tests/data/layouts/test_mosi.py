@@ -68,11 +68,11 @@ def test_a_table_in_another_encoding(tmp_path):
 @pytest.mark.parametrize(
     ("name", "sentiment", "message"),
     [
-        ("a_1", "good", "a_1: sentiment is 'good', which is no number"),
-        ("a_1", "nan", "sentiment is 'nan', which is no number"),
+        ("a_1", "good", "a_1: sentiment is 'good', which is not a number"),
+        ("a_1", "nan", "sentiment is 'nan', which is not a number"),
         ("a_1", "3.5", r"sentiment is 3.5, outside of \[-3, 3\]"),
-        ("a_x", "0", "a_x: the end of its segment_id is 'x', which is no whole number"),
-        ("a_", "0", "which is no whole number"),
+        ("a_x", "0", "a_x: the end of its segment_id is 'x', which is not a whole number"),
+        ("a_", "0", "which is not a whole number"),
         ("a", "0", "a: a segment_id is the video, `_` and a number"),
     ],
 )

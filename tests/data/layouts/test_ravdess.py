@@ -127,7 +127,9 @@ def test_a_recording_in_two_formats(tmp_path):
 
 def test_nothing_but_song(tmp_path):
     source = write(tmp_path, "actor_01/03-02-03-01-01-01-01.wav")
-    with pytest.raises(OSError, match=r"holds no speech of RAVDESS \(1 files were left out\).* actor_01 to actor_24"):
+    with pytest.raises(
+        OSError, match=r"contains no speech of RAVDESS \(1 files were left out\).* actor_01 to actor_24"
+    ):
         _ = source.segments
 
 
