@@ -90,7 +90,7 @@ def test_nothing_could_be_done(main, tables, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--layout", "smell"], "There is no layout 'smell'"),
+        (["--layout", "smell"], "Unknown layout 'smell'"),
         (["--layout", "labels", "--audio", "a.csd"], "does not take the option(s) audio; it takes none"),
         (["--layout", "labels", "--num_proc", "0"], "--num_proc is 0"),
         (["--layout", "ravdess", "--max_length", "0"], "--max_length is 0; it must be at least 1"),

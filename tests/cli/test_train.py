@@ -344,7 +344,7 @@ def test_names_what_it_cannot_read(run, table, tmp_path, caplog):
         ({"train_file": "TABLE", "modalities": "text", "metric_for_best_model": "f1"}, "the task 'joint' has loss, mae, corr"),
         ({"train_file": "TABLE", "modalities": "text", "mixup": "1"}, "--mixup mixes features, but the model reads text"),
         ({"train_file": "TABLE", "modalities": "text", "word_dropout": "2"}, "--word_dropout is 2.0; it must be between"),
-        ({"train_file": "TABLE", "modalities": "text", "repeat": "mosi=3"}, "--repeat wants a column `source`"),
+        ({"train_file": "TABLE", "modalities": "text", "repeat": "mosi=3"}, "--repeat requires a column `source`"),
         ({"train_file": "TABLE", "modalities": "text", "task": "sentiment", "focal_gamma": "2"}, "'sentiment' has none"),
         ({"train_file": "TABLE", "modalities": "text", "resume_from_checkpoint": "nowhere"}, "nowhere"),
         ({"train_file": "TABLE", "model_name_or_path": "/nowhere"}, "/nowhere"),

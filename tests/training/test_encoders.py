@@ -360,7 +360,7 @@ def test_rows_without_words_are_skipped(make, bert):
     (data, *_) = parse_arguments([], "")
     kept, problems = rows_for_all(rows, collators, [None, None], data)
     assert kept["text"] == ["good", "bad"]
-    assert problems == ["1 row(s) lack what one of the models reads, and are left out for all"]
+    assert problems == ["1 row(s) have no input of one of the models, and are left out for all"]
 
 
 def test_plain_encoder_loads_with_package(make, tmp_path):
