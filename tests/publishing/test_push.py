@@ -376,9 +376,9 @@ def test_training_pushes_its_model_at_the_end(hub, train, capsys, caplog, tmp_pa
         "--license=mit",
         "--hub_private_repo=true",
     ]
-    with pytest.raises(SystemExit, match="checkpoints are not pushed"):
+    with pytest.raises(SystemExit, match="only the final model is pushed"):
         train(*options, "--hub_strategy=all_checkpoints")
-    with pytest.raises(SystemExit, match="goes with one model, and these are 2"):
+    with pytest.raises(SystemExit, match="requires a single model, but 2 are trained"):
         train(*options, "--seeds=2")
     hub.fail("whoami", 401)
     with pytest.raises(SystemExit, match="hf auth login") as stop:
