@@ -32,7 +32,7 @@ class Task:
 
     name: str
     labels: tuple[str, ...]
-    problem_type: str
+    problem_type: str | None  # of `joint` `None`: no single loss or activation fits both sentiment and emotions
     label_column: str = "label"
 
     @property
@@ -141,7 +141,7 @@ def _numbers(column: pa.ChunkedArray, name: str) -> np.ndarray:
 def make_task(name: str, label_column: str = "label", classes: Iterable[str] = ()) -> Task:
     """Create the task called `name`; `classification` requires the `classes` in the label column."""
     labels, problem_type = {
-        "joint": (("sentiment", *EMOTIONS), "multi_label_classification"),
+        "joint": (("sentiment", *EMOTIONS), None),
         "emotion": (EMOTIONS, "multi_label_classification"),
         "sentiment": (("sentiment",), "regression"),
         "sentiment-7": (SENTIMENT_7, "single_label_classification"),

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: MIT
 """Dropout that is faster than PyTorch's on a CPU.
 
-PyTorch draws a 53-bit number for each element, one by one, and keeps the noise in full precision for the backward pass.
-Here 16 bits decide about an element, and the backward pass keeps one byte of it.
+PyTorch draws a 53-bit number for each element, one by one, and keeps the noise in full precision for the backward
+pass. Here 16 bits decide about an element, and the backward pass keeps one byte of it.
 """
 
 import torch
@@ -20,8 +20,9 @@ def use_fast_dropout(model: PreTrainedModel) -> PreTrainedModel:
     """
     Replace the dropout modules of a model, in place, for training on a CPU.
 
-    Parameters, their names and what `save_pretrained` writes stay the same. On other devices and in compiled graphs the
-    new modules call PyTorch's dropout. UMONS models switch to eager attention, because `sdpa` has a dropout of its own.
+    Parameters, their names and what `save_pretrained` writes stay the same. On other devices and in compiled graphs
+    the new modules call PyTorch's dropout. UMONS models switch to eager attention, because `sdpa` has a dropout of its
+    own.
 
     Args:
         model: any model.
@@ -43,8 +44,8 @@ def draw_noise(like: torch.Tensor, p: float) -> tuple[torch.Tensor, float]:
     Return the kept elements and the scale of dropout, drawn from PyTorch's generator.
 
     Returns:
-        int8 of the shape of `like`, each element 0 with probability `p` (to 1/65536) and 1 otherwise; and the inverse of
-        the share of ones.
+        int8 of the shape of `like`, each element 0 with probability `p` (to 1/65536) and 1 otherwise; and the inverse
+        of the share of ones.
     """
     num_kept = round((1 - p) * LEVELS)
     words = torch.empty((like.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
@@ -74,7 +75,7 @@ class FastDropout(nn.Dropout):
     """`nn.Dropout` for a CPU: any shape, any floating type."""
 
     def is_fast(self, values: torch.Tensor) -> bool:
-        """Return False where PyTorch's dropout runs: elsewhere than on a CPU, compiled, or if 16 bits cannot express `p`."""
+        """Return False if PyTorch's dropout runs: not on a CPU, compiled, and for `p` beyond 16 bits."""
         is_drawn = 1 / LEVELS <= self.p <= 1 - 1 / LEVELS
         return self.training and values.device.type == "cpu" and is_drawn and not torch.compiler.is_compiling()
 

@@ -85,6 +85,11 @@ class BaselineConfig(PreTrainedConfig):
                 raise ValueError(f"`{name}` is {value}: it must be at least 1.")
             if name.endswith("dropout") and not 0 <= value <= 1:
                 raise ValueError(f"`{name}` is {value}: it must be a probability, from 0 to 1.")
+        if self.joint_sentiment and self.problem_type is not None:
+            raise ValueError(
+                f"`joint_sentiment=True` requires `problem_type=None`, but it is {self.problem_type!r}, which would apply "
+                "to the sentiment too: remove `problem_type` from the configuration."
+            )
         if self.joint_sentiment and self.num_labels < 2:
             raise ValueError(
                 "`joint_sentiment=True` needs at least two labels, the sentiment and an emotion (the six emotions of "
@@ -93,7 +98,7 @@ class BaselineConfig(PreTrainedConfig):
 
     # Copied from modeling_umons.models.umons.configuration_umons.UmonsConfig.length_limit
     def length_limit(self, modality: str) -> int:
-        """The longest sequence of `modality`, in words, audio frames or video clips."""
+        """Return the maximum length of `modality`, in words, audio frames or video clips."""
         return getattr(self, f"max_{modality}_length")
 
 

@@ -176,7 +176,7 @@ def check_rows(masks: dict[str, torch.BoolTensor]):
 
 # Copied from modeling_umons.models.umons.modeling_tbje.can_read_values
 def can_read_values(*tensors: torch.Tensor) -> bool:
-    """Return `True` for CPU tensors outside of compiled graphs. Reading other devices would wait for them."""
+    """Return `True` for CPU tensors outside of compiled graphs. Reading from other devices would wait for them."""
     return not torch.compiler.is_compiling() and all(tensor.device.type == "cpu" for tensor in tensors)
 
 

@@ -19,7 +19,7 @@ from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
 from transformers.utils import auto_docstring
 
 
-# The order in which modalities stand everywhere. The first one that a model has guides the others.
+# In the order of all modalities of the package. The first one of a model guides the others.
 MODALITIES = ("text", "audio", "video")
 
 # Inputs that hold the sequence of a modality. After an encoder the names are `audio_embeds` and `video_embeds`.
@@ -27,25 +27,26 @@ INPUT_NAMES = {"text": "input_ids", "audio": "input_features", "video": "video_f
 
 EMOTIONS = ("happy", "sad", "anger", "surprise", "disgust", "fear")
 
-# Fields that count something.
+# Fields that must be positive.
 SIZES = (
-    "vocab_size", "word_embedding_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
-    "max_text_length", "max_audio_length", "max_video_length", "audio_feature_size", "video_feature_size",
+    "vocab_size", "word_embedding_size", "hidden_size", "intermediate_size", "num_hidden_layers",
+    "num_attention_heads", "max_text_length", "max_audio_length", "max_video_length", "audio_feature_size",
+    "video_feature_size",
 )  # fmt: skip
 
-# What encoders call the number of positions they have: those that learn positions of tokens, and Whisper.
+# Fields of encoders with the number of their positions: learnt positions of tokens, and Whisper's.
 POSITIONS = {"text": "max_position_embeddings", "audio": "max_source_positions"}
-# Encoders whose first token has the position after that of padding, which is `pad_token_id`, as RoBERTa's.
+# Encoders whose positions start after `pad_token_id`, as RoBERTa's.
 POSITIONS_AFTER_PADDING = (
-    "camembert", "data2vec-text", "esm", "ibert", "layoutlmv3", "lilt", "longformer", "luke", "markuplm", "mpnet", "roberta",
-    "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "xmod",
+    "camembert", "data2vec-text", "esm", "ibert", "layoutlmv3", "lilt", "longformer", "luke", "markuplm", "mpnet",
+    "roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "xmod",
 )  # fmt: skip
 
 
 def count_positions(encoder: PreTrainedConfig, modality: str) -> int | None:
-    """The longest text in tokens, or sound in steps, that an encoder has positions for; `None` where it takes any."""
+    """Return the maximum length of an encoder, of text in tokens or of audio in steps; `None` if it has none."""
     positions = getattr(encoder, POSITIONS[modality], None) or -1
-    # XLNet's -1 means any length; DeBERTa has no more than relative positions, which reach as far as it likes.
+    # XLNet's -1 means any length; DeBERTa has relative positions only, of any distance.
     if positions < 1 or not getattr(encoder, "position_biased_input", True):
         return None
     first = (encoder.pad_token_id or 0) + 1 if encoder.model_type in POSITIONS_AFTER_PADDING else 0
@@ -54,17 +55,16 @@ def count_positions(encoder: PreTrainedConfig, modality: str) -> int | None:
 
 @auto_docstring(
     custom_intro="""
-    Configuration of the R(2+1)D network with 18 layers, torchvision's `r2plus1d_18`, which turns clips of 16 pictures of
-    112 x 112 into features of size 512.
+    Configuration of the video tower, torchvision's `r2plus1d_18`: features of size 512 for clips of 16 frames.
     """
 )
 @strict
 class UmonsVideoTowerConfig(PreTrainedConfig):
     r"""
     hidden_size (`int`, *optional*, defaults to 512):
-        Size of the features. The network has no other.
+        Size of the features, always 512.
     freeze (`bool`, *optional*, defaults to `True`):
-        Whether training leaves the network as it is.
+        Whether to keep the weights and batch statistics fixed in training.
     """
 
     model_type = "umons_video_tower"
@@ -75,14 +75,15 @@ class UmonsVideoTowerConfig(PreTrainedConfig):
     def __post_init__(self, **kwargs):
         super().__post_init__(**kwargs)
         if self.hidden_size != 512:
-            raise ValueError(f"`hidden_size` of the video tower is {self.hidden_size}, but r2plus1d_18 gives 512.")
+            raise ValueError(
+                f"`hidden_size` of the video tower is {self.hidden_size}, but that of r2plus1d_18 is 512."
+            )
 
 
 @auto_docstring(
     custom_intro="""
     Configuration of the UMONS joint-encoding transformer (TBJE; Delbrouck et al., Challenge-HML at ACL 2020,
-    doi 10.18653/v1/2020.challengehml-1.1). The defaults are the paper's recipe for text and audio. A modality that does
-    not exist, and sizes that do not fit each other, raise a ValueError.
+    doi 10.18653/v1/2020.challengehml-1.1). The defaults are the paper's recipe for text and audio.
     """
 )
 @strict
@@ -91,15 +92,15 @@ class UmonsConfig(PreTrainedConfig):
     modalities (`list[str]`, *optional*, defaults to `["text", "audio"]`):
         Any of `"text"`, `"audio"`, `"video"`. The first of them, in this order, guides the others.
     vocab_size (`int`, *optional*, defaults to 14000):
-        Number of word ids, padding and the unknown word included.
+        Number of word ids, including padding and the unknown word.
     word_embedding_size (`int`, *optional*, defaults to 300):
-        Size of the word vectors that the LSTM reads.
+        Size of the word vectors.
     hidden_size (`int`, *optional*, defaults to 512):
-        Size of every sequence inside the model. A multiple of `num_attention_heads`.
+        Size of the hidden states. Must be a multiple of `num_attention_heads`.
     intermediate_size (`int`, *optional*, defaults to 1024):
         Size of the hidden layer of feed-forward networks and glimpses.
     num_hidden_layers (`int`, *optional*, defaults to 4):
-        Number of co-attention blocks.
+        Number of blocks.
     num_attention_heads (`int`, *optional*, defaults to 4):
         Number of attention heads.
     hidden_dropout_prob (`float`, *optional*, defaults to 0.1):
@@ -107,43 +108,43 @@ class UmonsConfig(PreTrainedConfig):
     attention_probs_dropout_prob (`float`, *optional*, defaults to 0.1):
         Dropout of the attention probabilities.
     max_text_length (`int`, *optional*, defaults to 60):
-        The longest text in words, which is also its number of glimpses in each block but the last.
+        Maximum number of words, and the number of glimpses over text in each block but the last.
     max_audio_length (`int`, *optional*, defaults to 60):
-        The same of audio, in frames.
+        Maximum number of audio frames, and the number of glimpses over them.
     max_video_length (`int`, *optional*, defaults to 60):
-        The same of video, in clips.
+        Maximum number of video clips, and the number of glimpses over them.
     audio_feature_size (`int`, *optional*, defaults to 80):
-        Mel bins of an audio frame.
+        Number of mel bins of an audio frame, or size of the features of the audio encoder.
     video_feature_size (`int`, *optional*, defaults to 512):
         Size of the feature vector of a video clip.
     video_tower (`UmonsVideoTowerConfig` or `dict`, *optional*):
-        With it the model has a video tower and takes pictures (`pixel_values_videos`) in place of `video_features`.
+        Video tower of the model, which then takes `pixel_values_videos` in place of `video_features`.
     text_encoder (`PreTrainedConfig` or `dict` with `model_type`, *optional*):
-        A pretrained encoder of any type that transformers knows, BERT for one, whose sequence a linear map takes to
-        `hidden_size`, in place of word vectors and LSTM. `vocab_size` and `pad_token_id` become the encoder's. For the
-        weights see [`UmonsModel.from_encoders`].
+        Pretrained text encoder of any type of transformers, such as BERT, in place of word vectors and LSTM. A linear
+        layer projects its output to `hidden_size`. Sets `vocab_size` and `pad_token_id`. [`UmonsModel.from_encoders`]
+        loads its weights.
     audio_encoder (`PreTrainedConfig` or `dict` with `model_type`, *optional*):
-        The same for sound (wav2vec 2.0, HuBERT, WavLM, Whisper, whose decoder is left out). The model then takes
+        Pretrained audio encoder (wav2vec 2.0, HuBERT, WavLM, the encoder of Whisper). The model then takes
         `input_values`, or `input_features` for Whisper, or the output of the encoder as `audio_embeds`. Sets
         `audio_feature_size`.
     video_encoder (`PreTrainedConfig` or `dict` with `model_type`, *optional*):
-        The same for clips of pictures (VideoMAE, TimeSformer), in place of the video tower. The model then takes
+        Pretrained video encoder (VideoMAE, TimeSformer), in place of the video tower. The model then takes
         `pixel_values_videos`, or the output of the encoder as `video_embeds`. Sets `video_feature_size`.
     use_weighted_layer_sum (`bool`, *optional*, defaults to `False`):
-        Take a learnt weighted mean of all the hidden layers of each encoder, where otherwise the last counts. Its layers
-        are then never dropped in training (`layerdrop`).
+        Use a learnt weighted mean of the hidden layers of each encoder in place of the last layer. Sets `layerdrop` of
+        the encoders to 0.
     audio_sampling_rate (`int`, *optional*):
-        Rate of the sound that the audio encoder was trained on, in Hz, for the processor to agree with.
+        Sampling rate of the audio encoder in Hz, which the processor must share.
     layer_norm_eps (`float`, *optional*, defaults to 1e-6):
-        Added to the variance in layer normalisation.
+        Epsilon of layer normalisation, added to the variance.
     initializer_factor (`float`, *optional*, defaults to 1.0):
-        Scales the initial weights. At 1.0 they are PyTorch's, with which the published results were obtained.
+        Factor of the initial weights; 1.0 is PyTorch's own initialisation, as in the published code.
     legacy_masking (`bool`, *optional*, defaults to `False`):
-        Mask as the published code does: in the first block only (and there, in a model of all three modalities,
-        the video glimpse with the audio mask). For converted checkpoints. By default padding never counts.
+        Mask padding in the first block only, as the published code does; with all three modalities, its video glimpse
+        has the audio mask. For converted checkpoints. By default, padding is masked everywhere.
     joint_sentiment (`bool`, *optional*, defaults to `False`):
         Predict sentiment and emotions at once: label 0 is the sentiment in [-3, 3], the others are emotions. Sets
-        the names of seven labels unless `id2label` does.
+        seven labels unless `id2label` is given, and requires `problem_type=None`.
     pad_token_id (`int`, *optional*, defaults to 0):
         Word id of padding.
 
@@ -164,7 +165,7 @@ class UmonsConfig(PreTrainedConfig):
         "audio_encoder": AutoConfig,
         "video_encoder": AutoConfig,
     }
-    _auto_class: ClassVar[str] = "AutoConfig"  # saving copies the code, so that the folder loads without this package
+    _auto_class: ClassVar[str] = "AutoConfig"  # saving copies the code
 
     modalities: list[str] | tuple[str, ...] = ("text", "audio")
     vocab_size: int = 14000
@@ -193,16 +194,16 @@ class UmonsConfig(PreTrainedConfig):
     pad_token_id: int | None = 0
 
     def __post_init__(self, **kwargs):
-        # Canonical order, so that `modalities[0]` is the guide. What is unknown stays, for validation to name it.
+        # Canonical order: `modalities[0]` is the guide. Unknown names are left to the validation.
         known = [modality for modality in MODALITIES if modality in self.modalities]
         self.modalities = known if sorted(known) == sorted(self.modalities) else list(self.modalities)
         if self.joint_sentiment and self.id2label is None and kwargs.get("num_labels", 7) == 1 + len(EMOTIONS):
             self.id2label = dict(enumerate(("sentiment", *EMOTIONS)))
             self.label2id = {label: i for i, label in self.id2label.items()}
-        # With the package installed its pipeline is at hand: `pipeline` must not ask for trust in the folder's copy of it.
+        # With the package installed, `pipeline` uses its class and must not require trust in the copy in the folder.
         if not type(self).__module__.startswith("transformers_modules."):
             kwargs.pop("custom_pipelines", None)
-        # What the Auto classes load with `trust_remote_code=True`.
+        # Classes that the Auto classes load with `trust_remote_code=True`.
         kwargs.setdefault(
             "auto_map",
             {
@@ -216,11 +217,11 @@ class UmonsConfig(PreTrainedConfig):
         for modality in MODALITIES:
             self._adopt_encoder(modality)
         super().__post_init__(**kwargs)
-        # `@strict` calls this again, but wraps what it raises in an error that is no ValueError.
+        # `@strict` calls this again, and wraps its errors in one that is not a ValueError.
         self.validate_architecture()
 
     def _adopt_encoder(self, modality: str):
-        """Makes a configuration of what is given, and takes over the sizes that follow from it."""
+        """Convert the configuration of an encoder from a dict, and set the sizes that depend on it."""
         name = f"{modality}_encoder"
         encoder = getattr(self, name)
         if encoder is None:
@@ -228,22 +229,23 @@ class UmonsConfig(PreTrainedConfig):
         if isinstance(encoder, dict):
             if encoder.get("model_type") not in CONFIG_MAPPING:
                 raise ValueError(
-                    f"`{name}` has the model type {encoder.get('model_type')!r}, which this transformers does not know: "
-                    "give the `model_type` of one of its own models, such as 'bert', 'wav2vec2' or 'videomae'."
+                    f"`{name}` has the model type {encoder.get('model_type')!r}, which is unknown to this "
+                    "transformers: pass the `model_type` of one of its models, such as 'bert', 'wav2vec2' or "
+                    "'videomae'."
                 )
             encoder = AutoConfig.for_model(**encoder)
             setattr(self, name, encoder)
         size = getattr(encoder, "hidden_size", None)
         if not isinstance(size, int) or (modality == "text" and not hasattr(encoder, "vocab_size")):
             raise ValueError(
-                f"`{name}` is of type {encoder.model_type!r}, which gives no sequence of vectors of one size "
-                f"(`hidden_size`){' for words (`vocab_size`)' if modality == 'text' else ''}: take an encoder of {modality} "
-                "alone; of a model of several modalities, the configuration of that part."
+                f"`{name}` is of type {encoder.model_type!r}, which has no `hidden_size` of its sequence"
+                f"{' or no `vocab_size`' if modality == 'text' else ''}: pass an encoder of {modality}, or the "
+                f"{modality} part of the configuration of a model of several modalities."
             )
         if modality == "text":
             self.vocab_size, self.pad_token_id = encoder.vocab_size, encoder.pad_token_id
         else:
-            # An adapter on top of wav2vec 2.0 has a size of its own.
+            # The adapter of wav2vec 2.0 has its own size.
             size = encoder.output_hidden_size if getattr(encoder, "add_adapter", False) else size
             setattr(self, f"{modality}_feature_size", size)
         if self.use_weighted_layer_sum:
@@ -252,7 +254,7 @@ class UmonsConfig(PreTrainedConfig):
                     setattr(encoder, drop, 0.0)
 
     def validate_architecture(self):
-        """Refuses modalities that do not exist and sizes that do not fit each other."""
+        """Raise a ValueError for unknown modalities and for sizes that do not fit each other."""
         if not self.modalities or any(self.modalities.count(m) != 1 or m not in MODALITIES for m in self.modalities):
             raise ValueError(
                 f"`modalities` is {self.modalities}: it must name at least one of {list(MODALITIES)}, each once."
@@ -262,15 +264,21 @@ class UmonsConfig(PreTrainedConfig):
                 raise ValueError(f"`{name}` is {getattr(self, name)}: it must be at least 1.")
         if self.hidden_size % self.num_attention_heads != 0:
             raise ValueError(
-                f"`hidden_size` ({self.hidden_size}) must be a multiple of `num_attention_heads` ({self.num_attention_heads})."
+                f"`hidden_size` ({self.hidden_size}) must be a multiple of `num_attention_heads` "
+                f"({self.num_attention_heads})."
             )
         self._validate_encoders()
         if self.video_tower is not None and "video" not in self.modalities:
             raise ValueError(f"`video_tower` is given, but `modalities` is {self.modalities}: add 'video'.")
         if self.video_tower is not None and self.video_feature_size != self.video_tower.hidden_size:
             raise ValueError(
-                f"`video_feature_size` is {self.video_feature_size}, but the video tower gives features of "
-                f"{self.video_tower.hidden_size}."
+                f"`video_feature_size` is {self.video_feature_size}, but the features of the video tower have the "
+                f"size {self.video_tower.hidden_size}."
+            )
+        if self.joint_sentiment and self.problem_type is not None:
+            raise ValueError(
+                f"`joint_sentiment=True` requires `problem_type=None`, but it is {self.problem_type!r}, which would "
+                "apply to the sentiment too: remove `problem_type` from the configuration."
             )
         if self.joint_sentiment and self.num_labels < 2:
             raise ValueError(
@@ -290,7 +298,7 @@ class UmonsConfig(PreTrainedConfig):
                 raise ValueError(f"`{name}` is given, but `modalities` is {self.modalities}: add {modality!r}.")
             if self.legacy_masking:
                 raise ValueError(
-                    f"`legacy_masking=True` is for published checkpoints, which have no `{name}`: leave one of them out."
+                    f"`legacy_masking=True` is for published checkpoints, which have no `{name}`: remove one of them."
                 )
         if self.video_encoder is not None and self.video_tower is not None:
             raise ValueError("`video_encoder` and `video_tower` are both given: pass one of them.")
@@ -298,22 +306,22 @@ class UmonsConfig(PreTrainedConfig):
             positions = count_positions(self.encoder_of(modality), modality)
             if positions is not None and positions < self.length_limit(modality):
                 raise ValueError(
-                    f"`max_{modality}_length` is {self.length_limit(modality)}, but `{modality}_encoder` has {positions} "
-                    "positions to give: ask for no more."
+                    f"`max_{modality}_length` is {self.length_limit(modality)}, but `{modality}_encoder` has "
+                    f"{positions} positions: set it to that or less."
                 )
 
     def encoder_of(self, modality: str) -> PreTrainedConfig | None:
-        """Configuration of the pretrained encoder of `modality`, if it has one."""
+        """Return the configuration of the pretrained encoder of `modality`, or `None`."""
         return getattr(self, f"{modality}_encoder")
 
     def sequence_name(self, modality: str) -> str:
-        """Name of the model input that holds the sequence of `modality`: with an encoder, what it made of audio or video."""
+        """Return the input name of the sequence of `modality`, such as `audio_embeds` with an `audio_encoder`."""
         if modality != "text" and self.encoder_of(modality) is not None:
             return f"{modality}_embeds"
         return INPUT_NAMES[modality]
 
     def length_limit(self, modality: str) -> int:
-        """The longest sequence of `modality`, in words, audio frames or video clips."""
+        """Return the maximum length of `modality`, in words, audio frames or video clips."""
         return getattr(self, f"max_{modality}_length")
 
 

@@ -36,8 +36,14 @@ from .encoders_umons import CLIPS_AT_ONCE, FromEncodersMixin, UmonsEncoder, Umon
 
 logger = logging.get_logger(__name__)
 
+# Inputs of a modality, of which a call has one at most.
+ALTERNATIVES = {
+    "audio": ("input_features", "input_values", "audio_embeds"),
+    "video": ("video_features", "pixel_values_videos", "video_embeds"),
+}
 
-@auto_docstring(custom_intro="What `get_audio_features` gives: the sequence that the audio encoder makes of sound.")
+
+@auto_docstring(custom_intro="Output class of `get_audio_features`.")
 @dataclass
 class UmonsAudioFeaturesOutput(BaseModelOutputWithPooling):
     r"""
@@ -54,27 +60,27 @@ class UmonsAudioFeaturesOutput(BaseModelOutputWithPooling):
 
 @auto_docstring(
     custom_intro="""
-    What `UmonsModel` gives. The joint sequence is text, audio and video, as far as the call has them, one after the
-    other along time: S = T_text + T_audio + T_video steps.
+    Output class of [`UmonsModel`]. The joint sequence is the concatenation of the given modalities over time, in the
+    order text, audio, video: S = T_text + T_audio + T_video.
     """
 )
 @dataclass
 class UmonsModelOutput(ModelOutput):
     r"""
     last_hidden_state (`torch.FloatTensor` of shape `(B, S, hidden_size)`):
-        The joint sequence after the last block.
+        Joint sequence after the last block.
     pooler_output (`torch.FloatTensor` of shape `(B, 2 * hidden_size)`):
-        The normalised sum of what the final glimpses saw of each modality.
+        Normalised sum over modalities of the projected final glimpses.
     hidden_states (`tuple[torch.FloatTensor]`, *optional*, with `output_hidden_states=True`):
-        The joint sequence as it enters the first block and after each block: `num_hidden_layers + 1` times
+        Joint sequence before the first block and after each block: `num_hidden_layers + 1` tensors of shape
         `(B, S, hidden_size)`.
-    attentions (`tuple[torch.FloatTensor]`, *optional*, with `output_attentions=True` and eager attention):
-        Self-attention, block by block, and within a block modality by modality: `(B, heads, T_m, T_m)` each.
-    cross_attentions (`tuple[torch.FloatTensor]`, *optional*, as `attentions`):
-        How the guided modalities attend to the guide, in the same order: `(B, heads, T_m, T_guide)` each.
+    attentions (`tuple[torch.FloatTensor]`, *optional*, with `output_attentions=True`):
+        Self-attention weights of every modality of every block, `(B, heads, T_m, T_m)` each.
+    cross_attentions (`tuple[torch.FloatTensor]`, *optional*, with `output_attentions=True`):
+        Attention weights of the guided modalities over the guide, in the same order, `(B, heads, T_m, T_guide)` each.
     glimpse_weights (`tuple[torch.FloatTensor]`, *optional*, with `output_glimpse_weights=True`):
-        Where each glimpse looks, in the same order: `(B, T_m, T_m)` for all blocks but the last (weights over
-        axis 1, one glimpse for each position of axis 2), then the final glimpse of each modality, `(B, T_m, 1)`.
+        Weights of the glimpses over time (axis 1), in the same order: `(B, T_m, T_m)` for all blocks but the last, one
+        glimpse per position; then `(B, T_m, 1)` for the final glimpse of each modality.
     """
 
     last_hidden_state: torch.FloatTensor | None = None
@@ -85,24 +91,24 @@ class UmonsModelOutput(ModelOutput):
     glimpse_weights: tuple[torch.FloatTensor, ...] | None = None
 
 
-@auto_docstring(custom_intro="What `UmonsForSequenceClassification` gives.")
+@auto_docstring(custom_intro="Output class of [`UmonsForSequenceClassification`].")
 @dataclass
 class UmonsSequenceClassifierOutput(ModelOutput):
     r"""
     loss (`torch.FloatTensor` of shape `()`, *optional*, with `labels`):
-        The mean over the batch of the loss that the configuration names.
+        Mean loss of the batch, selected by `problem_type` and `joint_sentiment`.
     logits (`torch.FloatTensor` of shape `(B, num_labels)`):
-        Scores before any softmax or sigmoid. With `joint_sentiment`, column 0 is the sentiment itself.
+        Scores before softmax or sigmoid. With `joint_sentiment`, column 0 is the sentiment itself.
     hidden_states (`tuple[torch.FloatTensor]`, *optional*, with `output_hidden_states=True`):
-        The joint sequence as it enters the first block and after each block: `num_hidden_layers + 1` times
+        Joint sequence before the first block and after each block: `num_hidden_layers + 1` tensors of shape
         `(B, S, hidden_size)`.
-    attentions (`tuple[torch.FloatTensor]`, *optional*, with `output_attentions=True` and eager attention):
-        Self-attention, block by block, and within a block modality by modality: `(B, heads, T_m, T_m)` each.
-    cross_attentions (`tuple[torch.FloatTensor]`, *optional*, as `attentions`):
-        How the guided modalities attend to the guide, in the same order: `(B, heads, T_m, T_guide)` each.
+    attentions (`tuple[torch.FloatTensor]`, *optional*, with `output_attentions=True`):
+        Self-attention weights of every modality of every block, `(B, heads, T_m, T_m)` each.
+    cross_attentions (`tuple[torch.FloatTensor]`, *optional*, with `output_attentions=True`):
+        Attention weights of the guided modalities over the guide, in the same order, `(B, heads, T_m, T_guide)` each.
     glimpse_weights (`tuple[torch.FloatTensor]`, *optional*, with `output_glimpse_weights=True`):
-        Where each glimpse looks, in the same order: `(B, T_m, T_m)` for all blocks but the last (weights over
-        axis 1, one glimpse for each position of axis 2), then the final glimpse of each modality, `(B, T_m, 1)`.
+        Weights of the glimpses over time (axis 1), in the same order: `(B, T_m, T_m)` for all blocks but the last, one
+        glimpse per position; then `(B, T_m, 1)` for the final glimpse of each modality.
     """
 
     loss: torch.FloatTensor | None = None
@@ -201,40 +207,21 @@ def check_length(config: UmonsConfig, modality: str, name: str, length: int):
         )
 
 
-def check_one_given(**inputs: torch.Tensor | None):
-    """Raise a ValueError if more than one of the inputs is given."""
-    given = [f"`{name}`" for name, value in inputs.items() if value is not None]
-    if len(given) > 1:
-        raise ValueError(f"{' and '.join(given)} are both given: pass one of them.")
-
-
-def check_sequence_names(config: UmonsConfig, names: dict[str, str], given: dict[str, torch.Tensor | None]):
-    """Raise a ValueError for sequences under a name that is not one of the `names` by modality of this model."""
-    for modality in ("audio", "video"):
-        has_encoder = config.encoder_of(modality) is not None
-        other = INPUT_NAMES[modality] if has_encoder else f"{modality}_embeds"
-        if given[other] is not None:
-            raise ValueError(
-                f"`{other}` is given, but {'' if has_encoder else 'no '}`{modality}_encoder` is configured: pass "
-                f"{'the input of the encoder, or its output as ' if has_encoder else ''}`{names[modality]}`."
-            )
-
-
 def check_audio(name: str, value: torch.Tensor, mask: torch.Tensor | None):
     """Raise a ValueError for waveforms or spectrograms that the audio encoder cannot process."""
     expected = "(batch, samples)" if name == "input_values" else "(batch, mel bins, frames)"
     # The audio spectrogram transformer calls its spectrograms `input_values`.
     if value.ndim not in ((2, 3) if name == "input_values" else (3,)):
         raise ValueError(
-            f"`{name}` has shape {tuple(value.shape)}, but the audio encoder takes {expected}, as its feature extractor "
-            "returns them."
+            f"`{name}` has shape {tuple(value.shape)}, but the audio encoder takes {expected}, as its feature "
+            "extractor returns them."
         )
     if mask is not None and (
         mask.ndim != 2 or mask.shape[0] != value.shape[0] or mask.shape[1] not in value.shape[1:]
     ):
         raise ValueError(
-            f"`{name}_mask` has shape {tuple(mask.shape)}, but must have the batch and time of `{name}`, which has shape "
-            f"{tuple(value.shape)}."
+            f"`{name}_mask` has shape {tuple(mask.shape)}, but must have the batch and time of `{name}`, which has "
+            f"shape {tuple(value.shape)}."
         )
     if can_read_values(value) and not torch.isfinite(value).all():
         raise ValueError(f"`{name}` contains NaN or infinite values: remove or repair such audio.")
@@ -244,8 +231,8 @@ def check_clips(config: UmonsConfig, clips: torch.Tensor, mask: torch.Tensor | N
     """Raise a ValueError for clips that the video tower or encoder cannot process."""
     if clips.ndim != 6 or clips.shape[3] != 3:
         raise ValueError(
-            f"`pixel_values_videos` has shape {tuple(clips.shape)}, but this model takes (batch, clips, frames, 3, height, "
-            "width): (batch, clips, 16, 3, 112, 112), or what its video encoder takes."
+            f"`pixel_values_videos` has shape {tuple(clips.shape)}, but this model takes (batch, clips, frames, 3, "
+            "height, width): (batch, clips, 16, 3, 112, 112), or what its video encoder takes."
         )
     if not 1 <= clips.shape[1] <= config.max_video_length:
         raise ValueError(
@@ -254,8 +241,8 @@ def check_clips(config: UmonsConfig, clips: torch.Tensor, mask: torch.Tensor | N
         )
     if mask is not None and mask.shape != clips.shape[:2]:
         raise ValueError(
-            f"`video_features_mask` has shape {tuple(mask.shape)}, but must have the shape {tuple(clips.shape[:2])} of "
-            "the clips."
+            f"`video_features_mask` has shape {tuple(mask.shape)}, but must have the shape {tuple(clips.shape[:2])} "
+            "of the clips."
         )
     if can_read_values(clips) and not torch.isfinite(clips).all():
         raise ValueError("`pixel_values_videos` contains NaN or infinite values: remove or repair such videos.")
@@ -273,7 +260,7 @@ def check_rows(masks: dict[str, torch.BoolTensor]):
 
 
 def can_read_values(*tensors: torch.Tensor) -> bool:
-    """Return `True` for CPU tensors outside of compiled graphs. Reading other devices would wait for them."""
+    """Return `True` for CPU tensors outside of compiled graphs. Reading from other devices would wait for them."""
     return not torch.compiler.is_compiling() and all(tensor.device.type == "cpu" for tensor in tensors)
 
 
@@ -289,9 +276,9 @@ def pad_to_full_length(config: UmonsConfig, values: dict[str, torch.Tensor], mas
 
 class UmonsLSTM(nn.Module):
     """
-    One layer, one direction, every step kept: (B, T, input_size) -> (B, T, hidden_size). `nn.LSTM` would do, but
-    `torch.compile` breaks the graph at it and takes the operator underneath whole. Parameters carry the names that
-    `nn.LSTM` gives them.
+    Unidirectional LSTM of one layer, (B, T, input_size) -> (B, T, hidden_size).
+
+    `torch.compile` breaks the graph at `nn.LSTM`, but not at the operator that it calls. Parameter names are the same.
     """
 
     def __init__(self, input_size: int, hidden_size: int):
@@ -310,7 +297,7 @@ class UmonsLSTM(nn.Module):
 
 
 class UmonsTextFrontEnd(nn.Module):
-    """Word ids (B, T) -> (B, T, hidden_size): word vectors, read by an LSTM."""
+    """Word embedding and LSTM, (B, T) -> (B, T, hidden_size)."""
 
     def __init__(self, config: UmonsConfig):
         super().__init__()
@@ -323,8 +310,10 @@ class UmonsTextFrontEnd(nn.Module):
 
 class UmonsFrontEnds(nn.ModuleDict):
     """
-    By modality, what turns the model's input into (B, T, hidden_size). No position is encoded anywhere: the LSTM orders
-    the words, and nothing orders the frames. After a pretrained encoder it is a linear map alone.
+    Projection of each modality to (B, T, hidden_size): x = LSTM(embedding(ids)), y = Linear(audio), z = Linear(video).
+
+    There are no position embeddings: the LSTM encodes the order of words, and the order of frames is not encoded.
+    After a pretrained text encoder, text is projected by a linear layer.
     """
 
     def __init__(self, config: UmonsConfig):
@@ -339,9 +328,9 @@ class UmonsFrontEnds(nn.ModuleDict):
         super().__init__({modality: front_ends[modality]() for modality in config.modalities})
 
     def forward(self, values: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        # For gradients of an LSTM the compiler unrolls it, anew for each length, which takes minutes; on a CPU it fails
-        # where the word vectors are frozen. So the front ends are left as they are, between two graphs. Here rather than
-        # in `UmonsLSTM`, because no graph goes on after a break within a loop.
+        # With gradients, the compiler unrolls the LSTM for every length, which takes minutes, and fails on a CPU if
+        # the word vectors are frozen. The break is not in `UmonsLSTM`: a graph does not resume after a break inside a
+        # loop.
         has_lstm = "text" in values and isinstance(self["text"], UmonsTextFrontEnd)
         if has_lstm and torch.is_grad_enabled() and not torch.compiler.is_exporting():
             return self._encode_uncompiled(values)
@@ -351,7 +340,7 @@ class UmonsFrontEnds(nn.ModuleDict):
         return {modality: self[modality](value) for modality, value in values.items()}
 
     @torch.compiler.disable(
-        reason="an LSTM is not compiled where gradients are wanted: wrap inference in torch.no_grad()"
+        reason="an LSTM that requires gradients is not compiled: run inference under torch.no_grad()"
     )
     def _encode_uncompiled(self, values: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         return self._encode(values)
@@ -359,7 +348,7 @@ class UmonsFrontEnds(nn.ModuleDict):
 
 def _import_torchvision_video():
     """Return `torchvision.models.video`. Raises ImportError with a remedy if torchvision is missing."""
-    try:  # loading code from the Hub requires every import outside of such a block, with a video tower or without
+    try:  # imports outside of a try block are required when code is loaded from the Hub, even without a video tower
         import torchvision.models.video
     except ImportError as error:
         raise ImportError("A video tower requires torchvision: run `pip install torchvision`.") from error
@@ -368,9 +357,8 @@ def _import_torchvision_video():
 
 @auto_docstring(
     custom_intro="""
-    R(2+1)D, 18 layers (Tran et al., "A Closer Look at Spatiotemporal Convolutions for Action Recognition", CVPR 2018),
-    as torchvision has it, without its classifier: factorised convolutions over space, then time, and the average of the
-    last layer. Frozen unless the configuration says otherwise.
+    R(2+1)D with 18 layers (Tran et al., "A Closer Look at Spatiotemporal Convolutions for Action Recognition", CVPR
+    2018), torchvision's `r2plus1d_18` without the classifier. Frozen by default (`freeze`).
     """
 )
 class UmonsVideoTower(PreTrainedModel):
@@ -385,7 +373,7 @@ class UmonsVideoTower(PreTrainedModel):
         super().__init__(config)
         self.network = _import_torchvision_video().r2plus1d_18(weights=None)
         self.network.fc = nn.Identity()
-        self.train()  # a module starts in training mode, which a frozen one must not
+        self.train()  # modules start in training mode: a frozen tower must leave it
         self.post_init()
 
     @torch.no_grad()
@@ -396,21 +384,23 @@ class UmonsVideoTower(PreTrainedModel):
             super()._init_weights(module)
 
     def train(self, mode: bool = True):
-        # A frozen tower keeps its batch statistics too. Loading a checkpoint makes new parameters, then comes here.
+        # A frozen tower keeps its batch statistics as well. `from_pretrained` replaces parameters before it calls
+        # this.
         self.requires_grad_(not self.config.freeze)
         return super().train(mode and not self.config.freeze)
 
     def load_torchvision_weights(self, weights: str | Path):
         """
-        Loads pretrained weights in torchvision's own format.
+        Load pretrained weights in torchvision's format, without executing code from the file.
 
         Args:
-            weights: the name of a set of torchvision, `"KINETICS400_V1"`, which is fetched and checked by its hash; or
-                a local file, a state dict of `r2plus1d_18` written by `torch.save`. It is read without executing anything.
+            weights: name of torchvision weights, `"KINETICS400_V1"`, downloaded and verified by hash; or path of a
+            state
+                dict of `r2plus1d_18` written by `torch.save`.
 
         Raises:
-            OSError: the weights cannot be fetched or read, or are not those of `r2plus1d_18`.
-            ValueError: there is neither a file nor a set of torchvision of this name.
+            OSError: the weights cannot be downloaded or read, or do not fit `r2plus1d_18`.
+            ValueError: `weights` is neither a file nor a name of torchvision weights.
         """
         known = _import_torchvision_video().R2Plus1D_18_Weights.__members__
         is_file = Path(weights).is_file()
@@ -421,19 +411,21 @@ class UmonsVideoTower(PreTrainedModel):
         try:
             if is_file:
                 state_dict = torch.load(weights, map_location="cpu", weights_only=True)
-            else:  # what lies in torch's cache is not checked by its hash
+            else:  # torch does not verify the hash of files in its cache: `weights_only` protects these
                 state_dict = known[str(weights)].get_state_dict(
                     progress=False, check_hash=True, map_location="cpu", weights_only=True
                 )
         except (OSError, RuntimeError) as error:
             raise OSError(f"{weights} could not be read: {error}") from error
-        except Exception as error:  # torch raises many kinds, whose advice is to execute what is in the file
+        except Exception as error:  # of many types, with the advice to execute code from the file
             raise OSError(
-                f"{weights} is not a state dict of torchvision's r2plus1d_18 that can be read without executing anything: "
-                "pass what `torch.save(network.state_dict(), path)` writes."
+                f"{weights} is not a state dict of torchvision's r2plus1d_18 that can be read without executing code: "
+                "pass a file written by `torch.save(network.state_dict(), path)`."
             ) from error
         if not isinstance(state_dict, dict) or not all(isinstance(name, str) for name in state_dict):
-            raise OSError(f"{weights} holds no state dict of torchvision's r2plus1d_18: pass its names and tensors.")
+            raise OSError(
+                f"{weights} is not a dict of names and tensors: pass a state dict of torchvision's r2plus1d_18."
+            )
         state_dict = {name: tensor for name, tensor in state_dict.items() if not name.startswith("fc.")}
         try:
             self.network.load_state_dict(state_dict)
@@ -444,29 +436,29 @@ class UmonsVideoTower(PreTrainedModel):
     def forward(self, pixel_values_videos: torch.FloatTensor, **kwargs) -> torch.FloatTensor:
         r"""
         pixel_values_videos (`torch.FloatTensor` of shape `(num_clips, 16, 3, 112, 112)`):
-            Normalised clips, as [`UmonsVideoProcessor`] cuts them.
+            Normalised clips, as returned by [`UmonsVideoProcessor`].
 
         Returns:
             `torch.FloatTensor` of shape `(num_clips, 512)`.
         """
         if pixel_values_videos.ndim != 5 or pixel_values_videos.shape[2] != 3:
             raise ValueError(
-                f"`pixel_values_videos` has shape {tuple(pixel_values_videos.shape)}, but the tower wants "
+                f"`pixel_values_videos` has shape {tuple(pixel_values_videos.shape)}, but the tower takes "
                 "(clips, frames, 3, height, width)."
             )
-        clips = pixel_values_videos.to(self.dtype).transpose(1, 2)  # torchvision has channels before time
+        clips = pixel_values_videos.to(self.dtype).transpose(1, 2)  # torchvision's layout: channels, then time
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.config.freeze):
             return torch.cat([self.network(some) for some in clips.split(CLIPS_AT_ONCE)])
 
 
 class UmonsStream(NamedTuple):
-    """One modality's stretch of the joint sequence, and which of its positions a block may look at."""
+    """One modality in the joint sequence, and its masks."""
 
     modality: str
     length: int
-    padding_mask: torch.BoolTensor | None  # (B, T), True where there is something to see; None: everywhere
-    attention_mask: torch.Tensor | None  # as the attention implementation wants it: what positions of the stream see
-    guide_mask: torch.Tensor | None  # likewise, of the guide
+    padding_mask: torch.BoolTensor | None  # (B, T), False for padding; None if there is no padding
+    attention_mask: torch.Tensor | None  # of self-attention, in the format of the attention implementation
+    guide_mask: torch.Tensor | None  # of attention over the guide, in the same format
 
 
 def eager_attention_forward(
@@ -479,19 +471,19 @@ def eager_attention_forward(
     **kwargs: Unpack[TransformersKwargs],
 ) -> tuple[torch.Tensor, torch.Tensor]:
     scores = query @ key.transpose(2, 3) * scaling
-    if attention_mask is not None and attention_mask.dtype == torch.bool:  # as `sdpa` has them, True where to look
+    if attention_mask is not None and attention_mask.dtype == torch.bool:  # the format of `sdpa`: True to attend
         scores = scores.masked_fill(~attention_mask, torch.finfo(scores.dtype).min)
     elif attention_mask is not None:
         scores = scores + attention_mask
-    # Half precision is too coarse for a sum of many exponentials; double precision stays what it is.
+    # At least single precision: half precision is too coarse for the sum of the exponentials.
     dtype = torch.promote_types(scores.dtype, torch.float32)
     weights = nn.functional.softmax(scores, dim=-1, dtype=dtype).to(query.dtype)
-    weights = module.dropout(weights)
+    weights = module.dropout(weights)  # a module, so that training can replace it
     return (weights @ value).transpose(1, 2).contiguous(), weights
 
 
 class UmonsAttention(nn.Module):
-    """Multi-head attention: of a sequence to itself, or to the guide when `key_value_states` is given."""
+    """MHA of the paper: multi-head self-attention, or attention over the guide with `key_value_states`."""
 
     def __init__(self, config: UmonsConfig):
         super().__init__()
@@ -520,8 +512,9 @@ class UmonsAttention(nn.Module):
         implementation = self.config._attn_implementation
         if implementation != "eager" and kwargs.get("output_attentions"):
             logger.warning_once(
-                f"{implementation!r} attention has no weights to return: a call with `output_attentions=True` runs eager "
-                'attention. Load the model with `attn_implementation="eager"` to avoid this warning.'
+                f"{implementation!r} attention does not return attention weights: calls with `output_attentions=True` "
+                "run "
+                'eager attention. Load the model with `attn_implementation="eager"` to avoid this warning.'
             )
             implementation = "eager"
         attention_interface: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention_forward)
@@ -539,7 +532,7 @@ class UmonsAttention(nn.Module):
 
 
 class UmonsMLP(nn.Module):
-    """Linear -> ReLU -> dropout -> Linear, position by position."""
+    """FFN of the paper: Linear -> ReLU -> dropout -> Linear."""
 
     def __init__(self, config: UmonsConfig):
         super().__init__()
@@ -554,9 +547,10 @@ class UmonsMLP(nn.Module):
 
 class UmonsGlimpse(nn.Module):
     """
-    Looks at a whole sequence through several learnt softmaxes over time: (B, T, hidden_size) -> the glimpses
-    (B, n, hidden_size) and their weights (B, T, n). A sequence of T steps uses the first T of the glimpses there are, so
-    that padding can be cut off a batch without any change of the answer.
+    Glimpses of the paper: weighted sums over time, with weights softmax(MLP(m)) over time.
+
+    (B, T, hidden_size) -> glimpses (B, n, hidden_size) and weights (B, T, n). A sequence of T steps uses the first T
+    glimpses, so that the padded length of a batch does not change its logits.
     """
 
     def __init__(self, config: UmonsConfig, num_glimpses: int):
@@ -576,14 +570,18 @@ class UmonsGlimpse(nn.Module):
             scores = scores.masked_fill(~padding_mask[..., None], torch.finfo(scores.dtype).min)
         dtype = torch.promote_types(scores.dtype, torch.float32)
         weights = nn.functional.softmax(scores, dim=1, dtype=dtype).to(hidden_states.dtype)
-        # All glimpses of all rows as one batched product: (B, n, T) @ (B, T, hidden_size).
         return weights.transpose(1, 2) @ hidden_states, weights
 
 
 class UmonsModalityLayer(nn.Module):
     """
-    One modality's part of a block: self-attention (SA in the paper), or guided attention (SGA) when the modality has a
-    guide; a residual around all of it; and, unless the block is the last, one glimpse for each position.
+    One modality of a block. The guide has self-attention (SA), the other modalities self and guided attention (SGA):
+
+        SA(q):     h = LN(q + MHA(q, q, q));                             out = LN(h + FFN(h))
+        SGA(q, x): h = LN(q + MHA(q, q, q));  h = LN(h + MHA(h, x, x));  out = LN(h + FFN(h))
+
+    A residual connection spans the whole unit: m = m + SA(m), or m = m + SGA(m, x). In all blocks but the last, the
+    glimpses follow: m = LN(m + glimpses(m)). Dropout precedes every sum but the residual connection of the unit.
     """
 
     def __init__(self, config: UmonsConfig, modality: str, is_last: bool):
@@ -618,7 +616,7 @@ class UmonsModalityLayer(nn.Module):
         if self.cross_attn is not None:
             if guide is not None:
                 attended, _ = self.cross_attn(hidden_states, stream.guide_mask, key_value_states=guide, **kwargs)
-                # Rows whose guide is absent get nothing from it, as when the whole batch has none.
+                # A row without the guide equals a batch without it.
                 hidden_states = hidden_states + self.dropout(attended) * guide_present
             hidden_states = self.cross_attn_layer_norm(hidden_states)
 
@@ -632,7 +630,7 @@ class UmonsModalityLayer(nn.Module):
 
 
 class UmonsLayer(GradientCheckpointingLayer):
-    """A co-attention block over the joint sequence. What guides is the block's input, not its own first result."""
+    """Block of the joint sequence. The guide x of SGA is the input of the block, not the output of its SA."""
 
     def __init__(self, config: UmonsConfig, is_last: bool):
         super().__init__()
@@ -648,7 +646,7 @@ class UmonsLayer(GradientCheckpointingLayer):
         guide_present: torch.Tensor | None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> torch.Tensor:
-        # Contiguous, for a linear map of anything else is a batch of small products.
+        # Contiguous: a linear layer would split other tensors into many small products.
         lengths = [stream.length for stream in streams]
         sequences = [sequence.contiguous() for sequence in hidden_states.split(lengths, dim=1)]
         guide = sequences[0] if streams[0].modality == self.guide else None
@@ -660,7 +658,7 @@ class UmonsLayer(GradientCheckpointingLayer):
 
 
 class UmonsPooler(nn.Module):
-    """The final glimpse at one modality: (B, T, hidden_size) -> (B, 2 * hidden_size)."""
+    """Final glimpse of one modality and its projection, (B, T, hidden_size) -> (B, 2 * hidden_size)."""
 
     def __init__(self, config: UmonsConfig):
         super().__init__()
@@ -678,8 +676,8 @@ class UmonsPreTrainedModel(FromEncodersMixin, PreTrainedModel):
     base_model_prefix = "model"
     main_input_name = "input_ids"
     input_modalities = ("text", "audio", "video")
-    # The loss is the mean over a batch, whatever `num_items_in_batch` says. Trainer takes the `**kwargs` of a forward for
-    # the opposite, and would then neither divide by the number of accumulated batches nor average over processes.
+    # The loss is the mean over the batch and ignores `num_items_in_batch`. Trainer assumes the opposite of a forward
+    # with `**kwargs`: it would neither divide by the number of accumulated batches nor average over processes.
     accepts_loss_kwargs = False
     supports_gradient_checkpointing = True
     _no_split_modules = ["UmonsTextFrontEnd", "UmonsModalityLayer"]
@@ -695,7 +693,7 @@ class UmonsPreTrainedModel(FromEncodersMixin, PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module):
-        """PyTorch's own start, scaled by `initializer_factor`: uniform within 1 / sqrt(inputs); word vectors normal."""
+        """Initialize as PyTorch does, scaled by `initializer_factor`."""
         factor = self.config.initializer_factor
         if isinstance(module, nn.Linear):
             bound = factor * module.in_features**-0.5
@@ -716,7 +714,7 @@ class UmonsPreTrainedModel(FromEncodersMixin, PreTrainedModel):
 
     def resize_token_embeddings(self, *args, **kwargs) -> nn.Embedding:
         embeddings = super().resize_token_embeddings(*args, **kwargs)
-        self.config.vocab_size = embeddings.num_embeddings  # which transformers sets in that of a text encoder alone
+        self.config.vocab_size = embeddings.num_embeddings  # transformers sets it in the text encoder only
         return embeddings
 
     @can_return_tuple
@@ -740,10 +738,7 @@ class UmonsPreTrainedModel(FromEncodersMixin, PreTrainedModel):
             1 for frames, 0 for padding. Without a mask, only rows of zeros are padding.
         """
         if "audio" not in self.base_model.encoders:
-            raise ValueError(
-                f"`input_values` is given, but this model has no audio encoder: pass `{self.config.sequence_name('audio')}`, "
-                "or configure an encoder with `UmonsConfig(audio_encoder=...)`."
-            )
+            raise ValueError("This model has no audio encoder: configure one with `UmonsConfig(audio_encoder=...)`.")
         encoder = self.base_model.encoders["audio"]
         inputs = {
             "input_values": (input_values, input_values_mask),
@@ -751,7 +746,7 @@ class UmonsPreTrainedModel(FromEncodersMixin, PreTrainedModel):
         }
         values, mask = inputs[encoder.input_name]
         if values is None:
-            raise ValueError(f"The audio encoder of this model takes `{encoder.input_name}`: pass these.")
+            raise ValueError(f"The audio encoder of this model takes `{encoder.input_name}`, which is missing.")
         check_audio(encoder.input_name, values, mask)
         mask = None if mask is None else mask.to(values.device, torch.bool)
         features, mask = encoder(values, mask)
@@ -765,18 +760,17 @@ class UmonsPreTrainedModel(FromEncodersMixin, PreTrainedModel):
     ) -> BaseModelOutputWithPooling:
         r"""
         pixel_values_videos (`torch.FloatTensor` of shape `(batch_size, video_length, 16, 3, 112, 112)`):
-            Normalised clips, as [`UmonsVideoProcessor`] gives them; of the size and length that a video encoder wants.
+            Normalised clips, as returned by [`UmonsVideoProcessor`]. A video encoder has its own clip length and size.
         video_features_mask (`torch.Tensor` of shape `(batch_size, video_length)`, *optional*):
-            1 for clips, 0 for padding, of which no features are computed.
+            1 for clips, 0 for padding, which is not computed.
 
         Returns:
-            [`BaseModelOutputWithPooling`], whose `pooler_output` `(batch_size, video_length, video_feature_size)` is the
-            model's `video_features`, or its `video_embeds` if it has a video encoder. Padding is zero.
+            [`BaseModelOutputWithPooling`]. Its `pooler_output` `(batch_size, video_length, video_feature_size)` holds
+            the `video_features` of the model, or `video_embeds` with a video encoder. Padding is zero.
         """
         if self.base_model.video_tower is None and "video" not in self.base_model.encoders:
             raise ValueError(
-                "`pixel_values_videos` is given, but this model has no video tower or encoder: pass "
-                f"`{self.config.sequence_name('video')}`, or configure a tower with `UmonsConfig(video_tower={{}})`."
+                "This model has no video tower or encoder: configure one with `UmonsConfig(video_tower={})`."
             )
         check_clips(self.config, pixel_values_videos, video_features_mask)
         clips = pixel_values_videos.flatten(0, 1)
@@ -794,11 +788,10 @@ class UmonsPreTrainedModel(FromEncodersMixin, PreTrainedModel):
 
 @auto_docstring(
     custom_intro="""
-    The UMONS model without a head on top: front ends, co-attention blocks, final glimpses.
+    The UMONS model (TBJE) without a head on top: front ends, joint-encoding blocks, final glimpses.
 
-    Of its modalities a call needs at least one. One that is left out, or whose mask is zero throughout a row, contributes
-    nothing there. Without a mask, word id `pad_token_id` and all-zero frames are padding. Inputs that do not fit raise a
-    ValueError with the input's name, what is wrong with it and what would be right.
+    A call requires at least one of the modalities. A missing modality, left out of the call or masked throughout a
+    row, contributes nothing. Without a mask, word id `pad_token_id` and all-zero frames are padding.
     """
 )
 class UmonsModel(UmonsPreTrainedModel):
@@ -809,7 +802,7 @@ class UmonsModel(UmonsPreTrainedModel):
         self.main_input_name = config.sequence_name(config.modalities[0])  # counted by Trainer
         self.front_ends = UmonsFrontEnds(config)
         self.encoders = UmonsEncoders(config)
-        # CODEPATH: models of raw pictures have a tower; those of the paper are given the features of clips
+        # CODEPATH: models of raw video have a tower; those of the paper take features of clips
         self.video_tower = UmonsVideoTower(config.video_tower) if config.video_tower is not None else None
         last = config.num_hidden_layers - 1
         self.layers = nn.ModuleList([UmonsLayer(config, is_last=i == last) for i in range(config.num_hidden_layers)])
@@ -854,7 +847,8 @@ class UmonsModel(UmonsPreTrainedModel):
         attention_mask (`torch.Tensor` of shape `(batch_size, text_length)`, *optional*):
             1 for words, 0 for padding.
         input_features (`torch.FloatTensor` of shape `(batch_size, audio_length, audio_feature_size)`, *optional*):
-            Log-mel frames. With an audio encoder that takes spectrograms (Whisper), its `(batch_size, mel_bins, num_frames)`.
+            Log-mel frames. With an audio encoder that takes spectrograms (Whisper), its `(batch_size, mel_bins,
+            num_frames)`.
         input_features_mask (`torch.Tensor` of shape `(batch_size, audio_length)`, *optional*):
             1 for frames, 0 for padding.
         input_values (`torch.FloatTensor` of shape `(batch_size, num_samples)`, *optional*):
@@ -876,44 +870,19 @@ class UmonsModel(UmonsPreTrainedModel):
         pixel_values_videos (`torch.FloatTensor` of shape `(batch_size, video_length, 16, 3, 112, 112)`, *optional*):
             Normalised clips, for the video tower or encoder.
         """
-        check_one_given(input_values=input_values, input_features=input_features, audio_embeds=audio_embeds)
-        takes_spectrograms = "audio" in self.encoders and self.encoders["audio"].input_name == "input_features"
-        if input_values is not None or (takes_spectrograms and input_features is not None):
-            audio = self.get_audio_features(
-                input_values, input_values_mask, input_features, input_features_mask, return_dict=True
-            )
-            audio_embeds, audio_embeds_mask, input_features = audio.pooler_output, audio.attention_mask, None
-        check_one_given(
-            pixel_values_videos=pixel_values_videos, video_features=video_features, video_embeds=video_embeds
-        )
-        if pixel_values_videos is not None:
-            videos = self.get_video_features(pixel_values_videos, video_features_mask, return_dict=True).pooler_output
-            if self.video_tower is not None:
-                video_features = videos
-            else:
-                video_embeds, video_embeds_mask = videos, video_features_mask
-        sequences = {
+        inputs = {
             "input_ids": (input_ids, attention_mask),
             "input_features": (input_features, input_features_mask),
+            "input_values": (input_values, input_values_mask),
             "audio_embeds": (audio_embeds, audio_embeds_mask),
             "video_features": (video_features, video_features_mask),
             "video_embeds": (video_embeds, video_embeds_mask),
+            "pixel_values_videos": (pixel_values_videos, video_features_mask),
         }
-        names = {modality: self.config.sequence_name(modality) for modality in INPUT_NAMES}
-        check_sequence_names(self.config, names, {name: value for name, (value, _) in sequences.items()})
-        inputs = {modality: sequences[name] for modality, name in names.items()}
-        values, masks = prepare_inputs(self.config, inputs, self.dtype, names)
-        check_rows(masks)
-        # CODEPATH: checkpoints of the published code attend to padding in later blocks; models trained here never do
-        if self.config.legacy_masking:
-            pad_to_full_length(self.config, values, masks)
-        if "text" in values and "text" in self.encoders:
-            values["text"] = self.encoders["text"](values["text"], masks["text"]).to(self.dtype)
-        sequences = self.front_ends(values)
-
+        sequences, masks = self._embed_inputs(inputs)
         present = {modality: mask.any(dim=1) for modality, mask in masks.items()}
-        # Rows where a modality is absent look at their padding, so that every softmax is of something. Nothing comes of
-        # it: below, their part in the sum is struck out, and in the blocks what they would say as a guide.
+        # Rows without a modality attend to its padding, so that no softmax is empty. `present` then removes them from
+        # the guide and from the sum.
         masks = {modality: mask | ~present[modality][:, None] for modality, mask in masks.items()}
         streams = self._make_streams(sequences, masks, present)
         guide = self.config.modalities[0]
@@ -922,15 +891,61 @@ class UmonsModel(UmonsPreTrainedModel):
 
         for layer in self.layers:
             hidden_states = layer(hidden_states, streams, guide_present, **kwargs)
-            # CODEPATH: checkpoints of the published code, which masks in its first block only; models trained here mask always
+            # CODEPATH: checkpoints of the published code are masked in the first block only, others in all blocks
             if self.config.legacy_masking:
                 streams = [UmonsStream(stream.modality, stream.length, None, None, None) for stream in streams]
 
         pooled = 0.0
         for sequence, stream in zip(hidden_states.split([s.length for s in streams], dim=1), streams, strict=True):
-            seen = self.poolers[stream.modality](sequence, stream.padding_mask)
-            pooled = pooled + seen * present[stream.modality][:, None].to(seen.dtype)
+            glimpse = self.poolers[stream.modality](sequence, stream.padding_mask)
+            pooled = pooled + glimpse * present[stream.modality][:, None].to(glimpse.dtype)
         return UmonsModelOutput(last_hidden_state=hidden_states, pooler_output=self.layer_norm(pooled))
+
+    def _embed_inputs(
+        self, inputs: dict[str, tuple[torch.Tensor | None, torch.Tensor | None]]
+    ) -> tuple[dict[str, torch.Tensor], dict[str, torch.BoolTensor]]:
+        """Return hidden states (B, T, hidden_size) and masks (B, T) by modality, of values and masks by input name."""
+        self._check_names([name for name, (value, _) in inputs.items() if value is not None])
+        if "audio" in self.encoders:
+            name = self.encoders["audio"].input_name
+            values, mask = inputs[name]
+            if values is not None:
+                outputs = self.get_audio_features(**{name: values, f"{name}_mask": mask}, return_dict=True)
+                inputs["audio_embeds"] = (outputs.pooler_output, outputs.attention_mask)
+        clips, mask = inputs["pixel_values_videos"]
+        if clips is not None:
+            outputs = self.get_video_features(clips, mask, return_dict=True)
+            inputs[self.config.sequence_name("video")] = (outputs.pooler_output, mask)
+
+        names = {modality: self.config.sequence_name(modality) for modality in INPUT_NAMES}
+        sequences = {modality: inputs[name] for modality, name in names.items()}
+        values, masks = prepare_inputs(self.config, sequences, self.dtype, names)
+        check_rows(masks)
+        # CODEPATH: checkpoints of the published code attend to padding in later blocks; models trained here never do
+        if self.config.legacy_masking:
+            pad_to_full_length(self.config, values, masks)
+        if "text" in values and "text" in self.encoders:
+            values["text"] = self.encoders["text"](values["text"], masks["text"]).to(self.dtype)
+        return self.front_ends(values), masks
+
+    def _check_names(self, given: list[str]):
+        """Raise a ValueError for inputs that this model does not take, and for several of one modality."""
+        takes_clips = self.video_tower is not None or "video" in self.encoders
+        raw = {
+            "audio": [self.encoders["audio"].input_name] if "audio" in self.encoders else [],
+            "video": ["pixel_values_videos"] if takes_clips else [],
+        }
+        for modality, alternatives in ALTERNATIVES.items():
+            accepted = [self.config.sequence_name(modality), *raw[modality]]
+            names = [name for name in alternatives if name in given]
+            for name in names:
+                if name not in accepted:
+                    raise ValueError(
+                        f"`{name}` is given, but the {modality} of this model is `{'` or `'.join(accepted)}`, by the "
+                        "encoders of its configuration."
+                    )
+            if len(names) > 1:
+                raise ValueError(f"`{'` and `'.join(names)}` are both given: pass one of them.")
 
     def _make_streams(
         self,
@@ -983,8 +998,8 @@ def joint_sentiment_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Te
 
 @auto_docstring(
     custom_intro="""
-    The UMONS model with a linear head: emotions (multi-label), sentiment classes, sentiment as a number, or with
-    `joint_sentiment` sentiment and emotions at once. `problem_type` and `id2label` decide, as in every such model.
+    The UMONS model with a linear head for emotions (multi-label), sentiment classes, sentiment as a number, or with
+    `joint_sentiment` sentiment and emotions at once. `problem_type` and `id2label` select the task.
     """
 )
 class UmonsForSequenceClassification(UmonsPreTrainedModel):
@@ -1024,7 +1039,8 @@ class UmonsForSequenceClassification(UmonsPreTrainedModel):
         attention_mask (`torch.Tensor` of shape `(batch_size, text_length)`, *optional*):
             1 for words, 0 for padding.
         input_features (`torch.FloatTensor` of shape `(batch_size, audio_length, audio_feature_size)`, *optional*):
-            Log-mel frames. With an audio encoder that takes spectrograms (Whisper), its `(batch_size, mel_bins, num_frames)`.
+            Log-mel frames. With an audio encoder that takes spectrograms (Whisper), its `(batch_size, mel_bins,
+            num_frames)`.
         input_features_mask (`torch.Tensor` of shape `(batch_size, audio_length)`, *optional*):
             1 for frames, 0 for padding.
         input_values (`torch.FloatTensor` of shape `(batch_size, num_samples)`, *optional*):
@@ -1082,7 +1098,8 @@ class UmonsForSequenceClassification(UmonsPreTrainedModel):
         logits = self.classifier(outputs.pooler_output)
 
         loss = None
-        # CODEPATH: models of sentiment and emotions at once, such as umons-mini; models of one task have the stock losses
+        # CODEPATH: models of sentiment and emotions at once, such as umons-mini; models of one task have the stock
+        # losses
         if labels is not None and self.config.joint_sentiment:
             loss = joint_sentiment_loss(logits, labels.to(logits.device))
         elif labels is not None:

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 import pytest
 
-from modeling_umons import EMOTIONS, UmonsConfig
+from modeling_umons import EMOTIONS, TfnConfig, UmonsConfig
 
 
 def test_defaults_are_the_recipe_of_the_paper():
@@ -59,6 +59,14 @@ def test_heads_must_divide_the_hidden_size():
 def test_sizes_must_be_positive(field):
     with pytest.raises(ValueError, match=f"`{field}` is 0: it must be at least 1"):
         UmonsConfig(**{field: 0})
+
+
+@pytest.mark.parametrize("config_class", [UmonsConfig, TfnConfig])
+@pytest.mark.parametrize("problem_type", ["multi_label_classification", "regression"])
+def test_joint_sentiment_rejects_problem_type(config_class, problem_type):
+    assert config_class(joint_sentiment=True).problem_type is None
+    with pytest.raises(ValueError, match=r"requires `problem_type=None`.* remove `problem_type`"):
+        config_class(joint_sentiment=True, problem_type=problem_type)
 
 
 def test_joint_sentiment_needs_an_emotion():

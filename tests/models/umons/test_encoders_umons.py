@@ -474,9 +474,9 @@ def test_minilm(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"text_encoder": {"model_type": "berd"}}, "model type 'berd', which this transformers does not know"),
+        ({"text_encoder": {"model_type": "berd"}}, "model type 'berd', which is unknown to this transformers"),
         ({"text_encoder": {"hidden_size": 8}}, "model type None"),
-        ({"text_encoder": ResNetConfig()}, "`text_encoder` is of type 'resnet', which gives no sequence"),
+        ({"text_encoder": ResNetConfig()}, "`text_encoder` is of type 'resnet', which has no `hidden_size`"),
         ({"modalities": ["audio"], "text_encoder": BertConfig()}, r"`text_encoder` is given, but .* add 'text'"),
         ({"text_encoder": BertConfig(), "legacy_masking": True}, "`legacy_masking=True` is for published checkpoints"),
         ({"text_encoder": BertConfig(), "max_text_length": 600}, "`text_encoder` has 512 positions"),
@@ -505,7 +505,7 @@ def test_configurations_that_do_not_fit(options, message):
             {"audio_encoder": TEXT["bert"]()},
             "a BertModel, which takes `input_ids`: an encoder of audio takes `input_values`",
         ),
-        ({"modalities": ["video"], "video_encoder": ViTConfig(**SIZES)}, "a ViTModel, which takes single pictures"),
+        ({"modalities": ["video"], "video_encoder": ViTConfig(**SIZES)}, "a ViTModel, which takes single images"),
     ],
     ids=["words-for-sound", "pictures-for-clips"],
 )
@@ -523,20 +523,31 @@ def test_inputs_that_do_not_fit():
         ({"input_values": sound, "input_values_mask": torch.ones(1, 40)}, r"`input_values_mask` has shape \(1, 40\)"),
         ({"input_values": sound * torch.nan}, "`input_values` contains NaN"),
         ({"input_values": torch.randn(1, 4000)}, "`input_values` has 198 steps, but this model takes 1 to 100"),
-        ({"input_values": torch.randn(1, 20)}, "`input_values` has 20 samples, of which .* makes nothing"),
-        ({"input_values": sound, "audio_embeds": torch.randn(1, 4, 16)}, "`input_values` and `audio_embeds` are both"),
-        ({"input_features": torch.randn(1, 4, 16)}, "`audio_encoder` is configured: pass .* output as `audio_embeds`"),
-        ({"video_embeds": torch.randn(1, 4, 16)}, "no `video_encoder` is configured: pass `video_features`"),
+        ({"input_values": torch.randn(1, 20)}, "`input_values` has 20 samples, too few for one step"),
+        (
+            {"input_values": sound, "audio_embeds": torch.randn(1, 4, 16)},
+            "`input_values` and `audio_embeds` are both given",
+        ),
+        ({"input_features": torch.randn(1, 4, 16)}, "the audio of this model is `audio_embeds` or `input_values`"),
+        (
+            {"video_embeds": torch.randn(1, 4, 16)},
+            "`video_embeds` is given, but the video of this model is `video_features`",
+        ),
     ):
         with pytest.raises(ValueError, match=message):
             model(**inputs)
-    with pytest.raises(ValueError, match="this model has no audio encoder: pass `input_features`"):
+    with pytest.raises(ValueError, match="`input_values` is given, but the audio of this model is `input_features`"):
         make_model(vocab_size=14)(input_values=sound)
-    with pytest.raises(ValueError, match="no `audio_encoder` is configured: pass `input_features`"):
+    with pytest.raises(ValueError, match="`audio_embeds` is given, but the audio of this model is `input_features`"):
         make_model(vocab_size=14)(audio_embeds=torch.randn(1, 4, 80))
     whisper = make_model(modalities=["audio"], audio_encoder=AUDIO["whisper"]())
-    with pytest.raises(ValueError, match="takes `input_features`"):
+    with pytest.raises(ValueError, match="the audio of this model is `audio_embeds` or `input_features`"):
         whisper(input_values=sound)
+    with pytest.raises(ValueError, match="takes `input_features`, which is missing"):
+        whisper.get_audio_features(input_values=sound)
+    for missing in ("audio", "video"):
+        with pytest.raises(ValueError, match=f"This model has no {missing}"):
+            getattr(make_model(vocab_size=14), f"get_{missing}_features")(sound)
     with pytest.raises(ValueError, match=r"`input_features` has shape \(1, 8\), .* takes \(batch, mel bins, frames\)"):
         whisper(input_features=torch.randn(1, 8))
 
@@ -571,5 +582,7 @@ def test_an_encoder_whose_layers_are_no_sequence():
     assert model.config.audio_feature_size == 8
     assert model(input_values=torch.randn(1, 800)).logits.isfinite().all()
     mixing = make_model(modalities=["audio"], audio_encoder=encoder, use_weighted_layer_sum=True)
-    with pytest.raises(ValueError, match=r"gives no sequence .*from each of 3 layers: it cannot be the audio encoder"):
+    with pytest.raises(
+        ValueError, match=r"does not return a sequence .*for each of 3 layers: it cannot be the audio encoder"
+    ):
         mixing(input_values=torch.randn(1, 800))

@@ -135,9 +135,9 @@ def test_a_hostile_file_is_not_executed(tower, network, tmp_path, save):
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        (torch.zeros(3), "holds no state dict"),
-        ([1, 2], "holds no state dict"),
-        ({0: torch.zeros(3)}, "holds no state dict"),
+        (torch.zeros(3), "is not a dict of names and tensors"),
+        ([1, 2], "is not a dict of names and tensors"),
+        ({0: torch.zeros(3)}, "is not a dict of names and tensors"),
         ({}, "does not fit torchvision's r2plus1d_18: .*Missing key"),
         (torch.nn.Linear(2, 2).state_dict(), "does not fit torchvision's r2plus1d_18: .*Unexpected key"),
         ({"stem.0.weight": torch.zeros(1)}, "does not fit torchvision's r2plus1d_18: .*size mismatch"),
@@ -344,14 +344,16 @@ def test_wrong_inputs(model, name):
 
 
 def test_wrong_input_of_the_tower_itself(tower):
-    with pytest.raises(ValueError, match=r"\(2, 3, 4, 3, 16, 16\), but the tower wants \(clips, frames, 3,"):
+    with pytest.raises(ValueError, match=r"\(2, 3, 4, 3, 16, 16\), but the tower takes \(clips, frames, 3,"):
         tower(make_clips(2, 3))
 
 
 @pytest.mark.parametrize("modalities", [["text"], ["text", "video"]])
 def test_pixels_without_a_tower(modalities):
     model = UmonsModel(UmonsConfig(**{**SMALL, "modalities": modalities}))
-    with pytest.raises(ValueError, match=r"no video tower or encoder: pass `video_features`, or configure a tower"):
+    with pytest.raises(
+        ValueError, match="`pixel_values_videos` is given, but the video of this model is `video_features`"
+    ):
         model(pixel_values_videos=make_clips(1, 2))
 
 
