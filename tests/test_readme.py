@@ -1,4 +1,4 @@
-"""The recipes of the README and of docs/speed.md run as written."""
+"""The README and the documentation run as written."""
 
 import argparse
 import csv
@@ -18,19 +18,18 @@ from safetensors import safe_open
 
 
 ROOT = Path(__file__).resolve().parent.parent
-DOCUMENTS = ("README.md", "docs/speed.md")
-BLOCKS = [
-    (f"{document}-{i}-{language}", language, code)
-    for document in DOCUMENTS
-    for i, (language, code) in enumerate(
-        re.findall(r"^```(bash|python)\n(.*?)^```", (ROOT / document).read_text(encoding="utf-8"), flags=re.M | re.S)
-    )
-]
+DOCUMENTS = ["README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
+# Blocks marked `shell` are not run: they install something, serve until stopped, or need data that is not here.
+BLOCK = re.compile(r"^```(bash|python)\n(.*?)^```", flags=re.M | re.S)
 
 
-def run(command: list[str], folder: Path, hub: LocalHub | None = None) -> str:
-    # The commands of the environment that runs the tests, as `source .venv/bin/activate` gives them.
-    environment = hub.environment() if hub else dict(os.environ)
+def read_blocks(document: str) -> list[tuple[str, str]]:
+    return BLOCK.findall((ROOT / document).read_text(encoding="utf-8"))
+
+
+def run(command: list[str], folder: Path, environment: dict[str, str] | None = None) -> str:
+    environment = dict(environment or os.environ)
+    # The commands of the environment that runs the tests.
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
@@ -38,8 +37,8 @@ def run(command: list[str], folder: Path, hub: LocalHub | None = None) -> str:
     return done.stdout
 
 
-def write_published_checkpoint(folder: Path):
-    """`best.pkl` and `token_to_ix.pkl`, as the published code writes them."""
+def write_published_checkpoint(folder: Path) -> None:
+    """Write `best.pkl` and `token_to_ix.pkl` in the format of the published code."""
     with safe_open(ROOT / "tests/fixtures/model_la_sentiment7.safetensors", "pt") as file:
         weights = {n.removeprefix("weights."): file.get_tensor(n) for n in file.keys() if n.startswith("weights.")}  # noqa: SIM118
         args = json.loads(file.metadata()["args"]) | {"model": file.metadata()["model"]}
@@ -50,28 +49,41 @@ def write_published_checkpoint(folder: Path):
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory) -> Path:
-    """A checkout after `make demo` (cut short), with a published checkpoint in it."""
+    """A checkout after a short `make demo`, with a published checkpoint in it."""
     folder = tmp_path_factory.mktemp("checkout")
-    for name in ("hub", "scripts", "modeling_umons"):
+    for name in ("examples", "hub", "modeling_umons", "scripts", "model_card.md"):
         (folder / name).symlink_to(ROOT / name)
     write_published_checkpoint(folder)
-    run([sys.executable, "scripts/train.py", "modeling_umons/recipes/sample.yaml", "--num_train_epochs", "1"], folder)
+    run(["umons", "train", "sample", "--num_train_epochs", "1"], folder)
     return folder
 
 
 @pytest.fixture(scope="module")
 def hub(tmp_path_factory) -> Iterator[LocalHub]:
-    """The Hub that the recipes push to and load from."""
+    """The Hub that pushes go to."""
     with LocalHub(tmp_path_factory.mktemp("hub")) as hub:
         yield hub
 
 
-@pytest.mark.parametrize(("language", "code"), [block[1:] for block in BLOCKS], ids=[block[0] for block in BLOCKS])
-def test_recipe(checkout, hub, language, code):
-    run([sys.executable, "-c", code] if language == "python" else ["bash", "-euc", code], checkout, hub)
+@pytest.mark.parametrize("document", [document for document in DOCUMENTS if read_blocks(document)])
+def test_document_runs_as_written(checkout, hub, document):
+    for language, code in read_blocks(document):
+        command = [sys.executable, "-c", code] if language == "python" else ["bash", "-euc", code]
+        output = run(command, checkout, hub.environment())
+        # A comment right below a `print` is its output.
+        expected = re.findall(r"^print\(.*\n# (.*)$", code, flags=re.M) if language == "python" else []
+        assert [line for line in output.splitlines() if line in expected] == expected
 
 
-def test_the_makefile_predicts_a_clip_that_was_held_out_with_its_own_words():
+def test_readme_shows_the_output_of_its_command(checkout, hub):
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    command, shown = re.search(r"```bash\n(umons predict .*?)```.*?```\n(.*?)```", text, flags=re.S).groups()
+    assert [line.rstrip() for line in run(["bash", "-euc", command], checkout).splitlines()] == [
+        line.rstrip() for line in shown.splitlines()
+    ]
+
+
+def test_makefile_predicts_a_held_out_clip_with_its_own_words():
     table = (ROOT / "hub/sample/metadata.csv").read_text(encoding="utf-8")
     rows = {row["file_name"]: row for row in csv.DictReader(table.splitlines())}
     clip, text = re.search(r'predict hub/sample/(\S+) --text "([^"]+)"', (ROOT / "Makefile").read_text()).groups()
@@ -79,7 +91,10 @@ def test_the_makefile_predicts_a_clip_that_was_held_out_with_its_own_words():
     assert rows[clip]["text"] == text
 
 
-def test_the_picture_of_the_readme_is_there():
-    pictures = re.findall(r"!\[[^]]+\]\(([^)]+)\)", (ROOT / "README.md").read_text(encoding="utf-8"))
-    assert pictures
-    assert all((ROOT / picture).is_file() for picture in pictures)
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_links_lead_to_files(document):
+    text = BLOCK.sub("", (ROOT / document).read_text(encoding="utf-8"))
+    folder = (ROOT / document).parent
+    links = [link.split("#")[0] for link in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in link]
+    missing = [link for link in links if link and not (folder / link).exists()]
+    assert not missing
