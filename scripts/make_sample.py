@@ -1,21 +1,21 @@
 #!/usr/bin/env python
 # Copyright 2026 The modeling_umons authors.
 # SPDX-License-Identifier: MIT
-"""Make the synthetic sample in hub/sample: short clips of a drawn face that speaks with a feeling.
+"""Generate the synthetic sample in hub/sample: short clips of a drawn face with emotional speech.
 
-Every line of the utterance table (columns text, sentiment, happy, sad, anger, surprise, disgust, fear) becomes one
-clip: espeak-ng speaks the text with a pitch, range, speed and loudness that follow the six intensities, and a
-schematic face of 128 x 128 pixels, drawn at 12 frames per second, follows them with brows, eyes and mouth.
+Each row of the utterance table (columns text, sentiment, happy, sad, anger, surprise, disgust, fear) becomes a clip:
+espeak-ng speaks the text with pitch, range, speed and loudness that depend on the six intensities, and a schematic
+face of 128 x 128 pixels at 12 frames per second has brows, eyes and mouth that depend on them.
 
-Written to the output folder:
-  clips/NNN.mp4       H.264 and mono AAC at 22.05 kHz; NNN is the line of the table, from 000
-  metadata.csv        file_name, text, split and the seven labels of every clip
+output:
+  clips/NNN.mp4       H.264 and mono AAC at 22.05 kHz; NNN is the row of the table, from 000
+  metadata.csv        file_name, text, split and the seven labels of each clip
   trainset.csv, validationset.csv, testset.csv
-                      the same lines by split, for the loader (see the configuration in hub/sample/README.md)
+                      the same rows by split, for the loader (see the configuration in hub/sample/README.md)
 
-How a text is spoken and drawn follows from its labels; which of the four speakers says it does not: they are dealt
-evenly. The splits (70 / 15 / 15 %) are stratified by the strongest emotion. A second run with the same espeak-ng and
-PyAV writes the same files. Needs espeak-ng on the PATH, and no network; takes about half a minute.
+The four speakers are independent of the labels and evenly distributed. Splits (70 / 15 / 15 %) are stratified by the
+strongest emotion. The same versions of espeak-ng and PyAV write identical files. Requires espeak-ng on the PATH; takes
+about half a minute.
 
 examples:
   python scripts/make_sample.py
@@ -48,7 +48,7 @@ SPLITS = ["train", "validation", "test"]
 SAMPLING_RATE, FPS, SIZE, SUPERSAMPLING = 22050, 12, 128, 4
 HOP = SAMPLING_RATE // FPS  # samples per frame
 
-# espeak-ng voice, then the colours of its face: background, shirt, hair, skin.
+# espeak-ng voice and colours of its face: background, shirt, hair, skin.
 VOICES = [
     ("en-us", "#d9e4ec", "#3f6f8f", "#4a3527", "#e8b992"),
     ("en+f1", "#ece4d6", "#8a5a83", "#20191a", "#a9714b"),
@@ -56,8 +56,8 @@ VOICES = [
     ("en-us+f3", "#ebdde3", "#b0673f", "#a4512a", "#d39f78"),
 ]
 
-# A row of zeros gives NEUTRAL; each emotion adds its line times its weight. Units: espeak-ng's (pitch 0-99, range in
-# per cent, words per minute, amplitude 0-200).
+# Neutral prosody and the additive effect of each emotion, in units of espeak-ng (pitch 0-99, range in per cent, words
+# per minute, amplitude 0-200).
 PROSODY = ["pitch", "range", "speed", "amplitude"]
 NEUTRAL_PROSODY = np.array([45, 90, 165, 75])
 EMOTION_PROSODY = np.array(
@@ -71,7 +71,7 @@ EMOTION_PROSODY = np.array(
     ]
 )
 
-# Pixels of a 128-pixel picture, but for `eye` (1 is an eye at rest) and `sneer` (0 to 1).
+# In pixels, except `eye` (1 is neutral) and `sneer` (0 to 1).
 FACE = ["brow", "tilt", "eye", "smile", "gape", "width", "sneer", "tremble"]
 NEUTRAL_FACE = np.array([0, 0, 1, 0.5, 0, 15, 0, 0])
 EMOTION_FACE = np.array(
@@ -87,22 +87,22 @@ EMOTION_FACE = np.array(
 
 
 def read_utterances(path):
-    """Read and check the table: a list of dicts with text (str), sentiment (float) and the emotions (int)."""
+    """Read the table as a list of dicts with text (str), sentiment (float) and emotions (int). Raises ValueError."""
     with open(path, encoding="utf-8", newline="") as file:
         reader = csv.DictReader(file)
         if reader.fieldnames != ["text", *LABELS]:
-            raise ValueError(f"{path} has the columns {reader.fieldnames}; they should be {['text', *LABELS]}.")
+            raise ValueError(f"{path} has the columns {reader.fieldnames}, expected {['text', *LABELS]}.")
         rows = list(reader)
     if not rows:
-        raise ValueError(f"{path} has no utterance below its header; add one line per clip.")
+        raise ValueError(f"{path} has no rows; add one for each clip.")
     for number, row in enumerate(rows, start=2):
         try:
             row["sentiment"] = float(row["sentiment"])
             row.update({name: int(row[name]) for name in EMOTIONS})
         except (TypeError, ValueError) as error:
-            raise ValueError(f"{path}, line {number}: a label is not a number ({error}); correct it.") from error
+            raise ValueError(f"{path}, line {number}: a label is not a number ({error}).") from error
         if not (abs(row["sentiment"]) <= 3 and all(row[name] in range(4) for name in EMOTIONS)):
-            raise ValueError(f"{path}, line {number}: sentiment must lie in [-3, 3], each emotion be 0, 1, 2 or 3.")
+            raise ValueError(f"{path}, line {number}: sentiment must be in [-3, 3] and each emotion 0, 1, 2 or 3.")
     return rows
 
 
@@ -111,30 +111,30 @@ def intensities(row):
 
 
 def strongest(row):
-    """The emotion of highest intensity (the first of equals), or "neutral"."""
+    """Return the emotion of highest intensity (the first of equal ones), or "neutral"."""
     values = intensities(row)
     return EMOTIONS[values.argmax()] if values.any() else "neutral"
 
 
 def assign_splits_and_voices(rows):
-    """Sort the rows by their strongest emotion, then deal: splits in a pattern of 14 : 3 : 3, voices in turn."""
+    """Assign splits in a pattern of 14 : 3 : 3 and voices in turn, in the order of the strongest emotion."""
     pattern = [0, 0, 1, 0, 0, 0, 2, 0, 0, 1, 0, 0, 0, 2, 0, 0, 1, 0, 2, 0]
     order = sorted(range(len(rows)), key=lambda index: ([*EMOTIONS, "neutral"].index(strongest(rows[index])), index))
     for position, index in enumerate(order):
         turn, place = divmod(position, len(pattern))
         rows[index]["split"] = SPLITS[pattern[place]]
-        # One voice further every round: else the same places of the pattern, so the same splits, had the same voices.
+        # Shifted by one in each round, so that voices are independent of splits.
         rows[index]["voice"] = VOICES[(position + turn) % len(VOICES)]
 
 
 def blend(neutral, emotions, row):
-    """Mix one line of settings for the row. The root keeps weak emotions visible; weights never exceed 1 in sum."""
+    """Blend the settings of the row's emotions. The square root emphasises weak emotions; weights sum to at most 1."""
     weights = np.sqrt(intensities(row) / 3)
     return neutral + weights / max(1, weights.sum()) @ emotions
 
 
 def speak(row, rng, folder):
-    """Have espeak-ng say the text: float samples in [-1, 1], shape (num_samples,), at SAMPLING_RATE."""
+    """Synthesise the text with espeak-ng. Returns samples (num_samples,) in [-1, 1] at SAMPLING_RATE."""
     settings = dict(zip(PROSODY, blend(NEUTRAL_PROSODY, EMOTION_PROSODY, row), strict=True))
     pitch, speed, amplitude = (
         round(settings[name] + rng.normal(0, spread))
@@ -142,42 +142,26 @@ def speak(row, rng, folder):
     )
     path = Path(folder) / "speech.wav"
     ssml = f'<speak><prosody range="{settings["range"]:.0f}%">{escape(row["text"])}</prosody></speak>'
-    command = [
-        "espeak-ng",
-        "-m",
-        "-z",
-        "-v",
-        row["voice"][0],
-        "-p",
-        pitch,
-        "-s",
-        speed,
-        "-a",
-        amplitude,
-        "-w",
-        path,
-        ssml,
-    ]
+    command = ["espeak-ng", "-m", "-z", "-v", row["voice"][0], "-p", pitch, "-s", speed, "-a", amplitude, "-w", path]
+    command.append(ssml)
     subprocess.run([str(part) for part in command], check=True)
     with wave.open(str(path)) as file:
         if (file.getframerate(), file.getnchannels(), file.getsampwidth()) != (SAMPLING_RATE, 1, 2):
-            raise OSError(f"espeak-ng wrote {file.getparams()}; 16-bit mono at {SAMPLING_RATE} Hz was expected.")
+            raise OSError(f"espeak-ng wrote {file.getparams()}; expected 16-bit mono at {SAMPLING_RATE} Hz.")
         samples = np.frombuffer(file.readframes(file.getnframes()), "<i2").astype(np.float32) / 2**15
-    samples = 0.8 * samples  # room for the peaks, which AAC may raise
-    padded = np.pad(samples, round(0.15 * SAMPLING_RATE))  # the face is seen at rest before and after
+    samples = 0.8 * samples  # headroom for AAC
+    padded = np.pad(samples, round(0.15 * SAMPLING_RATE))  # neutral face before and after
     return np.pad(padded, (0, -len(padded) % HOP))
 
 
 def loudness(samples):
-    """RMS of the sound of every frame, relative to the loudest one: shape (num_frames,)."""
+    """Compute the RMS of each frame relative to the loudest one, (num_frames,)."""
     rms = np.sqrt((samples.reshape(-1, HOP) ** 2).mean(axis=1))
     return rms / max(rms.max(), 1e-6)
 
 
 class Pen:
-    """
-    Draws in pixels of the final picture, x from the middle of the head, on a canvas SUPERSAMPLING times as large.
-    """
+    """Drawing in pixels of the final frame, x from the centre of the head, on a canvas SUPERSAMPLING times larger."""
 
     line = "#33241f"
 
@@ -210,7 +194,7 @@ def draw_eyes_and_nose(pen, face, blink):
             pen.ellipse(side * 17, 62, min(4.2, height + 1), min(4.2, height), pen.line)
         brow, tilt = 49 - face["brow"], face["tilt"]
         pen.stroke([side * 9, side * 18, side * 27], [brow - tilt, brow - 1.5, brow + 0.6 * tilt + 1], 3.4)
-        if face["sneer"] > 0.3:  # a wrinkled nose, and a fold from the nose to the corner of the mouth
+        if face["sneer"] > 0.3:  # wrinkled nose and nasolabial fold
             pen.stroke([side * 2, side * 7], [70, 67], 1.2)
             pen.stroke([side * 3, side * 8], [74, 71.5], 1.2)
             pen.stroke([side * 9, side * 15, side * 18], [78, 81, 87], 1.2)
@@ -231,7 +215,7 @@ def draw_mouth(pen, face, opening):
 
 
 def draw_face(face, colours, shift, opening, blink):
-    """Draw one frame: uint8 of shape (SIZE, SIZE, 3). `shift` (x, y) moves the head, `opening` the lips, in pixels."""
+    """Draw a frame (SIZE, SIZE, 3) uint8. `shift` (x, y) of the head and `opening` of the lips are in pixels."""
     background, shirt, hair, skin = colours
     body = [edge * SUPERSAMPLING for edge in (10, 112, 118, 170)]
     pen = Pen(background, shift)
@@ -245,7 +229,7 @@ def draw_face(face, colours, shift, opening, blink):
 
 
 def draw_clip(row, samples, rng):
-    """Yield the frames of a clip: the face of the row's emotions, its mouth moved by the sound."""
+    """Yield the frames of a clip; the mouth opens with the loudness."""
     face = dict(zip(FACE, blend(NEUTRAL_FACE, EMOTION_FACE, row), strict=True))
     face["eye"] *= rng.uniform(0.95, 1.05)
     phase, next_blink = rng.uniform(0, 2 * np.pi), rng.integers(6, 30)
@@ -257,9 +241,7 @@ def draw_clip(row, samples, rng):
 
 
 def write_clip(path, frames, samples):
-    """
-    Encode frames and sound into an .mp4. One thread each, so that the bytes do not depend on the machine's cores.
-    """
+    """Encode frames and audio to .mp4, with one thread each, so that the file does not depend on the machine."""
     options = {"movflags": "+faststart"}
     with atomic_path(path) as part, av.open(str(part), "w", format="mp4", options=options) as container:
         video = container.add_stream("libx264", rate=FPS, options={"crf": "25", "preset": "slow"})
@@ -295,7 +277,7 @@ def print_summary(rows, seconds, output):
 
 
 def make_sample(utterances, output):
-    """Write the whole sample. Raises ValueError for a table that is wrong, OSError for what is missing on disk."""
+    """Write the sample. Raises ValueError for an invalid table and OSError without espeak-ng or with other clips."""
     if shutil.which("espeak-ng") is None:
         raise OSError("espeak-ng is not on the PATH; install it, for example with `apt-get install espeak-ng`.")
     rows = read_utterances(utterances)
@@ -304,9 +286,9 @@ def make_sample(utterances, output):
         row["file_name"] = f"clips/{index:03d}.mp4"
     clips = output / "clips"
     clips.mkdir(parents=True, exist_ok=True)
-    foreign = sorted({path.name for path in clips.glob("*.mp4")} - {Path(row["file_name"]).name for row in rows})
-    if foreign:
-        raise OSError(f"{clips} holds clips that are not of this table ({', '.join(foreign[:3])}); remove them first.")
+    others = sorted({path.name for path in clips.glob("*.mp4")} - {Path(row["file_name"]).name for row in rows})
+    if others:
+        raise OSError(f"{clips} contains other clips ({', '.join(others[:3])}); remove them first.")
 
     seconds = 0.0
     with tempfile.TemporaryDirectory() as folder:
@@ -317,7 +299,7 @@ def make_sample(utterances, output):
             seconds += len(samples) / SAMPLING_RATE
     write_table(output / "metadata.csv", rows)
     for split in SPLITS:
-        # "trainset", not "train": a file named after a split would make `datasets` guess the splits from file names.
+        # Not "train": `datasets` would infer the splits from file names.
         write_table(output / f"{split}set.csv", [row for row in rows if row["split"] == split])
     print_summary(rows, seconds, output)
 
@@ -329,10 +311,10 @@ def main():
         type=Path,
         default=FOLDER / "utterances.csv",
         metavar="CSV",
-        help="table of texts and labels, see above (default: hub/sample/utterances.csv)",
+        help="table of texts and labels (default: hub/sample/utterances.csv)",
     )
     parser.add_argument(
-        "--output", type=Path, default=FOLDER, metavar="DIR", help="folder to write to (default: hub/sample)"
+        "--output", type=Path, default=FOLDER, metavar="DIR", help="output folder (default: hub/sample)"
     )
     args = parser.parse_args()
     try:

@@ -1,4 +1,4 @@
-"""The synthetic sample in hub/sample, and scripts/make_sample.py, which makes it."""
+"""Tests of the synthetic sample in hub/sample and of scripts/make_sample.py."""
 
 import csv
 import gc
@@ -34,7 +34,7 @@ def read(path):
 
 
 def decode(path):
-    """The number of video frames, their (width, height), the sound (num_samples,), its rate and its channels."""
+    """Return number and (width, height) of video frames, audio (num_samples,), its rate and number of channels."""
     with av.open(str(path)) as container:
         video, audio = container.streams.video[0], container.streams.audio[0]
         num_frames, sound = 0, []
@@ -64,7 +64,7 @@ def run_script(root, *args, **environment):
     return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment})
 
 
-def test_columns_and_labels(rows):
+def test_metadata_has_columns_and_labels(rows):
     assert list(rows[0]) == COLUMNS
     assert 100 <= len(rows) <= 120
     for row in rows:
@@ -78,7 +78,7 @@ def test_columns_and_labels(rows):
     assert 0.1 < sum(not present(row) for row in rows) / len(rows) < 0.2
 
 
-def test_texts_are_distinct(rows):
+def test_texts_are_unique(rows):
     normalised = [" ".join(row["text"].lower().split()) for row in rows]
     assert len(set(normalised)) == len(rows)
     by_split = {split: {row["text"].lower() for row in rows if row["split"] == split} for split in SPLITS}
@@ -96,7 +96,7 @@ def test_splits_are_stratified(rows):
         assert all(counts[split] >= 2 for split in SPLITS), f"{name} is rare in a split: {counts}"
 
 
-def test_table_is_what_the_script_would_write(folder, rows):
+def test_metadata_matches_script(folder, rows):
     labels = COLUMNS[1:2] + COLUMNS[3:]
     source = read(folder / "utterances.csv")
     assert [row["file_name"] for row in rows] == [f"clips/{index:03d}.mp4" for index in range(len(source))]
@@ -113,7 +113,7 @@ def test_folder_is_small_and_complete(folder, rows):
     assert {f"clips/{path.name}" for path in (folder / "clips").iterdir()} == {row["file_name"] for row in rows}
 
 
-def test_every_clip_has_picture_and_sound(clips):
+def test_clips_have_video_and_audio(clips):
     for num_frames, size, sound, rate, channels in clips:
         assert size == (128, 128)
         assert (rate, channels) == (22050, 1)
@@ -123,7 +123,7 @@ def test_every_clip_has_picture_and_sound(clips):
         assert np.abs(sound).max() < 1, "the sound is clipped"
 
 
-def test_loudness_and_speed_follow_the_emotion(rows, clips):
+def test_loudness_and_speed_depend_on_emotion(rows, clips):
     rms, speed = {}, {}
     for name in [*EMOTIONS, "neutral"]:
         chosen = [(row, clip) for row, clip in zip(rows, clips, strict=True) if strongest(row) == name]
@@ -134,7 +134,7 @@ def test_loudness_and_speed_follow_the_emotion(rows, clips):
 
 
 def median_pitch(sound, rate):
-    """Median fundamental frequency in Hz: the strongest autocorrelation between 65 and 400 Hz, loud frames only."""
+    """Estimate the median fundamental frequency in Hz of loud frames by autocorrelation between 65 and 400 Hz."""
     size, pitches = rate // 25, []
     for start in range(0, len(sound) - size, size):
         frame = sound[start : start + size] - sound[start : start + size].mean()
@@ -145,7 +145,7 @@ def median_pitch(sound, rate):
     return np.median(pitches)
 
 
-def test_pitch_follows_the_emotion(rows, clips):
+def test_pitch_depends_on_emotion(rows, clips):
     pitch = {}
     for name in ("sad", "neutral", "surprise"):
         chosen = [clip for row, clip in zip(rows, clips, strict=True) if strongest(row) == name]
@@ -154,8 +154,8 @@ def test_pitch_follows_the_emotion(rows, clips):
     assert pitch["sad"] < 0.9 * pitch["neutral"]
 
 
-def test_bag_of_words_learns_the_sign_of_sentiment(rows):
-    """A margin of 0.15 over always saying the commonest sign, on clips that it has not seen."""
+def test_bag_of_words_learns_sign_of_sentiment(rows):
+    """Check a margin of 0.15 over the most frequent sign on held-out clips."""
     text = pytest.importorskip("sklearn.feature_extraction.text")
     linear = pytest.importorskip("sklearn.linear_model")
     train = [row for row in rows if row["split"] == "train"]
@@ -172,7 +172,7 @@ def test_bag_of_words_learns_the_sign_of_sentiment(rows):
 # The loader peeks at the table's first rows and leaves the file to the garbage collector.
 @pytest.mark.filterwarnings("ignore:unclosed file .*metadata.csv:ResourceWarning")
 @pytest.mark.filterwarnings("ignore:unclosed file .*set.csv:ResourceWarning")
-def test_loads_with_datasets(folder, rows, tmp_path):
+def test_sample_loads_with_datasets(folder, rows, tmp_path):
     datasets = pytest.importorskip("datasets")
     by_split = datasets.load_dataset(str(folder), cache_dir=str(tmp_path))
     assert {split: len(part) for split, part in by_split.items()} == Counter(row["split"] for row in rows)
@@ -199,7 +199,7 @@ def write_utterances(path, *lines):
 @pytest.mark.skipif(
     shutil.which("espeak-ng") is None, reason="espeak-ng is not on the PATH (apt-get install espeak-ng)"
 )
-def test_script_makes_a_clip_twice_the_same(root, tmp_path):
+def test_make_sample_is_reproducible(root, tmp_path):
     source = write_utterances(tmp_path / "one.csv", "I love fish & chips by the sea.,2.33,2,0,0,0,0,0")
     for name in ("first", "second"):
         result = run_script(root, "--utterances", source, "--output", tmp_path / name)
@@ -227,7 +227,7 @@ def test_script_makes_a_clip_twice_the_same(root, tmp_path):
         ("Hello there you.,1,1", "not a number"),
     ],
 )
-def test_script_refuses_wrong_labels(root, tmp_path, line, words):
+def test_make_sample_rejects_wrong_labels(root, tmp_path, line, words):
     source = write_utterances(tmp_path / "one.csv", line)
     result = run_script(root, "--utterances", source, "--output", tmp_path / "out")
     assert result.returncode == 1
@@ -239,7 +239,7 @@ def test_script_refuses_wrong_labels(root, tmp_path, line, words):
 @pytest.mark.skipif(
     shutil.which("espeak-ng") is None, reason="espeak-ng is not on the PATH (apt-get install espeak-ng)"
 )
-def test_script_leaves_foreign_clips_alone(root, tmp_path):
+def test_make_sample_keeps_other_clips(root, tmp_path):
     source = write_utterances(tmp_path / "one.csv", "Hello there you.,1,1,0,0,0,0,0")
     holiday = tmp_path / "out" / "clips" / "holiday.mp4"
     holiday.parent.mkdir(parents=True)
@@ -250,7 +250,7 @@ def test_script_leaves_foreign_clips_alone(root, tmp_path):
     assert [path.name for path in holiday.parent.iterdir()] == ["holiday.mp4"]
 
 
-def test_script_says_how_to_get_espeak(root, tmp_path):
+def test_make_sample_requires_espeak(root, tmp_path):
     result = run_script(root, "--output", tmp_path / "out", PATH=str(tmp_path))
     assert result.returncode == 1
     assert "apt-get install espeak-ng" in result.stderr

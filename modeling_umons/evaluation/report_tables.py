@@ -9,7 +9,10 @@ from .results import SplitResult
 
 
 BASELINE_NAMES = {"constant": "constant", "tfidf": "TF-IDF"}
-ABOUT_CONSTANT = "The constant baseline predicts the same for all rows: for each metric, what scores best in it on the training rows."
+ABOUT_CONSTANT = (
+    "The constant baseline predicts the same for all rows: for each metric, "
+    "what scores best in it on the training rows."
+)
 
 
 def table_rows(result: SplitResult, metrics: Sequence[str] | None = None) -> tuple[list[str], list[list[str]]]:

@@ -174,8 +174,8 @@ class _Evaluator:
         unit = "single rows, because no column `video_id` groups them"
         if groups is not None:
             unit = (
-                "whole groups (videos, dialogues or speakers), because rows of a group are correlated; with few groups they "
-                "are imprecise"
+                "whole groups (videos, dialogues or speakers), because rows of a group are correlated; with few "
+                "groups they are imprecise"
             )
         note = f"95 % intervals are percentiles over {self.num_bootstrap} bootstrap samples of {unit}."
         return {name: list(interval) for name, interval in intervals.items()}, note, num_groups

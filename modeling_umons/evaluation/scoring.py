@@ -31,7 +31,7 @@ SHOWN_PROBLEMS = 5
 
 @dataclass
 class Member:
-    """One of the models, on its device, and its processor."""
+    """Model on its device, with its processor."""
 
     name: str
     model: torch.nn.Module
@@ -44,18 +44,18 @@ class Member:
         return cls(name, model.to(device), processor)
 
     def logits(self, rows: Dataset, collator: UtteranceCollator, batch_size: int) -> np.ndarray:
-        """(rows, num_labels) float32."""
+        """Predict logits (rows, num_labels) float32."""
         return predict_logits(self.model, rows, collator, batch_size, Path(self.name).name)
 
 
 def with_numbers(dataset: Dataset) -> Dataset:
-    """Rows whose `segment_id` is their number, by which rows that models can use are found again."""
+    """Set `segment_id` to the row number, to identify the rows that a model can use."""
     dataset = dataset.remove_columns("segment_id") if "segment_id" in dataset.column_names else dataset
     return dataset.add_column("segment_id", [str(i) for i in range(len(dataset))])
 
 
 def labelled(task: Task, dataset: Dataset, data: DataArguments, name: str) -> Dataset:
-    """The rows that have a label, with the texts as `text`."""
+    """Select the rows that have a label, with their texts in the column `text`."""
     dataset = with_missing_labels(dataset, task)
     wanted = task.columns if data.text_column == "text" else (*task.columns, data.text_column)
     if missing := [column for column in wanted if column not in dataset.column_names]:
@@ -70,14 +70,14 @@ def labelled(task: Task, dataset: Dataset, data: DataArguments, name: str) -> Da
 def score(
     members: list[Member], task: Task, name: str, dataset: Dataset, data: DataArguments, batch_size: int
 ) -> dict[str, Split]:
-    """What each model says of the rows that all of them can use."""
+    """Predict with each model the rows that all of them can use."""
     dataset = labelled(task, dataset, data, name)
     numbered, prepared = with_numbers(dataset), {}
     logits, usable = {}, {}
     for member in members:
         processor, extractor = member.processor, member.processor.feature_extractor
         collator = make_collator(processor, member.model.config, task, numbered.column_names)
-        # Models of one recipe differ in their weights: what they read is read once.
+        # Models with equal inputs share prepared rows.
         kind = [collator.modality_columns, type(processor.tokenizer).__name__, extractor.to_dict()]
         kind.append(processor.max_audio_length)
         key = json.dumps(kind, sort_keys=True, default=str)
@@ -87,12 +87,14 @@ def score(
             report_problems(name, *prepared[key])
         rows = prepared[key][0]
         if not len(rows):
-            raise ValueError(f"{member.name} can use no row of the split {name!r}: {prepared[key][1][0]}")
+            raise ValueError(
+                f"{member.name} cannot use any row of the split {name!r}. First problem: {prepared[key][1][0]}"
+            )
         usable[member.name] = np.array(rows["segment_id"], dtype=int)
         logits[member.name] = member.logits(rows, collator, batch_size)
     common = sorted(set.intersection(*(set(numbers.tolist()) for numbers in usable.values())))
     if not common:
-        raise ValueError(f"The models have no row of the split {name!r} in common that they can all use.")
+        raise ValueError(f"There is no row of the split {name!r} that all models can use.")
     rows = dataset.select(common)
     return {
         member: Split.of(task, rows, logits[member][np.searchsorted(numbers, common)])
@@ -105,18 +107,18 @@ def report_problems(name: str, rows: Dataset, problems: list[str]) -> None:
     for problem in problems[:SHOWN_PROBLEMS]:
         logger.warning("%s, %s", name, problem)
     if len(problems) > SHOWN_PROBLEMS:
-        logger.warning("%s: and %d more", name, len(problems) - SHOWN_PROBLEMS)
+        logger.warning("%s: %d more", name, len(problems) - SHOWN_PROBLEMS)
 
 
 def common_task(members: list[Member], label_column: str) -> Task:
-    """The task of all models. Raises ValueError where it is not the same."""
+    """Return the task of all models. Raises ValueError if it differs."""
     tasks = {member.name: task_of(member.model.config, label_column) for member in members}
     first = members[0].name
     for name, task in tasks.items():
         if task != tasks[first]:
             raise ValueError(
-                f"The models do not say the same: {first} is of the task {tasks[first].name} with the labels "
-                f"{', '.join(tasks[first].labels)}, {name} of {task.name} with {', '.join(task.labels)}."
+                f"The models have different tasks: {first} has {tasks[first].name} with the labels "
+                f"{', '.join(tasks[first].labels)}, and {name} has {task.name} with {', '.join(task.labels)}."
             )
     return tasks[first]
 
@@ -171,8 +173,8 @@ def evaluate_models(
         known |= {"validation": Split.of(task, rows)} if len(rows) else {}
     results = measure(task, train, known, tune=tune_thresholds, num_bootstrap=num_bootstrap)
     if len(members) > 1:
-        for name, figures in results.items():
-            figures["members"] = {
+        for name, result in results.items():
+            result["members"] = {
                 member: task_metrics(task, alone[name].truth, alone[name].logits)
                 for member, alone in by_member.items()
             }

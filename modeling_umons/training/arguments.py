@@ -324,8 +324,8 @@ def parse_arguments(words: list[str], description: str, parts: tuple[type, ...] 
     """
     Parse options: the command line overrides the recipe, which overrides the defaults.
 
-    `words[0]` is the name or path of a recipe unless it begins with a hyphen. Options of rows on the command line replace
-    all those of the recipe. Raises ValueError for unknown options and invalid values.
+    `words[0]` is the name or path of a recipe unless it begins with a hyphen. Options of rows on the command line
+    replace all those of the recipe. Raises ValueError for unknown options and invalid values.
     """
     usage = "umons train [RECIPE] [OPTIONS]"
     parser = HfArgumentParser(parts, description=description, usage=usage, formatter_class=_ManualFormatter)

@@ -34,30 +34,32 @@ from .trainer import UmonsTrainer
 logger = logging.getLogger(__name__)
 
 SHOWN_PROBLEMS = 20
-# Where things are, and what follows from others.
+# Options of paths and derived options, which the report leaves out.
 UNREPORTED = ("output_dir", "resume_from_checkpoint", "greater_is_better", "logging_dir", "run_name")
 
 
 class Prepared(NamedTuple):
-    """What all models of a comparison are trained on."""
+    """Task, rows and parts shared by all models of a comparison."""
 
     task: Task
-    parts: dict[str, Parts]  # by the name of the model
+    parts: dict[str, Parts]  # by name of the model
     splits: dict[str, Dataset]  # of usable rows
     trained_rows: Split
 
 
 def make_task_of(data: DataArguments, train: Dataset) -> Task:
-    """The task; classes are those of the training rows."""
+    """Create the task; classes are those of the training rows."""
     if data.task != "classification":
         return make_task(data.task)
     if data.label_column not in train.column_names:
-        raise ValueError(f"The table has no column {data.label_column!r}; its columns are {train.column_names}.")
+        raise ValueError(
+            f"The table has no column {data.label_column!r}; its columns are {train.column_names} (`--label_column`)."
+        )
     return make_task(data.task, data.label_column, [c for c in train[data.label_column] if c is not None])
 
 
 def prepare(systems: list[System], data: DataArguments, arguments: ModelArguments, run: RunArguments) -> Prepared:
-    """The rows that all of the models can use; says what cannot be used, and goes on without it."""
+    """Load the rows that all models can use, and log the problems of the others."""
     splits = load_training_splits(data, run.seed)
     task = make_task_of(data, splits["train"])
     texts = []
@@ -72,13 +74,13 @@ def prepare(systems: list[System], data: DataArguments, arguments: ModelArgument
         processors.append(parts[system.name].processor)
         configs.append(config := make_config(system, arguments, parts[system.name], task))
         if getattr(config, "audio_encoder", None) is not None:
-            # What is decoded for all models is as long as the longest hears, which --config_overrides may have changed.
+            # Audio is decoded once, at the largest length of all models, which --config_overrides may set.
             processors[-1].max_audio_length = max(processors[-1].max_audio_length, config.max_audio_length)
     collators = [
         make_collator(*of, task, splits["train"].column_names) for of in zip(processors, configs, strict=True)
     ]
     running = set().union(*map(running_encoders, collators)) & encoders_to_train(systems, arguments)
-    check_encoder_options(arguments, run, running)  # again, now that it is known what the data has
+    check_encoder_options(arguments, run, running)  # the columns of the data decide which encoders are run
     rows = {}
     with run.main_process_first(desc="features"):
         for name, split in splits.items():
@@ -95,7 +97,7 @@ def prepare(systems: list[System], data: DataArguments, arguments: ModelArgument
 
 
 class Trained(NamedTuple):
-    """What a run leaves: its report and, unless an earlier one wrote that, what the report is of."""
+    """Report of a run and, unless it is from an earlier run, its rows and predictions."""
 
     report: dict
     task: Task
@@ -112,10 +114,10 @@ def train(
     card: CardArguments,
     run: RunArguments,
 ) -> Trained | None:
-    """Trains one model and writes it into `run.output_dir`; `None` in all processes but the first."""
+    """Train a model and write it to `run.output_dir`. Returns `None` in all processes but the first."""
     finished = Path(run.output_dir, REPORT)
     if run.resume_from_checkpoint == "last" and finished.exists():
-        logger.info("%s is of a run that has ended: there is nothing to go on with.", run.output_dir)
+        logger.info("The run in %s is finished; nothing to resume.", run.output_dir)
         task = task_of(AutoConfig.from_pretrained(run.output_dir), data.label_column)
         return Trained(json.loads(finished.read_text(encoding="utf-8")), task)
     check_writable(run.output_dir)
@@ -158,23 +160,23 @@ def train(
 
 
 def save(model: PreTrainedModel, processor, output: Path) -> None:
-    """The model, for `pipeline` and the Auto classes; one of this script alone without the pipeline's code."""
+    """Save the model for `pipeline` and the Auto classes; plain encoders without the code of the pipeline."""
     if isinstance(model, PlainEncoderForSequenceClassification):
         model.save_pretrained(output)
     else:
-        # The pipeline's code first, and the processor last: the pipeline saves parts of it in its own way.
+        # The pipeline saves parts of the processor differently, so the processor is saved last.
         pipeline("multimodal-emotion-recognition", model=model, processor=processor).save_pretrained(output)
     processor.save_pretrained(output)
 
 
 def describe(*parts) -> dict:
-    """The options that are not at their defaults, for the report."""
+    """Return the options that are not at their defaults, for the report."""
     chosen = {name: value for part in parts for name, value in chosen_options(part).items()}
     return {name: value for name, value in chosen.items() if name not in UNREPORTED and not name.endswith("_token")}
 
 
 def train_all(data: DataArguments, arguments: ModelArguments, *others) -> None:
-    """Each model with each seed, in folders of their own where they are several; and what that shows."""
+    """Train each model with each seed, in folders of their own if there are several, and write summaries."""
     *others, run = others
     systems = [System.parse(name, arguments.modalities) for name in dict.fromkeys(arguments.model)]
     check_options(systems, arguments, [*run.learning_rates, *run.epochs])
@@ -182,7 +184,7 @@ def train_all(data: DataArguments, arguments: ModelArguments, *others) -> None:
     is_one = len(systems) * run.seeds == 1
     if run.resume_from_checkpoint not in (None, "last") and not is_one:
         raise ValueError(
-            "Several models go on with --resume_from_checkpoint last alone: each has checkpoints of its own."
+            "With several models, only --resume_from_checkpoint last is supported: each has its own checkpoints."
         )
     trained: dict[str, dict[int, Trained]] = {system.name: {} for system in systems}
     for seed in range(run.seed, run.seed + run.seeds):
@@ -213,7 +215,7 @@ def train_all(data: DataArguments, arguments: ModelArguments, *others) -> None:
 
 
 def encoders_to_train(systems: list[System], arguments: ModelArguments) -> set[str]:
-    """The modalities of which one of the models has a pretrained encoder."""
+    """Return the modalities for which one of the models has a pretrained encoder."""
     if arguments.model_name_or_path is None:
         return {modality for system in systems for modality in system.encoders(arguments)}
     config = AutoConfig.from_pretrained(find_model(arguments.model_name_or_path))
@@ -221,8 +223,8 @@ def encoders_to_train(systems: list[System], arguments: ModelArguments) -> set[s
 
 
 def report_seeds(output: Path, members: dict[int, Trained], run: RunArguments) -> None:
-    """What models that differ in their seed do together and on average."""
-    # A seed that an earlier run finished has left its report, but not its logits: then there is no ensemble to report.
+    """Summarise models that differ only in their seed."""
+    # Seeds finished in an earlier run have a report but no logits; then there is no ensemble.
     reports = {seed: member.report for seed, member in members.items()}
     last = next(member for member in reversed(members.values()) if member.scored)
     scored = {seed: member.scored for seed, member in members.items()}

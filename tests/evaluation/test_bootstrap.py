@@ -1,4 +1,4 @@
-"""Bootstrap intervals, against a literal loop over drawn rows."""
+"""Tests of the bootstrap intervals against a loop over drawn rows."""
 
 import time
 
@@ -22,7 +22,7 @@ def random():
 
 
 def joint_rows(random, size):
-    """Labels with ties and gaps, rare emotions, and logits that know something of them."""
+    """Create labels with ties and unknown values, rare emotions, and correlated logits."""
     truth = np.c_[
         random.uniform(-3, 3, size).round(), random.uniform(size=(size, 6)) < [0.5, 0.3, 0.3, 0.1, 0.2, 0.04]
     ]
@@ -32,7 +32,7 @@ def joint_rows(random, size):
 
 
 def drawn_rows(num_samples, seed, groups, size):
-    """The rows of each sample."""
+    """Draw the rows of each sample."""
     random, units = np.random.default_rng(seed), list(dict.fromkeys(groups)) if groups else range(size)
     rows_of = (
         {unit: [row for row in range(size) if not groups or groups[row] == unit] for unit in units} if groups else {}
@@ -125,8 +125,9 @@ def test_intervals_use_thresholds(random):
 
 
 def test_intervals_have_nominal_coverage(random):
-    """Of a model that is right in 70 % of all segments there are, about 95 % of the intervals hold the 0.7. Where the
-    segments of a video are right or wrong together, only those of whole videos do.
+    """
+    Check that about 95 % of the intervals contain the true accuracy of 0.7. If the segments of a video are correlated,
+    only intervals over whole videos do.
     """
     task, covered = make_task("sentiment-2"), {"segments": 0, "videos": 0, "segments of videos": 0}
     trials = 200
@@ -148,7 +149,7 @@ def test_intervals_have_nominal_coverage(random):
 
 
 def test_bootstrap_of_many_rows_is_fast(random):
-    """As many as the test split of MOSEI, in seconds."""
+    """Bootstrap as many rows as MOSEI's test split in seconds."""
     truth, logits = joint_rows(random, 4662)
     videos = random.integers(0, 676, 4662)
     start = time.perf_counter()

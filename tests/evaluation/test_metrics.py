@@ -1,4 +1,4 @@
-"""Measures, against their definitions written out by hand and against scikit-learn's."""
+"""Tests of the metrics against their definitions and scikit-learn."""
 
 import warnings
 
@@ -22,7 +22,7 @@ from modeling_umons.tasks.task import make_task
 
 
 def weighted_f1(truth, prediction):
-    """F1 of each class that occurs, weighted by how often it is true."""
+    """Compute the F1 of each class that occurs, weighted by its support."""
     truth, prediction = np.asarray(truth), np.asarray(prediction)
     total = 0.0
     for value in np.unique(truth):
@@ -51,7 +51,7 @@ def test_sentiment_metrics_of_known_values():
 
 
 def test_f1_is_weighted_by_support(random):
-    """Several peers swap truth and prediction, which weights by the prediction."""
+    """Some implementations swap labels and predictions, which weights by the predictions."""
     truth, prediction = random.uniform(-3, 3, 200), random.uniform(-1, 3, 200)
     metrics = sentiment_metrics(truth, prediction)
     assert metrics["f1_non0"] == pytest.approx(weighted_f1(truth > 0, prediction > 0))
@@ -152,7 +152,7 @@ def truth_of(random, name, size):
 
 
 def test_sentiment_classes_equal_bins(random):
-    """What a classifier of the bins gets is `acc7` of a regressor whose answers fall into them."""
+    """Compare the accuracy of a classifier of the bins with `acc7` of a regressor."""
     truth, prediction = random.uniform(-3, 3, (2, 100)).round(1)
     expected = sentiment_metrics(truth, prediction)
     classes = task_metrics(make_task("sentiment-7"), sentiment_bins(truth), np.eye(7)[sentiment_bins(prediction)])
@@ -170,8 +170,8 @@ def test_sentiment_bins_at_boundaries():
     values = np.concatenate([halves, np.nextafter(halves, -np.inf), np.nextafter(halves, np.inf), [-0.0, 1e-9, -1e-9]])
     assert sentiment_bins(values).tolist() == [sentiment_class_7(value) for value in values]
     rounded = {
-        -9.0: -3, -2.51: -3, -2.5: -2, -1.5: -2, -1.49: -1, -0.51: -1, -0.5: 0, 0.5: 0, 0.51: 1, 1.5: 2, 2.5: 2, 2.51: 3,
-        9.0: 3,
+        -9.0: -3, -2.51: -3, -2.5: -2, -1.5: -2, -1.49: -1, -0.51: -1, -0.5: 0, 0.5: 0, 0.51: 1, 1.5: 2, 2.5: 2, 2.51:
+        3, 9.0: 3,
     }  # fmt: skip
     assert (rounded_sentiment_bins(list(rounded)) - 3).tolist() == list(rounded.values())
 
@@ -408,7 +408,7 @@ def test_constant_baseline_has_chance_ranking(random):
 
 @pytest.mark.parametrize("sentiment", [-3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0])
 def test_constant_baseline_considers_all_sentiment_classes(sentiment):
-    """One of the answers falls into the class, be it rounded or of UMONS' bins."""
+    """Some constant prediction is in each class, rounded or in UMONS' bins."""
     train = np.r_[np.full(9, sentiment), np.full(8, 0.1)]
     metrics = constant_metrics(make_task("sentiment"), train, np.array([sentiment, 2.2 if sentiment < 2 else -1.0]))
     assert metrics["acc7_rounded"] == metrics["acc7"] == 0.5

@@ -78,7 +78,7 @@ def test_baseline_raises_without_text_or_variation(task, texts, truth, message):
 
 @pytest.mark.shared
 def test_baseline_on_real_texts(shared):
-    """It beats what always says the same, in a few seconds."""
+    """Check that the baseline beats the constant one in a few seconds."""
     import pandas as pd
 
     table = pd.read_csv(shared / "data" / "mosi" / "mosi.csv")

@@ -1,6 +1,6 @@
-"""Models trained on real data learn something: each beats a predictor that always says the same, on people it never saw.
+"""Tests of training on real data: models beat the constant baseline on unseen people.
 
-The margins are those that every seed of 1, 2 and 3 kept with room to spare; the figures stand beside them.
+Seeds 1, 2 and 3 satisfy the margins; their scores are in the docstrings.
 """
 
 import json
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.shared
 
 @pytest.fixture(scope="module", autouse=True)
 def one_thread():
-    """Models this small gain nothing from more, and lose much where the cores are not theirs alone."""
+    """Use one thread: small models do not benefit from more, and suffer on shared cores."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -34,7 +34,7 @@ def one_thread():
 
 @pytest.fixture(scope="module")
 def run(root, tmp_path_factory):
-    """Calls the `main` of a script with options, and gives the report that it wrote."""
+    """Return a function that runs a command with options and returns its report."""
 
     def call(name: str, report: Path, *arguments, **options) -> dict:
         words = [word for option, value in options.items() for word in (f"--{option}", value)]
@@ -44,13 +44,13 @@ def run(root, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
         patch.setenv("ACCELERATE_USE_CPU", "true")
-        patch.chdir(root)  # recipes name files of the checkout
+        patch.chdir(root)  # recipes contain relative paths
         yield call
 
 
 @pytest.fixture(scope="module")
 def prepare(shared, tmp_path_factory):
-    """Prepares a data set of a layout; gives the folder."""
+    """Return a function that prepares a data set of a layout and returns its folder."""
 
     def call(layout: str, **options) -> Path:
         folder = tmp_path_factory.mktemp(layout)
@@ -70,14 +70,15 @@ def mosi(prepare) -> Path:
 
 @pytest.fixture(scope="module")
 def ravdess(root, prepare) -> Path:
-    """1200 files of 20 actors, in the frames that the recipe and umons-mini hear."""
+    """Prepared data set of 1,200 files of 20 actors, with the features of the recipe and umons-mini."""
     return prepare("ravdess", model="umons-mini")
 
 
 @pytest.fixture(scope="module")
 def voices(run, ravdess, tmp_path_factory) -> tuple[Path, dict]:
-    """A model of RAVDESS' eight emotions by its recipe, with 8 epochs instead of 60, and its figures. Actors 1 to 14 are
-    trained on, and 18 to 20 the test.
+    """
+    Model of RAVDESS' eight emotions with 8 instead of 60 epochs, and its report. Actors 1 to 14 are the training split
+    and 18 to 20 the test split.
     """
     output = tmp_path_factory.mktemp("voices") / "model"
     report = run(
@@ -92,7 +93,7 @@ def voices(run, ravdess, tmp_path_factory) -> tuple[Path, dict]:
     return output, report["splits"]["test"]
 
 
-def test_text_of_mosi(run, mosi, tmp_path):
+def test_train_on_mosi_text(run, mosi, tmp_path):
     """Seeds 1, 2, 3: mae 1.183, 1.206, 1.251 (constant 1.456); acc2_non0 0.671, 0.666, 0.640 (constant 0.422)."""
     report = run(
         "train",
@@ -123,7 +124,7 @@ def test_text_of_mosi(run, mosi, tmp_path):
     assert model["corr"] > 0.35  # 0.474, 0.463, 0.435
 
 
-def test_voices_of_ravdess(voices):
+def test_train_on_ravdess_audio(voices):
     """Seeds 1, 2, 3: accuracy 0.506, 0.456, 0.500 (constant 0.133)."""
     _, test = voices
     assert (test["rows"], test["groups"]) == (180, 3)
@@ -133,8 +134,8 @@ def test_voices_of_ravdess(voices):
     assert test["intervals"]["accuracy"][0] > 0.25
 
 
-def test_predicts_every_clip(shared, voices, capsys):
-    """MPEG-1 with MP2, H.264 with AAC and MP3, of other people, by the command."""
+def test_predict_command_reads_all_clips(shared, voices, capsys):
+    """Predict clips in MPEG-1 with MP2, and H.264 with AAC and MP3."""
     clips = sorted(str(path) for path in (shared / "data" / "clips").iterdir())
     assert predict.main([*clips, "--model", str(voices[0]), "--json"]) == 0
     entries = json.loads(capsys.readouterr().out)
@@ -156,8 +157,8 @@ def evaluate(run, root, dataset: Path, tmp_path: Path) -> dict:
     return run("evaluate", output, model=model, dataset=dataset, output=output, num_bootstrap=200)["splits"]["test"]
 
 
-def test_umons_mini_reads(run, root, mosi, tmp_path):
-    """MOSI's test videos: mae 0.999 (TF-IDF 1.155, constant 1.456), acc2_non0 0.765 (0.701, 0.422)."""
+def test_umons_mini_on_mosi_text(run, root, mosi, tmp_path):
+    """MOSI test split: mae 0.999 (TF-IDF 1.155, constant 1.456), acc2_non0 0.765 (0.701, 0.422)."""
     test = evaluate(run, root, mosi, tmp_path)
     model, baselines = test["model"], (test["baselines"]["tfidf"], test["baselines"]["constant"])
     assert (test["rows"], test["groups"]) == (686, 31)
@@ -166,8 +167,8 @@ def test_umons_mini_reads(run, root, mosi, tmp_path):
     assert test["intervals"]["corr"][0] > baselines[1]["corr"]
 
 
-def test_umons_mini_hears(run, root, ravdess, tmp_path):
-    """The voices of RAVDESS' test actors without what they say: emotion_auroc 0.846."""
+def test_umons_mini_on_ravdess_audio(run, root, ravdess, tmp_path):
+    """RAVDESS test split without text: emotion_auroc 0.846."""
     (tmp_path / "voices").mkdir()
     for split in ("train", "validation", "test"):
         rows = Dataset.from_parquet(

@@ -204,7 +204,8 @@ def test_layer_depths_of_other_architectures():
         Wav2Vec2Model(
             Wav2Vec2Config(
                 hidden_size=8, num_hidden_layers=3, num_attention_heads=2, intermediate_size=8, conv_dim=(4, 4, 4),
-                conv_kernel=(3, 3, 3), conv_stride=(2, 2, 2), num_conv_pos_embeddings=4, num_conv_pos_embedding_groups=2,
+                conv_kernel=(3, 3, 3), conv_stride=(2, 2, 2), num_conv_pos_embeddings=4,
+                num_conv_pos_embedding_groups=2,
             )
         )
     )  # fmt: skip
@@ -213,7 +214,8 @@ def test_layer_depths_of_other_architectures():
     assert depths["feature_extractor.conv_layers.2.conv.weight"] == 3  # as many as layers, but before them
     whisper = WhisperEncoder(
         WhisperConfig(
-            d_model=8, encoder_layers=2, encoder_attention_heads=2, encoder_ffn_dim=8, num_mel_bins=4, max_source_positions=8
+            d_model=8, encoder_layers=2, encoder_attention_heads=2, encoder_ffn_dim=8, num_mel_bins=4,
+            max_source_positions=8
         )
     )  # fmt: skip
     depths = layer_depths(whisper)
@@ -396,7 +398,7 @@ def test_plain_encoder_is_mean_with_linear_head(make, bert, rows):
     [
         ("--freeze_encoders", (), "--freeze_encoders has no effect"),
         ("--lora_rank 4", (), "--lora_rank has no effect"),
-        ("--encoder_learning_rate 1e-4 --encoder_layer_decay 0.9", (), "--encoder_learning_rate, --encoder_layer_decay"),
+        ("--encoder_learning_rate 1 --encoder_layer_decay 0.9", (), "--encoder_learning_rate, --encoder_layer_decay"),
         ("--freeze_encoders --unfreeze_epoch 1", ("text",), "--unfreeze_epoch has no effect"),
         ("--lora_rank 2 --unfreeze_epoch 1", ("text",), "remove one of them"),
         ("--unfreeze_epoch 3 --num_train_epochs 3", ("text",), "counted from 0"),

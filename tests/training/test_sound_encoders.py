@@ -165,7 +165,8 @@ def test_frozen_word_vectors_with_trainable_encoder(make):
 
 def test_resumed_run_is_bit_exact(make):
     options = {
-        "unfreeze_epoch": 1, "num_train_epochs": 2, "eval_strategy": "steps", "eval_steps": 1, "save_strategy": "steps",
+        "unfreeze_epoch": 1, "num_train_epochs": 2, "eval_strategy": "steps", "eval_steps": 1,
+        "save_strategy": "steps",
         "save_steps": 1, "save_total_limit": None, "load_best_model_at_end": False,
         "train_sampling_strategy": "group_by_length",
     }  # fmt: skip
@@ -275,8 +276,9 @@ def test_systems_with_and_without_encoder_share_rows(make, clips):
 
 def test_train_encoder_on_table_of_files(root, encoders, clips, tmp_path, monkeypatch):
     call(train.main, *(
-        f"--train_file {clips / 'metadata.csv'} --task sentiment --audio_encoder {encoders['wav2vec2']} --use_cpu true "
-        f"--output_dir {tmp_path / 'run'} --model umons umons_paper --num_train_epochs 1 --encoder_learning_rate 1e-3 "
+        f"--train_file {clips / 'metadata.csv'} --task sentiment --audio_encoder {encoders['wav2vec2']} --use_cpu "
+        f"true --output_dir {tmp_path / 'run'} --model umons umons_paper --num_train_epochs 1 "
+        "--encoder_learning_rate 1e-3 "
         "--word_embedding_size 4 --hidden_size 8 --intermediate_size 8 --num_hidden_layers 1 --num_attention_heads 2 "
         "--config_overrides umons.max_audio_length=300 --report_to none --disable_tqdm true"
         ).split())  # fmt: skip
