@@ -43,7 +43,7 @@ class ModelArguments:
     )
     feature_extractor: str | None = field(
         default=None,
-        metadata={"help": "Folder with the preprocessor_config.json of the audio features (default: the paper's)."},
+        metadata={"help": "Folder with the preprocessor_config.json of the audio features, instead of the paper's."},
     )
     text_encoder: str | None = field(
         default=None,
@@ -205,7 +205,7 @@ class RunArguments(TrainingArguments):
         metadata={"help": "Epochs of single models, instead of --num_train_epochs: umons_paper=12."},
     )
     encoder_learning_rate: float | None = field(
-        default=None, metadata={"help": "Learning rate of pretrained encoders (default: --learning_rate)."}
+        default=None, metadata={"help": "Learning rate of pretrained encoders, instead of --learning_rate."}
     )
     encoder_layer_decay: float = field(
         default=1.0, metadata={"help": "Factor of the learning rate from each encoder layer to the one below it."}
