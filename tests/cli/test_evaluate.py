@@ -205,7 +205,7 @@ def test_models_of_other_modalities_share_the_rows_that_both_can_use(run, models
 @pytest.mark.parametrize(
     ("names", "options", "message"),
     [
-        (["low", "classes"], {}, "is of the task sentiment with the labels sentiment"),
+        (["low", "classes"], {}, "low has sentiment with the labels sentiment, and "),
         (["nowhere"], {}, "--model nowhere: no model can be loaded from there"),
         (["low"], {"dataset": "nowhere.csv"}, "nowhere.csv"),
         (["low"], {"split": "dev-2"}, "no rows of the split 'dev-2'; its splits are train (20 rows), validation (10 rows), test"),

@@ -191,7 +191,7 @@ def test_missing_recipe_raises():
         ("--unfreeze_epoch -1", "--unfreeze_epoch is -1; it must be 0 or more"),
         ("--max_halvings 2 --lr_scheduler_type cosine", "requires --lr_scheduler_type constant"),
         ("--max_halvings 2 --save_strategy steps --load_best_model_at_end false", "a checkpoint for each evaluation"),
-        ("--patience 3 --eval_strategy steps --eval_steps 5 --save_strategy steps --save_steps 9", "a checkpoint for"),
+        ("--patience 3 --eval_strategy steps --eval_steps 5 --save_strategy steps --save_steps 10", "a checkpoint"),
         ("--patience 3 --eval_strategy no --save_strategy no --load_best_model_at_end false", "a checkpoint for"),
         ("--eval_strategy steps --save_strategy epoch", "load_best_model_at_end"),
     ],
