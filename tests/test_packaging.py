@@ -139,9 +139,19 @@ def test_installed_command_trains_and_evaluates(umons, tmp_path):
             writer.writerow([f"a {'good' if i % 2 else 'bad'} film number {i}", 2 * (i % 2) - 1, split])
     sizes = ["--word_embedding_size=8", "--hidden_size=8", "--intermediate_size=8", "--num_hidden_layers=1"]
     umons(
-        "train", "sentiment", "--train_file", "my.csv", "--modalities", "text", "--num_train_epochs=1", "--max_halvings=0",
-        "--patience=0", "--output_dir=run", "--report_to=none", *sizes,
-    )  # fmt: skip
+        "train",
+        "sentiment",
+        "--train_file",
+        "my.csv",
+        "--modalities",
+        "text",
+        "--num_train_epochs=1",
+        "--max_halvings=0",
+        "--patience=0",
+        "--output_dir=run",
+        "--report_to=none",
+        *sizes,
+    )
     assert "umons" in (tmp_path / "run" / "README.md").read_text(encoding="utf-8")
     umons("evaluate", "--model", "run", "--dataset", "my.csv", "--num_bootstrap", "20", "--output", "report.json")
     report = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))

@@ -42,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
     if argv is None:
         argv = sys.argv[1:]
         if argv and argv[0] in COMMANDS:
-            # The package skips registration for the program name `umons`. Worker processes inherit the name, and must not.
+            # The package does not register for the program name `umons`. Worker processes inherit the name.
             sys.argv[0] = f"umons {argv[0]}"
     command = make_parser().parse_args(argv[:1]).command
     return import_module(f".{command}", __package__).main(argv[1:])

@@ -11,8 +11,8 @@ def print_or_stop(text: str, has_files: bool, end: str = "\n") -> None:
     """
     Print `text`.
 
-    If the reader has closed the pipe, exit with `SIGPIPE_EXIT_CODE`; a command that `has_files` to write continues, and
-    what it prints is discarded.
+    If the reader has closed the pipe, exit with `SIGPIPE_EXIT_CODE`. A command that `has_files` to write continues
+    without printing.
     """
     try:
         print(text, end=end, flush=True)

@@ -103,6 +103,7 @@ def score(
 
 
 def report_problems(name: str, rows: Dataset, problems: list[str]) -> None:
+    """Log the number of rows, and the first problems."""
     logger.info("%s: %d rows, %d with a problem", name, len(rows), len(problems))
     for problem in problems[:SHOWN_PROBLEMS]:
         logger.warning("%s, %s", name, problem)

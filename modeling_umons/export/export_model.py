@@ -31,7 +31,7 @@ from .onnx import (
 
 GRAPH_NAME, INT8_NAME = "model.onnx", "model_int8.onnx"
 
-# Of each speed, the median of so many runs after some that do not count; the engines take turns.
+# A speed is the median of NUM_RUNS runs after NUM_WARM_UP runs; the engines take turns.
 NUM_RUNS, NUM_WARM_UP = 20, 3
 
 
@@ -41,9 +41,9 @@ def torch_logits(model, inputs) -> np.ndarray:
 
 
 def print_speeds(engines: dict[str, Callable], model) -> None:
-    """Milliseconds for batches of the longest sequences, and how many times as fast as PyTorch that is."""
+    """Print the milliseconds for batches of maximum length, and the speed-up over PyTorch."""
     longest = {modality: given.max_length for modality, given in graph_inputs(model).items()}
-    for batch_size in (1,) if "audio" in model.model.encoders else (1, 32):  # 32 sounds of half a minute are too many
+    for batch_size in (1,) if "audio" in model.model.encoders else (1, 32):  # 32 rows of 30 s take too long
         inputs = random_inputs(model, batch_size, longest)
         times = {name: [] for name in engines}
         for _ in range(NUM_WARM_UP + NUM_RUNS):
@@ -59,12 +59,12 @@ def print_speeds(engines: dict[str, Callable], model) -> None:
 
 
 def print_metrics(engines: dict[str, Callable], model, processor, dataset) -> None:
-    """How well each engine does on the rows of a data set, side by side."""
+    """Print the metrics of each engine on a data set."""
     task = task_of(model.config)
     collator = make_collator(processor, model.config, task, dataset.column_names)
     rows, problems = usable_rows(dataset, collator, processor, DataArguments(), is_trained=True)
     if not len(rows):
-        raise ValueError(f"The model can use no row of the data set: {problems[0]}")
+        raise ValueError(f"The model cannot use any row of the data set: {problems[0]}")
     truth, logits = [], {name: [] for name in engines}
     for batch in torch.utils.data.DataLoader(ArrowRows(rows), 32, collate_fn=collator):
         truth.append(batch.pop("labels").numpy())
@@ -110,8 +110,8 @@ def export_model(
         check_processor(processor, model.config)
         if dataset is not None and "audio" in model.model.encoders and "audio_features" in dataset.column_names:
             raise ValueError(
-                f"{check_dataset} has audio features, but a model with an audio encoder takes waveforms: pass a table of "
-                "files, or leave --check_dataset out."
+                f"{check_dataset} has audio features, but a model with an audio encoder takes waveforms: pass a table "
+                "of files, or leave --check_dataset out."
             )
         graph = export_onnx(model).SerializeToString()
         num_threads = torch.get_num_threads()
@@ -120,7 +120,7 @@ def export_model(
         if not difference <= TOLERANCE:
             raise ValueError(
                 f"The logits of the exported model are up to {difference:.2g} from those of PyTorch, more than "
-                f"{TOLERANCE:.0e}: nothing was written. A model whose weights are very large, or not finite, does that."
+                f"{TOLERANCE:.0e}: nothing was written. Check the weights for very large or non-finite values."
             )
         (folder / GRAPH_NAME).write_bytes(graph)
         model.config.save_pretrained(folder)
@@ -133,9 +133,7 @@ def export_model(
             difference = max_difference(sessions["ONNX int8"], model)
             print(f"{INT8_NAME}: {size / 1e6:.2f} MB, at most {difference:.2g} from PyTorch on random inputs")
         if model.config.video_tower is not None or model.config.video_encoder is not None:
-            print(
-                "The video tower, or encoder, is not in it: give `video_features`, as `umons extract` computes them."
-            )
+            print("The graph does not contain the video tower or encoder: pass `video_features` from `umons extract`.")
 
         engines = {"PyTorch": lambda inputs: torch_logits(model, inputs)}
         engines |= {name: lambda inputs, s=session: run(s, inputs) for name, session in sessions.items()}
@@ -143,4 +141,4 @@ def export_model(
             print_speeds(engines, model)
         if dataset is not None:
             print_metrics(engines, model, processor, dataset)
-    print(f"\n{output} holds the ONNX model, with its configuration and processor.")
+    print(f"\n{output} contains the ONNX model, its configuration and its processor.")

@@ -22,7 +22,7 @@ from ..models.umons.video_processing_umons import UmonsVideoProcessor
 
 logger = logging.getLogger(__name__)
 
-# The published names of each model's parts. An `enc_list` block holds one unit per modality.
+# Published parameter names by model. An `enc_list` block has one unit per modality.
 MODALITY_OF_UNIT = {
     "Model_LA": {"sa1": "text", "sa3": "audio"},
     "Model_LAV": {"sa1": "text", "sa2": "audio", "sa3": "video"},
@@ -32,7 +32,7 @@ MODALITY_OF_NAME = {
     "audio": "audio", "ac": "audio", "img": "audio", "i": "audio", "a": "audio",
     "vid": "video", "v": "video",
 }  # fmt: skip
-# What of the published training arguments describes the model, beside `model` itself.
+# Published training arguments that describe the model, in addition to `model`.
 ARGUMENTS = (
     "task", "ans_size", "layer", "hidden_size", "ff_size", "multi_head", "dropout_r", "word_embed_size",
     "lang_seq_len", "audio_seq_len", "video_seq_len", "audio_feat_size", "video_feat_size",
@@ -49,7 +49,7 @@ FRONT_ENDS = {
 
 
 def rename(name: str, model: str) -> str:
-    """The name in `UmonsForSequenceClassification` of the parameter that a published `model` calls `name`."""
+    """Return the name in `UmonsForSequenceClassification` of the parameter `name` of a published `model`."""
     name = name.removeprefix("module.").replace("a_2", "weight").replace("b_2", "bias")
     if name.startswith("proj."):
         return name.replace("proj", "classifier")
@@ -83,24 +83,28 @@ def rename(name: str, model: str) -> str:
 
 
 def convert_state_dict(state_dict: Mapping[str, torch.Tensor], model: str) -> dict[str, torch.Tensor]:
-    """Renames the parameters, and folds the published LayerNorm, which divides by the unbiased deviation, into ours."""
+    """
+    Rename the parameters of a published model.
+
+    The published LayerNorm divides by the unbiased standard deviation; its weights are scaled for the biased one.
+    """
     converted = {}
     for name, tensor in state_dict.items():
         if name.endswith("a_2"):
             tensor = tensor * math.sqrt(1 - 1 / max(tensor.numel(), 1))
         try:
-            converted[rename(name, model)] = tensor.float().clone()  # nothing shares memory, as safetensors wants
+            converted[rename(name, model)] = tensor.float().clone()  # safetensors refuses shared memory
         except (AttributeError, IndexError, KeyError, ValueError):
             raise ValueError(f"The checkpoint has a parameter `{name}`, which {model} does not have.") from None
     return converted
 
 
 def convert_config(args: Mapping, vocab_size: int) -> UmonsConfig:
-    """The configuration that the published training arguments `args` describe."""
+    """Return the configuration for the published training arguments `args`."""
     if args.get("model") not in list(MODALITY_OF_UNIT):
-        raise ValueError(f"The checkpoint holds a `{args.get('model')}`; known are {', '.join(MODALITY_OF_UNIT)}.")
+        raise ValueError(f"The checkpoint is of `{args.get('model')}`; expected one of {', '.join(MODALITY_OF_UNIT)}.")
     if missing := [name for name in ARGUMENTS if name not in args]:
-        raise ValueError(f"The checkpoint's training arguments lack {', '.join(missing)}.")
+        raise ValueError(f"The checkpoint's training arguments have no {', '.join(missing)}.")
     if args["task"] == "emotion":
         labels, problem_type = EMOTIONS, "multi_label_classification"
     elif args["ans_size"] == 2:
@@ -134,8 +138,10 @@ def convert_config(args: Mapping, vocab_size: int) -> UmonsConfig:
 
 def convert_model(state_dict: Mapping[str, torch.Tensor], args: Mapping) -> UmonsForSequenceClassification:
     """
-    A model in evaluation mode with the published parameters, in float32. A parameter without a place, a place without a
-    parameter, and sizes that are not those of the training arguments raise a ValueError.
+    Return a float32 model in evaluation mode with the published parameters.
+
+    Raises:
+        ValueError: Parameters are missing, unexpected, or of other sizes than the training arguments.
     """
     embedding = state_dict.get("module.embedding.weight", state_dict.get("embedding.weight"))
     if embedding is None or embedding.ndim != 2:
@@ -144,13 +150,14 @@ def convert_model(state_dict: Mapping[str, torch.Tensor], args: Mapping) -> Umon
         )
     config = convert_config(args, vocab_size=len(embedding))
     converted = convert_state_dict(state_dict, args["model"])
-    # Before anything is built: a number of layers that the file does not hold could be a very large one.
+    # Checked before the model is built, because a hostile number of layers may be very large.
     blocks = {name.split(".")[2] for name in converted if name.startswith("model.layers.")}
     if len(blocks) != config.num_hidden_layers:
         raise ValueError(
-            f"The checkpoint does not fit its own arguments: they say {config.num_hidden_layers} layers, it has {len(blocks)}."
+            f"The checkpoint does not fit its own arguments: they say {config.num_hidden_layers} layers, it has "
+            f"{len(blocks)}."
         )
-    with torch.device("meta"):  # shapes without memory, as the parameters are there already
+    with torch.device("meta"):  # shapes without memory
         model = UmonsForSequenceClassification(config)
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     found = {name: tuple(tensor.shape) for name, tensor in converted.items()}
@@ -165,29 +172,29 @@ def convert_model(state_dict: Mapping[str, torch.Tensor], args: Mapping) -> Umon
 
 
 def make_tokenizer(token_to_ix: Path | None, config: UmonsConfig) -> PreTrainedTokenizerFast:
-    """The tokenizer of the published vocabulary. Without one, words have no ids: every word becomes the unknown one."""
+    """Build the tokenizer of the published vocabulary. Without one, every word is the unknown word."""
     if token_to_ix is not None:
         vocabulary = read_pickle(token_to_ix)
         if not isinstance(vocabulary, dict) or any(type(index) is not int for index in vocabulary.values()):
-            raise ValueError(f"{token_to_ix} is no vocabulary: expected a dict of words and their ids.")
+            raise ValueError(f"{token_to_ix} is not a vocabulary: expected a dict of words and their ids.")
         tokenizer = build_original_tokenizer(vocabulary, max_length=config.max_text_length)
         if len(tokenizer) != config.vocab_size:
             raise ValueError(
-                f"{token_to_ix} gives {len(tokenizer)} word ids, but the checkpoint has vectors for {config.vocab_size}: "
-                "it belongs to another checkpoint."
+                f"{token_to_ix} has {len(tokenizer)} word ids, but the checkpoint has {config.vocab_size} word "
+                "vectors: pass the vocabulary of this checkpoint."
             )
         return tokenizer
     logger.warning(
-        "Without --token_to_ix no word can be looked up: the tokenizer of this folder takes every word for an unknown one. "
-        "Give the token_to_ix.pkl that lies with the training data of the checkpoint."
+        "Without --token_to_ix, the tokenizer of this folder treats every word as unknown. Pass the token_to_ix.pkl "
+        "of the training data of the checkpoint."
     )
     return build_tokenizer([], max_length=config.max_text_length)
 
 
 def convert_checkpoint(checkpoint: Path, output: Path, token_to_ix: Path | None = None):
-    """Writes a folder that loads with AutoModelForSequenceClassification and AutoProcessor."""
+    """Convert a checkpoint to a folder that loads with AutoModelForSequenceClassification and AutoProcessor."""
     if output.exists() and not output.is_dir():
-        raise OSError(f"{output} is a file, but the converted model is a folder: give the name of a new one.")
+        raise OSError(f"{output} is a file, but the converted model is a folder: choose another name.")
     published = read_checkpoint(checkpoint)
     model = convert_model(published["state_dict"], published["args"])
     processor = UmonsProcessor(

@@ -1,4 +1,4 @@
-"""scripts/train.py with several models, on a few rows of the sample; and the models that it leaves, in use."""
+"""`umons compare` on a few rows of the sample, and its models in use."""
 
 import csv
 import json
@@ -29,7 +29,7 @@ OPTIONS = [
 
 @pytest.fixture(scope="module")
 def table(root, tmp_path_factory) -> Path:
-    """Twelve rows to train on and six of each held-out split, three of a video, in which two speak."""
+    """Twelve training rows and six of each held-out split, three per video with two speakers."""
     sample = root / "hub" / "sample"
     with open(sample / "metadata.csv", encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
@@ -48,7 +48,7 @@ def table(root, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def run(root, table, tmp_path_factory):
-    """Calls the script's `main`. A warning is an error. Its reports have no pictures: other tests look at those."""
+    """Call `umons compare` without plots, which other tests cover. A warning is an error."""
     cache = tmp_path_factory.getbasetemp() / "datasets-cache"
 
     def main(*words):
@@ -64,7 +64,7 @@ def run(root, table, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def compared(run, tmp_path_factory) -> Path:
-    """The folder of a comparison."""
+    """Folder of a comparison."""
     output = tmp_path_factory.mktemp("compared") / "out"
     run(*OPTIONS, "--output_dir", output)
     return output
@@ -79,7 +79,7 @@ def read(path: Path) -> dict:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def test_all_systems_in_one_table(compared):
+def test_comparison_has_all_models(compared):
     comparison = read(compared / "comparison.json")
     assert list(comparison["systems"]) == NAMES
     assert (comparison["task"], comparison["split"], comparison["seeds"]) == ("joint", "test", 2)
@@ -99,7 +99,7 @@ def test_all_systems_in_one_table(compared):
         assert min(image.size) > 400
 
 
-def test_all_systems_were_measured_on_the_same_rows(compared):
+def test_models_are_evaluated_on_same_rows(compared):
     reports = [read(path) for path in compared.glob("*/seed-*/report/report.json")]
     assert len(reports) == 2 * len(NAMES)
     for split in ("validation", "test"):
@@ -108,7 +108,7 @@ def test_all_systems_were_measured_on_the_same_rows(compared):
         assert all(one["baselines"] == figures[0]["baselines"] for one in figures)
 
 
-def test_options_of_single_models(compared):
+def test_single_model_options_apply(compared):
     reports = {name: read(compared / name / "seed-42" / "report" / "report.json") for name in NAMES}
     rates = {
         name: next(entry["learning_rate"] for entry in report["history"] if "learning_rate" in entry)
@@ -125,8 +125,8 @@ def test_options_of_single_models(compared):
     assert configs["multilogue_net"]["dropout"] == 0.5
 
 
-def test_what_has_ended_is_not_done_again(run, compared, capsys):
-    """Only the comparison is written anew."""
+def test_finished_models_are_not_retrained(run, compared, capsys):
+    """Only the comparison is rewritten."""
     kept = {path: path.stat().st_mtime_ns for path in compared.rglob("*.safetensors")}
     kept |= {path: path.stat().st_mtime_ns for path in compared.rglob("report.json")}
     assert len(kept) >= 4 * len(NAMES)
@@ -144,7 +144,7 @@ def test_what_has_ended_is_not_done_again(run, compared, capsys):
 
 
 @pytest.mark.parametrize("name", BASELINES)
-def test_each_system_through_the_pipeline(compared, clip, name):
+def test_pipeline_loads_each_model(compared, clip, name):
     recognize = pipeline(TASK, model=str(compared / name / "seed-42"))
     assert type(recognize.model.config).__name__.lower() == f"{name.replace('_', '')}config"
     both, words = recognize([{"text": "I am so happy", "video": clip}, {"text": "I am so happy"}])

@@ -37,7 +37,7 @@ def script():
 
 @pytest.fixture
 def command(capsys):
-    """Runs the command in this process; gives its exit status and what it wrote to the terminal."""
+    """Run the command in this process; return its exit status and output."""
 
     def run(*arguments) -> tuple[int, str]:
         try:
@@ -51,7 +51,7 @@ def command(capsys):
 
 
 def run_commands(*commands: list) -> list[tuple[int, str, str]]:
-    """Runs several commands at once, each in a process of its own: exit status, stdout and stderr."""
+    """Run several commands in parallel processes; return exit status, stdout and stderr of each."""
     processes = [
         subprocess.Popen(
             [sys.executable, "-W", "error", str(SCRIPT), *map(str, command)],
@@ -71,7 +71,7 @@ class Hostile:
 
 
 def read_golden(path: Path) -> tuple[dict, dict, dict, torch.Tensor]:
-    """Weights, training arguments, inputs by our names, and logits."""
+    """Return weights, training arguments, inputs by the names of this package, and logits."""
     with safe_open(path, "pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         args = json.loads(file.metadata()["args"]) | {"model": file.metadata()["model"]}
@@ -83,14 +83,14 @@ def read_golden(path: Path) -> tuple[dict, dict, dict, torch.Tensor]:
 
 
 def save_checkpoint(path: Path, weights: dict, args: dict, legacy: bool = False) -> Path:
-    """As the published training loop writes it: arguments in a Namespace, the loss module among them."""
+    """Save a checkpoint as the published training loop does: arguments in a Namespace, with the loss module."""
     args = argparse.Namespace(**args, loss_fn=torch.nn.CrossEntropyLoss(reduction="sum"), lr_base=1e-4)
     torch.save({"state_dict": weights, "args": args}, path, _use_new_zipfile_serialization=not legacy)
     return path
 
 
 def save_vocabulary(path: Path, size: int) -> Path:
-    """A published vocabulary for `size` word vectors: UNK and the first word share id 1."""
+    """Save a published vocabulary for `size` word vectors: UNK and the first word share id 1."""
     path.write_bytes(pickle.dumps({"UNK": 1, **{f"word{i}": i for i in range(1, size)}}))
     return path
 
@@ -112,17 +112,17 @@ def check_parity(script, path: Path):
 
 
 @pytest.mark.parametrize("name", [path.stem for path in sorted(FIXTURES.glob("model_*.safetensors"))])
-def test_logits_of_the_fixtures(script, name):
+def test_converted_fixtures_keep_logits(script, name):
     check_parity(script, FIXTURES / f"{name}.safetensors")
 
 
 @pytest.mark.shared
 @pytest.mark.parametrize("name", GOLDEN)
-def test_logits_of_the_reference_vectors(script, shared, name):
+def test_converted_references_keep_logits(script, shared, name):
     check_parity(script, shared / "golden" / f"model_{name}.safetensors")
 
 
-def test_configuration(script):
+def test_convert_config_follows_arguments(script):
     _, args, _, _ = read_golden(FIXTURES / "model_la_sentiment7.safetensors")
     config = script.convert_config(args, vocab_size=40)
     assert config.modalities == ["text", "audio"]
@@ -141,7 +141,7 @@ def test_configuration(script):
 
 
 @pytest.mark.parametrize("legacy", [False, True], ids=["zip", "before torch 1.6"])
-def test_command_on_a_small_checkpoint(tmp_path, command, legacy):
+def test_command_converts_checkpoint(tmp_path, command, legacy):
     weights, args, inputs, expected = read_golden(FIXTURES / "model_lav_emotion.safetensors")
     # Trained on several devices: every name starts with "module.".
     weights = {f"module.{name}": tensor for name, tensor in weights.items()} if legacy else weights
@@ -170,16 +170,16 @@ def test_command_on_a_small_checkpoint(tmp_path, command, legacy):
     assert processor(text="word2 " * 20, return_tensors="pt")["input_ids"].shape == (1, 12)
 
 
-def test_without_vocabulary(tmp_path, script, caplog):
+def test_missing_vocabulary_warns(tmp_path, script, caplog):
     weights, args, _, _ = read_golden(FIXTURES / "model_la_sentiment7.safetensors")
     script.convert_checkpoint(save_checkpoint(tmp_path / "best.pkl", weights, args), tmp_path / "out")
-    assert "Without --token_to_ix no word can be looked up" in caplog.text
+    assert "Without --token_to_ix, the tokenizer" in caplog.text
     processor = AutoProcessor.from_pretrained(tmp_path / "out")
     assert processor(text="two words", return_tensors="pt")["input_ids"].tolist() == [[1, 1]]
 
 
 def wrong_inputs(case: str, folder: Path) -> tuple[list, str]:
-    """The arguments of a command that must fail, without the output folder, and the words that say why."""
+    """Return the arguments of a failing command, without the output folder, and its message."""
     weights, args, _, _ = read_golden(FIXTURES / "model_la_sentiment7.safetensors")
     checkpoint, vocabulary = folder / "best.pkl", folder / "token_to_ix.pkl"
     save_vocabulary(vocabulary, size=40)
@@ -201,7 +201,7 @@ def wrong_inputs(case: str, folder: Path) -> tuple[list, str]:
         case "another vocabulary":
             save_checkpoint(checkpoint, weights, args)
             save_vocabulary(vocabulary, size=41)
-            return [checkpoint, "--token_to_ix", vocabulary], "41 word ids, but the checkpoint has vectors for 40"
+            return [checkpoint, "--token_to_ix", vocabulary], "41 word ids, but the checkpoint has 40 word vectors"
         case "no vocabulary":
             save_checkpoint(checkpoint, weights, args)
             vocabulary.write_bytes(pickle.dumps(["UNK", "word"]))
@@ -222,11 +222,11 @@ def wrong_inputs(case: str, folder: Path) -> tuple[list, str]:
             return [checkpoint], r"no matrix `embedding\.weight`"
         case "another model":
             save_checkpoint(checkpoint, weights, {**args, "model": "Model_LV"})
-            return [checkpoint], "holds a `Model_LV`; known are Model_LA, Model_LAV"
+            return [checkpoint], "is of `Model_LV`; expected one of Model_LA, Model_LAV"
         case "missing argument":
             del args["ff_size"], args["layer"]
             save_checkpoint(checkpoint, weights, args)
-            return [checkpoint], "training arguments lack layer, ff_size"
+            return [checkpoint], "training arguments have no layer, ff_size"
         case "argument of another type":
             save_checkpoint(checkpoint, weights, {**args, "hidden_size": "64"})
             return [checkpoint], "(?s)do not describe a model.*hidden_size"
@@ -247,7 +247,7 @@ CASES = [
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_wrong_input_is_refused_in_words(tmp_path, command, case):
+def test_wrong_input_raises(tmp_path, command, case):
     (checkpoint, *options), words = wrong_inputs(case, tmp_path)
     before = sorted(tmp_path.iterdir())
     status, message = command(checkpoint, tmp_path / "out", *options)
@@ -257,7 +257,7 @@ def test_wrong_input_is_refused_in_words(tmp_path, command, case):
     assert sorted(tmp_path.iterdir()) == before  # nothing written, nothing executed
 
 
-def test_output_that_is_a_file(tmp_path, command):
+def test_output_file_raises(tmp_path, command):
     weights, args, _, _ = read_golden(FIXTURES / "model_la_sentiment7.safetensors")
     checkpoint = save_checkpoint(tmp_path / "best.pkl", weights, args)
     (tmp_path / "out").write_text("precious")
@@ -268,14 +268,14 @@ def test_output_that_is_a_file(tmp_path, command):
 
 
 def published_word_ids(words: list[str], token_to_ix: dict[str, int]) -> list[int]:
-    """The ids by the published rule: words cleaned one by one, a hyphen or slash becoming a space inside the word."""
+    """Return the ids by the published rule: hyphens and slashes become spaces inside the word."""
     cleaned = [re.sub(r"""[.,'!?"()*#:;]""", "", word.lower()) for word in words]
     cleaned = [word.replace("-", " ").replace("/", " ") for word in cleaned if word]
     return [token_to_ix.get(word, token_to_ix["UNK"]) for word in cleaned]
 
 
 def is_right(task: str, logits: torch.Tensor, truth) -> torch.Tensor:
-    """(labels,) of an emotion, (1,) of the sentiment: whether the published evaluation counts it as right."""
+    """Return correctness by the published evaluation: (labels,) for emotions, (1,) for sentiment."""
     if task == "emotion":
         return (logits > 0) == (torch.as_tensor(truth) > 0)
     bins = [truth < -2, -2 <= truth < -1, -1 <= truth < 0, truth == 0, 0 < truth <= 1, 1 < truth <= 2, truth > 2]
@@ -284,7 +284,7 @@ def is_right(task: str, logits: torch.Tensor, truth) -> torch.Tensor:
 
 @pytest.fixture(scope="module")
 def converted(shared, tmp_path_factory) -> Path:
-    """The folder of the two published checkpoints, converted by the command."""
+    """Folder of the two published checkpoints, converted by the command."""
     original, folder = shared / "golden" / "original", tmp_path_factory.mktemp("converted")
     results = run_commands(
         *(
@@ -298,8 +298,8 @@ def converted(shared, tmp_path_factory) -> Path:
 
 @pytest.mark.shared
 @pytest.mark.parametrize(("name", "task"), [("Model_LA_emotion", "emotion"), ("Model_LAV_sentiment7", "sentiment")])
-def test_command_on_published_checkpoints(converted, shared, name, task):
-    """Two checkpoints that the published training loop wrote, and what its evaluation then said of the test split."""
+def test_published_checkpoints_keep_scores(converted, shared, name, task):
+    """Two checkpoints of the published training loop, with its evaluation on the test split."""
     original = shared / "golden" / "original"
     corpus = original / "MOSEI"
     model = AutoModelForSequenceClassification.from_pretrained(converted / name)
@@ -326,7 +326,7 @@ def test_command_on_published_checkpoints(converted, shared, name, task):
 
 
 @pytest.mark.shared
-def test_word_ids_are_the_published_ones(script, shared):
+def test_word_ids_equal_published(script, shared):
     corpus = shared / "golden" / "original" / "MOSEI"
     token_to_ix = read_pickle(corpus / "token_to_ix.pkl")
     _, args, _, _ = read_golden(FIXTURES / "model_la_sentiment7.safetensors")
@@ -339,7 +339,7 @@ def test_word_ids_are_the_published_ones(script, shared):
 
 
 @pytest.mark.shared
-def test_every_published_parameter_finds_its_place(script, shared):
+def test_published_parameters_are_all_used(script, shared):
     for checkpoint in (shared / "golden" / "original" / "ckpt").glob("*/best*.pkl"):
         published = read_checkpoint(checkpoint)
         model = script.convert_model(published["state_dict"], published["args"])

@@ -1,4 +1,4 @@
-"""scripts/evaluate.py as a user runs it, on models whose answers are known."""
+"""`umons evaluate` on models with known predictions."""
 
 import json
 from pathlib import Path
@@ -26,7 +26,7 @@ TEXTS = ["what a lovely day", "an awful day", "nothing new today", "so much fun"
 
 
 def save_model(folder: Path, task, answer: list[float], modalities=("text",)) -> str:
-    """A model that always gives the same logits."""
+    """Save a model with constant logits."""
     torch.manual_seed(0)
     tokenizer = build_tokenizer(sorted({word for text in TEXTS for word in text.split()}))
     config = UmonsConfig(
@@ -69,7 +69,7 @@ def make_rows(size: int, shift: int = 0) -> dict[str, list]:
 
 @pytest.fixture(scope="module")
 def table(tmp_path_factory) -> Path:
-    """Twenty rows to train on, ten of validation and twelve of test, the last of which has no word."""
+    """Twenty training rows, ten of validation and twelve of test, the last of which has no word."""
     parts = [(name, Dataset.from_dict(make_rows(size, shift)).to_pandas()) for name, size, shift in
              (("train", 20, 0), ("valid", 10, 2), ("test", 12, 4))]  # fmt: skip
     import pandas as pd
@@ -98,7 +98,7 @@ def run(monkeypatch, tmp_path):
     return evaluate_models
 
 
-def test_one_model(run, models, table, tmp_path, capsys):
+def test_evaluate_writes_report(run, models, table, tmp_path, capsys):
     report = run(models["low"], dataset=table, split="test")
     truth = np.array(make_rows(12, 4)["sentiment"])[:-1]  # the row without a word cannot be used
     assert list(report["splits"]) == ["test"]
@@ -116,7 +116,7 @@ def test_one_model(run, models, table, tmp_path, capsys):
     assert "ensemble" not in report["about"]
 
 
-def test_as_many_models_as_do_best_on_validation(run, models, table, tmp_path):
+def test_ensemble_takes_best_on_validation(run, models, table, tmp_path):
     names = [models["high"], models["low"], models["middle"]]
     report = run(*names, dataset=table, split="test", output=tmp_path / "out")
     validation = np.array(make_rows(10, 2)["sentiment"])
@@ -134,8 +134,8 @@ def test_as_many_models_as_do_best_on_validation(run, models, table, tmp_path):
     assert "Single models:" in (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
 
 
-def test_without_validation_all_models_are_averaged(run, models, tmp_path):
-    """And without training rows, nothing stands beside them."""
+def test_ensemble_without_validation_takes_all(run, models, tmp_path):
+    """Without training rows there are no baselines."""
     table = tmp_path / "rows.jsonl"
     Dataset.from_dict(make_rows(9)).to_json(table)
     report = run(models["low"], models["high"], dataset=table, split="test")
@@ -147,20 +147,20 @@ def test_without_validation_all_models_are_averaged(run, models, tmp_path):
     assert any("no training rows" in note for note in figures["notes"])
 
 
-def test_the_validation_split_itself_chooses_nothing(run, models, table):
+def test_validation_split_does_not_choose_ensemble(run, models, table):
     report = run(models["low"], models["high"], dataset=table, split="validation")
     assert "the logits of all 2 models" in report["about"]["ensemble"]
     assert list(report["splits"]) == ["validation"]
 
 
-def test_the_training_split_has_no_baselines(run, models, table):
+def test_train_split_has_no_baselines(run, models, table):
     figures = run(models["low"], dataset=table, split="train")["splits"]["train"]
     assert figures["rows"] == 20
     assert figures["baselines"] == {}
 
 
-def test_a_folder_of_datasets_with_classes(run, models, tmp_path):
-    """Parquet shards of each split, with classes as numbers that have names, and other column names."""
+def test_parquet_folder_with_class_labels(run, models, tmp_path):
+    """Parquet shards with `ClassLabel` columns and other column names."""
     data = tmp_path / "data"
     for name, size in (("train", 20), ("validation", 8), ("test", 12)):
         rows = Dataset.from_dict(make_rows(size)).rename_columns({"text": "words_said"}).class_encode_column("mood")
@@ -175,7 +175,7 @@ def test_a_folder_of_datasets_with_classes(run, models, tmp_path):
     assert "tfidf" in figures["baselines"]
 
 
-def test_thresholds_and_probabilities(run, models, table):
+def test_thresholds_are_tuned_on_probabilities(run, models, table):
     report = run(models["emotion"], dataset=table, split="test", tune_thresholds=True, average="probabilities")
     figures = report["splits"]["test"]
     rows = make_rows(12, 4)
@@ -185,8 +185,8 @@ def test_thresholds_and_probabilities(run, models, table):
     assert "emotion_f1_macro" in figures["model_tuned"]
 
 
-def test_models_of_other_modalities_share_the_rows_that_both_can_use(run, models, root, tmp_path, caplog):
-    """Sound of three clips; one row has no text, another no sound."""
+def test_models_share_usable_rows(run, models, root, tmp_path, caplog):
+    """Audio of three clips; one row has no text, another no audio."""
     clips = root / "hub" / "sample" / "clips"
     rows = {
         "file_name": [str(clips / "000.mp4"), str(clips / "001.mp4"), str(clips / "002.mp4"), None],
@@ -208,12 +208,16 @@ def test_models_of_other_modalities_share_the_rows_that_both_can_use(run, models
         (["low", "classes"], {}, "low has sentiment with the labels sentiment, and "),
         (["nowhere"], {}, "--model nowhere: no model can be loaded from there"),
         (["low"], {"dataset": "nowhere.csv"}, "nowhere.csv"),
-        (["low"], {"split": "dev-2"}, "no rows of the split 'dev-2'; its splits are train (20 rows), validation (10 rows), test"),
+        (
+            ["low"],
+            {"split": "dev-2"},
+            "no rows of the split 'dev-2'; its splits are train (20 rows), validation (10 rows), test",
+        ),
         (["classes"], {"label_column": "tone"}, "no column ['tone']; its columns are"),
         (["low"], {"text_column": "words"}, "The split test has no column ['words']"),
     ],
-)  # fmt: skip
-def test_wrong_arguments_are_one_line_in_words(run, models, table, monkeypatch, names, options, message):
+)
+def test_wrong_arguments_print_one_line(run, models, table, monkeypatch, names, options, message):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(SystemExit) as stop:
@@ -224,7 +228,7 @@ def test_wrong_arguments_are_one_line_in_words(run, models, table, monkeypatch, 
     assert "\n" not in line.strip()
 
 
-def test_a_broken_model(run, models, table, tmp_path):
+def test_damaged_model_raises(run, models, table, tmp_path):
     import shutil
 
     broken = shutil.copytree(models["low"], tmp_path / "broken")
@@ -233,19 +237,19 @@ def test_a_broken_model(run, models, table, tmp_path):
         run(broken, dataset=table)
 
 
-def test_a_model_of_another_kind(run, table, tmp_path):
+def test_foreign_model_type_raises(run, table, tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "bert"}', encoding="utf-8")
     with pytest.raises(SystemExit, match="its type is 'bert'; expected umons or tfn"):
         run(tmp_path, dataset=table)
 
 
-def test_numbers_of_rows_are_whole(run, models, table, capsys):
+def test_batch_size_must_be_positive(run, models, table, capsys):
     with pytest.raises(SystemExit) as stop:
         run(models["low"], dataset=table, batch_size=0)
     assert stop.value.code == 2
     assert "'0' is not a whole number of at least 1" in capsys.readouterr().err
 
 
-def test_a_folder_of_save_to_disk(run, models, tmp_path):
+def test_saved_dataset_is_evaluated(run, models, tmp_path):
     DatasetDict(test=Dataset.from_dict(make_rows(4))).save_to_disk(tmp_path / "saved")
     assert run(models["low"], dataset=tmp_path / "saved")["splits"]["test"]["rows"] == 4

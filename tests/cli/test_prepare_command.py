@@ -1,6 +1,6 @@
 # Copyright 2026 The modeling_umons authors.
 # SPDX-License-Identifier: MIT
-"""scripts/prepare_mosei.py as a user runs it."""
+"""`umons prepare`."""
 
 import json
 import sys
@@ -13,7 +13,7 @@ from modeling_umons.cli import prepare
 
 @pytest.fixture
 def main():
-    """The command in this process: its exit status for some arguments."""
+    """Call the command in this process; return its exit status."""
 
     def call(*arguments) -> int:
         try:
@@ -35,7 +35,7 @@ def tables(tmp_path):
     return folder
 
 
-def test_all_segments(main, tables, tmp_path, capsys):
+def test_prepare_writes_all_segments(main, tables, tmp_path, capsys):
     output = tmp_path / "out"
     assert main("--layout", "labels", "--source", tables, "--output", output) == 0
     shown = capsys.readouterr().out
@@ -50,7 +50,7 @@ def test_all_segments(main, tables, tmp_path, capsys):
     assert main("--layout", "labels", "--source", tables, "--output", output) == 0
 
 
-def test_some_segments_cannot_be_read(main, tables, tmp_path, capsys):
+def test_unreadable_segments_exit_3(main, tables, tmp_path, capsys):
     table = (tables / "labels.csv").read_text()
     (tables / "labels.csv").write_text(table.replace("valid,1,2.5,-1", "valid,1,2.5,much"))
     assert main("--layout", "labels", "--source", tables, "--output", tmp_path / "out") == 3
@@ -60,7 +60,7 @@ def test_some_segments_cannot_be_read(main, tables, tmp_path, capsys):
     assert "much" in shown
 
 
-def test_another_data_set(main, tmp_path, capsys):
+def test_prepare_converts_mosi(main, tmp_path, capsys):
     (tmp_path / "mosi.csv").write_text("segment_id,split,sentiment,text\na_1,train,-1.5,bad\na_2,train,0,well\n")
     assert main("--layout", "mosi", "--source", tmp_path, "--output", tmp_path / "out") == 0
     assert "official" not in capsys.readouterr().out
@@ -69,7 +69,7 @@ def test_another_data_set(main, tmp_path, capsys):
     assert "pretty_name: CMU-MOSI" in (tmp_path / "out" / "README.md").read_text()
 
 
-def test_options_of_a_layout(main, tmp_path):
+def test_layout_options_apply(main, tmp_path):
     (tmp_path / "clips").mkdir()
     (tmp_path / "clips" / "a.wav").write_bytes(b"")
     (tmp_path / "clips" / "metadata.csv").write_text("file_name,split,text,sentiment\na.wav,train,fine,1\n")
@@ -78,7 +78,7 @@ def test_options_of_a_layout(main, tmp_path):
     assert json.loads((tmp_path / "out" / "report.json").read_text())["options"] == {"modalities": "['text']"}
 
 
-def test_nothing_could_be_done(main, tables, tmp_path, capsys):
+def test_missing_source_exits_1(main, tables, tmp_path, capsys):
     assert main("--layout", "labels", "--source", tmp_path / "nowhere", "--output", tmp_path / "out") == 1
     assert "nowhere: there is no such folder" in capsys.readouterr().err
     (tables / "labels.csv").unlink()
@@ -96,25 +96,25 @@ def test_nothing_could_be_done(main, tables, tmp_path, capsys):
         (["--layout", "ravdess", "--max_length", "0"], "--max_length is 0; it must be at least 1"),
     ],
 )
-def test_wrong_usage(main, tables, tmp_path, capsys, options, message):
+def test_wrong_usage_exits_2(main, tables, tmp_path, capsys, options, message):
     assert main("--source", tables, "--output", tmp_path / "out", *options) == 2
     assert message in capsys.readouterr().err
 
 
-def test_a_package_that_is_not_installed(main, tmp_path, monkeypatch, capsys):
+def test_missing_h5py_is_named(main, tmp_path, monkeypatch, capsys):
     (tmp_path / "labels.csd").write_bytes(b"")
     monkeypatch.setitem(sys.modules, "h5py", None)
     assert main("--layout", "csd", "--source", tmp_path, "--output", tmp_path / "out") == 1
     assert "labels.csd: .csd files are HDF5, which `pip install h5py` reads" in capsys.readouterr().err
 
 
-def test_an_output_with_other_things(main, tables, capsys):
+def test_foreign_output_raises(main, tables, capsys):
     assert main("--layout", "labels", "--source", tables, "--output", tables) == 2
     assert "holds other files than a prepared data set" in capsys.readouterr().err
     assert [path.name for path in tables.iterdir()] == ["labels.csv"]
 
 
-def test_help(main, capsys):
+def test_help_names_layouts(main, capsys):
     assert main("--help") == 0
     shown = capsys.readouterr().out
     for word in ("umons", "csd", "mmsa", "folder", "labels", "exit status", "--average_per_word"):

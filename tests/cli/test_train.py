@@ -1,4 +1,4 @@
-"""scripts/train.py as a user runs it, on a few rows of the sample and on prepared data sets."""
+"""`umons train` on a few rows of the sample and on prepared data sets."""
 
 import csv
 import json
@@ -45,7 +45,7 @@ TINY = {**SMALL, "word_embedding_size": 8, "hidden_size": 8, "intermediate_size"
 
 @pytest.fixture(scope="module")
 def table(root, tmp_path_factory) -> Path:
-    """Ten rows to train on, three of each held-out split, with a column of classes."""
+    """Ten training rows, three of each held-out split, with a column of classes."""
     sample = root / "hub" / "sample"
     with open(sample / "metadata.csv", encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
@@ -84,11 +84,15 @@ def run(monkeypatch, tmp_path_factory):
 
 
 def launch(root, *arguments) -> subprocess.CompletedProcess:
-    """As the README says: through accelerate's launcher, from the root of the checkout."""
+    """Run scripts/train.py through `accelerate launch` from the root of the checkout."""
     command = [
-        Path(sys.executable).with_name("accelerate"), "launch",
-        "--config_file", "modeling_umons/recipes/accelerate/one_process.yaml", "scripts/train.py", *map(str, arguments),
-    ]  # fmt: skip
+        Path(sys.executable).with_name("accelerate"),
+        "launch",
+        "--config_file",
+        "modeling_umons/recipes/accelerate/one_process.yaml",
+        "scripts/train.py",
+        *map(str, arguments),
+    ]
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONIOENCODING": "utf-8"}
     environment.pop("PYTHONWARNINGS", None)
     done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, encoding="utf-8")
@@ -153,7 +157,7 @@ def check_folder(output: Path, modalities: list[str], num_labels: int) -> dict:
 
 @pytest.fixture(scope="module")
 def trained(root, table, tmp_path_factory):
-    """A model of text and sound, trained from a recipe; and what the run printed."""
+    """Model of text and audio, trained from a recipe, and the output of the run."""
     folder = tmp_path_factory.mktemp("joint")
     recipe = folder / "recipe.yaml"
     values = {**SMALL, "train_file": str(table), "task": "joint", "hidden_size": 999, "output_dir": "nowhere"}
@@ -164,7 +168,7 @@ def trained(root, table, tmp_path_factory):
     return folder / "out", recipe, done
 
 
-def test_text_and_sound_from_a_recipe(trained):
+def test_recipe_trains_text_and_audio(trained):
     output, _, done = trained
     splits = check_folder(output, ["text", "audio"], 7)
     assert {"mae", "acc7", "acc2_non0", "emotion_acc"} <= set(splits["test"]["model"])
@@ -182,7 +186,7 @@ def test_text_and_sound_from_a_recipe(trained):
     assert len(list(output.glob("checkpoint-*"))) <= 2
 
 
-def test_the_folder_loads_by_pipeline(trained, clip):
+def test_trained_folder_loads_with_pipeline(trained, clip):
     result = pipeline(TASK, model=str(trained[0]))({"text": "I am so happy", "video": clip})
     assert result["modalities"] == ["text", "audio"]
     assert {entry["label"] for entry in result["emotions"]} == set(EMOTIONS)
@@ -207,7 +211,7 @@ print(json.dumps([recognize(inputs), recognize(sys.argv[2], chunk_length_s=1.0, 
 """
 
 
-def test_the_folder_loads_without_the_package(trained, clip, tmp_path):
+def test_trained_folder_loads_without_package(trained, clip, tmp_path):
     shutil.copytree(trained[0], tmp_path / "model")
     done = subprocess.run(
         [sys.executable, "-I", "-W", "error", "-c", WITHOUT_THE_PACKAGE, str(tmp_path / "model"), clip],
@@ -231,8 +235,8 @@ def test_the_folder_loads_without_the_package(trained, clip, tmp_path):
 # --- the rest in this process
 
 
-def test_a_run_goes_on_from_its_checkpoint(run, trained, tmp_path, capsys):
-    """For an epoch more than it was to have."""
+def test_run_resumes_from_checkpoint(run, trained, tmp_path, capsys):
+    """Train one epoch more than before."""
     output, recipe, _ = trained
     shutil.copytree(output, tmp_path / "out")
     checkpoint = max((tmp_path / "out").glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
@@ -244,7 +248,7 @@ def test_a_run_goes_on_from_its_checkpoint(run, trained, tmp_path, capsys):
     assert len(losses_of(report_of(tmp_path / "out"))) == 3
 
 
-def test_a_run_that_has_ended_is_left_alone(run, trained, tmp_path, caplog):
+def test_finished_run_is_not_retrained(run, trained, tmp_path, caplog):
     output, recipe, _ = trained
     shutil.copytree(output, tmp_path / "out")
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")}
@@ -255,8 +259,8 @@ def test_a_run_that_has_ended_is_left_alone(run, trained, tmp_path, caplog):
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")} == before
 
 
-def test_text(run, table, tmp_path, caplog):
-    """A model of text opens no file of sound."""
+def test_train_text_only(run, table, tmp_path, caplog):
+    """A text model opens no audio file."""
     caplog.set_level("INFO", logger="modeling_umons.training.run")
     lines = table.read_text(encoding="utf-8").replace("clips/", "elsewhere/")
     (tmp_path / "metadata.csv").write_text(lines, encoding="utf-8")
@@ -269,8 +273,8 @@ def test_text(run, table, tmp_path, caplog):
     assert set(result) == {"sentiment", "modalities"}
 
 
-def test_sound(run, table, tmp_path, clip):
-    """Of features that know how they change, on one scale, with two halvings and early stopping."""
+def test_train_audio_only(run, table, tmp_path, clip):
+    """Delta features, standardised, with two halvings and early stopping."""
     extractor = tmp_path / "extractor"
     extractor.mkdir()
     settings = {"feature_extractor_type": "UmonsFeatureExtractor", "delta_lags": [1, 4]}
@@ -286,7 +290,7 @@ def test_sound(run, table, tmp_path, clip):
     assert AutoModelForSequenceClassification.from_pretrained(tmp_path / "out").config.audio_feature_size == 240
 
 
-def test_classes(run, table, tmp_path, clip):
+def test_train_classes(run, table, tmp_path, clip):
     arguments = {**SMALL, "train_file": table, "task": "classification", "label_column": "polarity"}
     run(**arguments, output_dir=tmp_path / "out")
     splits = check_folder(tmp_path / "out", ["text", "audio"], 2)
@@ -295,7 +299,7 @@ def test_classes(run, table, tmp_path, clip):
     assert {entry["label"] for entry in result["labels"]} == {"negative", "positive"}
 
 
-def test_goes_on_from_a_model_with_another_task(run, trained, table, tmp_path):
+def test_fine_tune_for_another_task(run, trained, table, tmp_path):
     arguments = {
         "model_name_or_path": trained[0], "train_file": table, "task": "sentiment-7", "learning_rate": 0.001,
         "num_train_epochs": 1, "output_dir": tmp_path / "out",
@@ -306,8 +310,8 @@ def test_goes_on_from_a_model_with_another_task(run, trained, table, tmp_path):
     assert {entry["label"] for entry in result["labels"]} == {"-3", "-2", "-1", "0", "1", "2", "3"}
 
 
-def test_names_what_it_cannot_read(run, table, tmp_path, caplog):
-    """And goes on with the rest."""
+def test_unreadable_rows_are_logged(run, table, tmp_path, caplog):
+    """Training continues with the other rows."""
     caplog.set_level("INFO", logger="modeling_umons.training.run")
     rows = table.read_text(encoding="utf-8").splitlines()
     rows[1] = rows[1].replace("clips/", "elsewhere/")
@@ -332,7 +336,10 @@ def test_names_what_it_cannot_read(run, table, tmp_path, caplog):
             "text is ",  # the class of a validation row is not in the training rows
         ),
         ({"train_file": "TABLE", "text_column": "words"}, "no column ['text']"),
-        ({"train_file": "TABLE", "audio_column": "text", "modalities": "audio"}, "No row of the split 'train' can be used"),
+        (
+            {"train_file": "TABLE", "audio_column": "text", "modalities": "audio"},
+            "No row of the split 'train' can be used",
+        ),
         ({"train_file": "TABLE", "modalities": "text video"}, "no column ['video_features']; its columns are"),
         ({"train_file": "TABLE", "modalities": "words"}, "it must name at least one of ['text', 'audio', 'video']"),
         ({"train_file": "TABLE", "hidden_size": 15}, "`hidden_size` (15) must be a multiple of"),
@@ -340,17 +347,29 @@ def test_names_what_it_cannot_read(run, table, tmp_path, caplog):
         ({"train_file": "TABLE", "learning_rate": "fast"}, "invalid float value: 'fast'"),
         ({"train_file": "TABLE", "learning_speed": "1"}, "--learning_speed"),
         ({"train_file": "TABLE", "save_total_limit": "1"}, "--save_total_limit must be 2 or more"),
-        ({"train_file": "TABLE", "max_halvings": "2", "lr_scheduler_type": "cosine"}, "requires --lr_scheduler_type constant"),
-        ({"train_file": "TABLE", "modalities": "text", "metric_for_best_model": "f1"}, "the task 'joint' has loss, mae, corr"),
+        (
+            {"train_file": "TABLE", "max_halvings": "2", "lr_scheduler_type": "cosine"},
+            "requires --lr_scheduler_type constant",
+        ),
+        (
+            {"train_file": "TABLE", "modalities": "text", "metric_for_best_model": "f1"},
+            "the task 'joint' has loss, mae, corr",
+        ),
         ({"train_file": "TABLE", "modalities": "text", "mixup": "1"}, "--mixup requires a model without text"),
-        ({"train_file": "TABLE", "modalities": "text", "word_dropout": "2"}, "--word_dropout is 2.0; it must be between"),
+        (
+            {"train_file": "TABLE", "modalities": "text", "word_dropout": "2"},
+            "--word_dropout is 2.0; it must be between",
+        ),
         ({"train_file": "TABLE", "modalities": "text", "repeat": "mosi=3"}, "--repeat requires a column `source`"),
-        ({"train_file": "TABLE", "modalities": "text", "task": "sentiment", "focal_gamma": "2"}, "'sentiment' has none"),
+        (
+            {"train_file": "TABLE", "modalities": "text", "task": "sentiment", "focal_gamma": "2"},
+            "'sentiment' has none",
+        ),
         ({"train_file": "TABLE", "modalities": "text", "resume_from_checkpoint": "nowhere"}, "nowhere"),
         ({"train_file": "TABLE", "model_name_or_path": "/nowhere"}, "/nowhere"),
     ],
-)  # fmt: skip
-def test_wrong_arguments_are_one_line_in_words(run, table, tmp_path, arguments, message):
+)
+def test_wrong_arguments_print_one_line(run, table, tmp_path, arguments, message):
     arguments = {name: table if value == "TABLE" else value for name, value in arguments.items()}
     sizes = {name: value for name, value in SMALL.items() if name not in arguments}
     sizes = {} if "model_name_or_path" in arguments else sizes  # a model to go on from has its own
@@ -362,22 +381,22 @@ def test_wrong_arguments_are_one_line_in_words(run, table, tmp_path, arguments, 
     assert "\n" not in line.strip()
 
 
-def test_wrong_recipes(run, table, tmp_path):
-    """More of them in tests/training/test_arguments.py."""
+def test_unknown_recipe_option_raises(run, table, tmp_path):
+    """Further cases are in tests/training/test_arguments.py."""
     (tmp_path / "recipe.yaml").write_text("hiden_size: 16\nlearning_rate: 1e-3\n", encoding="utf-8")
     with pytest.raises(SystemExit, match=r"^umons train: error: .* has unknown option\(s\) \['hiden_size'\]"):
         run(tmp_path / "recipe.yaml", train_file=table, output_dir=tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-def test_a_missing_recipe(run):
+def test_missing_recipe_raises(run):
     with pytest.raises(SystemExit, match=r"error: .*nowhere\.yaml"):
         run("nowhere.yaml")
     with pytest.raises(SystemExit, match=r"error: emotoin: there is no such recipe.*, emotion, "):
         run("emotoin")
 
 
-def test_help_reads_like_a_manual(run, capsys):
+def test_help_lists_recipes_and_options(run, capsys):
     with pytest.raises(SystemExit) as stop:
         run("--help")
     assert stop.value.code == 0
@@ -392,7 +411,7 @@ def test_help_reads_like_a_manual(run, capsys):
 
 @pytest.fixture(scope="module")
 def mosi(tmp_path_factory) -> Path:
-    """A table of the layout `mosi`, prepared: 24 rows to train on, 8 of each held-out split, two to a video."""
+    """Prepared table of the layout `mosi`: 24 training rows, 8 of each held-out split, two per video."""
     folder = tmp_path_factory.mktemp("mosi")
     words = {"good": 2.0, "fine": 1.0, "so": 0.0, "bad": -2.0}
     lines = ["segment_id,split,sentiment,text"]
@@ -407,7 +426,7 @@ def mosi(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def meld(tmp_path_factory) -> Path:
-    """As `datasets` saves it: classes as numbers that have names, features of sound in half of the rows, two sources."""
+    """Saved data set with `ClassLabel`, audio features in half of the rows, and two sources."""
     folder = tmp_path_factory.mktemp("meld")
     names = ["anger", "joy", "neutral"]
     for split, size in (("train", 20), ("validation", 6), ("test", 6)):
@@ -416,12 +435,14 @@ def meld(tmp_path_factory) -> Path:
                 "segment_id": f"{split}_{i}",
                 "video_id": f"{split}_{i // 2}",
                 "text": ("no way", "how lovely", "well then")[i % 3],
-                "audio_features": torch.randn(3, 80, generator=torch.Generator().manual_seed(i)).numpy() if i % 2 else None,
+                "audio_features": torch.randn(3, 80, generator=torch.Generator().manual_seed(i)).numpy()
+                if i % 2
+                else None,
                 "emotion": i % 3,
                 "source": ("left", "right")[i % 2],
             }
             for i in range(size)
-        ]  # fmt: skip
+        ]
         columns = make_features(80, emotion=ClassLabel(names=names), source=Value("string"))
         Dataset(to_table(rows, columns)).to_parquet(folder / f"{split}-00000-of-00001.parquet")
     return folder
@@ -430,7 +451,7 @@ def meld(tmp_path_factory) -> Path:
 TEXT = {**TINY, "modalities": "text"}
 
 
-def test_a_prepared_table(run, mosi, tmp_path):
+def test_train_prepared_dataset(run, mosi, tmp_path):
     report = run(**TEXT, dataset_name=mosi, task="sentiment", output_dir=tmp_path / "out")
     test = report["splits"]["test"]
     assert (test["rows"], test["groups"]) == (8, 4)
@@ -441,8 +462,8 @@ def test_a_prepared_table(run, mosi, tmp_path):
     )
 
 
-def test_classes_with_names(run, meld, tmp_path):
-    """Sound that the data set has features of, words, sources that count for more, and rare classes as well."""
+def test_train_class_labels(run, meld, tmp_path):
+    """Precomputed audio features, text, repeated sources and class weights."""
     report = run(
         **TINY, dataset_name=meld, task="classification", label_column="emotion", class_weights="balanced",
         focal_gamma=2, label_smoothing_factor=0.1, repeat="left=3", modality_dropout=0.5, word_dropout=0.2,
@@ -460,7 +481,7 @@ def test_classes_with_names(run, meld, tmp_path):
 # --- several seeds
 
 
-def test_seeds(run, mosi, tmp_path, monkeypatch):
+def test_seeds_report_mean_and_ensemble(run, mosi, tmp_path, monkeypatch):
     arguments = {**TEXT, "dataset_name": mosi, "task": "sentiment", "output_dir": tmp_path / "out", "seed": 5}
     run(**arguments, seeds=2)
     summary = json.loads((tmp_path / "out" / "seeds.json").read_text(encoding="utf-8"))
@@ -495,8 +516,8 @@ def test_seeds(run, mosi, tmp_path, monkeypatch):
     }
 
 
-def test_seeds_that_hold_out_rows_of_their_own(run, table, tmp_path):
-    """Without a split each seed draws another validation, and there is no ensemble to be measured."""
+def test_seeds_without_split_have_no_ensemble(run, table, tmp_path):
+    """Without a column `split`, each seed draws another validation split."""
     rows = Dataset.from_csv(str(table), cache_dir=str(tmp_path / "cache")).remove_columns("split")
     rows.to_csv(tmp_path / "rows.csv")
     run(
@@ -521,7 +542,7 @@ def emotions(table) -> dict:
     return {**TEXT, "train_file": table, "task": "emotion", "report_to": "none"}
 
 
-def test_thresholds(run, emotions, tmp_path):
+def test_thresholds_are_tuned(run, emotions, tmp_path):
     report = run(**emotions, tune_thresholds=True, output_dir=tmp_path / "out")
     test = report["splits"]["test"]
     assert set(test["thresholds"]) == set(EMOTIONS)
@@ -530,7 +551,7 @@ def test_thresholds(run, emotions, tmp_path):
     assert "model, tuned" in (tmp_path / "out" / "report" / "report.md").read_text(encoding="utf-8")
 
 
-def test_tensorboard(run, emotions, tmp_path, monkeypatch):
+def test_tensorboard_logs_losses(run, emotions, tmp_path, monkeypatch):
     monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path / "logs"))
     run(**emotions | {"report_to": "tensorboard"}, output_dir=tmp_path / "out")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -542,7 +563,7 @@ def test_tensorboard(run, emotions, tmp_path, monkeypatch):
 
 @pytest.fixture
 def offline_trackio(tmp_path, monkeypatch):
-    """Trackio that is imported anew, as it takes its folder then, and a network that there is not."""
+    """Reimport Trackio, which reads its folder at import, without a network."""
     monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
     monkeypatch.setattr("socket.socket.connect", lambda *_: pytest.fail("the network was asked for"))
     before = {name for name in sys.modules if name.partition(".")[0] == "trackio"}
@@ -553,8 +574,8 @@ def offline_trackio(tmp_path, monkeypatch):
         monkeypatch.delitem(sys.modules, name)
 
 
-def test_trackio(run, emotions, offline_trackio, tmp_path):
-    """Into a folder of this machine."""
+def test_trackio_logs_losses(run, emotions, offline_trackio, tmp_path):
+    """Trackio writes to a local folder."""
     run(**emotions | {"report_to": "trackio"}, project="umons-test", run_name="first", output_dir=tmp_path / "out")
     sys.modules["trackio"].finish()  # else it writes the rest when Python ends
     with sqlite3.connect(offline_trackio / "umons-test.db") as database:
@@ -562,8 +583,8 @@ def test_trackio(run, emotions, offline_trackio, tmp_path):
     assert {"train/loss", "eval/loss", "eval/emotion_acc"} <= {name for metrics in logged for name in metrics}
 
 
-def test_schedules_of_transformers(run, emotions, tmp_path):
-    """Ten rows are three steps of four: one of warming up, then down the cosine."""
+def test_cosine_schedule_with_warmup(run, emotions, tmp_path):
+    """Ten rows are three steps: one of warmup, then the cosine."""
     report = run(
         **emotions, optim="adamw_torch", lr_scheduler_type="cosine", warmup_steps=1, weight_decay=0.1, max_grad_norm=1,
         logging_strategy="steps", logging_steps=1, output_dir=tmp_path / "out",
@@ -573,8 +594,8 @@ def test_schedules_of_transformers(run, emotions, tmp_path):
     assert report["recipe"] | {"optim": "adamw_torch", "lr_scheduler_type": "cosine"} == report["recipe"]
 
 
-def test_half_precision_and_accumulated_batches(run, emotions, tmp_path):
-    """Ten rows are three batches of four, and two steps. Weights stay whole."""
+def test_bfloat16_with_accumulation(run, emotions, tmp_path):
+    """Ten rows are three batches and two steps. Weights stay in float32."""
     report = run(
         **emotions, bf16=True, use_cpu=True, gradient_accumulation_steps=2, logging_strategy="steps", logging_steps=1,
         output_dir=tmp_path / "out",
@@ -584,7 +605,7 @@ def test_half_precision_and_accumulated_batches(run, emotions, tmp_path):
     assert report["recipe"]["bf16"]
 
 
-def test_tokens_are_told_nobody():
-    """Neither the report nor the card holds them."""
+def test_describe_omits_tokens():
+    """Reports and cards contain no token."""
     recipe = describe(RunArguments(hub_token="hf_secret", hub_model_id="me/umons", learning_rate=0.1))
     assert recipe == {"hub_model_id": "me/umons", "learning_rate": 0.1}

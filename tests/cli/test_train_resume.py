@@ -1,4 +1,4 @@
-"""Runs that are killed and go on, runs in two processes, and disks that are full: scripts/train.py as a user runs it."""
+"""scripts/train.py with killed and resumed runs, two processes, and full disks."""
 
 import csv
 import json
@@ -40,7 +40,7 @@ TWO_PROCESSES = "modeling_umons/recipes/accelerate/two_processes.yaml"
 
 @pytest.fixture(scope="module")
 def table(tmp_path_factory) -> Path:
-    """64 rows to train on and 16 for validation: how many of three good words a text has, less its bad ones."""
+    """64 training and 16 validation rows: good words of a text minus its bad words."""
     path, words = tmp_path_factory.mktemp("words") / "table.csv", {"good": 1.0, "fine": 0.5, "bad": -1.0, "so": 0.0}
     random.seed(0)
     with open(path, "w", encoding="utf-8", newline="") as file:
@@ -119,7 +119,7 @@ def losses(output: Path) -> list[float]:
 
 
 def check_that_it_goes_on(root, folder: Path, options: dict, whole: Path, num_processes: int):
-    """Kills a run after a step, sets it going again, and compares all that it leaves with an uninterrupted one."""
+    """Kill a run after a step, resume it, and compare its files with those of an uninterrupted run."""
     options = {**options, "output_dir": folder / "killed"}
     killed = train_until_killed(root, options, 11, folder, num_processes)
     assert killed.returncode != 0
@@ -138,16 +138,14 @@ def check_that_it_goes_on(root, folder: Path, options: dict, whole: Path, num_pr
     assert losses(folder / "killed") == losses(whole)
 
 
-def test_a_killed_run_ends_with_the_weights_of_one_that_was_not(root, tmp_path, options):
+def test_killed_run_resumes_bit_exactly(root, tmp_path, options):
     whole = train(root, {**options, "output_dir": tmp_path / "whole"})
     assert whole.returncode == 0, whole.stderr
     check_that_it_goes_on(root, tmp_path, options, tmp_path / "whole", 1)
 
 
-def test_two_processes(root, tmp_path, options):
-    """They go on like one, and have its loss curve: without dropout, which each process draws for itself, all that differs
-    is the order of sums.
-    """
+def test_two_processes_resume_and_match_one(root, tmp_path, options):
+    """Without dropout, two processes have the loss curve of one, up to the order of summation."""
     options.update(hidden_dropout_prob=0, attention_probs_dropout_prob=0, word_dropout=0)
     options["output_dir"] = tmp_path / "one"
     one = train(root, options)
@@ -164,8 +162,8 @@ def test_two_processes(root, tmp_path, options):
     check_that_it_goes_on(root, tmp_path, options, tmp_path / "two", 2)
 
 
-def test_a_disk_that_is_full(root, tmp_path, options):
-    """No file may pass 16 kB: the second checkpoint's optimiser does not fit, as on a full disk."""
+def test_full_disk_keeps_last_checkpoint(root, tmp_path, options):
+    """Limit files to 16 kB: the optimizer of the second checkpoint does not fit, as on a full disk."""
     options.update(output_dir=tmp_path / "run", hidden_size=16)
     script = tmp_path / "limited.py"
     limit = "import resource, signal\nsignal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
