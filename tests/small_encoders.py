@@ -1,4 +1,4 @@
-"""Encoders of several families, tiny and random, as configurations and as the folders that people load."""
+"""Tiny random encoders of several families, as configurations and as saved folders."""
 
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from transformers import (
 
 
 SIZES = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
-# Of 16 kHz, one step in 20 samples; the real ones have one in 320.
+# 16 kHz and one step in 20 samples; full-size encoders have one step in 320 samples.
 SPEECH = {
     **SIZES, "conv_dim": (16, 16), "conv_stride": (5, 4), "conv_kernel": (10, 8), "num_feat_extract_layers": 2,
     "num_conv_pos_embeddings": 4, "num_conv_pos_embedding_groups": 2, "layerdrop": 0.0, "mask_time_prob": 0.0,
@@ -49,7 +49,7 @@ TEXT = {
     "bert": lambda: BertConfig(vocab_size=len(VOCABULARY), **SIZES),
     "distilbert": lambda: DistilBertConfig(vocab_size=len(VOCABULARY), dim=16, hidden_dim=16, n_layers=2, n_heads=2),
     "deberta-v2": lambda: DebertaV2Config(vocab_size=len(VOCABULARY), **SIZES),
-    # Of its positions, 14 are for tokens.
+    # 14 of its positions are for tokens.
     "roberta": lambda: RobertaConfig(
         vocab_size=len(VOCABULARY), max_position_embeddings=16, pad_token_id=1, bos_token_id=2, eos_token_id=3, **SIZES
     ),
@@ -81,7 +81,7 @@ VIDEO = {
 
 
 def save_encoder(config: PreTrainedConfig, folder: Path) -> str:
-    """A model of this configuration, with random weights, and what makes its inputs."""
+    """Save a random model of this configuration and its preprocessor."""
     torch.manual_seed(0)
     AutoModel.from_config(config).save_pretrained(folder)
     if config.model_type in TEXT:
@@ -103,5 +103,5 @@ def weights_of(model) -> dict[str, torch.Tensor]:
 
 
 def changed(model, before: dict[str, torch.Tensor]) -> set[str]:
-    """Names of weights that are not what they were, up to the encoder's part `model.encoders.text.model.`."""
+    """Return the names of weights that differ from `before`."""
     return {name for name, value in model.state_dict().items() if not value.equal(before[name])}

@@ -1,4 +1,4 @@
-"""Runs transformers' own common tests on our classes: `import tests` means theirs, of the installed release."""
+"""Common tests of transformers: `import tests` imports those of the installed release."""
 
 import sys
 from importlib.abc import MetaPathFinder
@@ -14,11 +14,11 @@ from .fetch_transformers_tests import lay_out
 
 
 HERE = Path(__file__).resolve().parent
-collect_ignore = ["hf_bar"]  # their tests are for us to inherit, not to run
+collect_ignore = ["hf_bar"]  # base classes, not to be collected
 
 
 class SkipWhatImportsThem(MetaPathFinder):
-    """Stands in for the package `tests` when it is not to be had."""
+    """Skip tests that import the package `tests` if it cannot be downloaded."""
 
     def __init__(self, reason: str):
         self.reason = reason
@@ -29,7 +29,7 @@ class SkipWhatImportsThem(MetaPathFinder):
 
 
 try:
-    # pytest has made a package `tests` of our folder: theirs comes first in it.
+    # pytest creates a package `tests` for this folder: the tests of transformers come first in it.
     theirs = lay_out() / "tests"
     package = sys.modules.setdefault("tests", ModuleType("tests"))
     package.__path__ = [str(theirs), *getattr(package, "__path__", ())]
@@ -38,12 +38,12 @@ except OSError as error:
     sys.meta_path.insert(0, SkipWhatImportsThem(str(error)))
 
 
-# Their tests tell base models and heads apart by tables of names, which the public `register` does not change.
+# The common tests distinguish base models and heads by tables of names, which `register` does not change.
 for model_type, (prefix, *_) in MODELS.items():
     modeling_auto.MODEL_MAPPING_NAMES[model_type] = f"{prefix}Model"
     modeling_auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES[model_type] = f"{prefix}ForSequenceClassification"
 
-# Marks that their tests carry, for --strict-markers.
+# Markers of the common tests, for --strict-markers.
 MARKERS = [
     "accelerate_tests",
     "flash_attn_test",

@@ -1,4 +1,4 @@
-"""transformers' common tests on models with pretrained encoders: one of words, one of words and sound."""
+"""Common tests of transformers for models with pretrained encoders of text, and of text and audio."""
 
 import tempfile
 import unittest
@@ -15,9 +15,9 @@ from .test_modeling_umons import UmonsModelTester, UmonsModelTesterMixin
 
 
 class EncoderModelTester(UmonsModelTester):
-    """A small model with an encoder for each modality."""
+    """Small model with an encoder for each modality."""
 
-    num_samples = 250  # eleven steps of the encoder, as `lengths` says
+    num_samples = 250  # eleven steps of the encoder, as in `lengths`
 
     def __init__(self, parent, text, audio=None):
         super().__init__(parent, ["text", "audio"] if audio else ["text"])
@@ -36,7 +36,7 @@ class EncoderModelTester(UmonsModelTester):
         if self.audio:
             del inputs["input_features"], inputs["input_features_mask"]
             inputs["input_values"] = floats_tensor((self.batch_size, self.num_samples))
-            # Without padding: what is padding in a whole batch goes no further, so that lengths would differ.
+            # Without padding: steps that are padding in the whole batch are cut.
             inputs["input_values_mask"] = torch.ones(self.batch_size, self.num_samples, dtype=torch.long)
         return config, inputs
 
@@ -58,7 +58,7 @@ class EncoderModelTesterMixin(UmonsModelTesterMixin):
         super().check_attentions(outputs, inputs)
 
     def test_load_with_mismatched_shapes(self):
-        """The common test changes the size of a vocabulary; that of an encoder is its own, and labels are left."""
+        """The common test changes the vocabulary, which an encoder determines; here the labels change."""
         config, inputs = self.model_tester.prepare_config_and_inputs_for_common()
         folder = self.enterContext(tempfile.TemporaryDirectory())
         UmonsForSequenceClassification(config).save_pretrained(folder)

@@ -1,4 +1,4 @@
-"""transformers' common tests for models, configurations and pipelines, on ours."""
+"""Common tests of transformers for models, configurations and pipelines."""
 
 import tempfile
 import unittest
@@ -14,7 +14,7 @@ from modeling_umons import UmonsConfig, UmonsForSequenceClassification, UmonsMod
 
 
 class UmonsModelTester:
-    """A small model of the given modalities, and random inputs for it, every modality with a length of its own."""
+    """Small model of the given modalities, with random inputs of different lengths."""
 
     batch_size = 13
     lengths = {"text": 7, "audio": 11, "video": 5}
@@ -79,7 +79,7 @@ class UmonsModelTesterMixin(ModelTesterMixin):
             with torch.no_grad():
                 self.check_attentions(model(**inputs, output_attentions=True), inputs)
 
-            # Asked for by the configuration instead, and hidden states as well.
+            # Requested in the configuration, and with hidden states.
             config.output_attentions = True
             model = model_class._from_config(config, attn_implementation="eager").eval()
             with torch.no_grad():
@@ -91,11 +91,11 @@ class UmonsModelTesterMixin(ModelTesterMixin):
             order = ["hidden_states", "attentions", "cross_attentions"]
             assert [name for name in more_outputs if name in order] == order
 
-    # The common test wants features of `hidden_size`; ours have the size of the tower's, which a front end then maps.
+    # The common test expects features of `hidden_size`; those of the tower have their own size.
     skip_test_video_features_output_shape = True
 
     def _video_features_prepare_config_and_inputs(self):
-        """A model with a video tower; the other tests do without, as it takes most of their time."""
+        """Return a model with a video tower; the other tests have none, to save time."""
         if "video" not in self.modalities:
             self.skipTest("A model without video has no tower.")
         config, _ = self.model_tester.prepare_config_and_inputs_for_common()
@@ -108,11 +108,11 @@ class UmonsModelTesterMixin(ModelTesterMixin):
     @unittest.skip("The tower is torchvision's network, kept whole: it gives its last features only.")
     def test_get_video_features_hidden_states(self): ...
 
-    # As of video: features have the size of the encoder's, which a front end then maps.
+    # As for video: features have the size of the encoder.
     skip_test_audio_features_output_shape = True
 
     def _audio_features_prepare_config_and_inputs(self):
-        """Skips models without an audio encoder; `test_encoders` tests those with one."""
+        """Skip models without an audio encoder; `test_encoders` tests the others."""
         config, inputs = super()._audio_features_prepare_config_and_inputs()
         if config.audio_encoder is None:
             self.skipTest("A model without an audio encoder is given features.")
@@ -125,7 +125,7 @@ class UmonsModelTesterMixin(ModelTesterMixin):
     def test_get_audio_features_hidden_states(self): ...
 
     def check_attentions(self, outputs, inputs):
-        """Block by block, within a block modality by modality: shapes, sums, and nothing for what is masked."""
+        """Check shapes, sums and masked weights of the attentions of each modality of each block."""
         names = {"text": "attention_mask", "audio": "input_features_mask", "video": "video_features_mask"}
         masks = [inputs[names[modality]].bool() for modality in self.modalities]
         guide = masks[0]
@@ -142,7 +142,7 @@ class UmonsModelTesterMixin(ModelTesterMixin):
                 heads = self.model_tester.num_attention_heads
                 assert attention.shape == (batch_size, heads, length, keys.shape[1])
                 torch.testing.assert_close(attention.sum(dim=-1), torch.ones(batch_size, heads, length))
-                # Rows that lack the modality look at their padding, and nothing comes of it.
+                # Rows without the modality attend to their padding, without effect on the logits.
                 is_masked = ~keys & keys.any(dim=1, keepdim=True)
                 assert attention.masked_select(is_masked[:, None, None]).abs().sum().item() == 0.0
 
@@ -155,14 +155,14 @@ class UmonsModelTest(UmonsModelTesterMixin, PipelineTesterMixin, unittest.TestCa
         ConfigTester(self, config_class=UmonsConfig, hidden_size=36).run_common_tests()
 
     def run_task_tests(self, task, dtype="float32"):
-        """The common tests want tiny models on the Hub, where ours are not, and test files that are not published."""
+        """Replace the common test, which requires tiny models on the Hub and unpublished files."""
         if task not in self.pipeline_model_mapping:
             super().run_task_tests(task, dtype)  # skips
         model = self.pipeline_model_mapping[task](self.model_tester.get_config()).to(getattr(torch, dtype)).eval()
         tokenizer = build_tokenizer(["so", "very", "glad"])
         pipe = pipeline(task, model=model, tokenizer=tokenizer)
         tolerance = {"float32": 1e-6, "float16": 1e-2}[dtype]
-        # Ten in batches of four: the last batch is not full.
+        # Ten inputs in batches of four: the last batch is not full.
         texts = ["So very, very glad!", "Glad", "It is so.", "very", "so so"] * 2
         results = list(pipe((text for text in texts), batch_size=4))
 
@@ -189,12 +189,12 @@ class UmonsAudioVideoModelTest(UmonsModelTesterMixin, unittest.TestCase):
     test_resize_embeddings = False  # there are no word embeddings
 
     def test_model_get_set_embeddings(self):
-        """The common test wants word embeddings; without text there are none."""
+        """The common test requires word embeddings; models without text have none."""
         for model_class in self.all_model_classes:
             assert model_class(self.model_tester.get_config()).get_input_embeddings() is None
 
     def test_load_with_mismatched_shapes(self):
-        """The common test changes the size of the vocabulary; without text, it is the size of an audio frame."""
+        """The common test changes the vocabulary; models without text change the size of audio frames."""
         config, inputs = self.model_tester.prepare_config_and_inputs_for_common()
         with tempfile.TemporaryDirectory() as folder:
             UmonsForSequenceClassification(config).save_pretrained(folder)

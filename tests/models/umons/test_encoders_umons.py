@@ -1,4 +1,4 @@
-"""Pretrained encoders in front of the model: what it makes of them, loads of them, and says of those that do not fit."""
+"""Models with pretrained encoders: training, loading, processors and errors."""
 
 import importlib.util
 from pathlib import Path
@@ -43,7 +43,7 @@ def make_model(**options) -> UmonsForSequenceClassification:
 
 
 def make_inputs(text=None, audio=None, video=None) -> dict[str, torch.Tensor]:
-    """Three rows: the second lacks its picture, the third its words and its sound; padding on the right."""
+    """Return three rows, padded on the right: the second without video, the third without text and audio."""
     torch.manual_seed(1)
     inputs = {}
     if text:
@@ -70,7 +70,7 @@ FAMILIES = [
 
 @pytest.mark.parametrize("mix", [False, True])
 @pytest.mark.parametrize(("text", "audio", "video"), FAMILIES)
-def test_encoders_of_every_family(text, audio, video, mix, tmp_path):
+def test_encoder_families_train_and_reload(text, audio, video, mix, tmp_path):
     model = make_model(
         modalities=["text", "audio", "video"],
         text_encoder=TEXT[text]().to_dict(),
@@ -82,7 +82,7 @@ def test_encoders_of_every_family(text, audio, video, mix, tmp_path):
     assert (config.vocab_size, config.audio_feature_size, config.video_feature_size) == (14, 16, 16)
     inputs = make_inputs(text, audio, video)
 
-    # Every weight learns, and nothing is NaN where a row lacks something.
+    # Every weight has a finite gradient, also for rows without a modality.
     model(**inputs, labels=torch.tensor([0, 1, 1])).loss.backward()
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
@@ -94,7 +94,7 @@ def test_encoders_of_every_family(text, audio, video, mix, tmp_path):
     with torch.no_grad():
         logits = model(**inputs).logits
         assert torch.equal(loaded(**inputs).logits, logits)
-        # The output of an encoder takes the place of its input.
+        # The output of an encoder replaces its input.
         sound = {name: inputs[name] for name in inputs if name.startswith(("input_values", "input_features"))}
         heard = model.get_audio_features(**sound)
         before = {name: value for name, value in inputs.items() if name not in sound}
@@ -109,10 +109,10 @@ def test_encoders_of_every_family(text, audio, video, mix, tmp_path):
 
 @torch.no_grad()
 @pytest.mark.parametrize(("text", "audio", "video"), FAMILIES)
-def test_padding_and_absent_rows_never_count(text, audio, video):
+def test_padding_and_missing_rows_do_not_change_logits(text, audio, video):
     model = make_model(modalities=["text", "audio"], text_encoder=TEXT[text](), audio_encoder=AUDIO[audio]())
     inputs = make_inputs(text, audio)
-    inputs["attention_mask"][2, :3] = 1  # so that no row is empty
+    inputs["attention_mask"][2, :3] = 1  # no row may be empty
     logits = model(**inputs).logits
     row = {name: value[:1] for name, value in inputs.items()}
     close = {"atol": 1e-6, "rtol": 1e-5}
@@ -127,7 +127,7 @@ def test_padding_and_absent_rows_never_count(text, audio, video):
         longer["input_values"][2] = 9.0
     torch.testing.assert_close(model(**longer).logits, logits, **close)
 
-    # Absent in a row and absent throughout.
+    # Missing in a row and missing in the call.
     words = {name: value[2:] for name, value in inputs.items() if name in ("input_ids", "attention_mask")}
     torch.testing.assert_close(model(**words).logits, logits[2:], **close)
     mask = "input_features_mask" if audio == "whisper" else "input_values_mask"
@@ -135,7 +135,7 @@ def test_padding_and_absent_rows_never_count(text, audio, video):
 
 
 @torch.no_grad()
-def test_the_mask_follows_the_encoder():
+def test_audio_mask_follows_encoder_steps():
     model = make_model(modalities=["audio"], audio_encoder=AUDIO["wav2vec2"]())
     sound, mask = torch.randn(2, 800), torch.ones(2, 800)
     mask[1, 400:] = 0
@@ -145,13 +145,13 @@ def test_the_mask_follows_the_encoder():
     assert torch.equal(heard.attention_mask.bool(), expected)
     alone = encoder(sound[1:, :400]).last_hidden_state
     torch.testing.assert_close(heard.pooler_output[1:, : alone.shape[1]], alone, atol=1e-5, rtol=1e-4)
-    # Without a mask all is sound, but for rows of zeros.
+    # Without a mask, only rows of zeros are padding.
     heard = model.get_audio_features(torch.cat([sound, torch.zeros(1, 800)]))
     assert heard.attention_mask.float().mean(dim=1).tolist() == [1, 1, 0]
 
 
 @torch.no_grad()
-def test_mixed_layers_begin_as_their_mean():
+def test_weighted_layer_sum_starts_as_mean():
     model = make_model(modalities=["text"], text_encoder=TEXT["bert"](), use_weighted_layer_sum=True)
     encoder = model.model.encoders["text"]
     ids, mask = torch.randint(5, 14, (2, 5)), torch.ones(2, 5, dtype=torch.bool)
@@ -161,7 +161,7 @@ def test_mixed_layers_begin_as_their_mean():
     torch.testing.assert_close(encoder(ids, mask), layers[-1])
 
 
-def test_checkpointing_attention_and_embeddings_reach_the_encoders():
+def test_model_settings_reach_encoders():
     model = make_model(modalities=["text", "audio"], text_encoder=TEXT["bert"](), audio_encoder=AUDIO["wav2vec2"]())
     encoders = model.model.encoders
     inputs = make_inputs("bert", "wav2vec2")
@@ -188,7 +188,7 @@ def test_checkpointing_attention_and_embeddings_reach_the_encoders():
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
-    """An encoder of each modality, as one finds them."""
+    """Save an encoder of each modality with its preprocessor, as on the Hub."""
     folder = tmp_path_factory.mktemp("encoders")
     configs = {**TEXT, **AUDIO, **VIDEO}
     names = ("bert", "wav2vec2", "whisper", "videomae")
@@ -197,7 +197,7 @@ def folders(tmp_path_factory):
 
 @pytest.fixture(scope="module", params=["wav2vec2", "whisper"])
 def made(request, folders):
-    """A model and a processor of the same encoders."""
+    """Create a model and a processor from the same encoders."""
     names = {"text": folders["bert"], "audio": folders[request.param], "video": folders["videomae"]}
     lengths = {"max_audio_length": 100 if request.param == "whisper" else 400, "max_video_length": 5}
     torch.manual_seed(0)
@@ -221,7 +221,7 @@ def make_batch(processor, **options):
 
 
 @torch.no_grad()
-def test_from_encoders_has_their_weights(made):
+def test_from_encoders_loads_weights(made):
     model, processor, names = made
     assert not model.training
     assert model.config.modalities == ["text", "audio", "video"]
@@ -236,7 +236,7 @@ def test_from_encoders_has_their_weights(made):
 
 
 @pytest.mark.parametrize(("name", "seconds"), [("wav2vec2", 30.0), ("whisper", 2.0)])
-def test_half_a_minute_is_heard_or_what_there_are_positions_for(folders, name, seconds):
+def test_default_audio_length_is_30_seconds_or_positions(folders, name, seconds):
     processor = UmonsProcessor.from_encoders(audio=folders[name])
     assert processor.max_duration == pytest.approx(seconds)
     config = UmonsModel.from_encoders(audio=folders[name], **BODY).config
@@ -244,7 +244,7 @@ def test_half_a_minute_is_heard_or_what_there_are_positions_for(folders, name, s
 
 
 @torch.no_grad()
-def test_the_processor_makes_what_the_model_takes(made):
+def test_processor_output_fits_model(made):
     model, processor, names = made
     check_processor(processor, model.config)
     inputs = make_batch(processor)
@@ -262,7 +262,7 @@ def test_the_processor_makes_what_the_model_takes(made):
     assert inputs["pixel_values_videos"].shape == (3, 2, 4, 3, 16, 16)
     logits = model(**inputs).logits
     assert logits.isfinite().all()
-    # Half a second, without padding, gives the same.
+    # Half a second without padding has the same logits.
     alone = processor(text="So wonderful day!", audio=tone(0.5, 8000), sampling_rate=8000, return_tensors="pt")
     alone.update({name: inputs[name][:1] for name in ("pixel_values_videos", "video_features_mask")})
     torch.testing.assert_close(model(**alone).logits, logits[:1], atol=1e-5, rtol=1e-4)
@@ -270,7 +270,7 @@ def test_the_processor_makes_what_the_model_takes(made):
     cut = processor(audio=[tone(40.0)], sampling_rate=RATE, return_tensors="pt")
     short = processor(audio=[tone(0.001)], sampling_rate=RATE, return_tensors="pt")
     lengths = [model.get_audio_features(**sound).attention_mask.shape[1] for sound in (cut, short)]
-    # An encoder makes a little less of sound than a step of each stride.
+    # Convolutions without padding lose a few steps at the edges.
     assert model.config.max_audio_length - 2 <= lengths[0] <= model.config.max_audio_length
     assert lengths[1] >= 1
     assert processor(text="so " * 100)["input_ids"][0][60:] == []
@@ -278,7 +278,7 @@ def test_the_processor_makes_what_the_model_takes(made):
 
 
 @torch.no_grad()
-def test_one_folder_holds_it_all(made, tmp_path):
+def test_saved_folder_has_model_and_processor(made, tmp_path):
     model, processor, _ = made
     model.save_pretrained(tmp_path)
     processor.save_pretrained(tmp_path)
@@ -295,7 +295,7 @@ def test_one_folder_holds_it_all(made, tmp_path):
         assert (tmp_path / code).is_file()
 
 
-def test_a_tokenizer_is_cut_as_the_model_wants_it_and_not_as_it_was_used_before(tmp_path):
+def test_tokenizer_truncation_follows_model(tmp_path):
     folder = save_encoder(TEXT["bert"](), tmp_path / "bert")
     tokenizer = AutoTokenizer.from_pretrained(folder)
     tokenizer("so", padding="max_length", truncation=True, max_length=12)
@@ -306,7 +306,7 @@ def test_a_tokenizer_is_cut_as_the_model_wants_it_and_not_as_it_was_used_before(
 
 
 @torch.no_grad()
-def test_the_folder_loads_without_the_package(folders, tmp_path):
+def test_saved_folder_loads_without_package(folders, tmp_path):
     names = {"text": folders["bert"], "audio": folders["wav2vec2"]}
     torch.manual_seed(0)
     model = UmonsForSequenceClassification.from_encoders(**names, **BODY, joint_sentiment=True)
@@ -317,7 +317,7 @@ def test_the_folder_loads_without_the_package(folders, tmp_path):
     inputs = processor(text=["So very glad", None], audio=list(waveforms), sampling_rate=22050, return_tensors="pt")
     save_file({"waveforms": waveforms}, tmp_path / "question.safetensors")
     num_threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # as there: sums come in another order on several
+    torch.set_num_threads(1)  # as in the other process: several threads add in another order
     save_file({**inputs, "logits": model(**inputs).logits}, tmp_path / "expected.safetensors")
     torch.set_num_threads(num_threads)
     classes = ["AutoConfig", "AutoModel", "AutoModelForSequenceClassification", "AutoProcessor"]
@@ -327,8 +327,8 @@ def test_the_folder_loads_without_the_package(folders, tmp_path):
 
 
 @torch.no_grad()
-def test_half_precision(folders, tmp_path):
-    """Encoders that are saved in half precision make a model in single; what loads in half precision is so throughout."""
+def test_half_precision_loads_and_runs(folders, tmp_path):
+    """Encoders saved in half precision are loaded in single precision; `dtype` applies to all of a saved model."""
     AutoModel.from_pretrained(folders["bert"]).half().save_pretrained(tmp_path / "half")
     model = UmonsModel.from_encoders(text=tmp_path / "half", audio=folders["wav2vec2"], **BODY)
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
@@ -344,7 +344,7 @@ def test_half_precision(folders, tmp_path):
     assert UmonsModel(config).eval()(**words).pooler_output.isfinite().all()
 
 
-def test_a_modality_without_an_encoder_has_its_usual_front_end(folders):
+def test_modality_without_encoder_has_front_end(folders):
     model = UmonsForSequenceClassification.from_encoders(
         text=folders["bert"], modalities=["text", "audio"], **BODY, num_labels=2
     )
@@ -362,7 +362,7 @@ def test_a_modality_without_an_encoder_has_its_usual_front_end(folders):
     assert model(**inputs).pooler_output.isfinite().all()
 
 
-def test_the_pipeline_takes_what_the_encoders_do(made):
+def test_pipeline_runs_encoders(made):
     model, processor, _ = made
     recognize = pipeline("multimodal-emotion-recognition", model=model, processor=processor)
     frames = np.random.default_rng(0).integers(0, 256, (9, 20, 24, 3), dtype=np.uint8)
@@ -376,7 +376,7 @@ def test_the_pipeline_takes_what_the_encoders_do(made):
     assert result["sentiment"] == pytest.approx(logits[0, 0].item(), abs=1e-5)
 
     looked = result["attention"]
-    # "wonderful" and "day!" are of several tokens; what stands around them has no word.
+    # "wonderful" and "day!" have several tokens; special tokens have no word.
     assert [word["word"] for word in looked["text"]] == ["so", "wonderful", "day!"]
     assert 0.2 < sum(word["weight"] for word in looked["text"]) < 1
     times = [step["time"] for step in looked["audio"]]
@@ -391,7 +391,7 @@ def test_the_pipeline_takes_what_the_encoders_do(made):
     assert [segment["timestamp"] for segment in segments] == [(0.0, 0.4), (0.4, 0.8), (0.8, 1.0)]
 
 
-def test_the_pipeline_refuses_what_does_not_belong_together(made, folders):
+def test_pipeline_rejects_mismatched_processor(made, folders):
     model, _, names = made
     task = "multimodal-emotion-recognition"
     plain = UmonsProcessor.from_encoders(text=folders["bert"])
@@ -407,7 +407,7 @@ def test_the_pipeline_refuses_what_does_not_belong_together(made, folders):
 
 
 @torch.no_grad()
-def test_positions_start_after_padding(tmp_path):
+def test_roberta_positions_start_after_padding(tmp_path):
     folder = save_encoder(TEXT["roberta"](), tmp_path)
     with pytest.raises(ValueError, match="`max_text_length` is 15, but `text_encoder` has 14 positions"):
         UmonsModel.from_encoders(text=folder, **BODY, max_text_length=15)
@@ -420,8 +420,8 @@ def test_positions_start_after_padding(tmp_path):
     assert model(**words).pooler_output.isfinite().all()
 
 
-def test_types_of_encoders_whose_positions_start_after_padding():
-    """Those that the installed transformers has; positions that are computed, and not learnt, go on as far as needed."""
+def test_position_offsets_match_transformers():
+    """Compare with the sources of the installed transformers, for learnt positions."""
     sources = (Path(transformers.__file__).parent / "models").glob("*/modeling_*.py")
     code = {path.parent.name: path.read_text(encoding="utf-8") for path in sources}
     folders = {name for name, text in code.items() if "create_position_ids_from_input_ids" in text}
@@ -430,13 +430,13 @@ def test_types_of_encoders_whose_positions_start_after_padding():
     found = {
         name for name, config in configs.items() if {"vocab_size", "max_position_embeddings"} <= vars(config).keys()
     }
-    # The type of data2vec is not the name of its folder; Evolla has them in a part, for proteins.
+    # The model type of data2vec is not the name of its folder; Evolla has such positions in its protein encoder.
     assert (found | {"data2vec-text"}) - {"evolla"} == set(POSITIONS_AFTER_PADDING)
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("config_class", [DebertaConfig, DebertaV2Config])
-def test_relative_positions_reach_any_length(config_class):
+def test_relative_positions_allow_any_length(config_class):
     encoder = config_class(**SIZES, vocab_size=14, max_position_embeddings=16, relative_attention=True)
     options = {"modalities": ["text"], "max_text_length": 40}
     with pytest.raises(ValueError, match="`max_text_length` is 40, but `text_encoder` has 16 positions"):
@@ -468,7 +468,7 @@ def test_minilm(tmp_path):
     assert model(**inputs).logits.shape == (2, 7)
 
 
-# What does not fit, and what is said of it.
+# Errors
 
 
 @pytest.mark.parametrize(
@@ -493,7 +493,7 @@ def test_minilm(tmp_path):
     ],
     ids=["unknown", "untyped", "no-sequence", "modality", "legacy", "positions", "tower", "window"],
 )
-def test_configurations_that_do_not_fit(options, message):
+def test_mismatched_configuration_raises(options, message):
     with pytest.raises(ValueError, match=message):
         UmonsConfig(**options)
 
@@ -509,12 +509,12 @@ def test_configurations_that_do_not_fit(options, message):
     ],
     ids=["words-for-sound", "pictures-for-clips"],
 )
-def test_encoders_of_another_modality(options, message):
+def test_encoder_of_wrong_modality_raises(options, message):
     with pytest.raises(ValueError, match=message):
         make_model(**options)
 
 
-def test_inputs_that_do_not_fit():
+def test_invalid_encoder_input_raises():
     model = make_model(modalities=["text", "audio"], text_encoder=TEXT["bert"](), audio_encoder=AUDIO["wav2vec2"]())
     sound = torch.randn(1, 800)
     for inputs, message in (
@@ -552,7 +552,7 @@ def test_inputs_that_do_not_fit():
         whisper(input_features=torch.randn(1, 8))
 
 
-def test_encoders_that_cannot_be_had(folders, tmp_path, monkeypatch):
+def test_unavailable_encoder_raises(folders, tmp_path, monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     for load in (UmonsForSequenceClassification.from_encoders, UmonsProcessor.from_encoders):
@@ -576,7 +576,7 @@ def save_config(config, folder) -> str:
     return str(folder)
 
 
-def test_an_encoder_whose_layers_are_no_sequence():
+def test_weighted_layer_sum_of_unequal_layers_raises():
     encoder = Wav2Vec2Config(**SPEECH, add_adapter=True, output_hidden_size=8, num_adapter_layers=1)
     model = make_model(modalities=["audio"], audio_encoder=encoder)
     assert model.config.audio_feature_size == 8

@@ -1,6 +1,6 @@
 # Copyright 2026 The modeling_umons authors.
 # SPDX-License-Identifier: MIT
-"""The model against the paper's equations, and what must hold of it whatever its weights are."""
+"""UMONS model: equality with the equations of the paper, masking, outputs, losses and errors."""
 
 import itertools
 import logging
@@ -24,7 +24,8 @@ def make_config(**overrides) -> UmonsConfig:
     fields = {
         "modalities": list(MODALITIES), "vocab_size": 30, "word_embedding_size": 6, "hidden_size": 16,
         "intermediate_size": 20, "num_hidden_layers": 3, "num_attention_heads": 4, "max_text_length": 9,
-        "max_audio_length": 11, "max_video_length": 7, "audio_feature_size": 5, "video_feature_size": 6, "num_labels": 3,
+        "max_audio_length": 11, "max_video_length": 7, "audio_feature_size": 5, "video_feature_size": 6,
+        "num_labels": 3,
     }  # fmt: skip
     return UmonsConfig(**{**fields, **overrides})
 
@@ -32,7 +33,7 @@ def make_config(**overrides) -> UmonsConfig:
 def make_model(cls=UmonsForSequenceClassification, attn_implementation: str = "sdpa", **overrides):
     torch.manual_seed(0)
     model = cls._from_config(make_config(**overrides), attn_implementation=attn_implementation)
-    # Norms start as the identity, which would hide a norm in the wrong place.
+    # Norms are initialized as the identity, which would hide a misplaced norm.
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "layer_norm" in name:
@@ -41,7 +42,7 @@ def make_model(cls=UmonsForSequenceClassification, attn_implementation: str = "s
 
 
 def make_batch(modalities=MODALITIES, lengths=LENGTHS, seed: int = 1) -> dict[str, torch.Tensor]:
-    """A ragged batch with masks, padded to the longest row with zeros."""
+    """Return a ragged batch with masks, padded with zeros to the longest row."""
     generator = torch.Generator().manual_seed(seed)
     batch = {}
     for modality in modalities:
@@ -65,7 +66,7 @@ def without(batch: dict, modality: str) -> dict:
 
 
 def rows_of(batch: dict) -> list[dict[str, torch.Tensor]]:
-    """The rows as the reference takes them: true steps only."""
+    """Return the rows without padding, the input of the reference."""
     given = [modality for modality in MODALITIES if VALUES[modality] in batch]
     rows = []
     for i in range(len(batch[VALUES[given[0]]])):
@@ -91,7 +92,7 @@ def assert_same(actual: torch.Tensor, expected: torch.Tensor, atol: float = 1e-5
     ("dtype", "atol"), [(torch.float32, 1e-5), (torch.float64, 1e-10)], ids=["float32", "float64"]
 )
 @pytest.mark.parametrize("modalities", SUBSETS, ids="+".join)
-def test_the_equations_of_the_paper(modalities, dtype, atol, attn_implementation):
+def test_forward_equals_paper_equations(modalities, dtype, atol, attn_implementation):
     model = make_model(modalities=modalities, attn_implementation=attn_implementation).to(dtype)
     batch = make_batch(modalities)
     batch = {name: value.to(dtype) if value.is_floating_point() else value for name, value in batch.items()}
@@ -109,15 +110,15 @@ def test_the_equations_of_the_paper(modalities, dtype, atol, attn_implementation
 
 
 @pytest.mark.parametrize("given", SUBSETS[:-1], ids="+".join)
-def test_the_equations_where_modalities_are_absent(given):
-    """A model of all three that is given some: the others add nothing, and nobody is guided by an absent text."""
+def test_forward_equals_equations_without_modalities(given):
+    """Missing modalities add nothing, and without text there is no guided attention."""
     model = make_model()
     batch = make_batch(given)
     expected = [classify_row(model.state_dict(), model.config, row) for row in rows_of(batch)]
     assert_same(logits_of(model, batch), torch.stack(expected))
 
 
-def test_the_equations_where_rows_lack_different_modalities():
+def test_forward_equals_equations_for_ragged_modalities():
     model = make_model()
     batch = make_batch(lengths={"text": [9, 0, 4, 0, 2], "audio": [3, 11, 0, 8, 0], "video": [0, 5, 7, 0, 0]})
     rows = rows_of(batch)
@@ -126,19 +127,19 @@ def test_the_equations_where_rows_lack_different_modalities():
     assert_same(logits_of(model, batch), expected)
 
 
-def test_parameter_count_of_the_recipe():
+def test_recipe_parameter_count():
     with torch.device("meta"):
         model = UmonsForSequenceClassification(UmonsConfig(vocab_size=14000, num_labels=6))
     assert model.num_parameters() == 32_575_920
-    assert round((model.num_parameters() - 14000 * 300) / 1e6, 1) == 28.4  # as the paper says
+    assert round((model.num_parameters() - 14000 * 300) / 1e6, 1) == 28.4  # the number in the paper
 
 
-# Padding and absence
+# Padding and missing modalities
 
 
 @pytest.mark.parametrize("attn_implementation", ["sdpa", "eager"])
 @pytest.mark.parametrize("modalities", SUBSETS, ids="+".join)
-def test_padding_never_counts(modalities, attn_implementation):
+def test_padding_does_not_change_logits(modalities, attn_implementation):
     limits = {f"max_{modality}_length": 60 for modality in MODALITIES}
     model = make_model(modalities=modalities, attn_implementation=attn_implementation, **limits)
     tight = make_batch(modalities)
@@ -153,7 +154,7 @@ def test_padding_never_counts(modalities, attn_implementation):
     # Without masks, id 0 and all-zero frames are padding.
     assert_same(logits_of(model, {VALUES[m]: wide[VALUES[m]] for m in modalities}), expected)
 
-    # With masks, it does not matter what the padding holds.
+    # With masks, values of the padding do not matter.
     noisy = dict(wide)
     for modality in modalities:
         values, mask = wide[VALUES[modality]], wide[MASKS[modality]].bool()
@@ -166,31 +167,31 @@ def test_padding_never_counts(modalities, attn_implementation):
         assert_same(logits_of(model, alone), expected[i : i + 1])
 
 
-def test_legacy_masking_sees_padding():
+def test_legacy_masking_attends_to_padding():
     lengths = {"max_audio_length": 11, "max_video_length": 11}
     model, legacy = make_model(**lengths), make_model(legacy_masking=True, **lengths)
     legacy.load_state_dict(model.state_dict())
     batch = make_batch()
     assert (logits_of(model, batch) - logits_of(legacy, batch)).abs().max() > 1e-2
-    # It always sees as much padding as the published code: up to the maximum.
+    # It attends to as much padding as the published code: up to the maximum length.
     cut = {name: value[:1, : max(LENGTHS[name_of(name)][0], 1)] for name, value in batch.items()}
     assert_same(logits_of(legacy, cut), logits_of(legacy, batch)[:1])
 
 
-def test_legacy_masking_covers_the_video_glimpse_with_the_audio_mask():
+def test_legacy_masking_masks_video_glimpse_like_audio():
     model = make_model(legacy_masking=True, max_audio_length=11, max_video_length=11)
     batch = make_batch(lengths={"text": [4, 4], "audio": [3, 0], "video": [6, 6]})
     with torch.no_grad():
         weights = model(**batch, output_glimpse_weights=True).glimpse_weights
     seen = (weights[2] > 1e-6).all(dim=2)  # of block 0
-    # Without audio there is no such mask, and the video has its own.
+    # Without audio, the glimpse has the mask of the video.
     assert seen.sum(dim=1).tolist() == [3, 6]
-    assert (weights[5] > 1e-6).all()  # of block 1: everything, padding too
+    assert (weights[5] > 1e-6).all()  # of block 1: all positions, including padding
 
 
 @pytest.mark.parametrize("legacy_masking", [False, True], ids=["", "legacy"])
 @pytest.mark.parametrize("absent", SUBSETS[:-1], ids="+".join)
-def test_absent_for_all_and_absent_row_by_row(absent, legacy_masking):
+def test_missing_modality_equals_masked_rows(absent, legacy_masking):
     model = make_model(legacy_masking=legacy_masking, max_audio_length=11, max_video_length=11)
     batch = make_batch()
     for modality in absent:
@@ -199,14 +200,14 @@ def test_absent_for_all_and_absent_row_by_row(absent, legacy_masking):
     assert_same(logits_of(model, batch), logits_of(model, left_out))
 
 
-def test_an_absent_modality_changes_the_answer():
+def test_missing_modality_changes_logits():
     model, batch = make_model(), make_batch()
     answers = [logits_of(model, batch)] + [logits_of(model, without(batch, modality)) for modality in MODALITIES]
     for one, other in itertools.combinations(answers, 2):
         assert (one - other).abs().max() > 1e-3
 
 
-def test_order_of_modalities_in_the_configuration():
+def test_modality_order_does_not_change_model():
     model = make_model()
     other = make_model(modalities=["video", "audio", "text"])
     assert list(other.state_dict()) == list(model.state_dict())
@@ -217,19 +218,19 @@ def test_order_of_modalities_in_the_configuration():
 # Gradients, precision, compilation
 
 
-def test_every_parameter_gets_a_gradient():
+def test_every_parameter_has_gradient():
     model = make_model().train()
     model(**make_batch(), labels=torch.tensor([0, 1, 2, 0])).loss.backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.isfinite().all(), name
-        # A softmax does not change when all its scores move alike: these biases cannot matter, by the equations.
+        # A softmax is invariant to a shift of its scores: by the equations, these biases have no effect.
         if not name.endswith(("k_proj.bias", "glimpse.fc2.bias")):
             assert parameter.grad.abs().max() > 0, name
 
 
 @pytest.mark.parametrize("legacy_masking", [False, True], ids=["", "legacy"])
-def test_gradient_checkpointing(legacy_masking):
+def test_gradient_checkpointing_keeps_gradients(legacy_masking):
     gradients = []
     for checkpointing in (False, True):
         model = make_model(legacy_masking=legacy_masking, max_audio_length=7).train()
@@ -248,18 +249,18 @@ def test_gradient_checkpointing(legacy_masking):
 
 
 @pytest.mark.parametrize("attn_implementation", ["sdpa", "eager"])
-def test_bfloat16(attn_implementation):
+def test_bfloat16_logits_are_close(attn_implementation):
     model, batch = make_model(attn_implementation=attn_implementation), make_batch()
     expected = logits_of(model, batch)
-    logits = logits_of(model.to(torch.bfloat16), batch)  # features are cast to the model's precision
+    logits = logits_of(model.to(torch.bfloat16), batch)  # features are cast to the dtype of the model
     assert logits.dtype == torch.bfloat16
     assert logits.isfinite().all()
     assert_same(logits.float(), expected, atol=5e-2)
 
 
-def test_compiles_as_one_graph():
+def test_model_compiles_as_one_graph():
     model, batch = make_model(num_hidden_layers=2), make_batch()
-    # What comes before the code generator, which takes a minute and is torch's business.
+    # Without code generation, which takes a minute and is tested by torch.
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
     assert_same(logits_of(compiled, batch), logits_of(model, batch))
 
@@ -285,7 +286,7 @@ def test_sdpa_runs_sdpa(monkeypatch, training):
     [("eager", False), ("eager", True), ("sdpa", False)],
     ids=["eager", "eager-configuration", "sdpa"],
 )
-def test_attentions_and_glimpses(attn_implementation, through_the_configuration):
+def test_outputs_have_attentions_and_glimpses(attn_implementation, through_the_configuration):
     model, batch = make_model(attn_implementation=attn_implementation), make_batch()
     wanted = {"output_attentions": True, "output_hidden_states": True, "output_glimpse_weights": True}
     wanted["output_cross_attentions"] = True
@@ -317,13 +318,13 @@ def test_attentions_and_glimpses(attn_implementation, through_the_configuration)
         assert weights[batch[MASKS[MODALITIES[i % 3]]] == 0].max() < 1e-6
 
 
-def test_outputs_are_left_out_unless_asked_for():
+def test_optional_outputs_default_to_none():
     outputs = make_model(attn_implementation="eager")(**make_batch())
     assert set(outputs.keys()) == {"logits"}
     assert isinstance(make_model()(**make_batch(), return_dict=False), tuple)
 
 
-def test_save_and_load(tmp_path):
+def test_saved_model_loads_equal(tmp_path):
     model, batch = make_model(), make_batch()
     model.save_pretrained(tmp_path)
     assert_same(logits_of(UmonsForSequenceClassification.from_pretrained(tmp_path), batch), logits_of(model, batch), 0)
@@ -335,7 +336,7 @@ def test_save_and_load(tmp_path):
     assert_same(logits_of(half, batch).float(), logits_of(model, batch), atol=1e-2)
 
 
-def test_resize_token_embeddings():
+def test_resize_token_embeddings_updates_config():
     model, batch = make_model(), make_batch()
     expected = logits_of(model, batch)
     model.resize_token_embeddings(35, mean_resizing=False)
@@ -349,7 +350,7 @@ def test_resize_token_embeddings():
 # Losses
 
 
-def test_losses_of_the_problem_types():
+def test_loss_follows_problem_type():
     batch = make_batch()
     classes = torch.tensor([0, 2, 1, 1])
     outputs = make_model(problem_type="single_label_classification")(**batch, labels=classes)
@@ -389,7 +390,7 @@ JOINT_LABELS = {
 
 
 @pytest.mark.parametrize("case", JOINT_LABELS)
-def test_joint_loss(case):
+def test_joint_loss_averages_known_labels(case):
     model, batch, labels = (
         make_model(joint_sentiment=True, num_labels=7),
         make_batch(),
@@ -402,10 +403,10 @@ def test_joint_loss(case):
     assert (outputs.loss.item() == 0) == (case == "nothing known")
     outputs.loss.backward()
     assert all(p.grad.isfinite().all() for p in model.parameters())
-    torch.testing.assert_close(labels, given, equal_nan=True)  # the caller's labels stay as they are
+    torch.testing.assert_close(labels, given, equal_nan=True)  # the labels are not modified
 
 
-# Bad input
+# Invalid input
 
 
 def bad(**changes) -> dict:
@@ -474,7 +475,7 @@ BAD_INPUTS = {
 
 @pytest.mark.parametrize("case", BAD_INPUTS)
 @pytest.mark.parametrize("legacy_masking", [False, True], ids=["", "legacy"])
-def test_bad_input_is_refused_in_words(case, legacy_masking):
+def test_invalid_input_raises(case, legacy_masking):
     make_inputs, words = BAD_INPUTS[case]
     lengths = {"max_video_length": 11} if legacy_masking else {}
     model = make_model(num_hidden_layers=1, legacy_masking=legacy_masking, **lengths)
@@ -483,13 +484,13 @@ def test_bad_input_is_refused_in_words(case, legacy_masking):
 
 
 @pytest.mark.parametrize("shape", [(4,), (4, 6), (3, 7)])
-def test_joint_labels_of_another_shape(shape):
+def test_joint_labels_of_wrong_shape_raise(shape):
     model = make_model(joint_sentiment=True, num_labels=7, num_hidden_layers=1)
     with pytest.raises(ValueError, match=r"`labels` has shape .*, but `joint_sentiment` requires \(4, 7\)"):
         model(**make_batch(), labels=torch.zeros(shape))
 
 
-def test_a_modality_that_the_model_lacks_is_ignored_with_one_warning(caplog):
+def test_unused_modality_warns_once(caplog):
     warning_once.cache_clear()
     model, batch = make_model(modalities=["text", "audio"]), make_batch()
     logits = [logits_of(model, batch) for _ in range(2)]
@@ -503,14 +504,14 @@ def test_a_modality_that_the_model_lacks_is_ignored_with_one_warning(caplog):
 
 @pytest.fixture
 def transformers_log(caplog):
-    """What transformers logs, which does not reach the root logger by itself."""
+    """Capture the log of transformers, which does not propagate to the root logger."""
     logger = logging.getLogger("transformers")
     logger.addHandler(caplog.handler)
     yield caplog
     logger.removeHandler(caplog.handler)
 
 
-def test_a_folder_whose_head_does_not_fit(tmp_path, transformers_log):
+def test_mismatched_head_raises(tmp_path, transformers_log):
     make_model(num_labels=6).save_pretrained(tmp_path)
     with pytest.raises(RuntimeError, match="mismatch"):
         UmonsForSequenceClassification.from_pretrained(tmp_path, num_labels=7)
@@ -522,7 +523,7 @@ def test_a_folder_whose_head_does_not_fit(tmp_path, transformers_log):
     assert "classifier.weight" in transformers_log.text
 
 
-def test_a_folder_without_a_head(tmp_path, transformers_log):
+def test_missing_head_is_initialized(tmp_path, transformers_log):
     make_model(UmonsModel).save_pretrained(tmp_path)
     assert "classifier" not in transformers_log.text
     model = UmonsForSequenceClassification.from_pretrained(tmp_path)

@@ -1,6 +1,6 @@
 # Copyright 2026 The modeling_umons authors.
 # SPDX-License-Identifier: MIT
-"""The ways in which people train: transformers' own Trainer, in half precision, with checkpoints, compiled."""
+"""Training with the Trainer of transformers: accumulation, half precision, checkpointing, torch.compile."""
 
 import logging
 
@@ -13,7 +13,7 @@ from modeling_umons import UmonsConfig, UmonsForSequenceClassification
 
 
 LENGTHS = {"text": 5, "audio": 7}
-ALL_ROWS = {"per_device_train_batch_size": 32}  # in each batch: the loss must fall
+ALL_ROWS = {"per_device_train_batch_size": 32}  # full batches, so that the loss decreases
 
 
 def make_model(modalities=("text", "audio"), **overrides) -> UmonsForSequenceClassification:
@@ -38,7 +38,7 @@ def make_batch(batch_size: int = 4, lengths: dict[str, int] = LENGTHS, seed: int
 
 
 class Rows(Dataset):
-    """32 rows of one length, alike in number everywhere."""
+    """32 rows of the same length."""
 
     def __init__(self, lengths: dict[str, int] = LENGTHS):
         self.rows = make_batch(32, lengths)
@@ -52,7 +52,7 @@ class Rows(Dataset):
 
 @pytest.fixture
 def train(tmp_path):
-    """Trains a model on the rows for some steps, with the options of `TrainingArguments`; gives the losses."""
+    """Train a model on the rows with options of `TrainingArguments`, and return the losses."""
 
     def run(model, rows: Dataset, max_steps: int = 3, **options) -> list[float]:
         defaults = {
@@ -72,7 +72,7 @@ def train(tmp_path):
 
 @pytest.fixture
 def fresh_compiler():
-    """Nothing compiled before, nothing left behind."""
+    """Reset the compiler before and after a test."""
     torch.compiler.reset()
     yield
     torch.compiler.reset()
@@ -80,7 +80,7 @@ def fresh_compiler():
 
 @pytest.fixture
 def transformers_log(caplog):
-    """What transformers logs, which does not reach the root logger by itself."""
+    """Capture the log of transformers, which does not propagate to the root logger."""
     logger = logging.getLogger("transformers")
     logger.addHandler(caplog.handler)
     yield caplog
@@ -93,8 +93,7 @@ def gradients_of(model, compiled_or_model, batch: dict[str, torch.Tensor]) -> di
     return {name: parameter.grad for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
-# The compiler looks at `.grad` of what crosses a graph break. It hides the warning where it would be shown, which is too
-# late when warnings are errors.
+# The compiler reads `.grad` of tensors at a graph break, and suppresses the warning too late for warnings as errors.
 compiles_in_parts = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
 
 
@@ -106,7 +105,7 @@ def test_accumulated_batches_equal_one_batch(train):
     start = {name: parameter.clone() for name, parameter in whole.named_parameters()}
     losses = train(whole, Rows(), max_steps=4)
     losses_of_parts = train(parts, Rows(), max_steps=4, per_device_train_batch_size=4, gradient_accumulation_steps=2)
-    assert losses_of_parts == pytest.approx(losses, abs=1e-4)  # they are logged rounded
+    assert losses_of_parts == pytest.approx(losses, abs=1e-4)  # the log is rounded
     for name, parameter in whole.named_parameters():
         torch.testing.assert_close(parts.get_parameter(name), parameter, rtol=0, atol=1e-6)
     assert (whole.classifier.weight - start["classifier.weight"]).abs().max() > 1e-3
@@ -117,7 +116,7 @@ def test_accumulated_batches_equal_one_batch(train):
     [{"bf16": True}, {"activation_checkpointing": True}, {"bf16": True, "activation_checkpointing": True}],
     ids=" ".join,
 )
-def test_modes_learn_as_the_plain_one(train, options, transformers_log):
+def test_training_modes_reduce_loss_equally(train, options, transformers_log):
     expected = train(make_model(), Rows(), **ALL_ROWS)
     losses = train(make_model(), Rows(), **ALL_ROWS, **options)
     assert losses[2] < losses[1] < losses[0]
@@ -126,13 +125,13 @@ def test_modes_learn_as_the_plain_one(train, options, transformers_log):
 
 
 @compiles_in_parts
-def test_compiled(train, fresh_compiler):
-    """Down to machine code, which is slow: the smallest model with an LSTM."""
+def test_compiled_model_trains(train, fresh_compiler):
+    """Compile to machine code, which is slow: the smallest model with an LSTM."""
     tiny = {"hidden_size": 4, "intermediate_size": 4, "num_attention_heads": 1}
     rows = Rows({"text": 5})
     models = [make_model(["text"], **tiny) for _ in range(2)]
     for model in models:
-        model.get_input_embeddings().requires_grad_(False)  # what the compiler failed at
+        model.get_input_embeddings().requires_grad_(False)  # frozen word vectors made the compiler fail
     expected = train(models[0], rows, **ALL_ROWS)
     losses = train(models[1], rows, **ALL_ROWS, torch_compile=True)
     assert losses[2] < losses[1] < losses[0]
@@ -145,7 +144,7 @@ def test_compiled(train, fresh_compiler):
 
 
 @compiles_in_parts
-def test_compiled_gradients(fresh_compiler):
+def test_compiled_gradients_equal_eager(fresh_compiler):
     model = make_model()
     expected = gradients_of(model, model, make_batch())
     gradients = gradients_of(model, torch.compile(model, backend="aot_eager"), make_batch())
@@ -155,8 +154,8 @@ def test_compiled_gradients(fresh_compiler):
 
 @compiles_in_parts
 @pytest.mark.parametrize("has_gradients", [True, False], ids=["training", "inference"])
-def test_graphs_hold_for_all_lengths(has_gradients, fresh_compiler):
-    """The second length makes the graphs dynamic, and from then on there is nothing to compile."""
+def test_compiled_graph_serves_all_lengths(has_gradients, fresh_compiler):
+    """The second length makes the graphs dynamic; further lengths compile nothing."""
     graphs = []
 
     def count_graphs(graph, example_inputs):
@@ -172,5 +171,5 @@ def test_graphs_hold_for_all_lengths(has_gradients, fresh_compiler):
             loss = compiled(**batch).loss
         assert loss.item() == pytest.approx(model(**batch).loss.item(), abs=1e-6)
         num_graphs.append(len(graphs))
-    # Before the front ends, after them, and the head, which knows no length.
+    # Before the front ends, after them, and the head, which does not depend on the length.
     assert num_graphs == ([3, 5, 5, 5, 5] if has_gradients else [1, 2, 2, 2, 2])

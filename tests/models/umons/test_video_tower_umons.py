@@ -1,6 +1,6 @@
 # Copyright 2026 The modeling_umons authors.
 # SPDX-License-Identifier: MIT
-"""The R(2+1)D tower, alone and in a model. It is fully convolutional, so clips of 4 pictures of 16 x 16 will do."""
+"""Video tower, alone and in a model. It is fully convolutional: clips of 4 frames of 16 x 16 are enough."""
 
 import os
 import pickle
@@ -32,7 +32,7 @@ def make_clips(*shape: int, seed: int = 0) -> torch.Tensor:
 
 @pytest.fixture(scope="module")
 def network() -> torch.nn.Module:
-    """torchvision's own, as if trained: no two channels are normalised alike."""
+    """Create torchvision's network with random batch statistics, as if it were trained."""
     torch.manual_seed(1)
     network = r2plus1d_18(weights=None)
     for module in network.modules():
@@ -68,7 +68,7 @@ def model(weights) -> UmonsForSequenceClassification:
 
 @torch.no_grad()
 def plain_features(network, clips: torch.Tensor) -> torch.Tensor:
-    """What torchvision's network gives before its classifier."""
+    """Return the features of torchvision's network before the classifier."""
     seen = []
     handle = network.avgpool.register_forward_hook(lambda module, args, output: seen.append(output.flatten(1)))
     network(clips.transpose(1, 2))
@@ -84,7 +84,7 @@ def assert_same_network(tower: UmonsVideoTower, network):
 
 
 @pytest.mark.parametrize("num_clips", [1, CLIPS_AT_ONCE + 2])
-def test_features_are_those_of_torchvision(tower, network, num_clips):
+def test_tower_equals_torchvision(tower, network, num_clips):
     clips = make_clips(num_clips)
     features = tower(clips)
     expected = plain_features(network, clips)
@@ -93,13 +93,13 @@ def test_features_are_those_of_torchvision(tower, network, num_clips):
     torch.testing.assert_close(features, expected, atol=1e-5, rtol=1e-5)
 
 
-def test_features_of_a_clip_of_full_size(tower, network):
+def test_tower_equals_torchvision_at_full_size(tower, network):
     clips = torch.randn(1, 16, 3, 112, 112, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(tower(clips), plain_features(network, clips), atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("with_classifier", [True, False])
-def test_weights_from_a_file(network, tmp_path, with_classifier):
+def test_load_torchvision_weights_from_file(network, tmp_path, with_classifier):
     state_dict = network.state_dict()
     if not with_classifier:
         state_dict = {name: value for name, value in state_dict.items() if not name.startswith("fc.")}
@@ -111,7 +111,7 @@ def test_weights_from_a_file(network, tmp_path, with_classifier):
 
 
 class Hostile:
-    """Unpickled, it makes a folder."""
+    """Create a folder when unpickled."""
 
     def __init__(self, path):
         self.path = path
@@ -121,13 +121,13 @@ class Hostile:
 
 
 @pytest.mark.parametrize("save", [torch.save, lambda value, path: path.write_bytes(pickle.dumps(value))])
-def test_a_hostile_file_is_not_executed(tower, network, tmp_path, save):
+def test_malicious_weights_are_not_executed(tower, network, tmp_path, save):
     canary, path = tmp_path / "canary", tmp_path / "weights.pth"
     save({"stem.0.weight": Hostile(canary)}, path)
     with pytest.raises(OSError, match=r"weights\.pth is not a state dict .* without executing"):
         tower.load_torchvision_weights(path)
     assert not canary.exists()
-    pickle.loads(pickle.dumps(Hostile(canary)))  # it would have
+    pickle.loads(pickle.dumps(Hostile(canary)))  # the canary works
     assert canary.exists()
     assert_same_network(tower, network)
 
@@ -144,14 +144,14 @@ def test_a_hostile_file_is_not_executed(tower, network, tmp_path, save):
         ({"stem.0.weight": "words"}, "does not fit torchvision's r2plus1d_18"),
     ],
 )
-def test_files_that_hold_something_else(tower, network, tmp_path, value, message):
+def test_weights_of_other_content_raise(tower, network, tmp_path, value, message):
     torch.save(value, tmp_path / "weights.pth")
     with pytest.raises(OSError, match=rf"(?s)weights\.pth {message}"):
         tower.load_torchvision_weights(tmp_path / "weights.pth")
     assert_same_network(tower, network)
 
 
-def test_files_that_are_no_weights(tower, weights, tmp_path):
+def test_unreadable_weights_raise(tower, weights, tmp_path):
     (tmp_path / "notes.txt").write_text("Happy words, no weights.\n" * 50)
     (tmp_path / "part.pth").write_bytes(weights.read_bytes()[:100_000])
     (tmp_path / "empty.pth").write_bytes(b"")
@@ -161,28 +161,28 @@ def test_files_that_are_no_weights(tower, weights, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["KINETICS400_V9", "kinetics400_v1", "none.pth", "", "."])
-def test_names_that_do_not_exist(tower, name):
+def test_unknown_weights_name_raises(tower, name):
     with pytest.raises(ValueError, match=rf"'{name}' is neither a file nor weights of .* \(KINETICS400_V1"):
         tower.load_torchvision_weights(name)
 
 
 @pytest.fixture
 def cached(tmp_path, monkeypatch):
-    """Where torchvision keeps the weights that it has fetched."""
+    """Path of the weights in the cache of torchvision."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     folder = tmp_path / "hub" / "checkpoints"
     folder.mkdir(parents=True)
     return folder / R2Plus1D_18_Weights.KINETICS400_V1.url.rsplit("/", 1)[1]
 
 
-def test_weights_by_name_come_from_torchvision(network, weights, cached):
+def test_load_torchvision_weights_by_name(network, weights, cached):
     cached.symlink_to(weights)
     tower = UmonsVideoTower(UmonsVideoTowerConfig())
     tower.load_torchvision_weights("KINETICS400_V1")
     assert_same_network(tower, network)
 
 
-def test_weights_by_name_are_fetched_with_their_hash(network, weights, cached, monkeypatch):
+def test_weights_download_checks_hash(network, weights, cached, monkeypatch):
     asked = []
 
     def download(url, destination, hash_prefix=None, progress=True):
@@ -201,7 +201,7 @@ def test_weights_by_name_are_fetched_with_their_hash(network, weights, cached, m
     "error",
     [urllib.error.URLError("no route"), RuntimeError('invalid hash value (expected "9")'), TimeoutError("late")],
 )
-def test_weights_by_name_that_do_not_arrive(tower, network, cached, monkeypatch, error):
+def test_failed_weights_download_raises(tower, network, cached, monkeypatch, error):
     def download(*args, **kwargs):
         raise error
 
@@ -211,7 +211,7 @@ def test_weights_by_name_that_do_not_arrive(tower, network, cached, monkeypatch,
     assert_same_network(tower, network)
 
 
-def test_a_hostile_file_in_the_cache_is_not_executed(tower, cached, tmp_path):
+def test_malicious_cached_weights_are_not_executed(tower, cached, tmp_path):
     torch.save({"stem.0.weight": Hostile(tmp_path / "canary")}, cached)
     with pytest.raises(OSError, match="KINETICS400_V1 is not a state dict"):
         tower.load_torchvision_weights("KINETICS400_V1")
@@ -219,7 +219,7 @@ def test_a_hostile_file_in_the_cache_is_not_executed(tower, cached, tmp_path):
 
 
 def train_once(model) -> tuple[dict, dict]:
-    """A step on clips; the tower's parameters and statistics before and after."""
+    """Train for one step, and return the parameters and statistics of the tower before and after."""
     before = {name: value.clone() for name, value in model.model.video_tower.state_dict().items()}
     optimizer = torch.optim.SGD((p for p in model.parameters() if p.requires_grad), lr=0.1)
     labels = torch.tensor([0, 1])
@@ -238,13 +238,13 @@ def assert_frozen(model):
     assert not torch.equal(front_end, old)
 
 
-def test_frozen_from_the_start():
+def test_tower_is_frozen_by_default():
     assert_frozen(make_model())
 
 
 @pytest.mark.parametrize("attn_implementation", [None, "sdpa", "eager"])
-def test_saved_and_loaded(model, tmp_path, attn_implementation):
-    """The tower is in the checkpoint, loads equal, and is frozen again."""
+def test_saved_tower_loads_equal_and_frozen(model, tmp_path, attn_implementation):
+    """The checkpoint contains the tower, which is frozen again after loading."""
     inputs = {"pixel_values_videos": make_clips(2, 3), "video_features_mask": MASK}
     with torch.no_grad():
         logits = model(**inputs).logits
@@ -259,7 +259,7 @@ def test_saved_and_loaded(model, tmp_path, attn_implementation):
     assert_frozen(loaded.train())
 
 
-def test_unfrozen_it_trains(tmp_path):
+def test_unfrozen_tower_trains(tmp_path):
     model = make_model(freeze=False).train()
     before, after = train_once(model)
     changed = {name for name in before if not torch.equal(before[name], after[name])}
@@ -268,7 +268,7 @@ def test_unfrozen_it_trains(tmp_path):
     assert UmonsConfig.from_pretrained(tmp_path).video_tower.freeze is False
 
 
-def test_padding_is_not_computed(model, network):
+def test_tower_skips_padding_clips(model, network):
     clips = make_clips(2, 3)
     computed = []
     handle = model.model.video_tower.network.register_forward_pre_hook(lambda module, args: computed.append(args[0]))
@@ -285,7 +285,7 @@ def test_padding_is_not_computed(model, network):
 
 
 @pytest.mark.parametrize("dtype", [torch.int64, torch.bool])
-def test_pixels_and_their_features_give_the_same_logits(model, dtype):
+def test_pixels_equal_their_features(model, dtype):
     clips, mask = make_clips(2, 3), MASK.to(dtype)
     text = {"input_ids": torch.tensor([[3, 4, 5], [6, 7, 0]]), "attention_mask": torch.tensor([[1, 1, 1], [1, 1, 0]])}
     with torch.no_grad():
@@ -297,7 +297,7 @@ def test_pixels_and_their_features_give_the_same_logits(model, dtype):
     assert (of_pixels - of_others).abs().max() > 1e-5
 
 
-def test_without_a_mask_every_clip_counts(model):
+def test_missing_mask_keeps_all_clips(model):
     clips = make_clips(2, 3)
     with torch.no_grad():
         without = model(pixel_values_videos=clips).logits
@@ -305,7 +305,7 @@ def test_without_a_mask_every_clip_counts(model):
     torch.testing.assert_close(without, everywhere, atol=1e-6, rtol=1e-6)
 
 
-def test_autocast(model):
+def test_tower_runs_under_autocast(model):
     clips = make_clips(2, 3)
     with torch.no_grad():
         exact = model(pixel_values_videos=clips, video_features_mask=MASK).logits
@@ -337,19 +337,19 @@ WRONG = {
 
 
 @pytest.mark.parametrize("name", list(WRONG))
-def test_wrong_inputs(model, name):
+def test_invalid_clips_raise(model, name):
     inputs, message = WRONG[name]
     with pytest.raises(ValueError, match=message):
         model(**inputs)
 
 
-def test_wrong_input_of_the_tower_itself(tower):
+def test_invalid_tower_input_raises(tower):
     with pytest.raises(ValueError, match=r"\(2, 3, 4, 3, 16, 16\), but the tower takes \(clips, frames, 3,"):
         tower(make_clips(2, 3))
 
 
 @pytest.mark.parametrize("modalities", [["text"], ["text", "video"]])
-def test_pixels_without_a_tower(modalities):
+def test_pixels_without_tower_raise(modalities):
     model = UmonsModel(UmonsConfig(**{**SMALL, "modalities": modalities}))
     with pytest.raises(
         ValueError, match="`pixel_values_videos` is given, but the video of this model is `video_features`"
@@ -357,12 +357,12 @@ def test_pixels_without_a_tower(modalities):
         model(pixel_values_videos=make_clips(1, 2))
 
 
-def test_bfloat16(tower, weights):
-    """In half the bits, and with channels last as CPUs like it, each clip looks the same."""
+def test_tower_runs_in_bfloat16(tower, weights):
+    """In bfloat16 and with channels last, features of each clip stay close."""
     fast = UmonsVideoTower(UmonsVideoTowerConfig()).eval()
     fast.load_torchvision_weights(weights)
     fast = fast.to(torch.bfloat16).to(memory_format=torch.channels_last_3d)
-    # A picture of its own for each clip: of noise alone the features hardly differ.
+    # Another image for each clip: features of noise hardly differ.
     clips = make_clips(6) + 2 * torch.nn.functional.interpolate(
         torch.randn(6, 3, 2, 2, generator=torch.Generator().manual_seed(3)), (16, 16)
     ).unsqueeze(1)
