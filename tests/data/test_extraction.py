@@ -230,7 +230,7 @@ def test_folders_of_splits(tmp_path):
     assert clips.source(1) == str(tmp_path / "train" / "x.wav")
     assert clips.unlisted == ["train/y.wav"]
     write_table(tmp_path / "dev" / "c" / "metadata.csv", [{"file_name": "x.wav"}])
-    with pytest.raises(ValueError, match=r"dev/c/metadata\.csv is neither\. Put it there, or remove it"):
+    with pytest.raises(ValueError, match=r"dev/c/metadata\.csv is neither\. Move or remove it"):
         read_clip_table(tmp_path)
 
 
@@ -244,7 +244,7 @@ def test_inputs_with_nothing(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match="no such file or folder"):
         read_clip_table(tmp_path / "nowhere")
-    with pytest.raises(OSError, match="holds no clips, no table"):
+    with pytest.raises(OSError, match="contains no clips, no table"):
         read_clip_table(tmp_path / "empty")
     (tmp_path / "clips.jsonl").touch()
     with pytest.raises(OSError, match="has no rows"):
@@ -416,7 +416,7 @@ def test_bad_files_cost_their_rows_alone(sounds, tmp_path):
         ("6", "text.mp4"),
         ("7", "truncated.mp4"),
     ]
-    assert all("could not be opened as a clip" in row["reason"] for row in rows)
+    assert all("could not be opened as a video or audio file" in row["reason"] for row in rows)
     assert [row["video_id"] for row in read_shards(tmp_path / "out")] == ["a", "b", "c/d", "e", "f"]
     # the same again from what the shards remember
     assert extract_features(sounds, tmp_path / "out", AUDIO) == report
