@@ -3,13 +3,13 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 # The demo needs a part of it only.
-DEMO_INSTALLED := $(or $(wildcard $(INSTALLED)),.venv/.installed-demo)
+DEMO_INSTALLED := $(or $(wildcard $(INSTALLED)),.venv/.installed-train)
 LAUNCH := $(BIN)/accelerate launch --quiet --config_file modeling_umons/recipes/accelerate/one_process.yaml
 
 # Without code: a push adds it.
 MINI_FILES := README.md config.json model.safetensors preprocessor_config.json processor_config.json report tokenizer.json tokenizer_config.json
 
-.PHONY: demo test test-oldest test-newest space benchmark mini lint clean
+.PHONY: demo test test-oldest test-newest space benchmark mini docs lint clean
 
 demo: $(DEMO_INSTALLED)
 	$(LAUNCH) scripts/train.py sample
@@ -49,6 +49,10 @@ mini: $(INSTALLED)
 	$(LAUNCH) scripts/train.py umons-mini
 	cp -r $(addprefix runs/umons-mini/,$(MINI_FILES)) hub/umons-mini
 
+# The documentation, in site
+docs: .venv/.installed-docs
+	$(BIN)/mkdocs build --strict
+
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -57,14 +61,14 @@ lint: $(INSTALLED)
 	$(BIN)/mypy
 
 clean:
-	rm -rf .venv .venv-oldest .venv-newest runs tests/conformance/hf_bar
+	rm -rf .venv .venv-oldest .venv-newest runs site tests/conformance/hf_bar
 
 $(INSTALLED): pyproject.toml setup.py
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install -e ".[all,dev]"
 	touch $@
 
-.venv/.installed-demo: pyproject.toml setup.py
+.venv/.installed-%: pyproject.toml setup.py
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install -e ".[train]"
+	$(BIN)/python -m pip install -e ".[$*]"
 	touch $@
