@@ -199,7 +199,7 @@ def print_comparison(comparison: Mapping[str, Any]) -> None:
 
 def _markdown(comparison: Mapping[str, Any]) -> str:
     systems, headlines, seeds = comparison["systems"], _headlines(comparison), comparison["seeds"]
-    own_rows = "" if comparison["seeds_share_rows"] else ", which each seed holds out anew at random"
+    own_rows = "" if comparison["seeds_share_rows"] else ", which each seed holds out at random"
     scores = f"mean ± standard deviation over {seeds} seeds" if seeds > 1 else "those of one seed"
     averaged = ", averaged over seeds" if seeds > 1 else ""
     parts = [

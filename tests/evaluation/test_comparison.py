@@ -175,7 +175,7 @@ def test_seeds_may_hold_out_different_rows(tmp_path):
     assert not comparison["seeds_share_rows"]
     assert comparison["baselines"]["constant"]["mae"] == pytest.approx(1.05)
     text = (tmp_path / "comparison.md").read_text(encoding="utf-8")
-    assert "of the split test, which each seed holds out anew at random." in text
+    assert "of the split test, which each seed holds out at random." in text
 
 
 def test_comparison_without_test_split_shows_validation(tmp_path):
