@@ -64,8 +64,8 @@ class UtteranceCollator:
             Text is also cut at the `model_max_length` of the tokenizer.
         audio_size, video_size: sizes of the model's `input_features` and `video_features`.
         reads_word_times: whether the model takes `word_times`, from a column `words` of the table.
-        listener: for a model whose audio encoder processes waveforms, its `UmonsProcessor`: batches have the encoder's
-            input, made of the column `audio_values`.
+        audio_processor: for a model whose audio encoder processes waveforms, its `UmonsProcessor`: batches have the
+            encoder's input, made of the column `audio_values`.
         input_names: names of the model inputs by modality (`config.sequence_name`), where they are not
             `input_features` and `video_features`.
     """
@@ -79,13 +79,13 @@ class UtteranceCollator:
         audio_size: int = 80,
         video_size: int = 512,
         reads_word_times: bool = False,
-        listener: UmonsProcessor | None = None,
+        audio_processor: UmonsProcessor | None = None,
         input_names: Mapping[str, str] | None = None,
     ):
         if not modalities or not set(modalities) <= {"text", "audio", "video"}:
             raise ValueError(f"The modalities are {list(modalities)}, expected any of text, audio, video.")
         text = "text" if tokenizer is not None else "input_ids"
-        audio = "audio_features" if listener is None else SOUND
+        audio = "audio_features" if audio_processor is None else SOUND
         names = {"text": text, "audio": audio, "video": "video_features"}
         self.modality_columns = {
             modality: names[modality] for modality in ("text", "audio", "video") if modality in modalities
@@ -94,7 +94,7 @@ class UtteranceCollator:
         self.task = task
         self.max_lengths = dict(max_lengths or {})
         self.sizes = {"audio": audio_size, "video": video_size}
-        self.listener = listener
+        self.audio_processor = audio_processor
         self.input_names = {**INPUT_NAMES, **(input_names or {})}
         self.reads_word_times = reads_word_times and tokenizer is not None and "text" in modalities
 
@@ -128,10 +128,10 @@ class UtteranceCollator:
         """
         Returns:
             `input_ids` (B, T_text) and `attention_mask` int64; `input_features` (B, T_audio, audio_size) float32 and
-            `input_features_mask` int64, or with a `listener` what [`prepare_waveforms`] returns; `video_features` (B,
-            T_video, video_size) float32 and `video_features_mask` int64; `word_times` (B, T_text, 2) float32, if
-            wanted and known; `labels` (B,) or (B, num_labels), int64 for classes and else float32. A row without a
-            modality has a mask of zeros there.
+            `input_features_mask` int64, or with a `audio_processor` what [`prepare_waveforms`] returns;
+            `video_features` (B, T_video, video_size) float32 and `video_features_mask` int64; `word_times` (B, T_text,
+            2) float32, if wanted and known; `labels` (B,) or (B, num_labels), int64 for classes and else float32. A
+            row without a modality has a mask of zeros there.
 
         Raises:
             ValueError: a column is missing or of another type or feature size, or a row has no label.
@@ -177,8 +177,8 @@ class UtteranceCollator:
         if column.null_count < len(column):
             pieces = [piece for chunk in column.chunks for piece in _pieces(chunk, SOUND)]
         # The last row, removed afterwards, sets the minimum length of the others.
-        silence = np.zeros(round(MIN_SOUND_S * self.listener.feature_extractor.sampling_rate), np.float32)
-        batch = prepare_waveforms(self.listener, [*pieces, silence], "pt")
+        silence = np.zeros(round(MIN_SOUND_S * self.audio_processor.feature_extractor.sampling_rate), np.float32)
+        batch = prepare_waveforms(self.audio_processor, [*pieces, silence], "pt")
         is_absent = torch.tensor([len(piece) == 0 for piece in pieces], dtype=torch.bool)
         batch = {name: values[:-1] for name, values in batch.items()}
         for values in batch.values():

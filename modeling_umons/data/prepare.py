@@ -400,7 +400,7 @@ def _write_card(folder: Path, builder: UtteranceBuilder, report: dict, failures:
     splits = [split for split, record in report["splits"].items() if record["segments"]]
     card.data["configs"] = card_configs(builder, splits, report["sha256"])
     card.data["size_categories"] = [_size_category(num_rows)]
-    heading = f"## What is in this copy\n\nMade by `prepare_mosei.py` from the layout `{report['layout']}`.\n\n"
+    heading = f"## What is in this copy\n\nMade by `umons prepare` from the layout `{report['layout']}`.\n\n"
     if CARD_MARK not in card.text:
         raise ValueError(f"{template} has no line {CARD_MARK}, the place of the report.")
     card.text = card.text.replace(CARD_MARK, heading + format_report(report, failures))

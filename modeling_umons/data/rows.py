@@ -292,7 +292,7 @@ def make_collator(
         config.audio_feature_size,
         config.video_feature_size,
         reads_word_times=getattr(config, "alignment", None) == "words",
-        listener=processor if has_encoder and (SOUND in columns or "audio_features" not in columns) else None,
+        audio_processor=processor if has_encoder and (SOUND in columns or "audio_features" not in columns) else None,
         input_names=None if sequence_name is None else {name: sequence_name(name) for name in config.modalities},
     )
 

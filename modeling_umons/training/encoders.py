@@ -49,7 +49,7 @@ def running_encoders(collator: "UtteranceCollator") -> set[str]:
     Return the modalities whose encoders are run in training: text, and audio if batches contain waveforms. For other
     modalities the data set contains extracted features.
     """
-    return {"text"} if collator.listener is None else {"text", "audio"}
+    return {"text"} if collator.audio_processor is None else {"text", "audio"}
 
 
 def prepare_encoders(model: nn.Module, arguments: "ModelArguments", running: Collection[str]) -> None:

@@ -100,7 +100,7 @@ def test_shards_of_a_stream(build):
     assert sorted(row["segment_id"] for half in halves for row in half) == sorted(row["segment_id"] for row in stream)
 
 
-def test_a_builder_goes_to_another_process_without_what_it_read(build):
+def test_pickled_builder_drops_its_source(build):
     builder = build("sentiment-2")
     assert builder.source.segments
     copy = pickle.loads(pickle.dumps(builder))
@@ -116,7 +116,7 @@ def test_a_builder_goes_to_another_process_without_what_it_read(build):
         (KeyError("data"), ValueError, "train, train_1[0]: KeyError: 'data'"),
     ],
 )
-def test_a_bad_row_is_an_error(build, tiny_source, error, kind, message):
+def test_bad_row_raises(build, tiny_source, error, kind, message):
     tiny_source.bad["train_1[0]"] = error
     with pytest.raises(kind) as raised:
         list(build().as_streaming_dataset(split="train"))
@@ -147,7 +147,7 @@ def test_bad_rows_are_skipped(build, tiny_source, caplog):
     assert not any("no words" in record.getMessage() for record in caplog.records)
 
 
-def test_a_row_that_does_not_fit_costs_itself_alone(build, tiny_source, monkeypatch, caplog):
+def test_row_with_wrong_type_raises_only_for_itself(build, tiny_source, monkeypatch, caplog):
     def read(self, split, segment_id, read=tiny_source.read):
         row = read(self, split, segment_id)
         return row | {"audio_features": np.zeros((2, 4), np.float32)} if segment_id == "train_1[0]" else row
@@ -159,7 +159,7 @@ def test_a_row_that_does_not_fit_costs_itself_alone(build, tiny_source, monkeypa
     assert "the row does not fit the columns" in caplog.text
 
 
-def test_a_number_that_no_column_holds_costs_its_row_alone(build, tiny_source, monkeypatch, caplog, tmp_path):
+def test_overflowing_number_raises_only_for_its_row(build, tiny_source, monkeypatch, caplog, tmp_path):
     def read(self, split, segment_id, read=tiny_source.read):
         row = read(self, split, segment_id)
         return row | {"segment": 10**20} if segment_id == "train_1[0]" else row
@@ -169,7 +169,7 @@ def test_a_number_that_no_column_holds_costs_its_row_alone(build, tiny_source, m
     assert f"train_1[0]: {tmp_path}: the row does not fit the columns: OverflowError: " in caplog.text
 
 
-def test_what_is_left_out_is_told_once(build, tmp_path, caplog):
+def test_left_out_segments_warn_once(build, tmp_path, caplog):
     builder = build()
     builder.as_streaming_dataset()
     builder.as_streaming_dataset()
@@ -181,7 +181,7 @@ def test_what_is_left_out_is_told_once(build, tmp_path, caplog):
     assert record.getMessage().endswith(", ...")
 
 
-def test_a_cache_is_not_served_when_the_files_have_changed(mosi_folder, tmp_path):
+def test_cache_follows_changed_files(mosi_folder, tmp_path):
     def build(**options):
         return MosiBuilder(data_dir=str(mosi_folder), on_bad_rows="skip", cache_dir=str(tmp_path / "cache"), **options)
 
@@ -199,7 +199,7 @@ def test_a_cache_is_not_served_when_the_files_have_changed(mosi_folder, tmp_path
     assert build(config_name="sentiment").cache_dir != build().cache_dir
 
 
-def test_a_cache_knows_the_files_that_options_name(tiny_source, tmp_path):
+def test_cache_follows_files_in_options(tiny_source, tmp_path):
     (tmp_path / "source").mkdir()
     weights = tmp_path / "tower.pt"
     weights.write_text("weights")
@@ -230,12 +230,12 @@ def test_a_cache_knows_the_files_that_options_name(tiny_source, tmp_path):
         ({"config_name": "smell"}, "'smell' not found. Available"),
     ],
 )
-def test_wrong_arguments(build, options, message):
+def test_wrong_arguments_raise(build, options, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         build(**options)
 
 
-def test_a_source_without_segments(build, tiny_source, monkeypatch):
+def test_source_without_segments_raises(build, tiny_source, monkeypatch):
     monkeypatch.setattr(tiny_source, "segments", {"train": []})
     with pytest.raises(ValueError, match="there is no segment in it"):
         build().as_streaming_dataset()

@@ -118,8 +118,8 @@ def test_null_rows_with_values_behind_them():
     ]
 
 
-def test_the_batch_is_a_copy():
-    """What a training loop does to a batch must not reach the data set."""
+def test_batch_is_a_copy():
+    """Changes of a batch do not reach the data set."""
     batch = collator()(TABLE)
     for value in batch.values():
         value.zero_()
@@ -144,7 +144,7 @@ def test_ids_instead_of_texts():
         (pa.array([[1, 0], [0, 1]], pa.list_(pa.float32(), 2)), torch.tensor([[1.0, 0.0], [0.0, 1.0]])),
     ],
 )
-def test_a_column_of_labels(column, expected):
+def test_label_column_is_used(column, expected):
     table = pa.table({"input_ids": pa.array([[1], [1]]), "labels": column})
     chunked = pa.concat_tables([table.slice(0, 1), table.slice(1, 1)])
     for some in (table, chunked):
@@ -172,7 +172,7 @@ def test_a_column_of_labels(column, expected):
         ),
     ],
 )  # fmt: skip
-def test_what_does_not_fit(table, options, message):
+def test_mismatched_tables_raise(table, options, message):
     modalities = [m for m, name in {"text": "text", "audio": "audio_features"}.items() if name in table.column_names]
     modalities = ["text"] if "input_ids" in table.column_names else modalities
     modalities = ["text", "audio", "video"] if len(modalities) == 2 else modalities
@@ -180,7 +180,7 @@ def test_what_does_not_fit(table, options, message):
         collator(modalities=modalities, **options)(table)
 
 
-def test_unknown_modalities():
+def test_unknown_modalities_raise():
     for modalities in ([], ["smell"]):
         with pytest.raises(ValueError, match=r"expected any of text, audio, video"):
             UtteranceCollator(modalities)
@@ -209,7 +209,7 @@ def test_usable_rows():
     assert asked == ["text", "sentiment"]  # no features: every row has a text
 
 
-def test_a_model_takes_the_batch():
+def test_model_accepts_batch():
     config = UmonsConfig(
         modalities=["text", "audio", "video"], vocab_size=6, word_embedding_size=4, hidden_size=8, intermediate_size=8,
         num_hidden_layers=1, num_attention_heads=2, audio_feature_size=4, video_feature_size=3, num_labels=1,
@@ -256,7 +256,7 @@ def test_arrow_rows_in_a_shuffling_loader(dataset, num_workers):
 
 
 def test_word_times():
-    """Of each id its word's, from the beginning of the segment; NaN where words are not those of the text, and in padding."""
+    """Times of words count from the beginning of the segment; NaN if the words differ from the text, and in padding."""
     words = [{"word": word, "start": 10 + i, "end": 10.5 + i} for i, word in enumerate(["Good", "film,", "bad"])]
     rows = [
         {"segment_id": "a", "text": "Good film, bad", "words": words, "start": 10.0},

@@ -90,7 +90,7 @@ def test_without_videos_every_row_is_alone(dataset):
     assert all(len(table) == 1 for table in rows)
 
 
-def test_a_batch_is_that_of_the_utterances_with_an_axis_more(dataset):
+def test_conversation_batch_matches_utterance_batch(dataset):
     batch = next(iter(DataLoader(ConversationRows(dataset), 4, collate_fn=make(ConversationCollator))))
     assert batch["input_ids"].shape == (4, 4, 3)
     assert batch["input_features"].shape == (4, 4, 4, FRAME)
@@ -151,6 +151,6 @@ def test_logits_come_in_the_order_of_the_rows(dataset, kind):
     np.testing.assert_allclose(logits[:, 1], [0 if row == 4 else 1 + row % 4 for row in range(9)])
 
 
-def test_the_collator_says_what_rows_are(dataset):
+def test_rows_for_follows_the_collator(dataset):
     assert isinstance(rows_for(make(UtteranceCollator), dataset), ArrowRows)
     assert len(rows_for(make(ConversationCollator, max_utterances=1), dataset)) == 9

@@ -167,7 +167,7 @@ def test_names_of_segments_and_emotion_columns_are_kept(tmp_path):
         ({"segment": -1}, "segment=-1 is outside of"),
     ],
 )
-def test_values_of_another_type(row, message):
+def test_values_of_other_type_raise(row, message):
     with pytest.raises(ValueError, match=message):
         typed_columns(row, with_text=True)
 
@@ -194,13 +194,13 @@ def test_values_of_another_type(row, message):
         ("clips.xls", "file_name", r"ends in \.csv, \.tsv, \.jsonl, \.parquet"),
     ],
 )
-def test_tables_that_are_none(tmp_path, name, content, message):
+def test_files_that_are_not_clip_tables_raise(tmp_path, name, content, message):
     (tmp_path / name).write_text(content)
     with pytest.raises(ValueError, match=message):
         read_clip_table(tmp_path / name)
 
 
-def test_a_table_that_is_larger_than_its_file(tmp_path):
+def test_compressed_table_above_limit_raises(tmp_path):
     """A text of 1 MB that 1500 rows share; columns that nobody needs may be of any size."""
     text = pa.DictionaryArray.from_arrays(pa.array([0] * 1500), ["x" * 2**20])
     table = pa.table({"file_name": ["a.wav"] * 1500, "text": text})
@@ -240,7 +240,7 @@ def test_folders_that_are_not_all_splits(tmp_path):
     assert [row.get("split") for row in read_clip_table(tmp_path).rows] == [None, None]
 
 
-def test_inputs_with_nothing(tmp_path):
+def test_empty_inputs_raise(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match="no such file or folder"):
         read_clip_table(tmp_path / "nowhere")
@@ -277,7 +277,7 @@ def test_data_set_that_load_dataset_loads(sounds, tmp_path, monkeypatch):
     ]
 
 
-def test_fingerprint_sees_labels_and_sizes_but_not_where_the_folder_is(sounds, tmp_path):
+def test_fingerprint_depends_on_labels_and_sizes_but_not_on_paths(sounds, tmp_path):
     def fingerprint(folder, **extra):
         write_table(folder / "metadata.csv", [{"file_name": "a.wav", **extra}])
         return read_clip_table(folder).fingerprint()
@@ -302,7 +302,7 @@ def test_plan_by_split_in_the_order_of_the_input():
     ]
 
 
-def test_split_that_could_leave_the_folder():
+def test_split_with_a_path_raises():
     with pytest.raises(ValueError, match=r"Row 0 is of the split '\.\./up'"):
         plan_shards(ClipTable([{"split": "../up"}]), 2)
 
@@ -385,14 +385,14 @@ def test_other_settings_are_refused(sounds, tmp_path, change, message):
         extract_features(sounds, tmp_path / "out", ExtractionSettings(**options))
 
 
-def test_another_input_is_refused(sounds, tmp_path):
+def test_changed_input_raises(sounds, tmp_path):
     extract_features(sounds, tmp_path / "out", AUDIO)
     write_wav(sounds / "g.wav")
     with pytest.raises(ValueError, match=r"input was 5 rows, .* is 6 rows"):
         extract_features(sounds, tmp_path / "out", AUDIO)
 
 
-def test_a_folder_of_something_else_is_refused(sounds, tmp_path):
+def test_folder_with_other_files_raises(sounds, tmp_path):
     (tmp_path / "out" / "data").mkdir(parents=True)
     (tmp_path / "out" / "data" / "train.csv").write_text("a\n")
     with pytest.raises(ValueError, match="holds other files than features"):
@@ -402,7 +402,7 @@ def test_a_folder_of_something_else_is_refused(sounds, tmp_path):
 # --- failures
 
 
-def test_bad_files_cost_their_rows_alone(sounds, tmp_path):
+def test_bad_files_fail_only_their_rows(sounds, tmp_path):
     (sounds / "text.mp4").write_text("not a clip")
     (sounds / "empty.wav").touch()
     clip = write_clip(tmp_path / "whole.mp4").read_bytes()  # its index is at the end
@@ -422,7 +422,7 @@ def test_bad_files_cost_their_rows_alone(sounds, tmp_path):
     assert extract_features(sounds, tmp_path / "out", AUDIO) == report
 
 
-def test_rows_that_name_nothing_or_a_wrong_range(sounds):
+def test_rows_without_file_or_with_wrong_range_fail(sounds):
     rows = [
         {"file_name": "a.wav", "start": 0.1, "end": 0.4},
         {"file_name": ""},
@@ -442,7 +442,7 @@ def test_rows_that_name_nothing_or_a_wrong_range(sounds):
     np.testing.assert_array_equal(np.float32(row["audio_features"]), direct(sounds / "a.wav", 0.1, 0.4))
 
 
-def test_a_shard_without_a_row_is_read(sounds, tmp_path):
+def test_shard_without_rows_loads(sounds, tmp_path):
     for name in ("a.wav", "b.wav"):
         (sounds / name).write_text("broken")
     extract_features(sounds, tmp_path / "out", AUDIO)
@@ -450,7 +450,7 @@ def test_a_shard_without_a_row_is_read(sounds, tmp_path):
     assert [row["video_id"] for row in stream] == ["c/d", "e", "f"]
 
 
-def test_an_error_that_nobody_foresaw_is_told_with_its_kind(sounds, tmp_path, monkeypatch):
+def test_unexpected_error_is_reported_with_its_class(sounds, tmp_path, monkeypatch):
     def break_down(self, audio):
         raise RuntimeError("of all things")
 
@@ -534,7 +534,7 @@ def test_tower_of_a_model(tmp_path, tower_weights):
     np.testing.assert_allclose(one["audio_features"], other["audio_features"][:3], atol=1e-6)
 
 
-def test_a_model_without_a_tower_is_refused(tmp_path):
+def test_model_without_tower_raises(tmp_path):
     write_clip(tmp_path / "clip.mp4")
     config = UmonsConfig(vocab_size=4, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2)
     UmonsForSequenceClassification(config).save_pretrained(tmp_path / "model")
@@ -554,7 +554,7 @@ def test_a_model_without_a_tower_is_refused(tmp_path):
         ({"max_length": 0}, "--max_length is 0"),
     ],
 )
-def test_settings_that_make_no_sense(options, message):
+def test_contradicting_settings_raise(options, message):
     with pytest.raises(ValueError, match=message):
         ExtractionSettings(**options)
 

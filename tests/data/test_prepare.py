@@ -173,7 +173,7 @@ def test_several_processes(mosi_folder, tmp_path):
         assert (tmp_path / "together" / name).read_bytes() == (tmp_path / "alone" / name).read_bytes()
 
 
-def test_a_worker_that_dies(builder, monkeypatch, tmp_path):
+def test_dead_worker_raises(builder, monkeypatch, tmp_path):
     class DeadPool:
         def __init__(self, *arguments):
             pass
@@ -192,7 +192,7 @@ def test_a_worker_that_dies(builder, monkeypatch, tmp_path):
     assert not [path for path in tmp_path.iterdir() if "out" in path.name]
 
 
-def test_a_second_run_leaves_the_same_content_alone(builder, tmp_path):
+def test_second_run_keeps_equal_output(builder, tmp_path):
     first = prepare_dataset(builder, tmp_path / "out")
     before = {name: (tmp_path / "out" / name).stat().st_mtime_ns for name in names(tmp_path / "out")}
     assert prepare_dataset(builder, tmp_path / "out") == first
@@ -200,7 +200,7 @@ def test_a_second_run_leaves_the_same_content_alone(builder, tmp_path):
     assert not list(tmp_path.glob(".out*"))
 
 
-def test_other_things_are_refused_and_kept(builder, tiny_source, tmp_path):
+def test_output_with_other_files_raises_and_keeps_them(builder, tiny_source, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("x")
     with pytest.raises(ValueError, match="holds other files than a prepared data set"):
@@ -219,7 +219,7 @@ def test_other_things_are_refused_and_kept(builder, tiny_source, tmp_path):
     assert prepare_dataset(builder, tmp_path / "empty")["splits"]["train"]["segments"] == 32
 
 
-def test_a_damaged_output_is_named(builder, tmp_path):
+def test_damaged_output_raises_with_its_name(builder, tmp_path):
     prepare_dataset(builder, tmp_path / "out")
     path = tmp_path / "out" / "data" / "test-00000-of-00001.parquet"
     data = path.read_bytes()
@@ -230,7 +230,7 @@ def test_a_damaged_output_is_named(builder, tmp_path):
         assert path.read_bytes() == broken
 
 
-def test_an_output_that_is_a_link(builder, monkeypatch, tmp_path):
+def test_output_link_is_followed(builder, monkeypatch, tmp_path):
     link, target = tmp_path / "link", tmp_path / "disk" / "target"
     link.symlink_to(target)
     report = prepare_dataset(builder, link)
@@ -245,7 +245,7 @@ def test_an_output_that_is_a_link(builder, monkeypatch, tmp_path):
         prepare_dataset(builder, tmp_path / "mount")
 
 
-def test_a_run_that_ends_early_leaves_nothing(builder, monkeypatch, tmp_path):
+def test_interrupted_run_leaves_no_files(builder, monkeypatch, tmp_path):
     def stop(*arguments):
         raise KeyboardInterrupt
 
@@ -255,13 +255,13 @@ def test_a_run_that_ends_early_leaves_nothing(builder, monkeypatch, tmp_path):
     assert not [path for path in tmp_path.iterdir() if "out" in path.name]
 
 
-def test_what_a_killed_run_left_is_told(builder, tmp_path, caplog):
+def test_leftover_of_killed_run_warns(builder, tmp_path, caplog):
     (tmp_path / ".out.0123.part").mkdir()
     prepare_dataset(builder, tmp_path / "out")
     assert ".out.0123.part is of a run that is still running or was killed" in caplog.text
 
 
-def test_a_split_of_which_nothing_can_be_read(builder, tiny_source, tmp_path):
+def test_unreadable_split_is_reported(builder, tiny_source, tmp_path):
     tiny_source.bad |= {f"test_{i // 3}[{i % 3}]": ValueError("no words") for i in range(7)}
     report = prepare_dataset(builder, tmp_path / "out")
     assert len(report["failures"]) == 7
@@ -273,7 +273,7 @@ def test_a_split_of_which_nothing_can_be_read(builder, tiny_source, tmp_path):
     assert prepare_dataset(builder, tmp_path / "out") == report
 
 
-def test_nothing_can_be_read(builder, tiny_source, monkeypatch, tmp_path):
+def test_unreadable_source_raises(builder, tiny_source, monkeypatch, tmp_path):
     monkeypatch.setattr(tiny_source, "segments", {"test": ["a[0]", "a[1]"]})
     tiny_source.bad |= {"a[0]": ValueError("no words"), "a[1]": ValueError("no words")}
     with pytest.raises(OSError, match=re.escape("no segment can be read; the first: a[0]: no words")):
@@ -365,7 +365,7 @@ def test_classes_that_a_source_has_of_its_own(shared, tmp_path):
     assert report["splits"]["test"]["sentiment_7"] == dict.fromkeys(SENTIMENT_7, 0)
 
 
-def test_a_folder_that_is_made_anew_is_loaded_anew(mosi_folder, tmp_path):
+def test_changed_folder_is_reloaded(mosi_folder, tmp_path):
     """`datasets` looks into its cache by the card, not by the files."""
     table = mosi_folder / "mosi.csv"
     load = partial(load_dataset, str(tmp_path / "out"), split="test", cache_dir=str(tmp_path / "cache"))

@@ -114,7 +114,7 @@ def test_words_of_a_jsonl_are_left_as_they_are(tmp_path):
         ),
     ],
 )
-def test_files_that_are_no_tables(tmp_path, name, content, error, message):
+def test_files_that_are_not_tables_raise(tmp_path, name, content, error, message):
     if content is not None:
         (tmp_path / name).write_bytes(content)
     with pytest.raises(error, match=message):
@@ -164,8 +164,8 @@ def test_rows_are_what_the_processor_makes_of_the_files(sample, processor):
     torch.testing.assert_close(batch["labels"], torch.tensor(labels))
 
 
-def test_rows_that_lack_something(sample, processor):
-    """What cannot be read is named and counted; a row of which something is left is kept."""
+def test_rows_with_missing_input_are_kept_or_reported(sample, processor):
+    """Files that cannot be read are reported; rows with another input are kept."""
     clip = str(sample / "clips" / "000.mp4")
     table = Dataset.from_list(
         [
@@ -249,7 +249,7 @@ def test_sources_that_an_epoch_goes_through_several_times():
         repeat_sources(rows.remove_columns("source"), ["x=2"])
 
 
-def test_wrong_tables(processor):
+def test_wrong_tables_raise(processor):
     table = Dataset.from_dict({"text": ["so"], "sentiment": ["good"]})
     with pytest.raises(ValueError, match=r"no column \['file_name'\]; its columns are \['text', 'sentiment'\]"):
         run(table, processor)
@@ -303,7 +303,7 @@ def test_the_sample_as_a_data_set(sample, processor, tmp_path):
     gc.collect()  # while the warning is ignored
 
 
-def test_a_trained_model_takes_tables_that_lack_what_it_can_read_and_say(processor):
+def test_trained_model_accepts_table_without_some_columns(processor):
     """MOSI's table has texts and sentiments alone."""
     table = Dataset.from_dict({"text": ["so glad", None], "sentiment": [1.0, 2.0]})
     collator = make_collator(processor, UmonsConfig(), make_task("joint"))

@@ -1,4 +1,4 @@
-"""The allow-list reader: real files read, hostile ones are refused in words and run nothing."""
+"""Allow-list reader of pickles: real files are read, hostile ones are refused and execute nothing."""
 
 import argparse
 import builtins
@@ -84,7 +84,7 @@ def test_plain_pickles(tmp_path, protocol):
     assert read["objects"].tolist() == data["objects"].tolist()
 
 
-def test_a_large_pickle_is_in_memory_once(tmp_path):
+def test_large_pickle_is_in_memory_once(tmp_path):
     array = np.arange(10**7, dtype=np.float32)
     path = write(tmp_path / "a.p", pickle.dumps(array, protocol=4))
     tracemalloc.start()
@@ -292,7 +292,7 @@ BOMBS = {
 
 
 @pytest.mark.parametrize("case", BOMBS)
-def test_bombs(tmp_path, case):
+def test_bombs_are_refused(tmp_path, case):
     program, error, message = BOMBS[case]
     path = write(tmp_path / "bomb.p", program)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -341,7 +341,7 @@ def test_archive_written_by_hand_reads(tmp_path):
 
 
 @pytest.mark.parametrize("case", ARCHIVES)
-def test_hostile_archives(tmp_path, case):
+def test_hostile_archives_are_refused(tmp_path, case):
     program, error, message = ARCHIVES[case]
     path = write_archive(tmp_path / "a.pkl", checkpoint_program(program), {"data/0": bytes(16)})
     with pytest.raises(error, match=rf"a\.pkl.*{message}"):
@@ -402,7 +402,7 @@ FILES = {
 
 
 @pytest.mark.parametrize("kind", FILES)
-def test_truncated_files(tmp_path, kind):
+def test_truncated_files_raise(tmp_path, kind):
     reader, make = FILES[kind]
     data = make()
     for tenth in range(10):
@@ -412,7 +412,7 @@ def test_truncated_files(tmp_path, kind):
 
 
 @pytest.mark.parametrize("reader", [read_pickle, read_checkpoint])
-def test_missing_files(tmp_path, reader):
+def test_missing_files_raise(tmp_path, reader):
     with pytest.raises(FileNotFoundError, match=r"absent\.pkl"):
         reader(tmp_path / "absent.pkl")
     with pytest.raises(IsADirectoryError):
@@ -420,7 +420,7 @@ def test_missing_files(tmp_path, reader):
 
 
 def readable(reader, path) -> bool:
-    """Whether the file reads; any other error than the two documented ones gets through."""
+    """Return whether the file is read. Errors other than OSError and ValueError are raised."""
     message = None
     try:
         reader(path)

@@ -50,7 +50,7 @@ def test_every_row_once_in_each_epoch(sampler, lengths):
     assert orders[0] != orders[1] != orders[2]
 
 
-def test_rows_meet_others_in_another_epoch(sampler):
+def test_batches_change_between_epochs(sampler):
     """Batches are not the same ones in another order."""
     batches = []
     for epoch in range(2):
@@ -60,7 +60,7 @@ def test_rows_meet_others_in_another_epoch(sampler):
     assert not batches[0] & batches[1]
 
 
-def test_an_epoch_that_goes_on_sees_the_same_batches(lengths):
+def test_resumed_epoch_has_the_same_batches(lengths):
     """As `Trainer` does it: a new sampler, the epoch set, so many batches left out."""
 
     def loader(epoch: int) -> DataLoader:

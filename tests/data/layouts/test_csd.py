@@ -1,4 +1,4 @@
-"""Computational sequences: segments, alignment, splits; and files of strangers, which are refused in words."""
+"""Computational sequences: segments, alignment, splits, and hostile files."""
 
 import logging
 import pickle
@@ -159,7 +159,7 @@ def test_labels_alone(csd_folder):
     assert source.features["audio_features"].feature.length == 80
 
 
-def test_a_video_is_read_once_and_open_files_stay_at_home(csd_folder, monkeypatch):
+def test_video_is_read_once_and_files_are_not_pickled(csd_folder, monkeypatch):
     reads = []
     read = computational_sequences.ComputationalSequence.read
     monkeypatch.setattr(
@@ -193,7 +193,7 @@ def test_a_video_is_read_once_and_open_files_stay_at_home(csd_folder, monkeypatc
         ("features", np.zeros(12, dtype=[("a", "f4")]), "expected numbers or byte strings"),
     ],
 )
-def test_a_wrong_record_is_an_error_of_its_segments(csd_folder, name, data, message):
+def test_wrong_record_raises_for_its_segments(csd_folder, name, data, message):
     source = CsdFiles(csd_folder)
     assert source.features["audio_features"].feature.length == 5
     source = pickle.loads(pickle.dumps(source))
@@ -212,7 +212,7 @@ def test_a_wrong_record_is_an_error_of_its_segments(csd_folder, name, data, mess
         (6, np.inf, "fear is inf, expected a number from 0 to 3"),
     ],
 )
-def test_labels_that_are_none(csd_folder, column, value, message):
+def test_invalid_labels_raise(csd_folder, column, value, message):
     with h5py.File(csd_folder / LABELS, "a") as file:
         file["All Labels/data/-3g5yACwYnA/features"][1, column] = value
     source = CsdFiles(csd_folder)
@@ -247,7 +247,7 @@ def test_records_of_another_structure(csd_folder):
         _ = CsdFiles(csd_folder).segments
 
 
-def test_files_that_are_no_sequences(csd_folder, write_sequence):
+def test_files_that_are_not_sequences_raise(csd_folder, write_sequence):
     path = csd_folder / AUDIO
     data = path.read_bytes()
     for broken in (b"", b"no HDF5 at all", data[:1000], data[: len(data) // 2]):
@@ -270,7 +270,7 @@ def test_files_that_are_no_sequences(csd_folder, write_sequence):
         _ = CsdFiles(csd_folder).segments
 
 
-def test_damaged_bytes_are_errors_in_words(csd_folder):
+def test_damaged_bytes_raise_clear_errors(csd_folder):
     path = csd_folder / AUDIO
     data, generator = path.read_bytes(), np.random.default_rng(0)
     messages = []
@@ -328,7 +328,7 @@ def test_rows_that_take_no_bytes(csd_folder):
         _ = CsdFiles(csd_folder).segments
 
 
-def test_nothing_of_other_files_is_read(csd_folder, tmp_path):
+def test_external_links_are_not_read(csd_folder, tmp_path):
     secret = tmp_path / "secret.h5"
     with h5py.File(secret, "w") as file:
         file["features"] = np.ones((12, 5))
@@ -366,7 +366,7 @@ def test_nothing_of_other_files_is_read(csd_folder, tmp_path):
         CsdFiles(csd_folder)
 
 
-def test_python_objects_are_refused(csd_folder):
+def test_python_objects_raise(csd_folder):
     name = "words/data/-3g5yACwYnA/features"
     change(csd_folder / WORDS, name, np.array(["a"] * 6, dtype=object), dtype=h5py.string_dtype())
     with pytest.raises(ValueError, match=rf"{name} has the dtype object, expected numbers or byte strings"):

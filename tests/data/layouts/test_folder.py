@@ -97,7 +97,7 @@ def test_the_sample(root):
         assert (float(table[file]["sentiment"]), float(table[file]["happy"])) == (row["sentiment"], row["happy"])
 
 
-def test_a_folder_without_a_table_is_for_training(sounds):
+def test_folder_without_table_is_train(sounds):
     source = ClipFolder(sounds, ["audio"])
     assert source.segments == {"train": ["a[0]", "b[0]", "c/d[0]"]}
     row = source.read("train", "c/d[0]")
@@ -108,7 +108,7 @@ def test_a_folder_without_a_table_is_for_training(sounds):
     assert table["audio_features"].to_pylist() == [row["audio_features"].tolist()]
 
 
-def test_folders_of_splits_and_clips_that_no_table_names(sounds):
+def test_folders_of_splits_leave_out_unlisted_clips(sounds):
     for name in ("a.wav", "b.wav"):
         (sounds / name).unlink()
     (sounds / "c").rename(sounds / "train")
@@ -157,7 +157,7 @@ def test_a_real_official_video(shared, tmp_path):
     assert ClipFolder(tmp_path, ("text",)).segments == {"validation": [f"{video}[0]"]}
 
 
-def test_text_alone_opens_no_clip(sounds, no_decoding):
+def test_text_only_opens_no_clip(sounds, no_decoding):
     write_table(sounds, {"file_name": "a.wav", "text": "so"}, {"file_name": "missing.wav", "text": "and so"},
                 {"file_name": "b.wav", "text": ""})  # fmt: skip
     source = ClipFolder(sounds, ("text",))
@@ -168,7 +168,7 @@ def test_text_alone_opens_no_clip(sounds, no_decoding):
         source.read("train", "b[0]")
 
 
-def test_the_extractor_is_built_when_needed_and_not_pickled(sounds):
+def test_extractor_is_lazy_and_not_pickled(sounds):
     source = ClipFolder(sounds)
     _ = source.segments
     assert "_extract" not in vars(source)
@@ -180,7 +180,7 @@ def test_the_extractor_is_built_when_needed_and_not_pickled(sounds):
     np.testing.assert_array_equal(again.read("train", "a[0]")["audio_features"], row["audio_features"])
 
 
-def test_a_missing_stream_is_null_and_told(tmp_path, tower, caplog):
+def test_missing_stream_is_null_with_warning(tmp_path, tower, caplog):
     write_mute_clip(tmp_path / "mute.mp4")
     source = ClipFolder(tmp_path, ("audio", "video"), tower_weights="weights.pt", max_length=2)
     (name,) = source.segments["train"]
@@ -213,12 +213,12 @@ def test_extractor_of_a_model(sounds, tmp_path):
         ({"max_length": 0}, "max_length is 0"),
     ],
 )
-def test_options_that_do_not_go_together(tmp_path, options, message):
+def test_contradicting_options_raise(tmp_path, options, message):
     with pytest.raises(ValueError, match=message):
         ClipFolder(tmp_path, **options)
 
 
-def test_a_tower_or_a_model_that_is_missing_is_told_once(sounds):
+def test_missing_tower_or_model_raises_once(sounds):
     with pytest.raises(ValueError, match=r"'nowhere.pt' is neither a file nor weights of torchvision"):
         _ = ClipFolder(sounds, ("video",), tower_weights="nowhere.pt").segments
     with pytest.raises(OSError, match="nowhere"):
@@ -251,7 +251,7 @@ def test_tables_that_are_broken(sounds, rows, message):
         ({"file_name": "a.wav", "happy": "yes"}, ValueError, r"a\[0\] \(a.wav\): happy='yes' is not a number"),
     ],
 )
-def test_a_broken_segment_costs_itself_alone(sounds, row, kind, message):
+def test_broken_segment_raises_only_for_itself(sounds, row, kind, message):
     (sounds / "empty.wav").touch()
     write_table(sounds, row, {"file_name": "b.wav"})
     source = ClipFolder(sounds)

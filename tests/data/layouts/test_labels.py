@@ -76,7 +76,7 @@ def test_a_row(tmp_path):
     assert again.read("validation", "v[0]") == source.read("validation", "v[0]")
 
 
-def test_a_transcript_without_a_segment_is_told(tmp_path, caplog):
+def test_transcript_without_segment_warns(tmp_path, caplog):
     source = write(tmp_path, ROW)
     write_texts(tmp_path / "transcripts_x.csv", v0="so", v7="and", v8="on")
     assert source.segments == {"validation": ["v[0]"]}
@@ -85,7 +85,7 @@ def test_a_transcript_without_a_segment_is_told(tmp_path, caplog):
     assert "transcripts_x.csv: 2 segments, such as v[7], are not in labels.csv" in record.getMessage()
 
 
-def test_two_transcripts_of_a_segment(tmp_path):
+def test_duplicate_transcript_raises(tmp_path):
     source = write(tmp_path, ROW)
     write_texts(tmp_path / "transcripts_a.csv", v0="so")
     write_texts(tmp_path / "transcripts_b.csv", v0="and so")
@@ -94,27 +94,27 @@ def test_two_transcripts_of_a_segment(tmp_path):
 
 
 @pytest.mark.parametrize("column", LABEL_COLUMNS)
-def test_labels_that_lack_a_column(tmp_path, column):
+def test_labels_without_column_raise(tmp_path, column):
     columns = [name for name in LABEL_COLUMNS if name != column]
     write_csv(tmp_path / "labels.csv", columns, [{name: ROW[name] for name in columns}])
     with pytest.raises(ValueError, match=rf"labels.csv has no column\(s\) \['{column}'\]"):
         _ = LabelTables(tmp_path).segments
 
 
-def test_a_column_that_stands_there_twice(tmp_path):
+def test_duplicate_csv_column_raises(tmp_path):
     (tmp_path / "labels.csv").write_text(",".join([*LABEL_COLUMNS, "sentiment"]) + "\n")
     with pytest.raises(ValueError, match=r"labels.csv has the column\(s\) \['sentiment'\] more than once"):
         _ = LabelTables(tmp_path).segments
 
 
-def test_transcripts_that_lack_a_column(tmp_path):
+def test_transcripts_without_column_raise(tmp_path):
     source = write(tmp_path, ROW)
     (tmp_path / "transcripts.csv").write_text("segment_id,words\n")
     with pytest.raises(ValueError, match=r"transcripts.csv has no column\(s\) \['text'\]"):
         _ = source.segments
 
 
-def test_a_segment_that_stands_there_twice(tmp_path):
+def test_duplicate_segment_raises(tmp_path):
     with pytest.raises(ValueError, match=r"labels.csv, line 3: the segment_id 'v\[0\]' is a duplicate"):
         _ = write(tmp_path, ROW, ROW).segments
 
@@ -132,7 +132,7 @@ def test_a_segment_that_stands_there_twice(tmp_path):
         ("end", "0.25", r"it ends at 0\.25 s, before it starts at 0\.5 s"),
     ],
 )
-def test_a_broken_segment_costs_itself_alone(tmp_path, column, value, message):
+def test_broken_segment_raises_only_for_itself(tmp_path, column, value, message):
     source = write(tmp_path, {**ROW, column: value}, OTHER)
     assert source.segments == {"validation": ["v[0]", "v[1]"]}
     assert source.read("validation", "v[1]")["anger"] == 3

@@ -92,13 +92,13 @@ def test_no_table_at_all(tmp_path):
         _ = MeldTables(tmp_path).segments
 
 
-def test_a_table_that_lacks_columns(tmp_path):
+def test_missing_columns_raise(tmp_path):
     write(tmp_path, "dev", ROW, columns=MELD_COLUMNS[:-2])
     with pytest.raises(ValueError, match=r"dev_sent_emo.csv has no column\(s\) \['StartTime', 'EndTime'\]"):
         _ = MeldTables(tmp_path).segments
 
 
-def test_an_utterance_that_stands_there_twice(tmp_path):
+def test_duplicate_utterance_raises(tmp_path):
     write(tmp_path, "dev", ROW, OTHER, ROW)
     with pytest.raises(ValueError, match=r"dev_sent_emo.csv, line 4: the segment 'dev_dia5\[3\]' is a duplicate"):
         _ = MeldTables(tmp_path).segments
@@ -113,7 +113,7 @@ def test_an_utterance_that_stands_there_twice(tmp_path):
         ({"EndTime": "00:20:57,255"}, "it ends at 00:20:57,255, before 00:20:57,256"),
     ],
 )
-def test_a_broken_segment_costs_itself_alone(tmp_path, change, message):
+def test_broken_segment_raises_only_for_itself(tmp_path, change, message):
     write(tmp_path, "test", {**ROW, **change}, OTHER)
     source = MeldTables(tmp_path)
     assert source.segments == {"test": ["test_dia5[3]", "test_dia5[4]"]}
@@ -123,7 +123,7 @@ def test_a_broken_segment_costs_itself_alone(tmp_path, change, message):
 
 
 @pytest.mark.parametrize(("column", "value"), [("Dialogue_ID", "x"), ("Utterance_ID", "1.5")])
-def test_an_id_that_is_no_number(tmp_path, column, value):
+def test_id_that_is_not_a_number_raises(tmp_path, column, value):
     write(tmp_path, "test", {**ROW, column: value})
     source = MeldTables(tmp_path)
     (name,) = source.segments["test"]

@@ -15,7 +15,7 @@ def source(shared):
 
 
 @pytest.mark.shared
-def test_no_video_stands_in_two_splits(source):
+def test_no_video_is_in_two_splits(source):
     counts = {split: len(names) for split, names in source.segments.items()}
     assert counts == {"train": 13203, "validation": 1905, "test": 3870}
     videos = {

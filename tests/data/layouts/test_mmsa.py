@@ -52,7 +52,7 @@ def test_lengths_say_what_is_padding(mmsa_folder, rewrite_pickle):
     assert row["video_features"] is None
 
 
-def test_what_is_not_there_is_missing(mmsa_folder, rewrite_pickle):
+def test_missing_values_are_null(mmsa_folder, rewrite_pickle):
     rewrite_pickle(mmsa_folder / "aligned_50.pkl", lambda content: {"test": {"id": [b"a$_$0"]}, "train": {"id": []}})
     source = MmsaPickle(mmsa_folder)
     assert source.segments == {"test": ["a$_$0"]}
@@ -69,7 +69,7 @@ def test_values_that_are_not_finite(mmsa_folder, rewrite_pickle):
     assert MmsaPickle(mmsa_folder).read("train", FIRST)["audio_features"].tolist() == [[0, 12, 13, 14, 15]]
 
 
-def test_ragged_lists_cost_their_segment_alone(mmsa_folder, rewrite_pickle):
+def test_ragged_lists_raise_only_for_their_segment(mmsa_folder, rewrite_pickle):
     ragged = [[[1.0, 2.0], [3.0]], np.ones((3, 2))]
     rewrite_pickle(mmsa_folder / "aligned_50.pkl", lambda content: content["train"].update(vision=ragged))
     source = MmsaPickle(mmsa_folder)
@@ -152,7 +152,7 @@ def test_files_of_another_structure(mmsa_folder, rewrite_pickle, change, message
         ("vision_lengths", [1, -1], r"is -1, expected a number from 0 to 3"),
     ],
 )
-def test_a_wrong_segment_is_an_error_of_its_own(mmsa_folder, rewrite_pickle, key, values, message):
+def test_wrong_segment_raises_only_for_itself(mmsa_folder, rewrite_pickle, key, values, message):
     rewrite_pickle(mmsa_folder / "aligned_50.pkl", lambda content: content["train"].update({key: values}))
     source = MmsaPickle(mmsa_folder)
     assert len(source.segments["train"]) == 2

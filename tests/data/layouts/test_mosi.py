@@ -54,13 +54,13 @@ def test_tables_that_are_broken(tmp_path, text, message):
         _ = write(tmp_path, text).segments
 
 
-def test_a_table_that_lacks_a_column(tmp_path):
+def test_missing_column_raises(tmp_path):
     (tmp_path / "mosi.csv").write_text("segment_id,split,label,text\n")
     with pytest.raises(ValueError, match=r"mosi.csv has no column\(s\) \['sentiment'\]; its columns are segment_id"):
         _ = MosiTable(tmp_path).segments
 
 
-def test_a_table_in_another_encoding(tmp_path):
+def test_table_in_other_encoding_raises(tmp_path):
     with pytest.raises(ValueError, match=r"mosi.csv is not a table: it is not UTF-8 text"):
         _ = write(tmp_path, "a_1,test,0,café\n", "cp1252").segments
 
@@ -76,7 +76,7 @@ def test_a_table_in_another_encoding(tmp_path):
         ("a", "0", "a: a segment_id is the video, `_` and a number"),
     ],
 )
-def test_a_broken_segment_costs_itself_alone(tmp_path, name, sentiment, message):
+def test_broken_segment_raises_only_for_itself(tmp_path, name, sentiment, message):
     source = write(tmp_path, f"{name},test,{sentiment},so\nb_2,test,1,so\n")
     assert source.read("test", "b_2")["sentiment"] == 1
     assert source.segments == {"test": [name, "b_2"]}

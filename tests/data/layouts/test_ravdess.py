@@ -125,7 +125,7 @@ def test_a_recording_in_two_formats(tmp_path):
     assert reason == "actor_01/03-01-08-01-01-01-01.flac is the same recording"
 
 
-def test_nothing_but_song(tmp_path):
+def test_folder_of_songs_raises(tmp_path):
     source = write(tmp_path, "actor_01/03-02-03-01-01-01-01.wav")
     with pytest.raises(
         OSError, match=r"contains no speech of RAVDESS \(1 files were left out\).* actor_01 to actor_24"
@@ -133,7 +133,7 @@ def test_nothing_but_song(tmp_path):
         _ = source.segments
 
 
-def test_a_recording_that_is_broken_costs_itself_alone(tmp_path):
+def test_broken_recording_raises_only_for_itself(tmp_path):
     source = write(tmp_path, "actor_01/03-01-08-01-01-01-01.wav")
     (tmp_path / "actor_01" / "03-01-03-01-01-01-01.wav").write_text("no sound")
     assert len(source.segments["train"]) == 2

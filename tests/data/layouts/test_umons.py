@@ -59,7 +59,7 @@ def test_real_files(shared):
             assert f"{row['video_id']}[{row['segment']}]" == segment_id
 
 
-def test_what_is_not_there_is_missing(umons_folder, rewrite_pickle):
+def test_missing_values_are_null(umons_folder, rewrite_pickle):
     for path in umons_folder.glob("test_*"):
         path.unlink()
     for path in umons_folder.glob("*_mels.p"):
@@ -162,7 +162,7 @@ def test_damaged_and_hostile_files(umons_folder):
         ("emotion", [0, 0, 0, 0, 0, -1], "fear is -1, expected a number from 0 to 3"),
     ],
 )
-def test_a_wrong_segment_is_an_error_of_its_own(umons_folder, rewrite_pickle, part, value, message):
+def test_wrong_segment_raises_only_for_itself(umons_folder, rewrite_pickle, part, value, message):
     rewrite_pickle(umons_folder / f"train_{part}.p", lambda values: values.update({"-3g5yACwYnA[1]": value}))
     source = UmonsPickles(umons_folder)
     assert source.read("train", "-3g5yACwYnA[0]")["text"] == "That's fine"
