@@ -1,12 +1,12 @@
 # Copyright 2026 The modeling_umons authors.
 # SPDX-License-Identifier: MIT
-"""UMONS models as ONNX graphs, checked against PyTorch; int8 weights; and the inputs that such a graph wants.
+"""ONNX graphs of UMONS models: export, comparison with PyTorch, int8 weights, and inputs.
 
-A graph has the inputs of the model by the names that its processor gives them, values and mask of every modality that the
-model has, and one output, `logits`. Encoders of text and sound are a part of it. Batch and lengths are free, but for the
-window of Whisper. A modality that is missing, for a row or for all, has a mask of zeros there, and values of any length,
-of waveforms at least the `min_samples` of the graph's metadata: [`complete_inputs`] adds them. What a graph cannot do is
-refuse: sequences longer than the model takes, and rows without anything in any modality, are for the processor to keep away.
+The inputs of a graph are values and mask of every modality of the model, named as by its processor; the output is
+`logits`. Encoders of text and audio are part of the graph. Batch size and lengths are free, except for the window of
+Whisper. A missing modality, in a row or in the batch, has a mask of zeros and values of any length (waveforms: at
+least `min_samples` of the graph's metadata); [`complete_inputs`] adds them. A graph does not validate its inputs: the
+caller must not pass sequences longer than the model takes, or rows without any modality.
 """
 
 import bisect
@@ -36,25 +36,26 @@ MASK_NAMES = {
     "video_embeds": "video_embeds_mask",
 }
 
-# The newest that has each operator of the graph and that onnxruntime's quantiser knows.
+# Newest version with every operator of the graph that onnxruntime's quantiser supports.
 OPSET = 20
 
 TOLERANCE = 1e-4
 
 DTYPES = {"tensor(int64)": np.int64, "tensor(float)": np.float32}
 
-MAX_BYTES = 2**31  # which protobuf holds at most
-MAX_SAMPLES = 2**31  # more than any model hears
+MAX_BYTES = 2**31  # limit of protobuf
+MAX_SAMPLES = 2**31  # more than any model takes
 
-# What the metadata of a graph calls the fewest samples of which its audio encoder makes something.
+# Metadata key of the minimum number of samples of the audio encoder.
 MIN_SAMPLES = "min_samples"
 
 
 @dataclass(frozen=True)
 class GraphInput:
     """
-    What a graph takes of a modality: values (B, T, *size) and their mask (B, T). With a `window` values are (B, *size, T) with
-    T as large as that always, and lengths are those of what is there.
+    Input of a graph for a modality: values (B, T, *size) and their mask (B, T).
+
+    With a `window`, values are (B, *size, T) where T is always the window; lengths are those of the unpadded input.
     """
 
     name: str
@@ -69,7 +70,7 @@ class GraphInput:
 
     @property
     def is_free(self) -> bool:
-        """Whether T is any length."""
+        """Return `True` if T is not fixed."""
         return self.window is None and self.min_length < self.max_length
 
     def shape(self, batch_size: int, length: int) -> tuple[int, ...]:
@@ -77,7 +78,7 @@ class GraphInput:
 
 
 def graph_inputs(model: UmonsForSequenceClassification) -> dict[str, GraphInput]:
-    """By modality, what the graph of a model takes. Raises ValueError for an audio encoder that is of no known kind."""
+    """Return the inputs of a model's graph by modality. Raises a ValueError for unsupported audio encoders."""
     config = model.config
     sizes = {"text": (), "audio": (config.audio_feature_size,), "video": (config.video_feature_size,)}
     inputs = {m: GraphInput(config.sequence_name(m), 1, config.length_limit(m), sizes[m]) for m in config.modalities}
@@ -87,7 +88,7 @@ def graph_inputs(model: UmonsForSequenceClassification) -> dict[str, GraphInput]
 
 
 def _sound_input(config: UmonsConfig, encoder: UmonsAudioEncoder) -> GraphInput:
-    """Waveforms, from as many samples as make a step to as many as the model takes; or frames of Whisper's spectrograms."""
+    """Return waveforms, from the samples of one step to those of the longest input, or frames of spectrograms."""
     sound = config.audio_encoder
     if hasattr(sound, "conv_stride"):
 
@@ -98,19 +99,20 @@ def _sound_input(config: UmonsConfig, encoder: UmonsAudioEncoder) -> GraphInput:
         longest = bisect.bisect_right(range(MAX_SAMPLES), config.max_audio_length, key=count_steps) - 1
         return GraphInput("input_values", shortest, longest)
     if hasattr(sound, "num_mel_bins") and hasattr(sound, "max_source_positions"):
-        window = 2 * sound.max_source_positions  # its second convolution leaves out every other frame
+        window = 2 * sound.max_source_positions  # its second convolution has a stride of 2
         return GraphInput("input_features", 1, min(2 * config.max_audio_length, window), (sound.num_mel_bins,), window)
     raise ValueError(
-        f"A model with an audio encoder of the type {sound.model_type!r} cannot be exported, those with wav2vec 2.0, HuBERT, "
-        "WavLM and Whisper can. Export it without, `del model.model.encoders['audio']`, and give the graph as "
-        "`audio_embeds` the output of `get_audio_features`."
+        f"A model with an audio encoder of the type {sound.model_type!r} cannot be exported; wav2vec 2.0, HuBERT, "
+        "WavLM and Whisper can. Export it without the encoder, `del model.model.encoders['audio']`, and pass the "
+        "output of `get_audio_features` as `audio_embeds`."
     )
 
 
 class OnnxLSTM(nn.Module):
     """
-    ONNX' own operator in the place of a [`UmonsLSTM`], for export alone: outside of a graph it gives zeros. The
-    exporter's own way is a loop over the steps, which it also fails to trace a second time in one process.
+    The LSTM operator of ONNX in place of a [`UmonsLSTM`], for export only: outside of a graph its output is zero.
+
+    By default the exporter writes a loop over the steps, which it fails to trace a second time in a process.
     """
 
     def __init__(self, lstm: UmonsLSTM):
@@ -136,13 +138,13 @@ class OnnxLSTM(nn.Module):
 
 
 def _reorder_gates(parameter: torch.Tensor) -> torch.Tensor:
-    """From PyTorch's order, input, forget, cell, output, to that of ONNX: input, output, forget, cell."""
+    """Reorder gates from PyTorch (input, forget, cell, output) to ONNX (input, output, forget, cell)."""
     in_gate, forget_gate, cell, out_gate = parameter.detach().chunk(4)
     return torch.cat([in_gate, out_gate, forget_gate, cell])
 
 
 class OnnxAudioEncoder(nn.Module):
-    """A [`UmonsAudioEncoder`] of a fixed window, of which the model takes no more than its first `max_length` steps."""
+    """A [`UmonsAudioEncoder`] with a fixed window, whose output is truncated to `max_length` steps."""
 
     def __init__(self, encoder: UmonsAudioEncoder, max_length: int):
         super().__init__()
@@ -157,23 +159,23 @@ class OnnxAudioEncoder(nn.Module):
 
 def export_onnx(model: UmonsForSequenceClassification):
     """
-    The graph of a model, in float32.
+    Export a model to an ONNX graph in float32.
 
     Args:
-        model: any that has no `legacy_masking` of three modalities. Encoders of text and sound are a part of the graph,
-            which takes `input_values` (B, samples), or for Whisper `input_features` (B, mel bins, frames). A video tower or
-            encoder is left out: the graph takes its output, `video_features` or `video_embeds`.
+        model: any model without `legacy_masking` of three modalities. Encoders of text and audio are part of the
+            graph, which takes `input_values` (B, samples), or `input_features` (B, mel bins, frames) for Whisper. A
+            video tower or encoder is left out: the graph takes its output, `video_features` or `video_embeds`.
 
     Returns:
-        `onnx.ModelProto`, with nothing in it of the machine that made it. It is not checked: see [`max_difference`].
+        `onnx.ModelProto` without paths of the exporting machine. [`max_difference`] compares it with the model.
 
     Raises:
-        ValueError: the model cannot be exported, for its `legacy_masking`, its encoders or its size.
+        ValueError: the model cannot be exported, because of `legacy_masking`, its encoders or its size.
     """
     _check_exportable(model)
     inputs = graph_inputs(model)
     exported = _prepare(model)
-    # Lengths that differ from one another and from 1, so that none is taken for another or for a constant.
+    # Lengths differ from each other and from 1, so that the exporter does not unify them or take one as constant.
     lengths = {m: min(x.max_length, x.min_length * (5 + 2 * i)) for i, (m, x) in enumerate(inputs.items())}
     with torch.no_grad(), _named_encoders(exported):
         program = torch.onnx.export(
@@ -197,21 +199,21 @@ def export_onnx(model: UmonsForSequenceClassification):
 def _check_exportable(model: UmonsForSequenceClassification):
     if model.config.legacy_masking and len(model.config.modalities) == 3:
         raise ValueError(
-            "A model with `legacy_masking` of text, audio and video cannot be exported: onnxruntime has no operator for "
-            "the way it chooses the mask of the video. Models of text and audio can, and all without `legacy_masking`."
+            "A model with `legacy_masking` of text, audio and video cannot be exported: onnxruntime has no operator "
+            "for its selection of the video mask. Models of text and audio, and all without `legacy_masking`, can."
         )
     left_out = ("model.video_tower.", "model.encoders.video.")
     size = 4 * sum(p.numel() for name, p in model.named_parameters() if not name.startswith(left_out))
     if size >= MAX_BYTES:
         raise ValueError(
-            f"The model has {size / 1e9:.1f} GB of weights in float32, but an ONNX file holds {MAX_BYTES / 1e9:.1f}: take "
-            "smaller encoders."
+            f"The model has {size / 1e9:.1f} GB of weights in float32, but the limit of an ONNX file is "
+            f"{MAX_BYTES / 1e9:.1f}: take smaller encoders."
         )
 
 
 @contextmanager
 def _named_encoders(exported: UmonsForSequenceClassification):
-    """Errors of the exporter say which encoders it fails on, if there are any."""
+    """Name the types of the encoders in errors of the exporter."""
     try:
         yield
     except torch.onnx.OnnxExporterError as error:
@@ -219,14 +221,14 @@ def _named_encoders(exported: UmonsForSequenceClassification):
         if not types:
             raise
         raise ValueError(
-            f"A model with encoders of the type {' and '.join(map(repr, types))} cannot be exported: torch.onnx does not "
-            "follow what they do. Take others: BERT, MiniLM, RoBERTa or DeBERTa for text; wav2vec 2.0, HuBERT, WavLM or Whisper for "
-            "sound."
+            f"A model with encoders of the type {' and '.join(map(repr, types))} cannot be exported: torch.onnx does "
+            "not support their operations. Supported: BERT, MiniLM, RoBERTa and DeBERTa for text; wav2vec 2.0, "
+            "HuBERT, WavLM and Whisper for audio."
         ) from error
 
 
 def _prepare(model: UmonsForSequenceClassification) -> UmonsForSequenceClassification:
-    """A copy of what the graph is to hold, as the exporter likes it."""
+    """Return a copy of the exported part of the model, prepared for the exporter."""
     exported = copy.deepcopy(model).cpu().float().eval()
     body, config = exported.model, exported.config
     body.video_tower = None
@@ -238,12 +240,12 @@ def _prepare(model: UmonsForSequenceClassification) -> UmonsForSequenceClassific
         body.front_ends["text"].lstm = OnnxLSTM(body.front_ends["text"].lstm)
     for module in exported.modules():
         if isinstance(module, PreTrainedModel):
-            module.config._attn_implementation = "eager"  # half as many operators as the other one becomes
+            module.config._attn_implementation = "eager"  # half as many operators as sdpa
     return exported
 
 
 def _dynamic_shapes(inputs: dict[str, GraphInput]) -> dict[str, dict]:
-    """Each axis has its name where it comes first; elsewhere it is found to be the same, as masks must fit values."""
+    """Return the free axes of all inputs. Each is named once; the exporter infers that the others are equal."""
     same, fixed = torch.export.Dim.AUTO, torch.export.Dim.STATIC
     shapes = {}
     for modality, given in inputs.items():
@@ -258,7 +260,7 @@ def _dynamic_shapes(inputs: dict[str, GraphInput]) -> dict[str, dict]:
 
 
 def _strip(message) -> None:
-    """Takes out what the exporter notes of every node: stack traces, with the folders of the machine."""
+    """Remove the stack traces of all nodes, which contain paths of the exporting machine."""
     for field, value in message.ListFields():
         if field.name in ("doc_string", "metadata_props"):
             message.ClearField(field.name)
@@ -271,9 +273,10 @@ def random_inputs(
     model: UmonsForSequenceClassification, batch_size: int, lengths: Mapping[str, int], seed: int = 0
 ) -> dict[str, torch.Tensor]:
     """
-    Inputs of a graph and its model: of each modality in `lengths` a sequence that long in every row but the last, which is
-    padding in its second half, unless too little for a step would be left; and in a batch of three or more rows, row i lacks
-    the i-th modality if there is another one.
+    Return random inputs of a graph and its model, with a sequence of the given length for each modality in `lengths`.
+
+    The second half of the last row is padding, unless less than one step would remain. In a batch of three or more
+    rows and several modalities, the i-th modality is missing in row i.
     """
     generator = torch.Generator().manual_seed(seed)
     given = graph_inputs(model)
@@ -296,8 +299,10 @@ def random_inputs(
 
 def max_difference(session, model: UmonsForSequenceClassification) -> float:
     """
-    How far the logits of a graph are from those of PyTorch at most: batches of 1, 3 and 8 rows, the shortest sequences, the
-    longest and half of those, with padding, with rows that lack a modality, and with each modality left out of the call.
+    Return the maximum difference between the logits of a graph and those of PyTorch on random inputs.
+
+    They cover batches of 1, 3 and 8 rows; the shortest, half-length and longest sequences; padding; and modalities
+    that are missing in a row or in the call.
     """
     given = graph_inputs(model)
     shortest = {modality: limits.min_length for modality, limits in given.items()}
@@ -307,7 +312,7 @@ def max_difference(session, model: UmonsForSequenceClassification) -> float:
         (1, shortest),
         (3, {modality: max(shortest[modality], longest[modality] // 2) for modality in given}),
         (8, longest),
-        # The guide short and the others long, and the other way round.
+        # A short guide with long others, and the reverse.
         (3, longest | {guide: shortest[guide]}),
         (3, shortest | {guide: longest[guide]}),
     ]
@@ -324,15 +329,16 @@ def max_difference(session, model: UmonsForSequenceClassification) -> float:
 
 def quantize_int8(source: str | Path, target: str | Path, word_vectors: bool = True) -> None:
     """
-    Writes the graph `source` with its weights in eight bits, with a scale for each output channel; word vectors stay in
-    float32 if `word_vectors` is False, for a graph that is larger and closer to the model. What the weights are multiplied
-    with is rounded as it comes, by its range in the batch: unlike in the float32 graph, the answer for a row depends a
-    little on the rows and the padding beside it.
+    Write the graph `source` with 8-bit weights, with a scale for each output channel.
+
+    With `word_vectors=False` the word vectors stay in float32: the graph is larger and closer to the model.
+    Activations are quantised by their range in the batch. Unlike in the float32 graph, the logits of a row therefore
+    depend slightly on the other rows and on padding.
     """
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     with _without_hint():
-        # Weights use seven of the bits: with eight, sums overflow on CPUs that lack the instructions for them (VNNI).
+        # Weights use 7 bits: with 8, sums overflow on CPUs without VNNI instructions.
         options = {} if word_vectors else {"op_types_to_quantize": ["MatMul", "Gemm", "LSTM"]}
         quantize_dynamic(
             Path(source), Path(target), per_channel=True, reduce_range=True, weight_type=QuantType.QInt8, **options
@@ -341,7 +347,7 @@ def quantize_int8(source: str | Path, target: str | Path, word_vectors: bool = T
 
 @contextmanager
 def _without_hint():
-    """Without onnxruntime's advice to run a preprocessing, which the exporter has done already."""
+    """Suppress onnxruntime's advice to run the pre-processing that the exporter has done already."""
 
     def is_other(record: logging.LogRecord) -> bool:
         return not record.getMessage().startswith("Please consider to run pre-processing before quantization")
@@ -355,13 +361,13 @@ def _without_hint():
 
 
 def make_session(graph: str | Path | bytes, num_threads: int = 0):
-    """An `onnxruntime.InferenceSession` on the CPU; `num_threads` of 0 are as many as onnxruntime likes."""
+    """Create an `onnxruntime.InferenceSession` on the CPU. With `num_threads=0`, onnxruntime chooses the number."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = num_threads
-    # Between its operators threads wait spinning, which saves a quarter of the time of one row or more; by default they go
-    # on for a while after the answer, and take the cores from whatever comes then.
+    # Threads spin between operators, which saves a quarter of the time of one row. By default they also spin for a
+    # while after the run, and take the cores from what follows.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     graph = graph if isinstance(graph, bytes) else str(graph)
     return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
@@ -369,30 +375,30 @@ def make_session(graph: str | Path | bytes, num_threads: int = 0):
 
 def complete_inputs(session, inputs: Mapping) -> dict[str, np.ndarray]:
     """
-    What `session.run` wants, from what a processor gives.
+    Convert the outputs of a processor to the inputs of `session.run`.
 
     Args:
         session: `onnxruntime.InferenceSession` of an exported model.
         inputs: arrays or CPU tensors by the names of the model's inputs. A modality may be left out.
 
     Returns:
-        the same as numpy arrays, and for each modality that is left out zeros of the shortest length, masks included.
+        The inputs as numpy arrays, with zeros of minimum length, including masks, for missing modalities.
 
     Raises:
-        ValueError: there is no modality, one without its mask, or an input that the graph does not have.
+        ValueError: there is no modality, a modality without its mask, or an input that the graph does not have.
     """
     wanted = {entry.name: entry for entry in session.get_inputs()}
     if unknown := [name for name in inputs if name not in wanted]:
         if "pixel_values_videos" in unknown:
             remedy = "compute the video features from it, as `umons extract` does"
         elif unknown[0] in MASK_NAMES:
-            remedy = "give what the processor that is saved beside it makes"
+            remedy = "pass the outputs of the processor in the same folder"
         else:
             remedy = "leave it out"
         raise ValueError(f"The ONNX model takes {', '.join(wanted)}, but {', '.join(unknown)} is given: {remedy}.")
     for name, mask_name in MASK_NAMES.items():
         if (name in inputs) != (mask_name in inputs):
-            raise ValueError(f"`{name}` and `{mask_name}` go together, but only one of them is given.")
+            raise ValueError(f"`{name}` and `{mask_name}` must be passed together, but only one of them is given.")
     if not inputs:
         raise ValueError(f"No input: pass at least one modality of {', '.join(wanted)}.")
     num_rows = len(next(iter(inputs.values())))
@@ -400,7 +406,7 @@ def complete_inputs(session, inputs: Mapping) -> dict[str, np.ndarray]:
     lengths = dict.fromkeys(("input_values", "input_values_mask"), min_samples)
     complete = {}
     for name, entry in wanted.items():
-        # Axes that are free have names in place of sizes; of these the first is the batch.
+        # Free axes have names in place of sizes. The first axis is the batch.
         sizes = [size if isinstance(size, int) else lengths.get(name, 1) for size in entry.shape[1:]]
         values = inputs[name] if name in inputs else np.zeros((num_rows, *sizes))
         complete[name] = np.asarray(values, DTYPES[entry.type])
@@ -408,5 +414,5 @@ def complete_inputs(session, inputs: Mapping) -> dict[str, np.ndarray]:
 
 
 def run(session, inputs: Mapping) -> np.ndarray:
-    """The logits (B, num_labels) float32, of inputs that need not be complete."""
+    """Return the logits (B, num_labels) float32. Missing modalities need not be passed."""
     return session.run(["logits"], complete_inputs(session, inputs))[0]

@@ -247,7 +247,7 @@ def test_wrong_arguments_raise(script, tmp_path, capsys):
     ("inputs", "message"),
     [
         ({}, "No input: pass at least one"),
-        ({"input_ids": np.ones((1, 2))}, "`input_ids` and `attention_mask` go together"),
+        ({"input_ids": np.ones((1, 2))}, "`input_ids` and `attention_mask` must be passed together"),
         ({"pixel_values_videos": np.ones((1, 2))}, "compute the video features from it"),
         ({"labels": np.ones(1)}, "labels is given: leave it out"),
     ],

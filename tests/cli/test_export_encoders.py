@@ -116,7 +116,7 @@ def test_graph_takes_processor_output(exported):
                 "modalities": ["text"],
                 "text_encoder": XLNetConfig(vocab_size=14, d_model=16, n_layer=1, n_head=2, d_inner=16),
             },
-            "encoders of the type 'xlnet' cannot be exported: .* Take others: BERT",
+            "encoders of the type 'xlnet' cannot be exported: .* Supported: BERT",
         ),
     ],
     ids=["other-sound", "unknown-to-torch"],

@@ -31,7 +31,8 @@ from selenium.webdriver.support.ui import WebDriverWait  # noqa: E402
 CHROMIUM, CHROMEDRIVER = (shutil.which(name) for name in ("chromium", "chromedriver"))
 FLAGS = [
     "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream", "--disable-background-networking", "--disable-component-update", "--disable-sync", "--window-size=1280,1100",
+    "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync", "--window-size=1280,1100",
 ]  # fmt: skip
 WORDS = "We laughed the whole way home, it was a wonderful evening."
 EMOTIONS = {"happy", "sad", "anger", "surprise", "disgust", "fear"}
@@ -415,7 +416,8 @@ def test_text_is_legible_in(page, tmp_path, theme):
     assert is_dark == (theme == "dark")
     page.run(
         "const words = [...document.querySelectorAll('.word')];"
-        "words.sort((a, b) => b.style.getPropertyValue('--weight') - a.style.getPropertyValue('--weight'))[0].id = 'top'"
+        "words.sort((a, b) => b.style.getPropertyValue('--weight') - a.style.getPropertyValue('--weight'))[0].id = "
+        "'top'"
     )
     texts = ["#top", "#result .label", "#result .quiet", "#result .number", "#result .axis span", "#result h3"]
     contrasts = dict(zip(texts, page.run(CONTRAST, texts), strict=True))

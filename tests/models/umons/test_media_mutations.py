@@ -93,7 +93,7 @@ def encode(container_format: str, video_codec: str | None, audio_codec: str) -> 
 
 
 def write_strangers(folder: Path) -> None:
-    """What is no clip at all, whatever its name."""
+    """Files that are not clips, with names of clips."""
     from PIL import Image
 
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8))
@@ -109,7 +109,7 @@ def write_strangers(folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def records(root, tmp_path_factory) -> dict[str, dict]:
-    """By file name, in the order of reading: what became of it, and what the process held afterwards."""
+    """Return outcome and memory of the process afterwards by file name, in the order of reading."""
     folder = tmp_path_factory.mktemp("mutations")
     names = []
     for index, (suffix, codecs) in enumerate(FORMATS.items()):

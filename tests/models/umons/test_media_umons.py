@@ -36,7 +36,7 @@ def picture(number: int, height: int, width: int) -> np.ndarray:
 
 
 def numbers(frames: np.ndarray) -> list[int]:
-    """What `picture` wrote into each frame."""
+    """Return the numbers that `picture` wrote into the frames."""
     height, width = frames.shape[1:3]
     centres = ((np.arange(6) + 0.5) * width / 6).astype(int)
     return ((frames[:, height // 2, centres, 1] > 127) * 2 ** np.arange(6)).sum(axis=1).tolist()
@@ -573,5 +573,8 @@ def test_files_are_closed(small_clip, tmp_path):
 
 
 def test_import_is_cheap(root):
-    code = "import sys; sys.path.insert(0, 'modeling_umons/models/umons'); import media_umons; assert 'av' not in sys.modules"
+    code = (
+        "import sys; sys.path.insert(0, 'modeling_umons/models/umons'); import media_umons; "
+        "assert 'av' not in sys.modules"
+    )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=root)

@@ -299,7 +299,7 @@ def test_a_stream_gives_what_a_list_gives(recognize, clip):
 
 
 def test_a_stream_reads_no_further_than_it_must(recognize, monkeypatch):
-    """Of a file of ten minutes a few windows are decoded when the first results are there."""
+    """Decodes only a few windows of a ten-minute file before the first results."""
     from modeling_umons.models.umons import segmentation_umons as segments_umons
 
     read = []

@@ -88,7 +88,7 @@ def test_a_decoder_of_datasets(recognize, sound):
 
 
 def test_decoders_of_datasets_are_read_from_their_files(recognize, clip, tmp_path):
-    """They remember what they decode: sound and pictures, whatever the file holds."""
+    """Records whether audio and video are decoded, for any file."""
 
     class VideoDecoder:
         def get_frame_at(self, index):
@@ -415,7 +415,7 @@ def test_attention_of_segments_counts_from_the_start_of_the_file(recognize, clip
 
 
 def test_attention_of_a_model_with_legacy_masking():
-    """It looks at padding too, up to its full length: what is shown is what it gave to the input."""
+    """Shows the weights of the input only; the model also attends to padding up to its full length."""
     recognize = make_pipeline(joint_sentiment=True, legacy_masking=True)
     attention = recognize({"text": "so very glad"}, return_attention=True)["attention"]
     assert [entry["word"] for entry in attention["text"]] == ["so", "very", "glad"]

@@ -1,4 +1,4 @@
-"""What the processor makes of text, sound and video, of rows that lack some of them, and what the model makes of that."""
+"""Processor of text, audio and video, rows with missing modalities, and the model on its outputs."""
 
 import re
 

@@ -32,7 +32,7 @@ def one_thread():
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, one_thread):
-    """What a user would have: a model and a processor saved in one folder; a question, and the answer to it."""
+    """Model and processor saved in one folder, an input, and the expected result."""
     folder = tmp_path_factory.mktemp("remote_code")
     torch.manual_seed(0)
     config = UmonsConfig(
