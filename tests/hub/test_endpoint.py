@@ -151,7 +151,7 @@ def test_handler_needs_only_its_folder(repository, root, tmp_path):
 
 
 def test_requirements_match_the_package(root):
-    setup = (root / "setup.py").read_text(encoding="utf-8")
+    metadata = (root / "pyproject.toml").read_text(encoding="utf-8")
     lines = (root / "hub" / "endpoint" / "requirements.txt").read_text(encoding="utf-8").splitlines()
     for line in lines:
-        assert line.startswith("#") or f'"{line}"' in setup
+        assert line.startswith("#") or f'"{line}"' in metadata

@@ -590,12 +590,12 @@ def test_card_and_requirements(root):
     assert card["license"] == "mit"
     assert (folder / card["app_file"]).is_file()
     assert len(card["short_description"]) <= 60
-    setup = (root / "setup.py").read_text(encoding="utf-8")
+    metadata = (root / "pyproject.toml").read_text(encoding="utf-8")
     wanted = [
         line for line in (folder / "requirements.txt").read_text(encoding="utf-8").split("\n") if line[:1].isalpha()
     ]
     assert wanted
-    assert all(f'"{line}"' in setup for line in wanted)
+    assert all(f'"{line}"' in metadata for line in wanted)
     for clip in (folder / "examples").iterdir():
         assert not clip.is_symlink()
         assert clip.read_bytes() == (root / "hub" / "sample" / "clips" / clip.name).read_bytes()
