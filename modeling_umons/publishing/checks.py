@@ -60,8 +60,8 @@ def check_folder(folder: Path, kind: str, metadata: dict[str, Any], repo_id: str
     """
     Check that an assembled folder loads for a user who has only the Hub, and return warnings.
 
-    No file may contain `token`, or anything that looks like a token of the Hub. Raises OSError if something is missing,
-    damaged or must not be published.
+    No file may contain `token`, or anything that looks like a token of the Hub. Raises OSError if something is
+    missing, damaged or must not be published.
     """
     if not (folder / README).is_file():
         raise OSError(f"{folder} has no README.md: write a card with purpose, data, limits and licence.")

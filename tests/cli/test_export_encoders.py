@@ -185,7 +185,9 @@ def test_exported_folder_takes_processor_output(folder):
 def test_wrong_inputs_and_arguments_raise(folder, tmp_path):
     session = InferenceSession(folder / "out" / "model.onnx")
     features = {"audio_embeds": np.ones((1, 4, 16)), "audio_embeds_mask": np.ones((1, 4))}
-    with pytest.raises(ValueError, match="audio_embeds, audio_embeds_mask is given: pass the outputs of the processor"):
+    with pytest.raises(
+        ValueError, match="audio_embeds, audio_embeds_mask is given: pass the outputs of the processor"
+    ):
         complete_inputs(session, features)
     rows = [{"text": "so glad", "audio_features": [[0.0] * 16], "sentiment": 1.0}]
     Dataset.from_list(rows).to_parquet(str(tmp_path / "table.parquet"))

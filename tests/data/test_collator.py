@@ -162,8 +162,8 @@ def test_label_column_is_used(column, expected):
         (TABLE.drop(["video_features"]), {}, "no column 'video_features'; its columns are segment_id"),
         (TABLE, {"tokenizer": None}, "no column 'input_ids'"),
         (TABLE, {"task": make_task("emotion")}, r"Row\(s\) \[0, 1, .* no label in happy, sad"),
-        (pa.table({"labels": [1, None], "input_ids": [[1], [1]]}), {"tokenizer": None}, r"Row\(s\) \[1\] .* in labels"),
-        (pa.table({"audio_features": [[1.0]]}), {}, "audio_features is of the type list<.*double>, expected a list of lists of 4"),
+        (pa.table({"labels": [1, None], "input_ids": [[1]] * 2}), {"tokenizer": None}, r"Row\(s\) \[1\] .* in labels"),
+        (pa.table({"audio_features": [[1.0]]}), {}, "is of the type list<.*double>, expected a list of lists of 4"),
         (pa.table({"input_ids": [["a"]]}), {"tokenizer": None}, "input_ids is of the type list<.*string>, expected"),
         (pa.table({"text": [1]}), {}, "text is of the type int64, expected string"),
         (
@@ -256,7 +256,9 @@ def test_arrow_rows_in_a_shuffling_loader(dataset, num_workers):
 
 
 def test_word_times():
-    """Times of words count from the beginning of the segment; NaN if the words differ from the text, and in padding."""
+    """
+    Times of words count from the beginning of the segment; NaN if the words differ from the text, and in padding.
+    """
     words = [{"word": word, "start": 10 + i, "end": 10.5 + i} for i, word in enumerate(["Good", "film,", "bad"])]
     rows = [
         {"segment_id": "a", "text": "Good film, bad", "words": words, "start": 10.0},

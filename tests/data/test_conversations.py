@@ -19,7 +19,8 @@ FRAME = 3
 # Video, segment, start and speaker: out of order, with gaps and without.
 ROWS = [
     ("b", 2, None, "Ross"), ("a", 1, 9.0, "Joey"), ("b", 0, None, "Joey"), (None, None, None, None),
-    ("a", 0, 3.0, "Ross"), ("b", 7, None, None), ("a", None, 2.0, "Ross"), ("a", None, 1.0, "Joey"), (None, 0, 0.0, "Ross"),
+    ("a", 0, 3.0, "Ross"), ("b", 7, None, None), ("a", None, 2.0, "Ross"), ("a", None, 1.0, "Joey"),
+    (None, 0, 0.0, "Ross"),
 ]  # fmt: skip
 CONVERSATIONS = [[2, 0, 5], [4, 1, 7, 6], [3], [8]]
 

@@ -237,36 +237,55 @@ def buffer_program(raw: bytes, shape: bytes, code: bytes = b"f8", state: tuple[b
 HUGE = b"\x8a\x05" + (2**33).to_bytes(5, "little")
 BOMBS = {
     "object array": (pickle.dumps(np.array([{}, None], dtype=object), protocol=4), ValueError, "dtype object"),
-    "array of arrays": (pickle.dumps(np.array([np.zeros(1), None], dtype=object), protocol=4), ValueError, "dtype object"),
-    "array of globals": (array_program(b"K\x01\x85", b"O8", b"]cnumpy\ndtype\na", OBJECTS), ValueError, "a global that is not called"),
+    "array of arrays": (
+        pickle.dumps(np.array([np.zeros(1), None], dtype=object), protocol=4), ValueError, "dtype object",
+    ),
+    "array of globals": (
+        array_program(b"K\x01\x85", b"O8", b"]cnumpy\ndtype\na", OBJECTS), ValueError, "a global that is not called",
+    ),
     "objects of another state": (array_program(b"K\x01\x85", b"O8", b"]Na"), None, ""),
-    "pointers": (array_program(b"K\x01\x85", b"O8", b"C\x08" + b"\x41" * 8, OBJECTS), ValueError, "numpy array of object"),
+    "pointers": (
+        array_program(b"K\x01\x85", b"O8", b"C\x08" + b"\x41" * 8, OBJECTS), ValueError, "numpy array of object",
+    ),
     "scalar of a pointer": (
         b"cnumpy.core.multiarray\nscalar\n(" + dtype_program(b"O8", OBJECTS) + b"C\x08" + b"\x41" * 8 + b"tR.",
         ValueError, "numpy array of object",
     ),
-    "fewer objects": (array_program(b"K\x02\x85", b"O8", b"]Na", OBJECTS), ValueError, "not made of 2 bytes or objects"),
-    "huge shape of objects": (array_program(HUGE + b"\x85", b"O8", b"]Na", OBJECTS), ValueError, "not made of 8589934592 bytes or objects"),
+    "fewer objects": (
+        array_program(b"K\x02\x85", b"O8", b"]Na", OBJECTS), ValueError, "not made of 2 bytes or objects",
+    ),
+    "huge shape of objects": (
+        array_program(HUGE + b"\x85", b"O8", b"]Na", OBJECTS), ValueError, "not made of 8589934592 bytes or objects",
+    ),
     "filled twice": (
         array_program(b"K\x01\x85", b"O8", b"]Na", OBJECTS)[:-1]
         + b"(K\x01K\x01\x85" + dtype_program(b"i1") + b"\x89C\x01atb.", ValueError, "filled twice",
     ),
     "list for bytes": (array_program(b"K\x01\x85", b"f8", b"]Na"), ValueError, "not made of 8 bytes"),
-    "buffer of pointers": (buffer_program(b"C\x08" + b"\x41" * 8, b"K\x01\x85", b"O8", OBJECTS), ValueError, "numpy array of object"),
+    "buffer of pointers": (
+        buffer_program(b"C\x08" + b"\x41" * 8, b"K\x01\x85", b"O8", OBJECTS), ValueError, "numpy array of object",
+    ),
     "buffer of text": (buffer_program(b"X\x08\0\0\0AAAAAAAA", b"K\x01\x85"), ValueError, "numpy array of float64"),
-    "buffer of a huge shape": (buffer_program(b"C\x08AAAAAAAA", HUGE + b"\x85"), ValueError, "not made of 68719476736 bytes"),
+    "buffer of a huge shape": (
+        buffer_program(b"C\x08AAAAAAAA", HUGE + b"\x85"), ValueError, "not made of 68719476736 bytes",
+    ),
     "buffer of no bytes": (buffer_program(b"C\0", b"K\0" + HUGE * 2 + b"\x87"), ValueError, "damaged"),
     "buffer out of band": (b"\x80\x05\x97.", ValueError, "NEXT_BUFFER"),
     "fields": (pickle.dumps(np.zeros(2, dtype=[("a", "f4")]), protocol=4), ValueError, "dtype 'V4'"),
     "huge shape": (array_program(HUGE + b"\x85", b"f8", b"C\x01a"), ValueError, "not made of 68719476736 bytes"),
     "no bytes": (array_program(b"K\0" + HUGE * 2 + b"\x87", b"f8", b"C\x01a"), ValueError, "not made of 0 bytes"),
     "text without size": (array_program(HUGE + b"\x85", b"U0", b"C\0"), ValueError, "dtype 'U0'"),
-    "huge start": (b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n" + HUGE + b"\x85C\x01btR.", ValueError, "damaged"),
+    "huge start": (
+        b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n" + HUGE + b"\x85C\x01btR.", ValueError, "damaged",
+    ),
     "huge memo": (b"\x80\x02Nr\xff\xff\xff\x7f}.", ValueError, "memo index 2147483647"),
     "huge bytes": (b"\x80\x04\x8e" + struct.pack("<Q", 2**40) + b".", ValueError, "damaged"),
     "huge bytearray": (b"\x80\x05\x96" + struct.pack("<Q", 2**40) + b".", ValueError, "damaged"),
     "huge frame": (b"\x80\x04\x95" + struct.pack("<Q", 2**60) + b"N.", ValueError, "damaged"),
-    "doubled lists that are read": (b"]q\0" + b"".join(b"]q%c(" % (i + 1) + b"h%c" % i * 50 + b"e" for i in range(30)) + b".", ValueError, "fill the memory"),
+    "doubled lists that are read": (
+        b"]q\0" + b"".join(b"]q%c(" % (i + 1) + b"h%c" % i * 50 + b"e" for i in range(30)) + b".",
+        ValueError, "fill the memory",
+    ),
     "encoded again and again": (
         b"\x80\x02](c_codecs\nencode\nq\0" + b"X" + struct.pack("<I", 10**6) + b"a" * 10**6 + b"q\1X\6\0\0\0latin1q\2\x86R"
         + b"h\0h\1h\2\x86R" * 10**5 + b"e.", ValueError, "fill the memory",
@@ -274,7 +293,9 @@ BOMBS = {
     "two pickles": (b"N.N.", ValueError, "more than one pickle"),
     "nested lists": (b"]" * 10**5 + b"a" * (10**5 - 1) + b".", ValueError, "100 containers"),
     "nested key": (b"}N" + b"\x85" * 10**6 + b"Ns.", ValueError, "a key that is a tuple"),
-    "doubled key": (b"}N" + b"q\0h\0\x86" * 60 + b"Ns.", ValueError, "a key that is a tuple"),  # a tuple of 2**60 items
+    "doubled key": (  # a tuple of 2**60 items
+        b"}N" + b"q\0h\0\x86" * 60 + b"Ns.", ValueError, "a key that is a tuple",
+    ),
     "tuple key": (b"}K\x01\x85Ns.", ValueError, "a key that is a tuple"),
     "holds itself": (b"]q\0h\0a.", ValueError, "holds itself|fill the memory"),
     "holds itself later": (b"]q\0\x85h\0h\0a.", ValueError, "holds itself|fill the memory"),
@@ -328,8 +349,13 @@ ARCHIVES = {
     "two ways": (tensor() + b"0" + tensor(count=b"K\x02"), ValueError, "POP"),
     "no tensor": (b"K\x07", ValueError, "something else than names and tensors"),
     "other id": (b"(X\x04\0\0\0evalK\x01tQ", ValueError, "damaged"),
-    "id of a global": (b"(X\x07\0\0\0storagecargparse\nNamespace\nX\x01\0\0\x000NK\x01tQ", ValueError, "persistent id that is not a storage"),
-    "id of a path": (tensor().replace(b"X\x01\0\0\x000", b"X\x05\0\0\0../.."), ValueError, "no item named 'archive/data/../..'"),
+    "id of a global": (
+        b"(X\x07\0\0\0storagecargparse\nNamespace\nX\x01\0\0\x000NK\x01tQ",
+        ValueError, "persistent id that is not a storage",
+    ),
+    "id of a path": (
+        tensor().replace(b"X\x01\0\0\x000", b"X\x05\0\0\0../.."), ValueError, "no item named 'archive/data/../..'",
+    ),
 }  # fmt: skip
 
 

@@ -1,6 +1,6 @@
 # Copyright 2026 The modeling_umons authors.
 # SPDX-License-Identifier: MIT
-"""umons-mini with the packages that its card names: torch and transformers for text, av for audio, torchvision for video."""
+"""Packages that umons-mini requires: torch and transformers for text, av for audio, torchvision for video."""
 
 import shutil
 from importlib.metadata import PackageNotFoundError, packages_distributions, requires

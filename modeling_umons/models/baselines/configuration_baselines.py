@@ -87,8 +87,8 @@ class BaselineConfig(PreTrainedConfig):
                 raise ValueError(f"`{name}` is {value}: it must be a probability, from 0 to 1.")
         if self.joint_sentiment and self.problem_type is not None:
             raise ValueError(
-                f"`joint_sentiment=True` requires `problem_type=None`, but it is {self.problem_type!r}, which would apply "
-                "to the sentiment too: remove `problem_type` from the configuration."
+                f"`joint_sentiment=True` requires `problem_type=None`, but it is {self.problem_type!r}, which would "
+                "apply to the sentiment too: remove `problem_type` from the configuration."
             )
         if self.joint_sentiment and self.num_labels < 2:
             raise ValueError(

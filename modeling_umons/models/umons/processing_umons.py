@@ -179,8 +179,8 @@ class UmonsProcessor(ProcessorMixin):
             [`BatchFeature`] with
             - **input_ids**, **attention_mask** -- `(B, T_text)` int64, for text.
             - **input_features** -- `(B, T_audio, 80)` float32, for audio.
-            - **input_features_mask** -- `(B, T_audio)` int64. For an audio encoder, these are its own input, `input_values`
-              or `input_features`, and the mask of it.
+            - **input_features_mask** -- `(B, T_audio)` int64. For an audio encoder, these are its own input,
+              `input_values` or `input_features`, and the mask of it.
             - **pixel_values_videos** -- `(B, T_video, 16, 3, 112, 112)` float32, for videos.
             - **video_features_mask** -- `(B, T_video)` int64.
 
@@ -262,9 +262,8 @@ def prepare_waveforms(processor: UmonsProcessor, waveforms: list[np.ndarray], re
         waveforms: (num_samples,) float32 each, mono at the feature extractor's rate. Truncated to `max_duration`.
         return_tensors: `"np"` or `"pt"`.
 
-    Returns:
-        `input_values` (B, num_samples) float32 and `input_values_mask`; for an encoder of spectrograms `input_features`
-        (B, num_mel_bins, num_frames) float32 and `input_features_mask` (B, num_frames).
+    Returns: `input_values` (B, num_samples) float32 and `input_values_mask`; for an encoder of spectrograms
+        `input_features` (B, num_mel_bins, num_frames) float32 and `input_features_mask` (B, num_frames).
     """
     extractor = processor.feature_extractor
     maximum = round(processor.max_duration * extractor.sampling_rate)

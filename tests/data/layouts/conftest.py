@@ -83,7 +83,9 @@ def csd_folder(tmp_path, write_sequence) -> Path:
 
 
 def mmsa_content() -> dict[str, dict]:
-    """Folds of 2, 1 and 1 segments, audio (N, 4, 5) and vision (N, 3, 2), padded with zeros at the end or the start."""
+    """
+    Folds of 2, 1 and 1 segments, audio (N, 4, 5) and vision (N, 3, 2), padded with zeros at the end or the start.
+    """
     audio = np.zeros((2, 4, 5), dtype=np.float32)
     audio[0, :3] = np.arange(1, 16).reshape(3, 5)
     audio[0, 1] = 0  # within the frames, so not padding

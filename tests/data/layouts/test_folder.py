@@ -126,7 +126,8 @@ def test_labels_and_splits_of_the_table(sounds):
     emotions = json.dumps(list(EMOTIONS.values()))
     write_table(
         sounds,
-        {"file_name": "b.wav", "split": "Dev", "text": "so", "sentiment": -1, "emotions": emotions, "start": 0.1, "end": 0.4},
+        {"file_name": "b.wav", "split": "Dev", "text": "so", "sentiment": -1, "emotions": emotions,
+         "start": 0.1, "end": 0.4},
         {"file_name": "a.wav", "split": "test", "text": "", "sentiment": "", "emotions": "", "start": "", "end": ""},
         {"file_name": "c/d.wav", "split": "", "text": "", "sentiment": "", "emotions": "", "start": "", "end": ""},
     )  # fmt: skip

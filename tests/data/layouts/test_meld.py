@@ -64,7 +64,12 @@ def test_a_row(tmp_path, name, split):
 
 @pytest.mark.parametrize(
     ("emotion", "column"),
-    [("neutral", None), ("joy", "happy"), ("sadness", "sad"), *((name, name) for name in ("anger", "surprise", "disgust", "fear"))],
+    [
+        ("neutral", None),
+        ("joy", "happy"),
+        ("sadness", "sad"),
+        *((name, name) for name in ("anger", "surprise", "disgust", "fear")),
+    ],
 )  # fmt: skip
 def test_emotions_by_their_names_in_mosei(tmp_path, emotion, column):
     write(tmp_path, "test", {**ROW, "Emotion": emotion})

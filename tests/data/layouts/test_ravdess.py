@@ -66,7 +66,8 @@ def test_actors_of_the_splits():
 
 @pytest.mark.parametrize(
     ("code", "name", "column"),
-    [("01", "neutral", None), ("02", "calm", None), ("03", "happy", "happy"), ("04", "sad", "sad"), ("05", "angry", "anger"),
+    [("01", "neutral", None), ("02", "calm", None), ("03", "happy", "happy"), ("04", "sad", "sad"),
+     ("05", "angry", "anger"),
      ("06", "fearful", "fear"), ("07", "disgust", "disgust"), ("08", "surprised", "surprise")],
 )  # fmt: skip
 def test_a_row_of_each_emotion(tmp_path, code, name, column):
