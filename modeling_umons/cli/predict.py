@@ -51,7 +51,7 @@ def predict(inputs: list[dict[str, str]], arguments: argparse.Namespace) -> int:
     """Print a result for each input; return 1 if one failed."""
     from ..inference.loading import load_pipeline
 
-    recognize = load_pipeline(arguments.model, arguments.trust_remote_code)
+    recognize = load_pipeline(arguments.model, arguments.trust_remote_code, pack=len(inputs) >= 20)
     results, failed, with_plot = [], False, arguments.plot is not None
     for entry in inputs:
         name = entry.get("video") or entry["text"]

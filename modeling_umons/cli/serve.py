@@ -71,7 +71,7 @@ def serve(arguments: argparse.Namespace) -> None:
     options = {
         name: getattr(arguments, name) for name in ("host", "port", "max_batch_size", "max_wait_ms", "max_queue")
     }
-    model = load_pipeline(arguments.model, arguments.trust_remote_code)
+    model = load_pipeline(arguments.model, arguments.trust_remote_code, pack=True)
     name = Path(arguments.model or DEFAULT_MODEL).name
     serve_pipeline(model, name=name, limits=limits, timeout_s=arguments.timeout_s, **options)
 

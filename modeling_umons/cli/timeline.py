@@ -50,7 +50,7 @@ def timeline(arguments: argparse.Namespace) -> int:
     inputs = {"video": arguments.file}
     if arguments.words is not None:
         inputs["words"] = read_words(arguments.words)
-    recognize = load_pipeline(arguments.model, arguments.trust_remote_code)
+    recognize = load_pipeline(arguments.model, arguments.trust_remote_code, pack=True)
     options = {"chunk_length_s": arguments.chunk_length_s}
     if arguments.transcriber is not None:
         options["transcriber"] = load_transcriber(arguments.transcriber)

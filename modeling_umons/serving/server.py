@@ -257,7 +257,9 @@ def make_app(
         if metrics.in_flight > max_queue:
             raise RequestError(f"The server is busy with {max_queue} requests. Try again soon.", 503)
         content_type = http.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if not content_type.startswith(("application/json", "multipart/form-data", *MEDIA_TYPES)):
+        if content_type not in ("application/json", "multipart/form-data") and not content_type.startswith(
+            MEDIA_TYPES
+        ):
             given = f"Content type {content_type}" if content_type else "A request without content type"
             raise RequestError(
                 f"{given} is not supported. Use application/json, multipart/form-data, audio/* or video/*.", 415
