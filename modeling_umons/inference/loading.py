@@ -44,7 +44,7 @@ def load_pipeline(model: str | None = None, trust_remote_code: bool = False, pac
     Args:
         model: A folder, Hub id, or `umons-mini`.
         trust_remote_code: Let a model of another package execute its code.
-        pack: Pack the weights if that makes the model faster (see `pack_if_faster`), which pays off for some 20 inputs.
+        pack: Pack the weights if that makes the model faster (`pack_if_faster`). It pays off for about 20 inputs.
 
     Raises:
         ValueError: There is no such model, or it has no such pipeline.
