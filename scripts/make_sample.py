@@ -17,7 +17,7 @@ The four speakers are independent of the labels and evenly distributed. Splits (
 strongest emotion. The same versions of espeak-ng and PyAV write identical files. Requires espeak-ng on the PATH; takes
 about half a minute.
 
-examples:
+Examples:
   python scripts/make_sample.py
   python scripts/make_sample.py --utterances my.csv --output my_sample
 """

@@ -254,9 +254,7 @@ def _with_empty(dataset: Dataset, names: set[str], sizes: dict[str, int]) -> Dat
 
 
 def repeat_sources(rows: Dataset, repeat: list[str]) -> Dataset:
-    """
-    Repeat the rows of some sources, such as `["ravdess=4"]`. Raises ValueError for an unknown source.
-    """
+    """Repeat the rows of some sources, such as `["ravdess=4"]`. Raises ValueError for an unknown source."""
     if not repeat:
         return rows
     if "source" not in rows.column_names:

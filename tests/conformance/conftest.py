@@ -68,9 +68,7 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(autouse=True, scope="session")
 def known_classes():
-    """
-    Add our classes to the tables of names by which the common tests choose labels: they read no registered classes.
-    """
+    """Add our classes to the tables of names by which the common tests choose labels."""
     from transformers.models.auto import modeling_auto
 
     from modeling_umons.registration import MODELS

@@ -70,9 +70,7 @@ class UmonsModelTesterMixin(ModelTesterMixin):
         self.model_tester = UmonsModelTester(self, self.modalities)
 
     def test_attention_outputs(self):
-        """
-        The common test knows one sequence; ours are as many as modalities, each with its length, flat in one tuple.
-        """
+        """Expects attentions of each modality with its own length; the common test expects one sequence."""
         for model_class in self.all_model_classes:
             config, inputs = self.model_tester.prepare_config_and_inputs_for_common()
             model = model_class._from_config(config, attn_implementation="eager").eval()

@@ -287,7 +287,8 @@ BOMBS = {
         ValueError, "fill the memory",
     ),
     "encoded again and again": (
-        b"\x80\x02](c_codecs\nencode\nq\0" + b"X" + struct.pack("<I", 10**6) + b"a" * 10**6 + b"q\1X\6\0\0\0latin1q\2\x86R"
+        b"\x80\x02](c_codecs\nencode\nq\0" + b"X" + struct.pack("<I", 10**6) + b"a" * 10**6
+        + b"q\1X\6\0\0\0latin1q\2\x86R"
         + b"h\0h\1h\2\x86R" * 10**5 + b"e.", ValueError, "fill the memory",
     ),
     "two pickles": (b"N.N.", ValueError, "more than one pickle"),

@@ -262,7 +262,8 @@ def prepare_waveforms(processor: UmonsProcessor, waveforms: list[np.ndarray], re
         waveforms: (num_samples,) float32 each, mono at the feature extractor's rate. Truncated to `max_duration`.
         return_tensors: `"np"` or `"pt"`.
 
-    Returns: `input_values` (B, num_samples) float32 and `input_values_mask`; for an encoder of spectrograms
+    Returns:
+        `input_values` (B, num_samples) float32 and `input_values_mask`; for an encoder of spectrograms
         `input_features` (B, num_mel_bins, num_frames) float32 and `input_features_mask` (B, num_frames).
     """
     extractor = processor.feature_extractor
