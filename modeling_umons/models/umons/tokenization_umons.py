@@ -1,8 +1,8 @@
 # Copyright 2026 The modeling_umons authors.
 # SPDX-License-Identifier: MIT
-"""Builds the word-level tokenizer of UMONS, and the embedding matrix that word vectors give for it.
+"""Word-level tokenizers of the UMONS models, and their embedding matrices from word vectors.
 
-The result is a plain `PreTrainedTokenizerFast`: saved, it loads with `AutoTokenizer` and needs no code of ours.
+A tokenizer is a plain `PreTrainedTokenizerFast`: it loads with `AutoTokenizer`, without code of this package.
 """
 
 from collections import Counter
@@ -15,26 +15,25 @@ from transformers import PreTrainedTokenizerFast
 
 
 PAD_TOKEN, UNK_TOKEN = "[PAD]", "[UNK]"
-# The published list of deleted characters, exactly. Curly quotes, ellipses and long dashes are not on it and stay
-# inside the words ("that’s", "new…"): deleting them would move words away from the vocabularies of published
-# checkpoints.
+# The published list of deleted characters. Curly quotes, ellipses and long dashes are not in it and stay in the words
+# ("that’s", "new…"), as in the vocabularies of published checkpoints.
 DELETED = Regex(r"""[.,'!?"()*#:;]""")
 SEPARATORS = Regex("[-/]")
-# Stands for a space inside one vocabulary entry of a published checkpoint; no pre-tokenizer splits on it.
+# Replaces a space inside a vocabulary entry of a published checkpoint; no pre-tokenizer splits on it.
 INNER_SPACE = "▁"
-# A published word list may hold a no-break space inside a word: such tokenizers split on ASCII white space alone.
+# Words of a published list may contain a no-break space: such tokenizers split on ASCII white space only.
 ASCII_SPACE = Regex(r"[ \t\n\v\f\r]+")
 
 
 def _normalizer(separator: str = " ") -> normalizers.Normalizer:
-    """Lower-cases, deletes punctuation, and turns hyphens and slashes into `separator`."""
+    """Return a normalizer that lower-cases, deletes punctuation and replaces hyphens and slashes by `separator`."""
     return normalizers.Sequence(
         [normalizers.Lowercase(), normalizers.Replace(DELETED, ""), normalizers.Replace(SEPARATORS, separator)]
     )
 
 
 def _split_words(texts: Iterable[str]) -> Iterable[str]:
-    """The words of all texts, in order, normalised and split as the tokenizer does it."""
+    """Yield the words of all texts, normalised and split as by the tokenizer."""
     if isinstance(texts, str):
         raise ValueError("Expected several texts or words, got one string: pass a list of strings.")
     normalizer, pre_tokenizer = _normalizer(), pre_tokenizers.WhitespaceSplit()
@@ -49,7 +48,7 @@ def _split_words(texts: Iterable[str]) -> Iterable[str]:
 
 def _wrap(backend: Tokenizer, max_length: int) -> PreTrainedTokenizerFast:
     if not isinstance(max_length, int) or max_length < 1:
-        raise ValueError(f"max_length is {max_length!r}: it must be a whole number of at least 1.")
+        raise ValueError(f"max_length is {max_length!r}: it must be a positive integer.")
     return PreTrainedTokenizerFast(
         tokenizer_object=backend,
         unk_token=UNK_TOKEN,
@@ -61,18 +60,18 @@ def _wrap(backend: Tokenizer, max_length: int) -> PreTrainedTokenizerFast:
 
 
 def train_vocabulary(texts: Iterable[str], min_count: int = 1, max_size: int | None = None) -> list[str]:
-    """Collects the words of a training set for [`build_tokenizer`].
+    """Collect the words of a training set for [`build_tokenizer`].
 
     Args:
-        texts: the transcripts.
-        min_count: words seen less often are left out.
-        max_size: at most so many words, the most frequent ones; None for all. `[PAD]` and `[UNK]` are not counted.
+        texts: transcripts.
+        min_count: words with fewer occurrences are dropped.
+        max_size: maximum number of words, the most frequent ones; `None` for all. `[PAD]` and `[UNK]` are not counted.
 
     Returns:
-        Normalised words by falling frequency, among equals by code point.
+        Normalised words by decreasing frequency, then by code point.
 
     Raises:
-        ValueError: `texts` is a single string or holds something other than strings, or a number is below 1.
+        ValueError: `texts` is a single string or has an item that is not a string, or a number is below 1.
     """
     if min_count < 1 or (max_size is not None and max_size < 1):
         raise ValueError(f"min_count ({min_count}) and max_size ({max_size}) must be at least 1.")
@@ -82,20 +81,20 @@ def train_vocabulary(texts: Iterable[str], min_count: int = 1, max_size: int | N
 
 
 def build_tokenizer(words: Iterable[str] | Mapping[str, int], max_length: int = 60) -> PreTrainedTokenizerFast:
-    """Builds the tokenizer of a new model: id 0 `[PAD]`, 1 `[UNK]`, words from 2 on.
+    """Build the tokenizer of a new model: id 0 is `[PAD]`, 1 is `[UNK]`, and words start at 2.
 
     A text is lower-cased, `. , ' ! ? " ( ) * # : ;` are deleted, `-` and `/` become spaces, and white space separates
-    words. A text without any word gives no ids.
+    words. A text without words has no ids.
 
     Args:
         words: the vocabulary in the order of its ids. Words are normalised like texts ("well-known" enters as two
-            words), duplicates and empty words are dropped. Or a mapping of words to ids as `get_vocab()` of such a
-            tokenizer gives it.
-        max_length: words that `truncation=True` keeps.
+            words); duplicates and empty words are dropped. Or a mapping of words to ids, as `get_vocab()` of such a
+            tokenizer returns.
+        max_length: number of words to which `truncation=True` truncates.
 
     Raises:
-        ValueError: `words` is a single string or holds something other than strings, or a mapping's ids are not those
-            of this layout.
+        ValueError: `words` is a single string or has an item that is not a string, or the ids of a mapping differ from
+            this layout.
     """
     ordered = words
     if isinstance(words, Mapping):
@@ -118,16 +117,16 @@ def build_tokenizer(words: Iterable[str] | Mapping[str, int], max_length: int = 
 
 
 def build_original_tokenizer(token_to_ix: Mapping[str, int], max_length: int = 60) -> PreTrainedTokenizerFast:
-    """Builds the tokenizer of a converted checkpoint: the ids that the published implementation gave.
+    """Build the tokenizer of a converted checkpoint, with the ids of the published implementation.
 
     There a hyphen or slash becomes a space inside one word ("well-known" is the entry "well known"), and `UNK` shares
-    id 1 with the first training word. That word is left out here (unknown words get 1 anyway); 0 is `[PAD]`, whose
-    embedding is the one that served padding. Word lists (`is_split_into_words=True`) and their words joined by spaces
-    give the same ids. Words that are empty once punctuation is deleted are dropped; a lone "-" stays a word.
+    id 1 with the first training word. That word is dropped here (unknown words have id 1 anyway); 0 is `[PAD]`, whose
+    embedding was used for padding. Word lists (`is_split_into_words=True`) and their words joined by spaces have the
+    same ids. Words that are empty without punctuation are dropped; a lone "-" remains a word.
 
     Args:
         token_to_ix: the published vocabulary, with `UNK` at 1 and ids up to its size.
-        max_length: words that `truncation=True` keeps.
+        max_length: number of words to which `truncation=True` truncates.
 
     Raises:
         ValueError: `token_to_ix` is not such a vocabulary.
@@ -141,9 +140,9 @@ def build_original_tokenizer(token_to_ix: Mapping[str, int], max_length: int = 6
             continue
         entry = word.replace(" ", INNER_SPACE)
         if normalizer.normalize_str(entry) != entry:
-            raise ValueError(f"token_to_ix holds {word!r}, which the published cleaning of words cannot have written.")
+            raise ValueError(f"token_to_ix has {word!r}, which the published cleaning of words cannot produce.")
         if entry in vocabulary:
-            raise ValueError(f"token_to_ix holds {word!r} and another word that are both written {entry!r} here.")
+            raise ValueError(f"token_to_ix has {word!r} and another word that both become {entry!r} here.")
         vocabulary[entry] = index
     if sorted(vocabulary.values()) != list(range(len(vocabulary))):
         raise ValueError(
@@ -163,20 +162,20 @@ def build_original_tokenizer(token_to_ix: Mapping[str, int], max_length: int = 6
 def build_embedding_matrix(
     tokenizer: PreTrainedTokenizerFast, vectors: Mapping[str, np.ndarray], size: int = 300, seed: int = 0
 ) -> tuple[np.ndarray, float]:
-    """Starts the embedding of a tokenizer's vocabulary from word vectors.
+    """Initialise the embedding matrix of a tokenizer's vocabulary from word vectors.
 
-    A word without a vector, and the unknown token, take the vector of "unk", or the mean of all `vectors` where there
-    is no "unk". Padding is zeros. Where `vectors` is empty every word is drawn from a standard normal distribution, as
-    `torch.nn.Embedding` starts.
+    A word without a vector, and the unknown token, get the vector of "unk", or without it the mean of all `vectors`.
+    Padding is zero. If `vectors` is empty, all words are drawn from a standard normal distribution, as in
+    `torch.nn.Embedding`.
 
     Args:
         tokenizer: from [`build_tokenizer`] or [`build_original_tokenizer`].
-        vectors: {word: (size,)}, such as `modeling_umons.data.word_vectors.load_word_vectors` gives.
-        size: numbers in each vector.
-        seed: of the random draws.
+        vectors: {word: (size,)}, from `modeling_umons.data.word_vectors.load_word_vectors`.
+        size: dimension of the vectors.
+        seed: random seed.
 
     Returns:
-        The matrix, float32 (vocabulary size, size), and the coverage: the share of words (all but the special tokens)
+        The matrix, float32 (vocabulary size, size), and the coverage: the fraction of words, without special tokens,
         that have a vector.
 
     Raises:
