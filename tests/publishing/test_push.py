@@ -360,9 +360,10 @@ def train(root, monkeypatch, tmp_path):
     table.write_text("\n".join(["text,sentiment,split", *lines]) + "\n")
 
     def call(*arguments, output=tmp_path / "run"):
-        options = ["--hidden_size=8", "--intermediate_size=8", "--num_hidden_layers=1", "--num_attention_heads=2",
-                   "--word_embedding_size=8", "--num_train_epochs=1", "--task=sentiment",
-                   "--modalities=text"]  # fmt: skip
+        options = [
+            "--hidden_size=8", "--intermediate_size=8", "--num_hidden_layers=1", "--num_attention_heads=2",
+            "--word_embedding_size=8", "--num_train_epochs=1", "--task=sentiment", "--modalities=text",
+        ]  # fmt: skip
         call_command(train_command.main, f"--train_file={table}", f"--output_dir={output}", *options, *arguments)
         return output
 
