@@ -19,9 +19,9 @@ BASELINES = ["tfn", "mfn", "graph_mfn", "multilogue_net"]
 # Of all models one, and two that have less to read.
 NAMES = ["umons", "umons_text", *BASELINES]
 OPTIONS = [
-    "--model", *NAMES, "--seeds", "2", "--num_train_epochs", "1", "--per_device_train_batch_size", "4",
+    "--model", *NAMES, "--seed", "42", "--seeds", "2", "--num_train_epochs", "1", "--per_device_train_batch_size", "4",
     "--word_embedding_size", "8", "--hidden_size", "8", "--intermediate_size", "8", "--num_hidden_layers", "1",
-    "--num_attention_heads", "2", "--learning_rates", "tfn=0.005", "umons_text=0.002",
+    "--num_attention_heads", "2", "--learning_rate", "1e-4", "--learning_rates", "tfn=0.005", "umons_text=0.002",
     "--config_overrides", "tfn.dropout=0.25", "mfn.memory_size=6", "graph_mfn.memory_size=7",
     "multilogue_net.global_state_size=9", "multilogue_net.party_state_size=10",
 ]  # fmt: skip
