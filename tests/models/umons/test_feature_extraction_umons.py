@@ -1,4 +1,4 @@
-"""The log-mel features: against golden frames, against the equations, and every way in and out of the extractor."""
+"""Log-mel features: golden frames, equations, forms of input and output."""
 
 import io
 import json
@@ -308,23 +308,23 @@ def test_missing_sampling_rate_is_logged(extractor, caplog):
         (np.zeros(100, dtype=np.complex64), "Waveform 1 of the batch has samples of type complex64"),
     ],
 )
-def test_refuses_broken_waveforms(extractor, waveform, message):
+def test_invalid_waveforms_raise(extractor, waveform, message):
     with pytest.raises(ValueError, match=message):
         extractor([np.full(100, 0.1), waveform], sampling_rate=RATE)
 
 
-def test_refuses_an_empty_list(extractor):
+def test_empty_list_raises(extractor):
     with pytest.raises(ValueError, match="Waveform 0 of the batch is empty"):
         extractor([], sampling_rate=RATE)
 
 
 @pytest.mark.parametrize("rate", [0, -16000, float("nan"), float("inf")])
-def test_refuses_impossible_rates(extractor, rate):
+def test_invalid_sampling_rates_raise(extractor, rate):
     with pytest.raises(ValueError, match="`sampling_rate` is"):
         extractor(np.full(100, 0.1), sampling_rate=rate)
 
 
-def test_refuses_max_length_zero(extractor):
+def test_max_length_zero_raises(extractor):
     with pytest.raises(ValueError, match="`max_length` is 0"):
         extractor(np.full(100, 0.1), sampling_rate=RATE, max_length=0)
 
@@ -339,12 +339,12 @@ def test_refuses_max_length_zero(extractor):
         ({"feature_size": 1}, "at least 2 mel bands"),
     ],
 )
-def test_refuses_impossible_settings(options, message):
+def test_invalid_settings_raise(options, message):
     with pytest.raises(ValueError, match=message):
         UmonsFeatureExtractor(**options)
 
 
-def test_cuts_and_pads(extractor):
+def test_truncates_and_pads(extractor):
     long, short = speechlike(13.0, 0, 0), speechlike(1.0, 0, 0)
     cut = extractor([long, short], sampling_rate=RATE)
     assert cut["input_features"].shape == (2, 60, 80)
@@ -397,7 +397,7 @@ def test_defaults_are_the_papers():
 
 
 @pytest.mark.parametrize("option", ["preemphasis", "win_length", "n_fft", "hop_length"])
-def test_every_setting_is_read(option):
+def test_every_setting_changes_the_features(option):
     other = {"preemphasis": 0.5, "win_length": 900, "n_fft": 4096, "hop_length": 300}[option]
     waveform = speechlike(2.0)
     default = UmonsFeatureExtractor()(waveform, sampling_rate=RATE)["input_features"]

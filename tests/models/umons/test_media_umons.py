@@ -274,7 +274,7 @@ def test_frames_are_sampled_at_a_rate(small_clip, frame_rate):
     assert np.abs(np.array(numbers(clip.frames))[:-1] / 25 - clip.frame_times[:-1]).max() <= 0.02 + 1e-6
 
 
-def test_sound_that_begins_late_stays_in_time():
+def test_late_audio_keeps_its_time():
     file = io.BytesIO()
     with av.open(file, "w", format="matroska") as container:
         pictures = container.add_stream("mpeg4", rate=25, width=64, height=48, pix_fmt="yuv420p")
@@ -406,7 +406,7 @@ def test_real_clips(shared, name):
 
 
 @pytest.mark.shared
-def test_real_sound(shared):
+def test_real_audio(shared):
     path = min((shared / "data" / "ravdess" / "actor_01").glob("*.flac"))
     with av.open(str(path)) as container:
         samples = np.concatenate([frame.to_ndarray() for frame in container.decode(audio=0)], axis=1)
@@ -441,13 +441,13 @@ def truncated(data: bytes) -> bytes:
         (lambda tmp_path, clip: io.StringIO("text"), ValueError, "A StringIO is not a media source"),
     ],
 )
-def test_bad_sources(make_source, error, message, tmp_path, small_clip):
+def test_invalid_sources_raise(make_source, error, message, tmp_path, small_clip):
     with pytest.raises(error, match=message):
         read_clip(make_source(tmp_path, small_clip))
 
 
 @pytest.mark.parametrize("name", ["notes.txt", "list.ffconcat", "list.m3u8"])
-def test_files_that_are_not_clips_but_ffmpeg_would_open(name, tmp_path, small_clip):
+def test_playlists_and_text_raise(name, tmp_path, small_clip):
     """Text art, and lists of other files: FFmpeg opens them all by default."""
     (tmp_path / "clip.mp4").write_bytes(small_clip)
     texts = {
@@ -480,22 +480,22 @@ def test_files_that_are_not_clips_but_ffmpeg_would_open(name, tmp_path, small_cl
         ({"audio": False, "video": False}, "nothing to decode"),
     ],
 )
-def test_bad_arguments(small_clip, options, message):
+def test_invalid_arguments_raise(small_clip, options, message):
     with pytest.raises(ValueError, match=message):
         read_clip(small_clip, **options)
 
 
-def test_an_end_rounded_upward_is_forgiven(small_clip):
+def test_end_rounded_up_is_accepted(small_clip):
     assert read_clip(small_clip, start=1.0, end=2.2).duration == pytest.approx(1.0, abs=0.05)
 
 
 @pytest.mark.parametrize("window_s", [0, -1.0, math.nan])
-def test_bad_windows_are_refused_at_once(small_clip, window_s):
+def test_invalid_windows_raise_before_iteration(small_clip, window_s):
     with pytest.raises(ValueError, match="is not a window length"):
         iter_windows(small_clip, window_s)
 
 
-def test_nothing_of_what_was_asked_for():
+def test_missing_stream_raises():
     with pytest.raises(OSError, match="contains no audio that can be decoded"):
         read_clip(make("mp4", "libx264"), video=False)
     with pytest.raises(OSError, match="contains no video that can be decoded"):
@@ -572,7 +572,7 @@ def test_files_are_closed(small_clip, tmp_path):
     assert not is_open()
 
 
-def test_import_is_cheap(root):
+def test_import_does_not_load_av(root):
     code = (
         "import sys; sys.path.insert(0, 'modeling_umons/models/umons'); import media_umons; "
         "assert 'av' not in sys.modules"

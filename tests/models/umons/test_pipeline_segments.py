@@ -44,22 +44,22 @@ def test_segments_are_contiguous_and_cover_the_file(recognize, form, seconds, ch
     assert all(result["modalities"] == ["audio"] for result in results)
 
 
-def test_segments_answer_as_their_sound_alone_would(recognize, clip, sound):
+def test_segment_equals_its_audio_alone(recognize, clip, sound):
     results = recognize([clip, {"text": "so glad"}][:1], chunk_length_s=1.0, batch_size=3)[0]
     for result, first in zip(results, (0, RATE, 2 * RATE), strict=True):
         alone = recognize({"audio": sound[first : first + RATE], "sampling_rate": RATE})
         assert close({k: result[k] for k in alone}, alone, tolerance=1e-4)
 
 
-def test_return_timestamps_cuts_as_long_as_the_model_hears(recognize):
+def test_return_timestamps_uses_the_models_maximum_length(recognize):
     results = recognize({"audio": tone(30), "sampling_rate": RATE}, return_timestamps=True)
     assert [r["timestamp"] for r in results] == [(0.0, 11.973), (11.973, 23.946), (23.946, 30.0)]
     assert "text" not in results[0]
     assert isinstance(recognize({"audio": tone(1), "sampling_rate": RATE}, return_timestamps=False), dict)
 
 
-def test_a_hole_in_a_file_has_no_answer(recognize):
-    """Sound, then nothing for three seconds, then sound."""
+def test_gap_in_file_has_no_prediction(recognize):
+    """Audio, a gap of three seconds, audio."""
     file = io.BytesIO()
     with av.open(file, "w", format="matroska") as output:
         stream = output.add_stream("pcm_s16le", rate=RATE, layout="mono")
@@ -76,7 +76,7 @@ def test_a_hole_in_a_file_has_no_answer(recognize):
         assert results[2]["attention"] == {}
 
 
-def test_text_and_segments_exclude_each_other(recognize, clip):
+def test_text_with_segments_raises(recognize, clip):
     for options in ({"chunk_length_s": 1.0}, {"return_timestamps": True}):
         with pytest.raises(ValueError, match=r"`text` cannot be cut into segments.*transcriber="):
             recognize({"text": "so glad", "video": clip}, **options)
@@ -84,7 +84,7 @@ def test_text_and_segments_exclude_each_other(recognize, clip):
             recognize({}, **options)
 
 
-def test_a_transcriber_fills_in_the_text(recognize, clip, sound):
+def test_transcriber_sets_text(recognize, clip, sound):
     transcriber = Transcriber("so very glad")
     result = recognize(clip, transcriber=transcriber)
     assert result.pop("text") == "so very glad"
@@ -94,7 +94,7 @@ def test_a_transcriber_fills_in_the_text(recognize, clip, sound):
     assert heard["raw"] == pytest.approx(sound, abs=1e-4)
 
 
-def test_audio_is_resampled_to_the_rate_of_the_transcriber(recognize, clip):
+def test_audio_is_resampled_for_the_transcriber(recognize, clip):
     transcriber = Transcriber("so glad")
     transcriber.feature_extractor = Wav2Vec2FeatureExtractor(sampling_rate=16000)
     assert recognize(clip, transcriber=transcriber)["text"] == "so glad"
@@ -103,8 +103,8 @@ def test_audio_is_resampled_to_the_rate_of_the_transcriber(recognize, clip):
     np.testing.assert_array_equal(heard["raw"], resample(read_clip(clip, video=False).audio, RATE, 16000))
 
 
-def test_a_speech_recogniser_tells_when_the_words_are_spoken(recognize, clip, tmp_path):
-    """A real pipeline of a tiny random model, which hears letters where there are none."""
+def test_speech_pipeline_returns_words_with_times(recognize, clip, tmp_path):
+    """A pipeline of transformers with a tiny random model."""
     (tmp_path / "vocab.json").write_text(json.dumps({"<pad>": 0, "|": 1, "s": 2, "o": 3, "<unk>": 4}))
     torch.manual_seed(0)
     sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
@@ -129,7 +129,7 @@ def test_a_speech_recogniser_tells_when_the_words_are_spoken(recognize, clip, tm
     json.dumps(result)
 
 
-def test_a_transcriber_without_time_stamps_is_heard_too(recognize, clip):
+def test_transcriber_without_times_sets_text(recognize, clip):
     class Plain(Transcriber):
         def __call__(self, sound, return_timestamps=None):
             if return_timestamps is not None:
@@ -141,14 +141,14 @@ def test_a_transcriber_without_time_stamps_is_heard_too(recognize, clip):
     assert "words" not in result
 
 
-def test_a_transcriber_is_not_asked_where_text_is_given(recognize, clip):
+def test_transcriber_is_not_called_with_text(recognize, clip):
     transcriber = Transcriber()
     assert recognize({"text": "so glad", "video": clip}, transcriber=transcriber)["modalities"] == ["text", "audio"]
     assert transcriber.heard == []
 
 
-def test_a_transcriber_hears_segments(recognize, clip):
-    """One that does not say when the words are spoken: half a minute at once would be of no use."""
+def test_transcriber_without_times_processes_each_segment(recognize, clip):
+    """Without times, the words of thirty seconds could not be assigned to segments."""
     transcriber = Transcriber("all of it", "so glad", "", "well")
     results = recognize(clip, transcriber=transcriber, chunk_length_s=1.0)
     assert [len(heard["raw"]) for heard in transcriber.heard] == [2.5 * RATE, RATE, RATE, RATE / 2]
@@ -156,7 +156,7 @@ def test_a_transcriber_hears_segments(recognize, clip):
     assert [r["modalities"] for r in results] == [["text", "audio"], ["audio"], ["text", "audio"]]
 
 
-def test_a_transcriber_gives_a_model_of_text_its_words(clip):
+def test_transcriber_sets_text_of_text_model(clip):
     recognize = make_pipeline(modalities=["text"], joint_sentiment=True)
     assert close(
         recognize(clip, transcriber=Transcriber("so glad")), recognize({"text": "so glad"}) | {"text": "so glad"}
@@ -168,7 +168,7 @@ def test_a_transcriber_gives_a_model_of_text_its_words(clip):
         recognize(clip, transcriber=Transcriber(" . "))
 
 
-def test_a_transcriber_hears_one_channel_of_floats(recognize):
+def test_transcriber_gets_mono_floats(recognize):
     transcriber = Transcriber("so glad")
     stereo = np.stack([np.round(tone(1) * 32768)] * 2).astype(np.int16)
     recognize({"audio": stereo, "sampling_rate": RATE}, transcriber=transcriber)
@@ -177,7 +177,7 @@ def test_a_transcriber_hears_one_channel_of_floats(recognize):
 
 
 class Timed:
-    """Stands for a speech recogniser that tells when words are spoken: one word in each second of what it hears."""
+    """Fake speech recogniser with times: one word in each second."""
 
     def __init__(self):
         self.heard = []
@@ -191,8 +191,8 @@ class Timed:
         return {"text": "".join(chunk["text"] for chunk in chunks), "chunks": chunks}
 
 
-def test_a_transcriber_that_tells_times_hears_half_a_minute_at_once(recognize):
-    """Its words are dealt out; one across a cut belongs where the middle of it is."""
+def test_transcriber_with_times_processes_thirty_seconds(recognize):
+    """A word across a boundary belongs to the segment of its midpoint."""
     transcriber = Timed()
     results = recognize(
         {"audio": tone(64), "sampling_rate": RATE}, transcriber=transcriber, chunk_length_s=4.0, batch_size=3
@@ -203,7 +203,7 @@ def test_a_transcriber_that_tells_times_hears_half_a_minute_at_once(recognize):
     assert results[7]["words"][0] == {"word": "w0", "timestamp": (pytest.approx(28.6), pytest.approx(29.2))}
     assert [word["word"] for word in results[-1]["words"]] == ["w4", "w5", "w6", "w7"]
     json.dumps(results, allow_nan=False)
-    # What was heard can be given back.
+    # The returned words are valid input.
     words = [word for result in results for word in result["words"]]
     again = recognize({"audio": tone(64), "sampling_rate": RATE, "words": words}, chunk_length_s=4.0)
     assert [(r["text"], r["words"]) for r in again] == [(r["text"], r["words"]) for r in results]
@@ -211,7 +211,7 @@ def test_a_transcriber_that_tells_times_hears_half_a_minute_at_once(recognize):
 
 
 def test_words_across_scripts_and_without_times(recognize):
-    """A word without a time stamp is spoken where the one before is; words that are written together stay so."""
+    """A word without times follows the previous one; scripts without spaces keep their spelling."""
 
     def transcriber(sound, return_timestamps):
         words = [("很", (0.1, 0.4)), ("好", (1.2, None)), ("。", (None, None))]
@@ -230,7 +230,7 @@ WORDS = [
 ]
 
 
-def test_words_are_cut_with_their_sound(recognize, clip):
+def test_words_are_assigned_to_segments(recognize, clip):
     transcriber = Timed()
     results = recognize(
         {"video": clip, "words": WORDS, "text": "ignored"}, chunk_length_s=1.0, transcriber=transcriber
@@ -245,7 +245,7 @@ def test_words_are_cut_with_their_sound(recognize, clip):
     assert recognize({"video": clip, "words": []}, chunk_length_s=1.0)[0]["text"] == ""
 
 
-def test_words_alone_are_cut_by_their_times(recognize):
+def test_words_without_media_are_cut_by_their_times(recognize):
     results = recognize({"words": WORDS}, chunk_length_s=1.0)
     assert [r["text"] for r in results] == ["so very", "", "glad"]
     assert [r["modalities"] for r in results] == [["text"], [], ["text"]]
@@ -256,8 +256,8 @@ def test_words_alone_are_cut_by_their_times(recognize):
     )
 
 
-def test_words_after_the_end_are_told(recognize, clip, caplog, monkeypatch):
-    """As when their time stamps are in milliseconds."""
+def test_words_after_the_end_are_logged(recognize, clip, caplog, monkeypatch):
+    """Such as time stamps in milliseconds."""
     monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
     monkeypatch.setattr(logging.getLogger("modeling_umons"), "propagate", True)
     late = [{"word": "so", "timestamp": (500.0, 600.0)}]
@@ -266,8 +266,8 @@ def test_words_after_the_end_are_told(recognize, clip, caplog, monkeypatch):
     assert "Is it in seconds?" in caplog.text
 
 
-def test_silence_has_no_answer(recognize):
-    """In segments and as a whole; nor does a transcriber have to listen to it."""
+def test_silence_has_no_prediction(recognize):
+    """In segments and in whole inputs; it is not transcribed either."""
     quiet = np.full(RATE, 1e-5, dtype=np.float32)
     sound = {"audio": np.concatenate([tone(1), quiet, np.zeros(RATE, np.float32), tone(1)]), "sampling_rate": RATE}
     transcriber = Transcriber("all", "so", "glad")
@@ -284,7 +284,7 @@ def test_silence_has_no_answer(recognize):
     assert [result["modalities"] for result in recognize(silence, chunk_length_s=0.5)] == [[], []]
 
 
-def test_a_stream_gives_what_a_list_gives(recognize, clip):
+def test_stream_equals_list(recognize, clip):
     expected = recognize(clip, chunk_length_s=0.5)
     assert list(recognize.stream(clip, chunk_length_s=0.5)) == expected
     batched = list(recognize.stream(clip, chunk_length_s=0.5, batch_size=3, top_k=1))
@@ -298,7 +298,7 @@ def test_a_stream_gives_what_a_list_gives(recognize, clip):
             next(recognize.stream(clip, chunk_length_s=wrong))
 
 
-def test_a_stream_reads_no_further_than_it_must(recognize, monkeypatch):
+def test_stream_decodes_lazily(recognize, monkeypatch):
     """Decodes only a few windows of a ten-minute file before the first results."""
     from modeling_umons.models.umons import segmentation_umons as segments_umons
 

@@ -1,4 +1,4 @@
-"""The pipeline: every form of input, every option and every kind of model, on clips made here."""
+"""The pipeline: forms of input, options and kinds of model, on generated clips."""
 
 import io
 import json
@@ -24,7 +24,7 @@ recognize, sound, clip, wav, silent_clip = FIXTURES
 # --- inputs
 
 
-def test_the_answer_of_a_joint_model(recognize):
+def test_joint_model_returns_sentiment_and_emotions(recognize):
     result = recognize({"text": "so very glad"})
     assert list(result) == ["sentiment", "emotions", "modalities"]
     assert isinstance(result["sentiment"], float)
@@ -35,7 +35,7 @@ def test_the_answer_of_a_joint_model(recognize):
     assert result["modalities"] == ["text"]
 
 
-def test_every_form_of_sound_gives_one_answer(recognize, tmp_path, clip, wav, sound):
+def test_forms_of_audio_agree(recognize, tmp_path, clip, wav, sound):
     (tmp_path / "clip.mkv").write_bytes(clip)
     (tmp_path / "sound.wav").write_bytes(wav)
     path = tmp_path / "clip.mkv"
@@ -72,7 +72,7 @@ def test_every_form_of_sound_gives_one_answer(recognize, tmp_path, clip, wav, so
         assert close(recognize(given), expected, tolerance=1e-4), given
 
 
-def test_a_decoder_of_datasets(recognize, sound):
+def test_datasets_decoder(recognize, sound):
     """`datasets.Audio` decodes to an object with this interface."""
 
     class Decoder:
@@ -87,7 +87,7 @@ def test_a_decoder_of_datasets(recognize, sound):
     assert close(recognize(Decoder()), expected)
 
 
-def test_decoders_of_datasets_are_read_from_their_files(recognize, clip, tmp_path):
+def test_datasets_decoder_reads_its_file(recognize, clip, tmp_path):
     """Records whether audio and video are decoded, for any file."""
 
     class VideoDecoder:
@@ -103,7 +103,7 @@ def test_decoders_of_datasets_are_read_from_their_files(recognize, clip, tmp_pat
         assert recognize({"video": decoder}) == recognize(decoder) == recognize(clip)
 
 
-def test_columns_of_data_sets(recognize, clip, wav):
+def test_dataset_columns(recognize, clip, wav):
     from datasets import Audio, Dataset, Video
     from transformers.pipelines.pt_utils import KeyDataset
 
@@ -119,7 +119,7 @@ def test_columns_of_data_sets(recognize, clip, wav):
     assert all(close(*pair) for pair in zip(results, expected, strict=True))
 
 
-def test_a_url(recognize, clip, tmp_path):
+def test_url(recognize, clip, tmp_path):
     (tmp_path / "clip.mkv").write_bytes(clip)
 
     class Handler(SimpleHTTPRequestHandler):
@@ -137,8 +137,8 @@ def test_a_url(recognize, clip, tmp_path):
             server.shutdown()
 
 
-def test_sound_at_another_rate_is_resampled(recognize):
-    """Taken at its own rate it lasts as long as it did; what is heard of it hardly changes."""
+def test_audio_at_another_rate_is_resampled(recognize):
+    """With its own rate, audio keeps its duration and about its prediction."""
     options = {"return_timestamps": True, "return_attention": True}
     (expected,) = recognize({"audio": tone(2.5), "sampling_rate": RATE}, **options)
     (right,) = recognize({"audio": tone(2.5, 16000), "sampling_rate": 16000}, **options)
@@ -165,7 +165,7 @@ def test_file_equals_its_array(recognize, options):
     assert all(close(*pair, tolerance=1e-4) for pair in pairs)
 
 
-def test_words_and_sound_together(recognize, clip, wav):
+def test_text_and_audio(recognize, clip, wav):
     both = recognize({"text": "so very glad", "video": clip})
     assert both["modalities"] == ["text", "audio"]
     assert close(both, recognize({"text": "so very glad", "audio": wav}))
@@ -173,7 +173,7 @@ def test_words_and_sound_together(recognize, clip, wav):
     assert all(abs(both["sentiment"] - one["sentiment"]) > 1e-3 for one in alone)
 
 
-def test_sound_given_apart_is_taken_instead_of_the_clips_own(recognize, clip):
+def test_audio_overrides_that_of_the_video(recognize, clip):
     other = tone(2.0, hertz=500.0)
     result = recognize({"video": clip, "audio": other, "sampling_rate": RATE})
     assert close(result, recognize({"audio": other, "sampling_rate": RATE}))
@@ -191,7 +191,7 @@ def test_lists_and_generators(recognize, clip):
     assert recognize([]) == list(recognize(one for one in ())) == []
 
 
-def test_batches_give_what_single_inputs_give(recognize, clip, silent_clip):
+def test_batches_equal_single_inputs(recognize, clip, silent_clip):
     inputs = [
         {"text": "so very very glad"},
         clip,
@@ -212,13 +212,13 @@ def test_batches_give_what_single_inputs_give(recognize, clip, silent_clip):
                 )
 
 
-def test_long_inputs_are_cut(recognize):
+def test_long_inputs_are_truncated(recognize):
     assert close(recognize({"text": "so " * 60 + "glad " * 500}), recognize({"text": "so " * 60}))
     long = recognize({"audio": tone(30), "sampling_rate": RATE}, return_attention=True)
     assert len(long["attention"]["audio"]) == 60
 
 
-# --- pictures
+# --- video frames
 
 
 @pytest.fixture(scope="module")
@@ -227,7 +227,7 @@ def watch():
     return make_pipeline(modalities=["text", "audio", "video"], video_tower={}, joint_sentiment=True)
 
 
-def test_pictures_count_in_a_model_with_a_tower(watch, clip, silent_clip):
+def test_video_tower_uses_frames(watch, clip, silent_clip):
     seen = watch({"text": "so glad", "video": clip}, return_attention=True)
     assert seen["modalities"] == ["text", "audio", "video"]
     assert sum(entry["weight"] for entry in seen["attention"]["video"]) == pytest.approx(1, abs=1e-5)
@@ -240,7 +240,7 @@ def test_pictures_count_in_a_model_with_a_tower(watch, clip, silent_clip):
     json.dumps(seen)
 
 
-def test_frames_are_pictures_too(watch):
+def test_frames_as_arrays(watch):
     frames = np.random.default_rng(0).integers(0, 256, (20, 90, 120, 3), dtype=np.uint8)
     result = watch({"video": frames})
     assert result["modalities"] == ["video"]
@@ -252,16 +252,16 @@ def test_frames_are_pictures_too(watch):
         watch({"video": frames[..., 0]})
 
 
-def test_sound_and_pictures_from_two_files_are_cut_alike(watch, clip, silent_clip):
+def test_audio_and_video_of_two_files_share_segments(watch, clip, silent_clip):
     segments = watch({"audio": clip, "video": silent_clip}, chunk_length_s=1.0, batch_size=2)
     assert segments[0]["modalities"] == ["audio", "video"]
 
 
-# --- clips without sound
+# --- videos without audio
 
 
 @pytest.mark.parametrize("form", ["path", "bytes"])
-def test_a_clip_without_sound_goes_on_with_its_text(recognize, tmp_path, silent_clip, form):
+def test_video_without_audio_uses_text(recognize, tmp_path, silent_clip, form):
     (tmp_path / "silent.mkv").write_bytes(silent_clip)
     source = str(tmp_path / "silent.mkv") if form == "path" else silent_clip
     for name in ("video", "audio"):
@@ -270,7 +270,7 @@ def test_a_clip_without_sound_goes_on_with_its_text(recognize, tmp_path, silent_
         assert close(result, recognize({"text": "so glad"}))
 
 
-def test_a_clip_without_sound_and_without_text_is_an_error(recognize, silent_clip):
+def test_video_without_audio_and_text_raises(recognize, silent_clip):
     for given in (silent_clip, {"video": silent_clip}):
         with pytest.raises(OSError, match="contains no audio"):
             recognize(given)
@@ -278,14 +278,14 @@ def test_a_clip_without_sound_and_without_text_is_an_error(recognize, silent_cli
         make_pipeline(modalities=["audio"], joint_sentiment=True)({"text": "so glad", "video": silent_clip})
 
 
-def test_text_does_not_excuse_an_unreadable_file(recognize, tmp_path, clip):
+def test_unreadable_file_with_text_raises(recognize, tmp_path, clip):
     (tmp_path / "broken.mkv").write_bytes(b"no clip at all" * 50)
     for source in (tmp_path / "broken.mkv", str(tmp_path / "missing.mkv"), tmp_path, clip[:40]):
         with pytest.raises(OSError, match=re.escape(str(source)) if not isinstance(source, bytes) else "40 bytes"):
             recognize({"text": "so glad", "video": source})
 
 
-# --- wrong inputs
+# --- invalid inputs
 
 
 @pytest.mark.parametrize(
@@ -327,12 +327,12 @@ def test_text_does_not_excuse_an_unreadable_file(recognize, tmp_path, clip):
         (3.5, "not float"),
     ],
 )
-def test_wrong_inputs_are_value_errors_in_words(recognize, given, message):
+def test_invalid_inputs_raise(recognize, given, message):
     with pytest.raises(ValueError, match=message):
         recognize(given)
 
 
-def test_unreadable_files_are_os_errors_that_name_them(recognize, tmp_path):
+def test_unreadable_files_raise_with_their_name(recognize, tmp_path):
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(b"no clip at all" * 50)
     for given in (str(broken), broken, {"audio": broken}):
@@ -364,7 +364,7 @@ def test_unreadable_files_are_os_errors_that_name_them(recognize, tmp_path):
         ({"topk": 1}, r"\['topk'\]"),
     ],
 )
-def test_wrong_options(recognize, options, message):
+def test_invalid_options_raise(recognize, options, message):
     with pytest.raises(ValueError, match=message):
         recognize({"text": "so glad"}, **options)
 
@@ -373,7 +373,7 @@ def test_wrong_options(recognize, options, message):
 
 
 @pytest.mark.parametrize("kind", [np.float32, np.int64, float])
-def test_numbers_of_numpy_become_plain(recognize, sound, clip, kind):
+def test_numpy_numbers_are_accepted(recognize, sound, clip, kind):
     given = {"audio": sound, "sampling_rate": kind(RATE)}
     results = recognize(given, chunk_length_s=kind(1), top_k=np.int64(2))
     assert json.loads(json.dumps(results)) == json.loads(json.dumps(recognize(given, chunk_length_s=1, top_k=2)))
@@ -408,7 +408,7 @@ def test_attention_over_words_and_times(recognize):
         assert sum(entry["weight"] for entry in entries) == pytest.approx(1, abs=1e-5)
 
 
-def test_attention_of_segments_counts_from_the_start_of_the_file(recognize, clip):
+def test_attention_times_of_segments_start_at_the_file(recognize, clip):
     results = recognize(clip, chunk_length_s=1.0, return_attention=True)
     assert [r["attention"]["audio"][0]["time"] for r in results] == pytest.approx([0, 1, 2], abs=0.1)
     assert all(list(r["attention"]) == ["audio"] for r in results)
@@ -422,8 +422,8 @@ def test_attention_of_a_model_with_legacy_masking():
     assert 0 < sum(entry["weight"] for entry in attention["text"]) < 1
 
 
-def test_a_model_without_glimpses_has_no_attention(recognize):
-    """As other architectures of the same interface, whose configurations know neither towers nor joint sentiment."""
+def test_attention_without_glimpses_raises(recognize):
+    """Such as another architecture, whose configuration has no tower and no joint sentiment."""
 
     class Plain(UmonsForSequenceClassification):
         def forward(self, **inputs):
@@ -468,7 +468,7 @@ def test_regression_model():
     assert list(result) == ["sentiment", "modalities"]
 
 
-def test_sentiment_classes_give_their_expected_value():
+def test_sentiment_classes_return_the_expected_value():
     names = ("-3", "-2", "-1", "0", "1", "2", "3")
     recognize = make_pipeline(id2label=dict(enumerate(names)), problem_type="single_label_classification")
     result = recognize({"text": "so glad"})
@@ -480,14 +480,14 @@ def test_sentiment_classes_give_their_expected_value():
     assert recognize({"text": "so glad"}, top_k=1)["sentiment"] == result["sentiment"]
 
 
-def test_classes_that_are_no_numbers():
+def test_classes_that_are_not_numbers():
     recognize = make_pipeline(id2label={0: "calm", 1: "angry", 2: "2nd"}, problem_type="single_label_classification")
     result = recognize({"text": "so glad"})
     assert list(result) == ["labels", "modalities"]
     assert {entry["label"] for entry in result["labels"]} == {"calm", "angry", "2nd"}
 
 
-def test_text_model_reads_no_files(clip):
+def test_text_model_ignores_files(clip):
     recognize = make_pipeline(modalities=["text"], joint_sentiment=True)
     assert recognize({"text": "so glad", "video": clip})["modalities"] == ["text"]
     with pytest.raises(ValueError, match=r"for a model of text: pass \{'text': \.\.\.\} with words\.$"):
@@ -496,14 +496,14 @@ def test_text_model_reads_no_files(clip):
         recognize({"text": "?"})
 
 
-def test_audio_model_reads_no_words(clip):
+def test_audio_model_ignores_text(clip):
     recognize = make_pipeline(modalities=["audio"], joint_sentiment=True)
     assert close(recognize({"text": "so glad", "video": clip}), recognize(clip))
     with pytest.raises(ValueError, match=r"for a model of audio.*: pass a file with audio\.$"):
         recognize({"text": "so glad"})
 
 
-def test_a_model_whose_weights_are_broken_does_not_hide_it(recognize):
+def test_damaged_weights_raise(recognize):
     model = make_model(joint_sentiment=True)
     model.classifier.weight.data.fill_(torch.nan)
     broken = pipeline(TASK, model=model, processor=recognize.processor)

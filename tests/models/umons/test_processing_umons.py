@@ -69,7 +69,7 @@ def test_one_row_has_a_batch_axis_without_tensors(processor):
     assert processor(text="So very glad!")["input_ids"] == [[2, 3, 4]]
 
 
-def test_parts_give_what_they_give_alone(processor):
+def test_parts_equal_those_called_alone(processor):
     texts, waveforms, videos = (
         ["so glad", "very very sad"],
         [make_waveform(1.0), make_waveform(2.0)],
@@ -89,7 +89,7 @@ def test_parts_give_what_they_give_alone(processor):
 
 
 @pytest.mark.parametrize("return_tensors", ["pt", "np"])
-def test_absent_rows_are_zero_and_the_others_as_without_them(processor, return_tensors):
+def test_missing_rows_are_zero(processor, return_tensors):
     waveforms, videos = [make_waveform(1.0), make_waveform(2.0)], [make_video(16), make_video(24)]
     inputs = processor(
         text=[None, "so glad", "sad", "sad"],
@@ -114,7 +114,7 @@ def test_absent_rows_are_zero_and_the_others_as_without_them(processor, return_t
         assert not np.delete(values, rows, axis=0).any(), name
 
 
-def test_a_modality_that_no_row_has_is_left_out(processor):
+def test_modality_missing_in_all_rows_is_omitted(processor):
     audio = [make_waveform(1.0)] * 2
     inputs = processor(
         text=[None, ""], audio=audio, videos=[None, None], sampling_rate=SAMPLING_RATE, return_tensors="pt"
@@ -123,7 +123,7 @@ def test_a_modality_that_no_row_has_is_left_out(processor):
 
 
 @pytest.mark.parametrize("wordless", ["", "...", "?!"])
-def test_a_text_without_a_word_is_absent(processor, wordless):
+def test_text_without_words_is_missing(processor, wordless):
     inputs = processor(
         text=[wordless, "so glad"],
         audio=[make_waveform(1.0)] * 2,
@@ -141,18 +141,18 @@ def test_a_text_without_a_word_is_absent(processor, wordless):
         processor(text=["so glad", wordless], return_attention_mask=False)
 
 
-def test_a_row_without_anything_is_refused(processor):
+def test_row_without_modality_raises(processor):
     with pytest.raises(ValueError, match=r"^Row 1 of the batch has no modality\. Leave it out\.$"):
         processor(text=["glad", None], audio=[make_waveform(1.0), None], sampling_rate=SAMPLING_RATE)
 
 
 @pytest.mark.parametrize("audio", [[make_waveform(1.0)], [make_waveform(1.0), None, None], [None]])
-def test_unequal_numbers_of_rows_are_refused(processor, audio):
+def test_unequal_numbers_of_rows_raise(processor, audio):
     with pytest.raises(ValueError, match=rf"same number of rows.*`text` 2, `audio` {len(audio)}"):
         processor(text=["so", "glad"], audio=audio, sampling_rate=SAMPLING_RATE)
 
 
-def test_wrong_inputs_are_refused(processor):
+def test_invalid_inputs_raise(processor):
     with pytest.raises(ValueError, match="have no `images`"):
         processor(text="glad", images=np.zeros((8, 8, 3), dtype=np.uint8))
     with pytest.raises(ValueError, match="has no `video`: pass `videos`"):
@@ -163,7 +163,7 @@ def test_wrong_inputs_are_refused(processor):
         processor()
 
 
-def test_longer_inputs_are_cut_to_what_the_model_takes(processor):
+def test_long_inputs_are_truncated(processor):
     inputs = processor(text="so " * 70, audio=make_waveform(15.0), sampling_rate=SAMPLING_RATE, return_tensors="pt")
     assert inputs["input_ids"].shape == (1, 60)
     assert inputs["input_features"].shape == (1, 60, 80)
@@ -215,7 +215,7 @@ def test_save_and_load(processor, tmp_path):
         assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
-def test_each_part_loads_from_the_folder_of_the_whole(processor, tmp_path):
+def test_each_part_loads_from_the_processors_folder(processor, tmp_path):
     processor.save_pretrained(tmp_path)
     assert AutoTokenizer.from_pretrained(tmp_path).get_vocab() == processor.tokenizer.get_vocab()
     for auto_class, part in (
@@ -227,7 +227,7 @@ def test_each_part_loads_from_the_folder_of_the_whole(processor, tmp_path):
         assert loaded.to_dict() == part.to_dict()
 
 
-def test_a_text_less_batch_has_gradients_as_a_full_one(processor, model):
+def test_batch_without_text_has_gradients(processor, model):
     labels = torch.tensor([[1.0, 0.0, 0.0, 0.0, 0.0, 0.0]]).repeat(2, 1)
     audio = [make_waveform(1.0), make_waveform(2.0)]
     for text in (["so glad", "very sad"], ["so glad", None], None):
@@ -240,7 +240,7 @@ def test_a_text_less_batch_has_gradients_as_a_full_one(processor, model):
 
 
 @torch.no_grad()
-def test_absent_row_by_row_equals_absent_for_the_whole_batch(processor, model):
+def test_missing_rows_equal_missing_modality(processor, model):
     texts, audio = ["so glad", "very very sad"], [make_waveform(1.0), make_waveform(2.0)]
     options = {"sampling_rate": SAMPLING_RATE, "return_tensors": "pt"}
     full = model(**processor(text=texts, audio=audio, **options)).logits

@@ -37,17 +37,17 @@ def test_number_of_clips(num_frames, num_clips):
     assert output["video_features_mask"].tolist() == [[1] * num_clips]
 
 
-def test_clips_hold_the_frames_they_say(plain):
+def test_clips_contain_their_frames(plain):
     output = plain(counting_video(25), return_tensors="pt")
     assert frame_numbers(output["pixel_values_videos"]) == [list(range(16)), list(range(8, 24))]
 
 
-def test_a_short_video_repeats_its_last_frame(plain):
+def test_short_video_repeats_its_last_frame(plain):
     output = plain(counting_video(3), return_tensors="pt")
     assert frame_numbers(output["pixel_values_videos"]) == [[0, 1, *[2] * 14]]
 
 
-def test_default_output_is_what_the_kinetics_weights_expect():
+def test_defaults_match_the_kinetics_weights():
     output = UmonsVideoProcessor()(random_video(16), return_tensors="pt")
     pixels = output["pixel_values_videos"]
     assert pixels.shape == (1, 1, 16, 3, 112, 112)
@@ -59,7 +59,7 @@ def test_default_output_is_what_the_kinetics_weights_expect():
     torch.testing.assert_close(pixels[0, 0], expected, atol=one_grey_level, rtol=0)
 
 
-def test_a_batch_of_different_lengths_and_sizes_is_padded_with_zeros():
+def test_batch_is_padded_with_zeros():
     videos = [random_video(40), random_video(16, 50, 20)]
     output = UmonsVideoProcessor(size=16)(videos, return_tensors="pt")
     assert output["pixel_values_videos"].shape == (2, 4, 16, 3, 16, 16)
@@ -67,7 +67,7 @@ def test_a_batch_of_different_lengths_and_sizes_is_padded_with_zeros():
     assert (output["pixel_values_videos"][1, 1:] == 0).all()
 
 
-def test_arrays_tensors_and_images_give_the_same():
+def test_arrays_tensors_and_images_agree():
     processor, video = UmonsVideoProcessor(size=16), random_video(16)
     expected = processor([video], return_tensors="pt")["pixel_values_videos"]
     for same in (
@@ -88,7 +88,7 @@ def test_arrays_tensors_and_images_give_the_same():
         (8, 7.5, [0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7, 7]),
     ],
 )
-def test_frames_are_sampled_where_the_rate_is_known(plain, num_frames, fps, expected):
+def test_frames_are_sampled_at_a_known_rate(plain, num_frames, fps, expected):
     metadata = {"total_num_frames": num_frames, "fps": fps}
     output = plain([counting_video(num_frames)], video_metadata=[metadata], return_tensors="pt")
     assert frame_numbers(output["pixel_values_videos"])[0] == expected
@@ -126,7 +126,7 @@ def test_instances_share_nothing():
 
 
 @pytest.mark.shared
-def test_a_path_is_decoded(shared):
+def test_path_is_decoded(shared):
     path = shared / "data" / "clips" / "grid_bbaf2n.mpg"
     output = UmonsVideoProcessor()(str(path), return_tensors="pt")
     assert output["pixel_values_videos"].shape == (1, 4, 16, 3, 112, 112)  # 3 s: 45 frames
@@ -145,17 +145,17 @@ def test_a_path_is_decoded(shared):
         ([np.zeros((4, 8, 8, 3), np.float32), np.full((4, 8, 8, 3), np.inf, np.float32)], "Video 1 has NaN"),
     ],
 )
-def test_bad_videos(videos, message):
+def test_invalid_videos_raise(videos, message):
     with pytest.raises(ValueError, match=message):
         UmonsVideoProcessor()(videos, return_tensors="pt")
 
 
 @pytest.mark.parametrize("option", ["clip_length", "clip_stride", "max_clips"])
-def test_bad_options(option):
+def test_invalid_options_raise(option):
     with pytest.raises(ValueError, match=f"{option}=0 must be at least 1"):
         UmonsVideoProcessor()(counting_video(4), **{option: 0}, return_tensors="pt")
 
 
-def test_a_missing_path(tmp_path):
+def test_missing_path_raises(tmp_path):
     with pytest.raises(OSError, match=r"nothing\.mp4: there is no such file"):
         UmonsVideoProcessor()(str(tmp_path / "nothing.mp4"), return_tensors="pt")
