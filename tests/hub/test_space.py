@@ -165,7 +165,7 @@ class Page:
 
     def __init__(self, driver, url: str):
         self.driver, self.url = driver, url
-        self.wait = WebDriverWait(driver, 20)
+        self.wait = WebDriverWait(driver, 60)
 
     def open(self, query: str = ""):
         self.driver.get(self.url + query)
