@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import BinaryIO
 
@@ -276,7 +277,7 @@ class _AudioTrack:
         input_format = (frame.format.name, frame.layout.name, frame.sample_rate)
         if self.resampler is None or time != expected or input_format != self.input_format:
             self.flush()
-            self.resampler = _create_resampler(self.sampling_rate)
+            self.resampler = _Resampler(self.sampling_rate)
             self.input_format = input_format
             self.position = round(time * self.sampling_rate)
             self.started = True
@@ -292,10 +293,9 @@ class _AudioTrack:
 
     def _append(self, frames) -> None:
         for frame in frames:
-            if frame is not None:  # a pass-through resampler returns the flushing None
-                samples = frame.to_ndarray().reshape(-1)
-                self.chunks.append((self.position, samples))
-                self.position += len(samples)
+            samples = frame.to_ndarray().reshape(-1)
+            self.chunks.append((self.position, samples))
+            self.position += len(samples)
 
     def cut(self, start: float, end: float) -> np.ndarray | None:
         """Remove and return the samples of [start, end); gaps are silent, and the end is not padded."""
@@ -313,9 +313,41 @@ class _AudioTrack:
         return audio
 
 
-def _create_resampler(sampling_rate: int):
-    """Return a resampler to mono float32. Without the limit, swresample sums channels instead of averaging them."""
-    return import_av().AudioResampler("flt", "mono", sampling_rate, options={"rematrix_maxval": "1.0"})
+class _Resampler:
+    """Resampler to mono float32, as `av.AudioResampler`, whose `options` PyAV has since 18 only."""
+
+    def __init__(self, sampling_rate: int):
+        self.sampling_rate, self.graph = sampling_rate, None
+
+    def resample(self, frame) -> list:
+        """Return the frames that follow from `frame`; `None` flushes."""
+        if self.graph is None:
+            if frame is None:
+                return []
+            self._configure(frame)
+        self.graph.push(frame)
+        frames = []
+        while True:
+            try:
+                frames.append(self.graph.pull())
+            except (BlockingIOError, EOFError):
+                return frames
+
+    def _configure(self, frame) -> None:
+        graph = import_av().filter.Graph()
+        source = graph.add_abuffer(
+            format=frame.format.name,
+            layout=frame.layout.name,
+            sample_rate=frame.sample_rate,
+            time_base=Fraction(1, frame.sample_rate),
+        )
+        # Without the limit, swresample sums channels instead of averaging them.
+        options = "rematrix_maxval=1.0:out_sample_fmt=flt:out_chlayout=mono"
+        resample, sink = graph.add("aresample", f"{self.sampling_rate}:{options}"), graph.add("abuffersink")
+        source.link_to(resample)
+        resample.link_to(sink)
+        graph.configure()
+        self.graph = graph
 
 
 def resample(samples: np.ndarray, from_rate: float, to_rate: int) -> np.ndarray:
@@ -328,7 +360,7 @@ def resample(samples: np.ndarray, from_rate: float, to_rate: int) -> np.ndarray:
         return samples
     frame = import_av().AudioFrame.from_ndarray(np.ascontiguousarray(samples)[None], "flt", "mono")
     frame.sample_rate = from_rate
-    resampler = _create_resampler(to_rate)
+    resampler = _Resampler(to_rate)
     parts = [part.to_ndarray().reshape(-1) for part in [*resampler.resample(frame), *resampler.resample(None)]]
     return np.concatenate(parts) if parts else np.zeros(1, np.float32)
 
