@@ -197,3 +197,8 @@ def test_paths_are_not_published(write, tmp_path):
     card = write(source=str(tmp_path / "clips" / "metadata.csv"))
     assert "\n`metadata.csv`: 30 train rows" in card.text
     assert str(tmp_path) not in card.text
+
+
+def test_template_of_the_package_equals_the_one_at_the_top(root):
+    packaged = root / "modeling_umons" / "publishing" / "model_card.md"
+    assert packaged.read_text(encoding="utf-8") == (root / "model_card.md").read_text(encoding="utf-8")
