@@ -13,7 +13,7 @@ import torch
 from transformers.pipelines.base import ChunkPipeline
 
 from .processing_umons import check_processor, has_words
-from .segmentation_umons import Segment, iter_segments, normalize_input, transcribe
+from .segmentation_umons import Segment, is_dataset, iter_segments, normalize_input, transcribe
 
 
 MIN_LENGTH_S = 0.1  # seconds; a shorter last segment is dropped: codecs pad
@@ -39,18 +39,18 @@ class MultimodalEmotionPipeline(ChunkPipeline):
     {'sentiment': 1.2, 'emotions': [{'label': 'happy', 'score': 0.9}, ...], 'modalities': ['text', 'audio']}
     ```
 
-    An input is a path, a URL or the bytes of a video or audio file; a value of a `datasets.Audio` or `datasets.Video`
-    column; or a dict with any of
+    An input is a video or audio file as a path, a URL, bytes or an open file; a value of a `datasets.Audio` or
+    `datasets.Video` column; or a dict or row of a data set with any of
 
         text (`str`): the transcript.
         words (`list[dict]`): the transcript word by word, `{"word": "glad", "timestamp": (start, end)}` with seconds
             from the beginning of the file, as a `transcriber` returns them. Words can be cut into segments.
-        audio: a path, a URL, bytes, a value of `datasets.Audio`, or a waveform `(num_samples,)` or
-            `(num_channels, num_samples)` with its `sampling_rate` in Hz as another key. It is resampled as files are.
-        video: a path, a URL, bytes, a value of `datasets.Video`, or frames `(num_frames, height, width, 3)` at the
-            `frame_rate` of the video processor. The audio of a file is used unless `audio` is given.
+        audio: a file, a value of `datasets.Audio`, or a waveform `(num_samples,)` or `(num_channels, num_samples)`
+            with its `sampling_rate` in Hz as another key. It is resampled as files are.
+        video: a file, a value of `datasets.Video`, or frames `(num_frames, height, width, 3)` at the `frame_rate` of
+            the video processor. The audio of a file is used unless `audio` is given.
 
-    or a list, generator or `KeyDataset` of inputs, with `batch_size`.
+    or a list, generator, data set or column of inputs, with `batch_size`. `None` and NaN are missing values.
 
     - Without `chunk_length_s`, the first two minutes of a file are read.
     - Video frames are used by models with a video tower or encoder.
@@ -132,14 +132,18 @@ class MultimodalEmotionPipeline(ChunkPipeline):
 
     def __call__(self, inputs, **options):
         """
-        Predict one input or each of a list; for a generator or `KeyDataset`, return an iterator over the results.
+        Predict one input or each of a list. For a generator, data set or column, return an iterator over the results.
 
         Args:
             inputs: see the class.
             options: see the class; also `batch_size`, the number of inputs, or segments of them, per batch.
         """
-        if isinstance(inputs, list) and not inputs:
+        if isinstance(inputs, (list, tuple)) and not inputs:
             return []  # transformers would index the first one
+        if isinstance(inputs, tuple):
+            inputs = list(inputs)
+        elif is_dataset(inputs):
+            inputs = (one for one in inputs)
         return super().__call__(inputs, **options)
 
     def stream(

@@ -5,12 +5,11 @@
 import math
 import os
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import zip_longest
 from numbers import Real
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -60,27 +59,32 @@ class Segment:
 
 
 def normalize_input(inputs) -> dict[str, Any]:
-    """Return any form of input as a dict of `INPUT_NAMES` without `None`. Raises ValueError for an invalid input."""
-    if isinstance(inputs, (str, Path, bytes)):
-        if isinstance(inputs, str) and not _is_file_or_url(inputs):
-            raise ValueError(f"{inputs!r:.200} is neither a file nor a URL. To analyse text, pass {{'text': ...}}.")
+    """
+    Return any form of input as a dict of `INPUT_NAMES` without missing values, with files as `str` or `bytes`.
+
+    Raises:
+        ValueError: the input is invalid.
+    """
+    if isinstance(inputs, str) and not _is_file_or_url(inputs):
+        raise ValueError(f"{inputs!r:.200} is neither a file nor a URL. To analyse text, pass {{'text': ...}}.")
+    if _is_file(inputs := _unwrap_file(inputs)):
         return {"video": inputs}
     # A value of a `datasets.Audio` or `datasets.Video` column, or the waveform dict of speech pipelines.
     if _is_decoder(inputs) or (
-        isinstance(inputs, dict) and set(FILE_NAMES) & set(inputs) and set(inputs) <= {*FILE_NAMES, "sampling_rate"}
+        isinstance(inputs, Mapping) and set(FILE_NAMES) & set(inputs) and set(inputs) <= {*FILE_NAMES, "sampling_rate"}
     ):
-        is_audio = hasattr(inputs, "get_all_samples") or (isinstance(inputs, dict) and "sampling_rate" in inputs)
+        is_audio = hasattr(inputs, "get_all_samples") or (isinstance(inputs, Mapping) and "sampling_rate" in inputs)
         inputs = {"audio" if is_audio else "video": inputs}
-    if not isinstance(inputs, dict):
+    if not isinstance(inputs, Mapping):
         raise ValueError(
-            f"An input must be a path, a URL, bytes, or a dict with any of {', '.join(INPUT_NAMES)}, not "
-            f"{type(inputs).__name__}."
+            f"An input must be a path, a URL, bytes, an open file, or a dict with any of {', '.join(INPUT_NAMES)}, "
+            f"not {type(inputs).__name__}."
         )
     if unknown := sorted(set(inputs) - set(INPUT_NAMES)):
         raise ValueError(f"An input has no {unknown}: pass any of {', '.join(INPUT_NAMES)}.")
-    inputs = {name: value for name, value in inputs.items() if value is not None}
-    for name in ("audio", "video"):
-        inputs.update(_unpack_datasets_value(name, inputs.get(name)))
+    inputs = {name: value for name, value in inputs.items() if not _is_missing(value)}
+    for name in {"audio", "video"} & set(inputs):
+        inputs.update(_unpack_media(name, inputs[name]))
     if not isinstance(inputs.get("text", ""), str):
         raise ValueError(f"`text` must be a string, not {type(inputs['text']).__name__}.")
     _check_characters("text", inputs.get("text", ""))
@@ -89,6 +93,32 @@ def normalize_input(inputs) -> dict[str, Any]:
         inputs["words"] = [_check_word(word) for word in words]
         _check_characters("words", " ".join(word["word"] for word in inputs["words"]))
     return inputs
+
+
+def is_dataset(inputs) -> bool:
+    """Return whether inputs are a data set or a column of one: an iterable that is not itself an input or a list."""
+    single = (str, bytes, bytearray, memoryview, Mapping, np.ndarray, torch.Tensor, list, tuple)
+    is_open_file = hasattr(inputs, "read")
+    return isinstance(inputs, Iterable) and not (isinstance(inputs, single) or is_open_file or _is_decoder(inputs))
+
+
+def _is_missing(value: Any) -> bool:
+    """Return whether a value is `None` or the NaN that tables have for it."""
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def _unwrap_file(value: Any) -> Any:
+    """Return a path of any type as `str`, binary data or an open file as `bytes`, and other values as they are."""
+    if isinstance(value, os.PathLike):
+        return os.fsdecode(value)
+    if isinstance(value, (bytearray, memoryview)):
+        return bytes(value)
+    if not callable(getattr(value, "read", None)):
+        return value
+    content = value.read()
+    if not isinstance(content, bytes):
+        raise ValueError(f"{value!r:.200} is open as text: open the file with mode 'rb'.")
+    return content
 
 
 def _check_characters(name: str, text: str):
@@ -116,8 +146,8 @@ def _check_word(word) -> dict[str, Any]:
     )
 
 
-def _unpack_datasets_value(name: str, value: Any) -> dict[str, Any]:
-    """Return a value of `datasets.Audio` or `datasets.Video`, decoded or not, as entries of an input dict."""
+def _unpack_media(name: str, value: Any) -> dict[str, Any]:
+    """Return any form of audio or video as entries of an input dict: a file, a waveform with its rate, or frames."""
     if _is_decoder(value):
         # Prefer the decoder's file: it is read in bounded memory, and that of a video has audio.
         encoded = getattr(value, "_hf_encoded", None) or {}
@@ -126,19 +156,23 @@ def _unpack_datasets_value(name: str, value: Any) -> dict[str, Any]:
         if hasattr(value, "get_all_samples"):
             return {"audio": value["array"], "sampling_rate": value["sampling_rate"]}
         raise ValueError(f"`{name}` is a video decoder without a file: pass the file's path or bytes.")
-    if not isinstance(value, dict):
-        return {}
-    for key in FILE_NAMES:
-        if value.get(key) is not None:
-            rate = {"sampling_rate": value.get("sampling_rate")} if key in ("array", "raw") else {}
-            return {name: value[key], **rate}
-    raise ValueError(
-        f"`{name}` is a dict of {sorted(value)}: it needs `array` and `sampling_rate`, `bytes` or `path`."
-    )
+    if isinstance(value, Mapping):
+        for key in FILE_NAMES:
+            if not _is_missing(value.get(key)):
+                rate = {"sampling_rate": value.get("sampling_rate")} if key in ("array", "raw") else {}
+                return {name: _unwrap_file(value[key]), **rate}
+        raise ValueError(
+            f"`{name}` is a dict of {sorted(value)}: it needs `array` and `sampling_rate`, `bytes` or `path`."
+        )
+    value = _unwrap_file(value)
+    if _is_file(value) or isinstance(value, (list, tuple, np.ndarray, torch.Tensor)):
+        return {name: value}
+    contents = "a waveform" if name == "audio" else "frames"
+    raise ValueError(f"`{name}` is a {type(value).__name__}: pass a path, a URL, bytes, an open file or {contents}.")
 
 
 def _is_file(value: Any) -> bool:
-    return isinstance(value, (str, Path, bytes))
+    return isinstance(value, (str, bytes))
 
 
 def _is_file_or_url(text: str) -> bool:
@@ -248,6 +282,8 @@ def _video_tracks(inputs, text, chunk_length_s, audio, video, sampling_rate, fra
 
 def _iter_waveform_windows(waveform, rate, chunk_length_s, sampling_rate) -> Iterator[Clip]:
     """Cut a waveform into the windows that a file of the same samples is cut into."""
+    if isinstance(rate, (np.ndarray, torch.Tensor)) and rate.ndim == 0:
+        rate = rate.item()
     if isinstance(rate, bool) or not isinstance(rate, Real) or not 1 <= rate < math.inf:
         raise ValueError(
             f"`audio` is a waveform and its `sampling_rate` is {rate!r:.50}: pass its rate in Hz, a number."

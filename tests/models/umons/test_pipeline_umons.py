@@ -6,6 +6,7 @@ import re
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
+from types import MappingProxyType
 
 import av
 import numpy as np
@@ -68,6 +69,13 @@ def test_forms_of_audio_agree(recognize, tmp_path, clip, wav, sound):
         {"raw": sound, "sampling_rate": RATE},
         {"path": str(path), "bytes": None},
         {"path": None, "bytes": clip},
+        io.BytesIO(clip),
+        bytearray(clip),
+        MappingProxyType({"audio": memoryview(wav), "text": float("nan"), "video": np.float64("nan")}),
+        {"video": io.BytesIO(clip)},
+        {"audio": {"path": tmp_path / "sound.wav"}},
+        {"audio": sound, "sampling_rate": np.array(RATE)},
+        {"audio": sound, "sampling_rate": torch.tensor(RATE)},
     ):
         assert close(recognize(given), expected, tolerance=1e-4), given
 
@@ -117,6 +125,13 @@ def test_dataset_columns(recognize, clip, wav):
     results = list(recognize(({"text": row["text"], "audio": row["sound"]} for row in data), batch_size=2))
     expected = [recognize({"text": text, "audio": wav}) for text in data["text"]]
     assert all(close(*pair) for pair in zip(results, expected, strict=True))
+
+    data = data.rename_columns({"sound": "audio"}).remove_columns("clip")
+    for rows in (data, data.to_iterable_dataset(), tuple(data), (data.with_format("numpy")[i] for i in range(3))):
+        assert all(close(*pair) for pair in zip(recognize(rows, batch_size=2), expected, strict=True))
+    assert [close(result, recognize(wav)) for result in recognize(data["audio"])] == [True] * 3
+    predicted = data.map(lambda row: recognize(row))  # a lazy row
+    assert predicted["sentiment"][:] == pytest.approx([result["sentiment"] for result in expected])
 
 
 def test_url(recognize, clip, tmp_path):
@@ -307,7 +322,10 @@ def test_unreadable_file_with_text_raises(recognize, tmp_path, clip):
             {"audio": np.zeros(100), "sampling_rate": "22050"},
             "`sampling_rate` is '22050': pass its rate in Hz, a number",
         ),
-        ({"audio": np.zeros(100), "sampling_rate": torch.tensor(22050)}, r"`sampling_rate` is tensor\(22050\)"),
+        ({"audio": np.zeros(100), "sampling_rate": torch.tensor([22050])}, r"`sampling_rate` is tensor\(\[22050\]\)"),
+        ({"text": "so glad", "video": 3}, "`video` is a int: pass a path, a URL, bytes, an open file or frames"),
+        ({"audio": object(), "sampling_rate": 22050}, "`audio` is a object: .* or a waveform"),
+        ({"text": "so glad", "video": io.StringIO("clip")}, "is open as text: open the file with mode 'rb'"),
         ({"audio": np.zeros(100), "sampling_rate": float("inf")}, "`sampling_rate` is inf"),
         ({"audio": np.zeros(100), "sampling_rate": True}, "`sampling_rate` is True"),
         ({"audio": np.zeros(100), "sampling_rate": 22050}, "its audio is silent"),
