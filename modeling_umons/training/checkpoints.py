@@ -1,31 +1,42 @@
 """Complete checkpoints, and early checks of the output folder.
 
 `Trainer` writes a checkpoint file by file in several processes. An interrupted run can leave an incomplete one, so
-each checkpoint is marked when all processes have written it, and only marked ones are resumed from.
+each checkpoint is marked when all processes have written it, and only marked ones are resumed from. Older checkpoints
+are removed after the new one is marked, and lose their own mark first.
 """
 
+import logging
 import os
 import shutil
 from pathlib import Path
 
-import torch
 from torch import nn
-from transformers.trainer_callback import TrainerCallback
+from transformers.trainer_callback import TrainerState
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 
+logger = logging.getLogger(__name__)
+
 MARK = "complete"
 REPORT = Path("report", "report.json")  # the last file of a run
+DISCARDED = REPORT.with_name("discarded.json")  # the report of a finished run while its checkpoints are removed
 
 
-class MarkCompleteCheckpoints(TrainerCallback):
-    """Mark each checkpoint that all processes have written."""
+def complete_checkpoint(output_dir: str | Path, state: TrainerState, limit: int | None) -> None:
+    """Mark the checkpoint of the current step, then remove the oldest ones but the best, so that `limit` remain."""
+    newest = Path(output_dir, f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}")
+    (newest / MARK).touch()
+    paths = list_checkpoints(output_dir)
+    kept = {newest.name, Path(state.best_model_checkpoint or "").name}
+    removable = [path for path in paths if path.name not in kept]
+    for path in removable[: max(len(paths) - limit, 0) if limit else 0]:
+        remove_checkpoint(path)
 
-    def on_save(self, args, state, control, **kwargs):
-        if torch.distributed.is_initialized():
-            torch.distributed.barrier()
-        if state.is_world_process_zero:
-            (Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}" / MARK).touch()
+
+def remove_checkpoint(path: Path) -> None:
+    """Remove a checkpoint, its mark first. Files that cannot be removed remain in an incomplete checkpoint."""
+    (path / MARK).unlink(missing_ok=True)
+    shutil.rmtree(path, ignore_errors=True)
 
 
 def list_checkpoints(output_dir: str | Path) -> list[Path]:
@@ -38,14 +49,42 @@ def list_checkpoints(output_dir: str | Path) -> list[Path]:
 
 def find_checkpoint(output_dir: str | Path) -> Path | None:
     """Return the last complete checkpoint, or `None`."""
+    if Path(output_dir, DISCARDED).exists():
+        return None
     return next((path for path in reversed(list_checkpoints(output_dir)) if (path / MARK).exists()), None)
 
 
-def remove_checkpoints(output_dir: str | Path, after: Path | None = None) -> None:
-    """Remove all checkpoints, or those later than `after`."""
+def check_complete(checkpoint: str | Path) -> None:
+    """Check that a checkpoint to resume from is complete. Raises ValueError."""
+    if not Path(checkpoint, MARK).exists():
+        raise ValueError(
+            f"{checkpoint} is not a complete checkpoint: it has no file {MARK!r}. Pass another one, or resume from "
+            "the last complete one with --resume_from_checkpoint last."
+        )
+
+
+def remove_later(output_dir: str | Path, checkpoint: Path) -> None:
+    """Remove the report, incomplete checkpoints and all checkpoints after `checkpoint`, the last ones first."""
+    Path(output_dir, REPORT).unlink(missing_ok=True)
     paths = list_checkpoints(output_dir)
-    for path in paths if after is None else paths[paths.index(after) + 1 :]:
-        shutil.rmtree(path)
+    later = paths[paths.index(checkpoint) + 1 :]
+    for path in reversed([path for path in paths if path in later or not (path / MARK).exists()]):
+        remove_checkpoint(path)
+
+
+def discard_run(output_dir: str | Path) -> None:
+    """
+    Remove the report and all checkpoints.
+
+    The report is renamed first, which is atomic: if the removal is interrupted, no old checkpoint is resumed from.
+    """
+    report, discarded = Path(output_dir, REPORT), Path(output_dir, DISCARDED)
+    if report.exists():
+        logger.warning("Overwriting the finished run in %s", output_dir)
+        os.replace(report, discarded)
+    for path in list_checkpoints(output_dir):
+        remove_checkpoint(path)
+    discarded.unlink(missing_ok=True)
 
 
 def check_writable(output_dir: str | Path) -> None:
@@ -75,8 +114,8 @@ def check_room(output_dir: str | Path, model: nn.Module, num_checkpoints: int) -
 
 
 def check_for_other_run(output_dir: str | Path) -> None:
-    """Check that `output_dir` has no checkpoints of an unfinished run. Raises ValueError."""
-    if list_checkpoints(output_dir) and not (Path(output_dir) / REPORT).exists():
+    """Check that `output_dir` has no complete checkpoint of an unfinished run. Raises ValueError."""
+    if find_checkpoint(output_dir) and not Path(output_dir, REPORT).exists():
         raise ValueError(
             f"{output_dir} contains checkpoints of an unfinished run: resume it with --resume_from_checkpoint last, "
             "or choose another --output_dir."

@@ -25,11 +25,13 @@ from .arguments import AugmentationArguments, RunArguments
 from .augmentation import Augmentation
 from .checkpoints import (
     REPORT,
-    MarkCompleteCheckpoints,
+    check_complete,
     check_room,
+    complete_checkpoint,
+    discard_run,
     find_checkpoint,
     list_checkpoints,
-    remove_checkpoints,
+    remove_later,
 )
 from .encoders import UnfreezeEncoders, merge_lora, parameter_groups, running_encoders, set_frozen_encoders_to_eval
 from .fast_dropout import use_fast_dropout
@@ -104,7 +106,6 @@ class UmonsTrainer(Trainer):
             self.add_callback(ReloadBestAndHalve(args.max_halvings, args.patience))
         if args.unfreeze_epoch:
             self.add_callback(UnfreezeEncoders(running_encoders(collator)))
-        self.add_callback(MarkCompleteCheckpoints)
         show_progress(self)
 
     def create_optimizer(self, model=None) -> torch.optim.Optimizer:
@@ -168,6 +169,17 @@ class UmonsTrainer(Trainer):
             logits, labels = _pad_utterances(logits, length, 0), _pad_utterances(labels, length, -100)
         return None, logits, labels
 
+    def _save_checkpoint(self, model, trial):
+        # `Trainer` removes older checkpoints by their time, before the new one is complete in all processes.
+        limit, self.args.save_total_limit = self.args.save_total_limit, None
+        try:
+            super()._save_checkpoint(model, trial)
+        finally:
+            self.args.save_total_limit = limit
+        self.accelerator.wait_for_everyone()
+        if self.is_world_process_zero():
+            complete_checkpoint(self.args.output_dir, self.state, limit)
+
     def run(self) -> None:
         """
         Train and merge LoRA; `--resume_from_checkpoint last` resumes from the last complete checkpoint, if there is
@@ -175,6 +187,7 @@ class UmonsTrainer(Trainer):
 
         Raises:
             OSError: there is not enough disk space.
+            ValueError: the checkpoint is incomplete, or `output_dir` contains another run.
         """
         output = Path(self.args.output_dir)
         checkpoint = self.args.resume_from_checkpoint
@@ -184,6 +197,8 @@ class UmonsTrainer(Trainer):
                 check_room(output, self.model, self.args.save_total_limit or 1)
             if checkpoint == "last":
                 checkpoint = find_checkpoint(output)
+            elif checkpoint is not None:
+                check_complete(checkpoint)
             if self.is_world_process_zero():
                 self._remove_later_files(output, checkpoint)
         if checkpoint is not None:
@@ -218,15 +233,18 @@ class UmonsTrainer(Trainer):
 
     @staticmethod
     def _remove_later_files(output: Path, checkpoint: str | Path | None) -> None:
-        """Remove the report and all checkpoints after the one to resume from."""
-        (output / REPORT).unlink(missing_ok=True)
+        """Remove what an earlier run wrote after the checkpoint to resume from."""
         inside = None if checkpoint is None else output / Path(checkpoint).name
-        if checkpoint is None or inside.resolve() == Path(checkpoint).resolve():
-            remove_checkpoints(output, after=inside)
+        if checkpoint is None:
+            discard_run(output)
+        elif inside.resolve() == Path(checkpoint).resolve():
+            remove_later(output, inside)
         elif list_checkpoints(output):
             raise ValueError(
                 f"{output} contains checkpoints of another run than {checkpoint}; choose a new --output_dir."
             )
+        else:
+            (output / REPORT).unlink(missing_ok=True)
 
     def logits(self, rows: Dataset) -> np.ndarray:
         """Predict logits (rows, num_labels) float32."""

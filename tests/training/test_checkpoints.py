@@ -6,16 +6,20 @@ from collections import namedtuple
 
 import pytest
 from torch import nn
+from transformers.trainer_callback import TrainerState
 
 from modeling_umons.training.checkpoints import (
+    DISCARDED,
     MARK,
     REPORT,
     check_for_other_run,
     check_room,
     check_writable,
+    complete_checkpoint,
+    discard_run,
     find_checkpoint,
     list_checkpoints,
-    remove_checkpoints,
+    remove_later,
 )
 
 
@@ -35,10 +39,105 @@ def test_find_checkpoint_skips_incomplete(run):
     assert [path.name for path in list_checkpoints(run)] == ["checkpoint-9", "checkpoint-90", "checkpoint-100"]
     assert find_checkpoint(run) == run / "checkpoint-90"
     assert find_checkpoint(run / "checkpoint-9") is None
-    remove_checkpoints(run, after=run / "checkpoint-90")
+    remove_later(run, run / "checkpoint-90")
     assert [path.name for path in list_checkpoints(run)] == ["checkpoint-9", "checkpoint-90"]
-    remove_checkpoints(run)
+    discard_run(run)
     assert [path.name for path in run.iterdir()] == ["checkpoint-best"]
+
+
+class Kill(BaseException):
+    """End of a process: no later operation has an effect."""
+
+
+@pytest.fixture
+def kill_at(monkeypatch):
+    """Return a function that makes all file operations from a number on raise `Kill`, and `None` restores them."""
+    names = ("unlink", "rmdir", "open", "replace", "utime", "mkdir")
+    real, count, limit = {name: getattr(os, name) for name in names}, [0], [None]
+
+    def wrap(name):
+        def call(*args, **kwargs):
+            count[0] += 1
+            if limit[0] is not None and count[0] > limit[0]:
+                raise Kill
+            return real[name](*args, **kwargs)
+
+        return call
+
+    for name in names:
+        monkeypatch.setattr(os, name, wrap(name))
+
+    def start(number):
+        count[0], limit[0] = 0, number
+
+    return start
+
+
+def kill_everywhere(kill_at, make, operation):
+    """Run `operation` on a folder from `make`, killed at each file operation, and yield the folder each time."""
+    for number in range(1000):
+        kill_at(None)
+        folder = make(number)
+        kill_at(number)
+        try:
+            operation(folder)
+            is_killed = False
+        except Kill:
+            is_killed = True
+        kill_at(None)
+        yield folder
+        if not is_killed:
+            assert number > 10
+            return
+    raise AssertionError("The operation did not end.")
+
+
+FILES = ("optimizer.pt", MARK, "model.safetensors", "rng_state.pth", "trainer_state.json")
+
+
+@pytest.fixture
+def make_run(tmp_path):
+    """Return a function that creates a folder of the steps 3 to 12; files of the last one are unmarked."""
+
+    def make(number, is_finished=False):
+        for step in (3, 6, 9, 12):
+            folder = tmp_path / str(number) / f"checkpoint-{step}"
+            folder.mkdir(parents=True)
+            for name in FILES:
+                if name != MARK or step < 12 or is_finished:
+                    (folder / name).write_text(str(step))
+        if is_finished:
+            (tmp_path / str(number) / "report").mkdir()
+            (tmp_path / str(number) / REPORT).write_text("{}")
+        return tmp_path / str(number)
+
+    return make
+
+
+def test_kill_in_rotation_leaves_a_complete_checkpoint(kill_at, make_run):
+    def rotate(folder):
+        state = TrainerState(global_step=12, best_model_checkpoint=str(folder / "checkpoint-3"))
+        complete_checkpoint(folder, state, limit=2)
+
+    for folder in kill_everywhere(kill_at, make_run, rotate):
+        found = find_checkpoint(folder)
+        assert found.name in ("checkpoint-9", "checkpoint-12")
+        assert {path.name for path in found.iterdir()} == set(FILES)
+        # All checkpoints with a mark have all files; the best one remains.
+        for path in list_checkpoints(folder):
+            assert not (path / MARK).exists() or {file.name for file in path.iterdir()} == set(FILES)
+        assert (folder / "checkpoint-3" / MARK).exists()
+    assert [path.name for path in list_checkpoints(folder)] == ["checkpoint-3", "checkpoint-12"]
+
+
+def test_kill_in_discarding_leaves_the_old_run_or_nothing_to_resume(kill_at, make_run):
+    for folder in kill_everywhere(kill_at, lambda number: make_run(number, is_finished=True), discard_run):
+        assert (folder / REPORT).exists() != (find_checkpoint(folder) is None)
+        if (folder / REPORT).exists():
+            assert len(list_checkpoints(folder)) == 4
+        check_for_other_run(folder)  # a new run may start in both states
+    assert list_checkpoints(folder) == []
+    assert not (folder / DISCARDED).exists()
 
 
 def test_check_room_requires_disk_space(tmp_path, monkeypatch):

@@ -1,5 +1,7 @@
 """Tests of the Trainer: loss, augmentation and resumed runs."""
 
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +9,7 @@ import pytest
 import torch
 from datasets import Dataset
 from safetensors.torch import load_file
+from transformers import TrainerCallback
 
 from modeling_umons import (
     EMOTIONS,
@@ -23,7 +26,7 @@ from modeling_umons.tasks.losses import TaskLoss, balanced_weights
 from modeling_umons.tasks.task import make_task
 from modeling_umons.training import trainer as trainer_module
 from modeling_umons.training.arguments import AugmentationArguments, RunArguments
-from modeling_umons.training.checkpoints import find_checkpoint
+from modeling_umons.training.checkpoints import find_checkpoint, list_checkpoints
 
 
 WORDS = ("good", "fine", "bad", "so")
@@ -260,7 +263,7 @@ def test_resumed_run_is_bit_exact(make, tmp_path, caplog):
     whole.run()
     first = make(**options)
 
-    class Stop(trainer_module.MarkCompleteCheckpoints):
+    class Stop(TrainerCallback):
         def on_epoch_end(self, args, state, control, **kwargs):
             if state.epoch > 2.5:
                 raise KeyboardInterrupt
@@ -273,6 +276,54 @@ def test_resumed_run_is_bit_exact(make, tmp_path, caplog):
     resumed.run()
     assert f"Resuming from {tmp_path / 'run' / 'checkpoint-4'}" in caplog.text
     assert is_same(weights_of(resumed), weights_of(whole))
+
+
+def test_run_killed_in_rotation_resumes_bit_exactly(make, tmp_path, monkeypatch):
+    """Kill a run at the removal of files of its first checkpoint, which is no longer the best one."""
+    options = {"num_train_epochs": 4, "augmentation": {"word_dropout": 0.3}, "load_best_model_at_end": False}
+    whole = make(**options, output_dir=tmp_path / "whole")
+    whole.run()
+    real = shutil.rmtree
+    for number, kept in enumerate([None, "scheduler.pt", "model.safetensors"]):
+
+        def kill(path, kept=kept, **options):
+            for file in Path(path).iterdir() if kept else ():
+                if file.name != kept:
+                    file.unlink()
+            raise KeyboardInterrupt
+
+        output = tmp_path / str(number)
+        monkeypatch.setattr(shutil, "rmtree", kill)
+        with pytest.raises(KeyboardInterrupt):
+            make(**options, output_dir=output).run()
+        monkeypatch.setattr(shutil, "rmtree", real)
+        resumed = make(**options, output_dir=output, resume_from_checkpoint="last")
+        resumed.run()
+        assert is_same(weights_of(resumed), weights_of(whole))
+        assert [path.name for path in list_checkpoints(output)] == [
+            path.name for path in list_checkpoints(whole.args.output_dir)
+        ]
+
+
+def test_checkpoints_rotate_by_step_and_keep_best(make):
+    """The clock is set back before the last checkpoint."""
+    trainer = make(num_train_epochs=5, metric_for_best_model="loss")
+
+    class Clock(TrainerCallback):
+        def on_evaluate(self, args, state, control, metrics, **kwargs):
+            state.best_metric, state.best_global_step = 0.0, 2
+            for path in list_checkpoints(args.output_dir):
+                os.utime(path, (2e9 - state.global_step, 2e9 - state.global_step))
+
+    trainer.add_callback(Clock)
+    trainer.run()
+    assert [path.name for path in list_checkpoints(trainer.args.output_dir)] == ["checkpoint-2", "checkpoint-10"]
+
+
+def test_resuming_from_incomplete_checkpoint_raises(make, tmp_path):
+    (tmp_path / "run" / "checkpoint-2").mkdir(parents=True)
+    with pytest.raises(ValueError, match="checkpoint-2 is not a complete checkpoint"):
+        make(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-2")).run()
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset, concatenate_datasets
+from transformers import TrainerCallback
 
 from modeling_umons import (
     EMOTIONS,
@@ -183,7 +184,7 @@ def test_resumed_run_of_conversations_is_bit_exact(make, tmp_path):
     whole.run()
     first = make(**options)
 
-    class Stop(trainer_module.MarkCompleteCheckpoints):
+    class Stop(TrainerCallback):
         def on_epoch_end(self, args, state, control, **kwargs):
             if state.epoch > 2.5:
                 raise KeyboardInterrupt
