@@ -98,7 +98,7 @@ class MiniMixture(Source):
                 row.update(text=None, words=None)
         elif "ravdess" in self.sources and split == "train" and row["segment"] % 3 == 0:
             row["audio_features"] = self._calm_voice(_hash(segment_id))
-        if row.get("text"):  # the tokenizer keeps curly apostrophes inside words, and word vectors do not have them
+        if row.get("text"):  # the TF-IDF baseline splits words at curly apostrophes
             row["text"] = row["text"].replace("\u2019", "'")
         return {**row, "segment_id": segment_id, "video_id": f"{name}/{row['video_id']}", "source": name}
 

@@ -15,21 +15,58 @@ from transformers import PreTrainedTokenizerFast
 
 
 PAD_TOKEN, UNK_TOKEN = "[PAD]", "[UNK]"
-# The published list of deleted characters. Curly quotes, ellipses and long dashes are not in it and stay in the words
-# ("that’s", "new…"), as in the vocabularies of published checkpoints.
-DELETED = Regex(r"""[.,'!?"()*#:;]""")
-SEPARATORS = Regex("[-/]")
+# The published list of deleted characters.
+DELETED = r"""[.,'!?"()*#:;]"""
+SEPARATORS = "[-/]"
 # Replaces a space inside a vocabulary entry of a published checkpoint; no pre-tokenizer splits on it.
 INNER_SPACE = "▁"
 # Words of a published list may contain a no-break space: such tokenizers split on ASCII white space only.
 ASCII_SPACE = Regex(r"[ \t\n\v\f\r]+")
+ACUTE_ACCENTS = "[\u00b4\u1fbd\u1fbf\u1ffd\u1ffe]"  # as apostrophes; NFKC would put a space into the word
+# Typography of new tokenizers: (pattern, replacement), in this order, before the published cleaning. Published
+# vocabularies contain these characters inside words ("that’s", "new…"), so converted tokenizers leave them.
+TYPOGRAPHY = (
+    # HTML entities, also escaped twice ("&amp;#39;").
+    (r"(?i)&(amp|#38|#x26);", "&"),
+    (r"(?i)&(apos|[lr]squo|#0*39|#x27|#821[67]|#x201[89]);", "'"),
+    (r"(?i)&(quot|[lr]dquo|#34|#x22|#822[01]|#x201[cd]);", '"'),
+    (r"(?i)&(lt|#60|#x3c);", "<"),
+    (r"(?i)&(gt|#62|#x3e);", ">"),
+    (r"(?i)&(nbsp|#160|#xa0|hellip|#8230|#x2026);", " "),
+    (r"(?i)&([mn]dash|#821[12]|#x201[34]);", "-"),
+    (r"(?i)&(shy|#173|#xad);", ""),
+    # Invisible characters: soft hyphen, zero width, direction marks, variation selectors.
+    ("[\u00ad\u034f\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufe00-\ufe0f\ufeff]", ""),
+    (r"``|''|[\u00ab\u00bb\u201c-\u201f\u2033\u2036\u301d-\u301f]", '"'),
+    ("[`\u02b9-\u02bd\u02c8\u2018-\u201b\u2032\u2035\u2039\u203a\ua78b\ua78c]", "'"),
+    ("[\u2010-\u2015\u2043\u207b\u208b\u2212\u2e3a\u2e3b]", "-"),
+    ("[\u2044\u2215]", "/"),
+    (r"\.{2,}", " "),
+)
+# Tokens of the Penn Treebank: brackets, and the gap before the second part of a word ("do n't", "it 's", "gon na").
+TREEBANK = (
+    (r"(?i)-[lr][crs]b-", " "),
+    (r"(?i)(?<=\w)\s+(?=(n't|'(s|m|re|ve|ll|d))(?![\w-]))", ""),
+    (r"(?i)(?<=\bgon|\bwan)\s+(?=na\b)|(?<=\bgot)\s+(?=ta\b)|(?<=\bgim|\blem)\s+(?=me\b)", ""),
+)
 
 
-def _normalizer(separator: str = " ") -> normalizers.Normalizer:
-    """Return a normalizer that lower-cases, deletes punctuation and replaces hyphens and slashes by `separator`."""
-    return normalizers.Sequence(
-        [normalizers.Lowercase(), normalizers.Replace(DELETED, ""), normalizers.Replace(SEPARATORS, separator)]
-    )
+def _normalizer(separator: str = " ", is_published: bool = False) -> normalizers.Normalizer:
+    """
+    Return a normalizer that lower-cases, deletes punctuation, and replaces hyphens and slashes by `separator`.
+
+    Unless it `is_published`, it first replaces typographic characters, HTML entities and tokens of the Penn Treebank
+    by what a keyboard writes, in the form NFKC.
+    """
+    published = [normalizers.Lowercase(), *_replacements([(DELETED, ""), (SEPARATORS, separator)])]
+    if is_published:
+        return normalizers.Sequence(published)
+    forms = [*_replacements([(ACUTE_ACCENTS, "'")]), normalizers.NFKC()]
+    return normalizers.Sequence([*forms, *_replacements([*TYPOGRAPHY, *TREEBANK]), *published])
+
+
+def _replacements(pairs: Iterable[tuple[str, str]]) -> list[normalizers.Normalizer]:
+    return [normalizers.Replace(Regex(pattern), content) for pattern, content in pairs]
 
 
 def _split_words(texts: Iterable[str]) -> Iterable[str]:
@@ -83,7 +120,9 @@ def train_vocabulary(texts: Iterable[str], min_count: int = 1, max_size: int | N
 def build_tokenizer(words: Iterable[str] | Mapping[str, int], max_length: int = 60) -> PreTrainedTokenizerFast:
     """Build the tokenizer of a new model: id 0 is `[PAD]`, 1 is `[UNK]`, and words start at 2.
 
-    A text is lower-cased, `. , ' ! ? " ( ) * # : ;` are deleted, `-` and `/` become spaces, and white space separates
+    Typographic quotes, dashes and ellipses, full-width forms (NFKC), common HTML entities and tokens of the Penn
+    Treebank ("do n't") become what a keyboard writes; invisible characters are removed. The text is lower-cased,
+    `. , ' ! ? " ( ) * # : ;` are deleted, `-`, `/` and two or more dots become spaces, and white space separates
     words. A text without words has no ids.
 
     Args:
@@ -133,7 +172,7 @@ def build_original_tokenizer(token_to_ix: Mapping[str, int], max_length: int = 6
     """
     if token_to_ix.get("UNK") != 1:
         raise ValueError(f"token_to_ix gives 'UNK' the id {token_to_ix.get('UNK')!r}; the published code gives it 1.")
-    normalizer = _normalizer(INNER_SPACE)
+    normalizer = _normalizer(INNER_SPACE, is_published=True)
     vocabulary = {PAD_TOKEN: 0, UNK_TOKEN: 1}
     for word, index in token_to_ix.items():
         if word == "UNK" or index == 1:

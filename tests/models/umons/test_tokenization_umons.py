@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from modeling_umons.models.umons.tokenization_umons import (
 )
 
 
+ROOT = Path(__file__).resolve().parents[3]
 # Loads a tokenizer where this package cannot be imported, and prints the ids of the texts as JSON.
 FRESH = """
 import json, sys
@@ -56,7 +58,7 @@ def test_layout_of_new_vocabularies(tokenizer):
         ('HELLO, (its) well/known: "it\'s"!', [2, 5, 3, 4, 5]),
         ("h.e,l'l!o? *#;", [2]),
         ("Préstamo\thello\n", [6, 2]),
-        ("hello \U0001f600 日本 it\u2019s", [2, 1, 1, 1]),  # a curly quote is not on the published list
+        ("hello \U0001f600 日本 it\u2019s", [2, 1, 1, 5]),
         ("-", []),
         ("", []),
     ],
@@ -64,6 +66,45 @@ def test_layout_of_new_vocabularies(tokenizer):
 def test_normalisation(tokenizer, text, ids):
     assert tokenizer(text)["input_ids"] == ids
     assert tokenizer(text.split(), is_split_into_words=True)["input_ids"] == ids
+
+
+@pytest.mark.parametrize(
+    ("text", "plain"),
+    [
+        ("it isn\u2019t good", "it isn't good"),
+        ("it isn\u00b4t \u2018good\u02bc", "it isn't 'good'"),
+        ("\u201cgood\u201d \u00abday\u00bb", '"good" "day"'),
+        ("good\u2026 day", "good... day"),
+        ("good\u2026day", "good day"),
+        ("good\u2014day \u2013 it\u2011isn't", "good-day - it-isn't"),
+        ("\uff47\uff4f\uff4f\uff44\uff01", "good!"),
+        ("go\u200bo\u00add \ufeffday", "good day"),
+        ("isn&#39;t isn&amp;#39;t isn&rsquo;t &quot;good&quot;&nbsp;day", "isn't isn't isn't good day"),
+        ("good &amp; day &lt;3", "good & day <3"),
+        ("pre\u0301stamo", "préstamo"),
+        ("it is n't good , it 's -LRB- `` good '' -RRB-", "it isn't good, it's good"),
+        ("gon na ca n't", "gonna can't"),
+        ("it 's-good 'day'", "it s-good day"),
+    ],
+)
+def test_typography_gives_ids_of_plain_text(text, plain):
+    tokenizer = build_tokenizer(["it", "isn't", "good", "day", "it's", "préstamo", "gonna", "can't", "&", "<3", "s"])
+    assert tokenizer(text)["input_ids"] == tokenizer(plain)["input_ids"] != []
+    assert tokenizer.unk_token_id not in tokenizer(text)["input_ids"]
+
+
+def test_umons_mini_has_normalizer_of_new_tokenizers():
+    saved = json.loads((ROOT / "hub" / "umons-mini" / "tokenizer.json").read_text(encoding="utf-8"))
+    assert saved["normalizer"] == json.loads(build_tokenizer([]).backend_tokenizer.to_str())["normalizer"]
+
+
+def test_vocabulary_of_typographic_texts():
+    assert train_vocabulary(["It isn\u2019t\u2014really", "it is n't"]) == ["isnt", "it", "really"]
+
+
+def test_original_tokenizer_keeps_typography():
+    tokenizer = build_original_tokenizer({"UNK": 1, "a": 1, "it\u2019s": 2, "its": 3, "new\u2026": 4})
+    assert tokenizer("it\u2019s it's new\u2026")["input_ids"] == [2, 3, 4]
 
 
 def test_batches_are_padded_and_cut(tokenizer):
