@@ -53,18 +53,14 @@ def predict(inputs: list[dict[str, str]], arguments: argparse.Namespace) -> int:
 
     recognize = load_pipeline(arguments.model, arguments.trust_remote_code, pack=len(inputs) >= 20)
     results, failed, with_plot = [], False, arguments.plot is not None
-    for entry in inputs:
-        name = entry.get("video") or entry["text"]
-        try:
-            result = recognize(entry, return_attention=with_plot)
-        except (OSError, ValueError) as error:
-            failed = True
-            results.append({"input": name, "error": str(error)})
-            print(f"umons predict: {error}", file=sys.stderr)
-            continue
-        attention = result.pop("attention", None)
+    predictions = recognize((entry for entry in inputs), on_error="return", return_attention=with_plot)
+    for entry, result in zip(inputs, predictions, strict=True):
+        name, attention = entry.get("video") or entry["text"], result.pop("attention", None)
         results.append({"input": name, **result})
-        if not arguments.json:
+        if "error" in result:
+            failed = True
+            print(f"umons predict: {result['error']}", file=sys.stderr)
+        elif not arguments.json:
             print_or_stop(format_result(results[-1]), has_files=with_plot)
     if arguments.json:
         print_or_stop(json.dumps(results, indent=2), has_files=with_plot)

@@ -56,7 +56,8 @@ class MultimodalEmotionPipeline(ChunkPipeline):
     - Video frames are used by models with a video tower or encoder.
     - A video without audio raises no error if `text` is given.
     - Audio below one 16-bit quantisation step is treated as missing.
-    - Segments without input return only `{"modalities": []}` and their `timestamp`.
+    - Segments without input return only `{"modalities": []}` and their `timestamp`. Words without a file have no such
+      segments between them.
     - Results are plain numbers and strings, which `json.dumps` accepts.
 
     Options, of the constructor or of a call:
@@ -70,6 +71,8 @@ class MultimodalEmotionPipeline(ChunkPipeline):
         transcriber (an `automatic-speech-recognition` pipeline, *optional*): transcribes the audio of inputs without
             `text` and `words`. Results then have their `text` and, if the transcriber returns times, their `words`
             with `timestamp`. With times, 30 seconds are transcribed at once and words are assigned to the segments.
+        on_error (`str`, *optional*, defaults to `"raise"`): `"return"` returns `{"error": message}` for an input that
+            is invalid or cannot be read, and the results of the others.
         return_attention (`bool`, *optional*): adds `attention`, the weights of the final glimpse over the words, audio
             frames and video clips. ValueError for a model without glimpses.
 
@@ -96,6 +99,7 @@ class MultimodalEmotionPipeline(ChunkPipeline):
         return_timestamps=None,
         transcriber=None,
         return_attention=None,
+        on_error=None,
         **unknown,
     ):
         if unknown:
@@ -113,6 +117,10 @@ class MultimodalEmotionPipeline(ChunkPipeline):
             preprocess["chunk_length_s"] = postprocess["chunk_length_s"] = float(chunk_length_s)
         if transcriber is not None:
             preprocess["transcriber"] = transcriber
+        if on_error is not None:
+            if on_error not in ("raise", "return"):
+                raise ValueError(f"`on_error` is {on_error!r}: pass 'raise' or 'return'.")
+            preprocess["on_error"] = on_error
         if top_k is not None:
             if isinstance(top_k, bool) or not isinstance(top_k, Integral) or top_k < 1:
                 raise ValueError(f"`top_k` is {top_k!r}: pass a positive integer.")
@@ -168,16 +176,29 @@ class MultimodalEmotionPipeline(ChunkPipeline):
         for results in self.get_iterator(
             [inputs], 0, batch_size, {**preprocess, "stream": True}, forward, postprocess
         ):
-            yield from results
+            yield from results if isinstance(results, list) else [results]  # a single one is an error
 
     def preprocess(
-        self, inputs, chunk_length_s: float | None = None, transcriber=None, stream: bool = False
+        self,
+        inputs,
+        chunk_length_s: float | None = None,
+        transcriber=None,
+        stream: bool = False,
+        on_error: str = "raise",
     ) -> Iterator[dict[str, Any]]:
         """
         Yield the model's inputs of each segment, with a batch axis of 1 and all modalities of the model.
 
         Results are collected up to the segment that `is_last`; in a `stream` every segment is.
         """
+        try:
+            yield from self._iter_items(inputs, chunk_length_s, transcriber, stream)
+        except (OSError, ValueError) as error:
+            if on_error == "raise":
+                raise
+            yield {**self._process(Segment()), "error": str(error), "is_last": True}
+
+    def _iter_items(self, inputs, chunk_length_s, transcriber, stream) -> Iterator[dict[str, Any]]:
         config, video_processor = self.model.config, self.processor.video_processor
         inputs = normalize_input(inputs)
         if "text" not in config.modalities:
@@ -202,7 +223,7 @@ class MultimodalEmotionPipeline(ChunkPipeline):
             following = next(segments, None)
             item = self._process(segment)
             if chunk_length_s is None and not any(item[mask].any() for mask in MODALITY_OF_MASK if mask in item):
-                raise ValueError(self._describe_missing_input(segment))
+                raise ValueError(self._describe_missing_input(inputs, segment))
             yield {**item, "is_last": stream or following is None}
             segment = following
 
@@ -214,7 +235,8 @@ class MultimodalEmotionPipeline(ChunkPipeline):
     def _process(self, segment: Segment) -> dict[str, Any]:
         """Return the model's tensors, under the same names for every segment, so that segments can be batched."""
         modalities = self.model.config.modalities
-        item = {name: getattr(segment, name) for name in ("start", "end", "text", "words")} | {"offset": 0.0}
+        item = {name: getattr(segment, name) for name in ("start", "end", "text", "words")}
+        item |= {"offset": 0.0, "error": None}
         if "text" in modalities:
             item.update(self._process_text(segment.text or ""))
         if "audio" in modalities:
@@ -263,13 +285,14 @@ class MultimodalEmotionPipeline(ChunkPipeline):
         features = outputs.pooler_output.float().cpu()
         return {name: features, f"{name}_mask": clips["video_features_mask"]}
 
-    def _describe_missing_input(self, segment: Segment) -> str:
+    def _describe_missing_input(self, inputs: dict[str, Any], segment: Segment) -> str:
         modalities = self.model.config.modalities
         remedies = {"text": "{'text': ...} with words", "audio": "a file with audio"}
         if self._uses_frames:
             remedies["video"] = "a clip with video"
+        files = [inputs[name] for name in ("audio", "video") if isinstance(inputs.get(name), str)]
         return (
-            f"This input has nothing for a model of {' and '.join(modalities)}"
+            f"{files[0] if files else 'This input'} has nothing for a model of {' and '.join(modalities)}"
             f"{', its audio is silent' if segment.is_silent else ''}"
             f"{'' if segment.text is None else f', and there is no word in its text, {segment.text!r:.50}'}: "
             f"pass {' or '.join(remedies[m] for m in modalities if m in remedies)}."
@@ -314,6 +337,8 @@ class MultimodalEmotionPipeline(ChunkPipeline):
         top_k: int | None = None,
         return_attention: bool = False,
     ) -> dict[str, Any] | list[dict[str, Any]]:
+        if (error := model_outputs[-1]["error"]) is not None:
+            return {"error": error}
         results = []
         for outputs in model_outputs:
             # Each entry is one segment, with or without its batch axis.

@@ -10,6 +10,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from itertools import zip_longest
 from numbers import Real
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ INPUT_NAMES = ("text", "words", "audio", "sampling_rate", "video")
 # Keys of a dict given as `audio` or `video`; the first two need a `sampling_rate`.
 FILE_NAMES = ("array", "raw", "bytes", "path")
 SILENCE = 2.0**-15  # one 16-bit quantisation step; audio below it is treated as missing
+MAX_WORD_S = 1e6  # seconds, 11 days; no file is as long as a word with a later time says
 TRANSCRIPTION_S = 30.0  # seconds transcribed at once: Whisper's window
 
 
@@ -136,13 +138,13 @@ def _check_word(word) -> dict[str, Any]:
     try:
         text, (start, end) = word["word"], word["timestamp"]
         times = [None if time is None else float(time) for time in (start, end) if isinstance(time, Real | None)]
-        if isinstance(text, str) and len(times) == 2 and all(t is None or 0 <= t < math.inf for t in times):
+        if isinstance(text, str) and len(times) == 2 and all(t is None or 0 <= t <= MAX_WORD_S for t in times):
             return {"word": text, "timestamp": tuple(times)}
     except (KeyError, TypeError, ValueError):
         pass
     raise ValueError(
         f"`words` contains {word!r:.100}: a word must be {{'word': 'glad', 'timestamp': (start, end)}}, with seconds "
-        "from the beginning of the file."
+        f"from the beginning of the file, at most {MAX_WORD_S:g}."
     )
 
 
@@ -218,6 +220,7 @@ def iter_segments(
         )
     if words is not None and text is None:
         text = " ".join(word["word"] for word in words)
+    queue = _order_words(words or ())
     tracks = []
     if audio:
         tracks += _audio_tracks(inputs, text, chunk_length_s, sampling_rate)
@@ -225,9 +228,8 @@ def iter_segments(
     if not tracks and chunk_length_s is not None:
         if not words:
             raise ValueError("There is no audio to cut into segments: omit `chunk_length_s` and `return_timestamps`.")
-        tracks = [_iter_empty_windows(max(_midpoint(word) for word in words), chunk_length_s)]
+        tracks = [_iter_word_windows([time for time, _ in queue], chunk_length_s)]
 
-    queue = deque(sorted(words or (), key=_midpoint))
     index = segment = None
     for index, clips in enumerate(zip_longest(*tracks)):
         following = _merge_clips([clip for clip in clips if clip is not None])
@@ -309,10 +311,14 @@ def _iter_frame_windows(frames, frame_rate: float, window_s: float) -> Iterator[
         yield Clip(None, part, np.arange(len(part)) / frame_rate, len(part) / frame_rate, 0, first / frame_rate)
 
 
-def _iter_empty_windows(last: float, window_s: float) -> Iterator[Clip]:
-    """Yield empty windows up to the one of the last word."""
-    for index in range(int(last / window_s) + 1):
-        yield Clip(None, None, np.zeros(0), window_s, 0, index * window_s)
+def _iter_word_windows(times: list[float], window_s: float) -> Iterator[Clip]:
+    """Yield the windows without media that have words at these increasing times."""
+    end = 0.0
+    for time in times:
+        if time >= end:
+            start = int(time / window_s) * window_s
+            end = start + window_s
+            yield Clip(None, None, np.zeros(0), window_s, 0, start)
 
 
 def _allow_missing_audio(clips: Iterator[Clip], source) -> Iterator[Clip]:
@@ -332,18 +338,23 @@ def _merge_clips(clips: list[Clip]) -> Segment:
     return Segment(None, None, clips[0].start, end, with_audio.audio, with_audio.sampling_rate, frames)
 
 
+def _order_words(words: list[dict[str, Any]]) -> deque[tuple[float, dict[str, Any]]]:
+    """Return the words by their middle in seconds. A word without times keeps its place after the word before it."""
+    middles = [
+        sum(times) / len(times) if (times := [time for time in word["timestamp"] if time is not None]) else None
+        for word in words
+    ]
+    last = next((middle for middle in middles if middle is not None), 0.0)
+    ordered = [(last := last if middle is None else middle, word) for middle, word in zip(middles, words, strict=True)]
+    return deque(sorted(ordered, key=itemgetter(0)))
+
+
 def _assign_words(queue: deque, segment: Segment, separator: str = " "):
     """Move the words spoken before the end of a segment from the queue to the segment."""
     segment.words = []
-    while queue and _midpoint(queue[0]) < segment.end:
-        segment.words.append(queue.popleft())
+    while queue and queue[0][0] < segment.end:
+        segment.words.append(queue.popleft()[1])
     segment.text = separator.join(word["word"] for word in segment.words)
-
-
-def _midpoint(word: dict[str, Any]) -> float:
-    """Return the middle of a word in seconds; 0 if its time is unknown."""
-    times = [time for time in word["timestamp"] if time is not None]
-    return sum(times) / len(times) if times else 0.0
 
 
 # --- transcription
@@ -363,7 +374,7 @@ def transcribe(segments: Iterator[Segment], transcriber) -> Iterator[Segment]:
             whole = _concatenate_audio(with_audio)
             _transcribe_segment(whole, transcriber)
             has_times = bool(whole.words) or not whole.text.strip()
-            queue = deque(whole.words)
+            queue = _order_words(whole.words)
             with_audio[-1].end, end = math.inf, with_audio[-1].end  # late words belong to the last segment
             for segment in with_audio:
                 _assign_words(queue, segment, " " if " " in whole.text.strip() else "")

@@ -12,6 +12,7 @@ import torch
 from small_pipelines import FIXTURES, RATE, TASK, Transcriber, close, make_pipeline, tone, write_media
 from transformers import Wav2Vec2Config, Wav2Vec2CTCTokenizer, Wav2Vec2FeatureExtractor, Wav2Vec2ForCTC, pipeline
 
+from modeling_umons.models.umons import segmentation_umons
 from modeling_umons.models.umons.media_umons import iter_windows, read_clip, resample
 
 
@@ -246,14 +247,23 @@ def test_words_are_assigned_to_segments(recognize, clip):
 
 
 def test_words_without_media_are_cut_by_their_times(recognize):
-    results = recognize({"words": WORDS}, chunk_length_s=1.0)
-    assert [r["text"] for r in results] == ["so very", "", "glad"]
-    assert [r["modalities"] for r in results] == [["text"], [], ["text"]]
+    results = recognize({"words": [*WORDS, {"word": "well", "timestamp": (9e5, None)}]}, chunk_length_s=1.0)
+    assert [r["text"] for r in results] == ["so very", "glad", "well"]
+    assert [r["timestamp"] for r in results] == [(0.0, 1.0), (2.0, 3.0), (9e5, 9e5 + 1)]
+    assert [r["modalities"] for r in results] == [["text"]] * 3
     assert recognize({"words": WORDS})["text"] == "so very glad"
     assert (
-        make_pipeline(modalities=["text"], joint_sentiment=True)({"words": WORDS}, chunk_length_s=1.0)[2]["text"]
+        make_pipeline(modalities=["text"], joint_sentiment=True)({"words": WORDS}, chunk_length_s=1.0)[1]["text"]
         == "glad"
     )
+
+
+def test_word_without_times_follows_the_word_before_it(recognize):
+    words = [{"word": word, "timestamp": (i, i + 0.5)} for i, word in enumerate(["so", "very", "glad", "well"])]
+    words[0]["timestamp"] = words[2]["timestamp"] = (None, None)
+    sound = {"audio": tone(4.0), "sampling_rate": RATE}
+    results = recognize({**sound, "words": words}, chunk_length_s=1.0)
+    assert [r["text"] for r in results] == ["", "so very glad", "", "well"]
 
 
 def test_words_after_the_end_are_logged(recognize, clip, caplog, monkeypatch):
@@ -282,6 +292,43 @@ def test_silence_has_no_prediction(recognize):
     assert len(transcriber.heard) == 3
     assert recognize({**silence, "text": "so glad"}) == recognize({"text": "so glad"})
     assert [result["modalities"] for result in recognize(silence, chunk_length_s=0.5)] == [[], []]
+
+
+def test_silent_file_is_named(recognize, tmp_path):
+    (tmp_path / "quiet.wav").write_bytes(write_media(np.zeros(RATE, np.float32), container="wav"))
+    with pytest.raises(ValueError, match=r"quiet\.wav has nothing for a model of text and audio, its audio is silent"):
+        recognize(str(tmp_path / "quiet.wav"))
+
+
+def test_on_error_returns_the_error_in_its_place(recognize, clip, tmp_path):
+    broken = tmp_path / "broken.mkv"
+    broken.write_bytes(b"no clip")
+    inputs = [clip, str(broken), {"text": 3}, {"text": "so glad", "audio": clip}]
+    with pytest.raises(ValueError, match="`text` must be a string"):
+        recognize(inputs[2], on_error="raise")
+    for batch_size in (1, 3):
+        results = recognize(inputs, batch_size=batch_size, on_error="return")
+        assert [list(result) for result in results[1:3]] == [["error"], ["error"]]
+        assert "broken.mkv could not be opened" in results[1]["error"]
+        assert results[2]["error"] == "`text` must be a string, not int."
+        assert close(results[0], recognize(clip))
+        assert close(results[3], recognize(inputs[3]))
+
+
+def test_on_error_in_segments(recognize, clip, monkeypatch):
+    """A file that is damaged after its beginning."""
+    read = segmentation_umons.iter_windows
+
+    def break_after_two(*args, **options):
+        yield from itertools.islice(read(*args, **options), 2)
+        raise OSError("the file is damaged")
+
+    monkeypatch.setattr(segmentation_umons, "iter_windows", break_after_two)
+    options = {"chunk_length_s": 1.0, "on_error": "return"}
+    assert recognize([clip, {"text": 3}], **options)[0] == {"error": "the file is damaged"}
+    first, last = recognize.stream(clip, **options)
+    assert first["modalities"] == ["audio"]
+    assert last == {"error": "the file is damaged"}
 
 
 def test_stream_equals_list(recognize, clip):

@@ -341,6 +341,7 @@ def test_unreadable_file_with_text_raises(recognize, tmp_path, clip):
         ({"words": [{"word": "so", "timestamp": (0, float("nan"))}]}, "`words` contains .*nan"),
         ({"words": [{"word": "so", "timestamp": ("0", 1)}]}, "`words` contains"),
         ({"words": [{"word": "so", "timestamp": (-1, 1)}]}, "`words` contains"),
+        ({"words": [{"word": "so", "timestamp": (0, 1e12)}]}, "`words` contains .* at most 1e"),
         ({"sentence": "so glad"}, r"no \['sentence'\]: pass any of text, words, audio, sampling_rate, video"),
         (3.5, "not float"),
     ],
@@ -379,6 +380,7 @@ def test_unreadable_files_raise_with_their_name(recognize, tmp_path):
         ({"chunk_length_s": -1.0}, "`chunk_length_s` is -1.0"),
         ({"chunk_length_s": float("inf")}, "`chunk_length_s` is inf"),
         ({"chunk_length_s": float("nan")}, "`chunk_length_s` is nan"),
+        ({"on_error": "skip"}, "`on_error` is 'skip': pass 'raise' or 'return'"),
         ({"topk": 1}, r"\['topk'\]"),
     ],
 )
