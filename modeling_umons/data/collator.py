@@ -179,11 +179,7 @@ class UtteranceCollator:
         # The last row, removed afterwards, sets the minimum length of the others.
         silence = np.zeros(round(MIN_SOUND_S * self.audio_processor.feature_extractor.sampling_rate), np.float32)
         batch = prepare_waveforms(self.audio_processor, [*pieces, silence], "pt")
-        is_absent = torch.tensor([len(piece) == 0 for piece in pieces], dtype=torch.bool)
-        batch = {name: values[:-1] for name, values in batch.items()}
-        for values in batch.values():
-            values[is_absent] = 0
-        return batch
+        return {name: values[:-1] for name, values in batch.items()}
 
     def _pad(self, modality: str, name: str, column: pa.ChunkedArray) -> tuple[torch.Tensor, torch.Tensor]:
         """Return values (B, T) or (B, T, size) and their mask (B, T), with T at least 1."""

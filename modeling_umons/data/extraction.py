@@ -22,7 +22,7 @@ from transformers import PreTrainedConfig
 
 from ..models.umons.configuration_umons import UmonsVideoTowerConfig
 from ..models.umons.encoders_umons import UmonsVideoEncoder
-from ..models.umons.feature_extraction_umons import UmonsFeatureExtractor
+from ..models.umons.feature_extraction_umons import UmonsFeatureExtractor, is_silent
 from ..models.umons.media_umons import WHOLE_S, read_clip
 from ..models.umons.modeling_tbje import (
     UmonsForSequenceClassification,
@@ -194,9 +194,7 @@ class EncoderFeatures:
 
     @torch.inference_mode()
     def __call__(self, audio: np.ndarray) -> np.ndarray:
-        """Map (samples,) at `sampling_rate` to (T, size) float32. Raises ValueError for silence."""
-        if not np.any(audio):
-            raise ValueError("the sound is silent throughout")
+        """Map (samples,) at `sampling_rate`, not silent, to (T, size) float32."""
         inputs = self.processor(audio=[audio], sampling_rate=self.sampling_rate, return_tensors="pt")
         outputs = self.model.get_audio_features(**inputs.to(self.model.device))
         steps = int(outputs.attention_mask.sum())
@@ -289,7 +287,9 @@ class RowExtractor:
         return {**row, **features}, problems
 
     def _extract_audio(self, audio: np.ndarray) -> np.ndarray:
-        """Map (samples,) to (T, 80) float32, or (T, size) of an encoder."""
+        """Map (samples,) to (T, 80) float32, or (T, size) of an encoder. Raises ValueError for silence."""
+        if is_silent(audio):
+            raise ValueError("the audio is silent")
         if self.encoder is not None:
             return self.encoder(audio)
         return self.feature_extractor([audio], sampling_rate=self.sampling_rate)["input_features"][0]

@@ -10,6 +10,7 @@ import pyarrow as pa
 from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value, concatenate_datasets, load_dataset
 from datasets.exceptions import DatasetsError
 
+from ..models.umons.feature_extraction_umons import is_silent
 from ..models.umons.media_umons import WHOLE_S, read_clip
 from ..tasks.task import Task
 from .arguments import DataArguments
@@ -333,6 +334,8 @@ def _add_audio(dataset: Dataset, column: str, processor, data: DataArguments) ->
             source = value if isinstance(value, (str, bytes)) else value["bytes"] or value["path"]
             try:
                 clip = read_clip(source, video=False, sampling_rate=extractor.sampling_rate, max_duration=WHOLE_S)
+                if is_silent(clip.audio):
+                    raise ValueError(f"{column} is null: the audio is silent")
                 if is_sound:
                     decoded[column] = clip.audio[:most]
                 else:

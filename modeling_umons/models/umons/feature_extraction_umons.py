@@ -18,6 +18,7 @@ from .media_umons import resample
 
 logger = logging.get_logger(__name__)
 
+SILENCE = 2.0**-15  # one 16-bit quantisation step
 # Frame and hop of silence trimming: librosa's defaults, independent of the spectrogram's.
 TRIM_FRAME_LENGTH = 2048
 TRIM_HOP_LENGTH = 512
@@ -81,6 +82,11 @@ def to_mono(waveform, name: str) -> np.ndarray:
     return mono
 
 
+def is_silent(waveform: np.ndarray) -> bool:
+    """Return whether audio in [-1, 1] stays below one 16-bit quantisation step, and is thus a missing modality."""
+    return bool(np.abs(waveform).max(initial=0) < SILENCE)
+
+
 class UmonsFeatureExtractor(SequenceFeatureExtractor):
     r"""
     Extracts log-mel frames from waveforms with the recipe of TBJE (Delbrouck et al., "A Transformer-based
@@ -90,7 +96,8 @@ class UmonsFeatureExtractor(SequenceFeatureExtractor):
     and pre-emphasised, `y[t] - 0.97 y[t - 1]`. The magnitude spectrum `S` of Hann-windowed frames, centred on their
     hop and zero-padded at the edges, gives mel bands `m = S @ mel` (Slaney scale and norm) and features
     `clip((20 log10(max(1e-5, m)) - 20 + 100) / 100, 1e-8, 1)`. One frame in `frame_stride` is kept, and only those
-    are computed: by default one every 0.1995 s, 60 of which cover 11.97 s.
+    are computed: by default one every 0.1995 s, 60 of which cover 11.97 s. Audio that stays below one 16-bit
+    quantisation step is a missing modality: it has one frame of padding.
 
     Args:
         feature_size (`int`, *optional*, defaults to 80):
@@ -216,7 +223,8 @@ class UmonsFeatureExtractor(SequenceFeatureExtractor):
             [`BatchFeature`] with
             - **input_features** -- `(batch_size, num_frames, frame_size)` float32, in [1e-8, 1] (changes in [0, 1])
               where not padded.
-            - **input_features_mask** -- `(batch_size, num_frames)` int64, 1 for a frame, 0 for padding.
+            - **input_features_mask** -- `(batch_size, num_frames)` int64, 1 for a frame, 0 for padding and in rows of
+              silence.
             - **offsets** -- `(batch_size,)` float32, seconds trimmed from the start; with `return_offsets=True`.
 
         Raises:
@@ -239,20 +247,18 @@ class UmonsFeatureExtractor(SequenceFeatureExtractor):
         if max_length < 1:
             raise ValueError(f"`max_length` is {max_length} frames; it must be at least 1.")
 
-        features, offsets = [], []
+        features, masks, offsets = [], [], []
         for index, waveform in enumerate(as_batch(raw_speech)):
             mono = to_mono(waveform, f"Waveform {index} of the batch")
-            mono = torch.from_numpy(resample(mono, sampling_rate, self.sampling_rate))
-            start, end = self._non_silent_span(mono)
+            mono = resample(mono, sampling_rate, self.sampling_rate)
             # One clip at a time: its values are then bit-identical in any batch.
-            features.append(self._log_mel(mono[start:end], max_length if truncation else None).numpy())
+            frames, start = self._extract(torch.from_numpy(mono), max_length if truncation else None)
+            features.append(frames)
+            masks.append(np.full(len(frames), not is_silent(mono), dtype=np.int64))
             offsets.append(start / self.sampling_rate)
 
-        data = {
-            "input_features": features,
-            # `pad` handles the mask under this name only
-            "attention_mask": [np.ones(len(frames), dtype=np.int64) for frames in features],
-        }
+        # `pad` handles the mask under this name only.
+        data = {"input_features": features, "attention_mask": masks}
         if return_offsets:
             data["offsets"] = offsets
         batch = self.pad(
@@ -265,6 +271,13 @@ class UmonsFeatureExtractor(SequenceFeatureExtractor):
         )
         batch["input_features_mask"] = batch.pop("attention_mask")
         return batch
+
+    def _extract(self, waveform: torch.Tensor, max_frames: int | None) -> tuple[np.ndarray, int]:
+        """Return the features `(num_frames, frame_size)` of a waveform `(num_samples,)`, and their first sample."""
+        if is_silent(waveform.numpy()):
+            return np.full((1, self.frame_size), self.padding_value, dtype=np.float32), 0
+        start, end = self._non_silent_span(waveform)
+        return self._log_mel(waveform[start:end], max_frames).numpy(), start
 
     def _non_silent_span(self, waveform: torch.Tensor) -> tuple[int, int]:
         """Return the first sample, and one past the last, that `librosa.effects.trim` keeps of `(num_samples,)`."""

@@ -27,7 +27,7 @@ from transformers.video_utils import VideoInput
 
 from .configuration_umons import count_positions
 from .encoders_umons import build_without_weights, default_length, describe_sound, fetch
-from .feature_extraction_umons import UmonsFeatureExtractor, as_batch, to_mono
+from .feature_extraction_umons import UmonsFeatureExtractor, as_batch, is_silent, to_mono
 from .media_umons import read_clip, resample
 from .tokenization_umons import build_tokenizer
 from .video_processing_umons import UmonsVideoProcessor
@@ -155,8 +155,8 @@ class UmonsProcessor(ProcessorMixin):
 
     @auto_docstring(
         custom_intro="""
-        Pass `None` for a missing modality of a row; its mask is then zero. A text without words is missing too. A
-        modality that no row has is omitted.
+        Pass `None` for a missing modality of a row; its mask is then zero. A text without words and audio that stays
+        below one 16-bit quantisation step are missing too. A modality that no row has is omitted.
         """
     )
     def __call__(
@@ -216,7 +216,10 @@ class UmonsProcessor(ProcessorMixin):
             "videos": _find_present(data, "video_features_mask") or has_video,
         }
         has = {name: rows for name, rows in has.items() if rows is not None}
-        _check_rows(has, text)
+        _check_rows(has, text, has_audio)
+        if not any(has.get("audio", [True])):
+            for name in self._audio_names:
+                data.pop(name, None)
         if not any(has.get("text", [True])):
             for name in self.tokenizer.model_input_names:
                 data.pop(name, None)
@@ -260,6 +263,7 @@ def prepare_waveforms(processor: UmonsProcessor, waveforms: list[np.ndarray], re
     Args:
         processor: processor of a model with an audio encoder.
         waveforms: (num_samples,) float32 each, mono at the feature extractor's rate. Truncated to `max_duration`.
+            Rows of silence have zeros, also in the mask.
         return_tensors: `"np"` or `"pt"`.
 
     Returns:
@@ -269,6 +273,7 @@ def prepare_waveforms(processor: UmonsProcessor, waveforms: list[np.ndarray], re
     extractor = processor.feature_extractor
     maximum = round(processor.max_duration * extractor.sampling_rate)
     minimum = 3 * round(processor.frame_duration * extractor.sampling_rate)  # encoders have no output for less
+    silent = [i for i, waveform in enumerate(waveforms) if is_silent(waveform)]
     waveforms = [np.pad(waveform[:maximum], (0, max(0, minimum - len(waveform)))) for waveform in waveforms]
     # Whisper pads to its window by default, others only on request.
     padding = inspect.signature(extractor.__call__).parameters["padding"].default or True
@@ -282,7 +287,10 @@ def prepare_waveforms(processor: UmonsProcessor, waveforms: list[np.ndarray], re
     mask = encoded["attention_mask"]  # of some extractors int32
     mask = mask.long() if isinstance(mask, torch.Tensor) else mask.astype(np.int64)
     name = extractor.model_input_names[0]
-    return {name: encoded[name], f"{name}_mask": mask}
+    inputs = {name: encoded[name], f"{name}_mask": mask}
+    for values in inputs.values():
+        values[silent] = 0
+    return inputs
 
 
 def check_processor(processor: UmonsProcessor, config: PreTrainedConfig):
@@ -354,14 +362,17 @@ def _find_present(data: BatchFeature, name: str) -> list[bool] | None:
     return [bool((torch.as_tensor(row) != 0).any()) for row in data[name]] if name in data else None
 
 
-def _check_rows(has: dict[str, list[bool]], text: list[str | None] | None):
+def _check_rows(has: dict[str, list[bool]], text: list[str | None] | None, has_audio: list[bool] | None):
     """Raise ValueError if modalities have different numbers of rows, or a row has no modality."""
     if len({len(rows) for rows in has.values()}) > 1:
         sizes = ", ".join(f"`{name}` {len(rows)}" for name, rows in has.items())
         raise ValueError(f"Every modality needs the same number of rows, with None where it is missing: {sizes}.")
     for i, row in enumerate(zip(*has.values(), strict=True)):
         if not any(row):
-            reason = f": its text, {text[i]!r}, has no word" if text and text[i] is not None else ""
+            reasons = [f"its text, {text[i]!r}, has no word"] if text and text[i] is not None else []
+            if "audio" in has and (has_audio is None or has_audio[i]):
+                reasons.append("its audio is silent")
+            reason = f": {' and '.join(reasons)}" if reasons else ""
             raise ValueError(f"Row {i} of the batch has no modality{reason}. Leave it out.")
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from transformers.utils import logging
 
-from .feature_extraction_umons import to_mono
+from .feature_extraction_umons import is_silent, to_mono
 from .media_umons import WHOLE_S, Clip, iter_windows, resample
 
 
@@ -27,7 +27,6 @@ logger = logging.get_logger(__name__)
 INPUT_NAMES = ("text", "words", "audio", "sampling_rate", "video")
 # Keys of a dict given as `audio` or `video`; the first two need a `sampling_rate`.
 FILE_NAMES = ("array", "raw", "bytes", "path")
-SILENCE = 2.0**-15  # one 16-bit quantisation step; audio below it is treated as missing
 MAX_WORD_S = 1e6  # seconds, 11 days; no file is as long as a word with a later time says
 TRANSCRIPTION_S = 30.0  # seconds transcribed at once: Whisper's window
 
@@ -236,7 +235,7 @@ def iter_segments(
         if index > 0 and following.end - following.start < min(chunk_length_s, min_length_s) - 1e-3:
             break  # some milliseconds: codecs pad, and segments have a whole number of samples
         segment = following
-        if segment.audio is not None and np.abs(segment.audio).max(initial=0) < SILENCE:
+        if segment.audio is not None and is_silent(segment.audio):
             segment.audio, segment.is_silent = None, True
         if chunk_length_s is None:
             segment.text, segment.words = text, words

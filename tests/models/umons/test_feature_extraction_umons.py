@@ -126,12 +126,16 @@ def test_trims_less_with_a_higher_threshold():
     assert offsets[2] == 0
 
 
-def test_silence_gives_frames_at_the_floor(extractor):
-    output = extractor(np.zeros(RATE, dtype=np.float32), sampling_rate=RATE, return_offsets=True)
-    assert output["input_features"].shape == (1, 1 + RATE // 4400, 80)
-    assert (output["input_features"] == np.float32(1e-8)).all()
-    assert output["input_features_mask"].all()
-    assert output["offsets"][0] == 0
+@pytest.mark.parametrize("rate", [RATE, 16000])
+def test_silence_is_padding(extractor, rate):
+    step = 2.0**-15  # of 16 bits
+    waveforms = [np.zeros(rate), np.full(rate, 0.9 * step), np.full(rate, 1.1 * step), np.full(rate, 128, np.uint8)]
+    output = extractor(waveforms, sampling_rate=rate, return_offsets=True)
+    assert output["input_features"].shape == (4, 1 + RATE // 4400, 80)
+    assert output["input_features_mask"].all(axis=1).tolist() == [False, False, True, False]
+    assert output["input_features_mask"][[0, 1, 3]].sum() == 0
+    assert output["input_features"].any(axis=(1, 2)).tolist() == [False, False, True, False]
+    assert not np.any(output["offsets"])
 
 
 def test_keeps_one_frame_of_every_stride(extractor):

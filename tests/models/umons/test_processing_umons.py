@@ -141,6 +141,20 @@ def test_text_without_words_is_missing(processor, wordless):
         processor(text=["so glad", wordless], return_attention_mask=False)
 
 
+def test_silent_audio_is_missing(processor, model):
+    silence, words = np.full(SAMPLING_RATE, 1e-5, np.float32), ["so glad", "sad"]
+    options = {"sampling_rate": SAMPLING_RATE, "return_tensors": "pt"}
+    inputs = processor(text=words, audio=[silence, make_waveform(1.0)], **options)
+    expected = processor(text=words, audio=[None, make_waveform(1.0)], **options)
+    assert inputs.keys() == expected.keys()
+    assert all(torch.equal(inputs[name], expected[name]) for name in inputs)
+    assert sorted(processor(text=words, audio=[silence, silence], **options)) == sorted(TEXT)
+    with pytest.raises(ValueError, match=r"Row 1 of the batch has no modality: its audio is silent\. Leave it out"):
+        processor(audio=[make_waveform(1.0), silence], **options)
+    with pytest.raises(ValueError, match="its text, '', has no word and its audio is silent"):
+        processor(text="", audio=silence, **options)
+
+
 def test_row_without_modality_raises(processor):
     with pytest.raises(ValueError, match=r"^Row 1 of the batch has no modality\. Leave it out\.$"):
         processor(text=["glad", None], audio=[make_waveform(1.0), None], sampling_rate=SAMPLING_RATE)
