@@ -2,9 +2,11 @@
 # SPDX-License-Identifier: MIT
 """Decoding of video and audio files with PyAV: audio and frames in one pass, in bounded memory."""
 
+import errno
 import io
 import math
 import os
+import struct
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
@@ -31,6 +33,13 @@ SAMPLING_RATES = range(1_000, 1_000_001)  # Hz; other rates come from damaged he
 RANGE_TOLERANCE = 0.5  # seconds `end` may exceed the clip: annotated times are rounded
 WHOLE_S = 120.0  # seconds read of a file that is not cut into windows: more than models use, and bounded
 EPSILON = 1e-6  # seconds, against rounding at the edges of windows
+# Budgets of decoding: fixed, and for each second decoded. Edit lists can repeat packets that decode to nothing, and a
+# second can have 100,000 frames.
+PACKETS, PACKETS_PER_S = 20_000, 10_000
+PIXELS, PIXELS_PER_S = 4e9, 2e9  # 8K at 60 frames per second
+MAX_FRAME_RATE = 1_000  # frames per second; of more, the others are skipped
+MAX_EXCESS = 2**20  # bytes that headers may declare beyond the end of the file, as those of truncated files do
+MP4_CONTAINERS = (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"edts", b"moof", b"traf", b"mvex", b"udta", b"dinf")
 
 
 def import_av():
@@ -100,7 +109,9 @@ def read_clip(
     window_s = math.inf if max_duration is None else max_duration
     windows = _iter_windows(source, window_s, start, end, sampling_rate, frame_rate, size, audio, video)
     with closing(windows):
-        clip = next(windows)
+        clip = next(windows, None)
+    if clip is None:
+        raise OSError(f"{_name(source)}: nothing could be decoded. Pass an undamaged file.")
     if clip.audio is None and clip.frames is None:
         raise OSError(
             f"{_name(source)}: no {_requested(audio, video)} could be decoded from {clip.start:g} s to "
@@ -183,6 +194,10 @@ def _open(source):
     """Yield the open container; close it, and the file unless the caller opened it."""
     av = import_av()
     with _binary_file(source) as file:
+        if not isinstance(file, str):
+            file = _QuietFile(file)
+            if file.seekable():
+                _check_declared_sizes(file, _name(source))
         try:
             container = av.open(
                 file,
@@ -224,6 +239,88 @@ def _binary_file(source):
         )
 
 
+class _QuietFile:
+    """A binary file that returns an error code for an invalid seek: PyAV would print the traceback of an exception."""
+
+    def __init__(self, file):
+        self.file, self.read, self.tell = file, file.read, getattr(file, "tell", lambda: 0)
+
+    def seekable(self) -> bool:
+        return hasattr(self.file, "seekable") and self.file.seekable()
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        try:
+            return self.file.seek(offset, whence)
+        except (OSError, ValueError):
+            return -errno.EINVAL
+
+
+def _check_declared_sizes(file, name: str) -> None:
+    """Raise OSError if headers declare more than the file can hold: FFmpeg would allocate memory for it."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    head = file.read(12)
+    if head[:4] in (b"RIFF", b"RIFX", b"RF64", b"FORM") and head[8:] in (b"WAVE", b"AVI ", b"AIFF", b"AIFC"):
+        _check_chunks(file, name, 12, size, "<" if head[:4] in (b"RIFF", b"RF64") else ">")
+    elif (num_entries := _count_index_entries(file, name, 0, size, {})) > size + MAX_EXCESS:
+        raise OSError(f"{name} has {size} bytes and declares {num_entries} samples. Pass an undamaged file.")
+    file.seek(0)
+
+
+def _check_chunks(file, name: str, position: int, size: int, byte_order: str) -> None:
+    """Check the chunks of a RIFF or AIFF file, but for the media, of which a truncated file has less than declared."""
+    while position + 8 <= size:
+        file.seek(position)
+        if len(head := file.read(8)) < 8:
+            break
+        kind, length = struct.unpack(f"{byte_order}4sI", head)
+        if kind == b"LIST" and file.read(4) != b"movi":
+            position += 12  # to the chunks in the list
+            continue
+        if kind not in (b"data", b"LIST", b"SSND") and position + length > size + MAX_EXCESS:
+            raise _too_large(name, size, kind, length)
+        position += 8 + length + length % 2
+
+
+def _count_index_entries(file, name: str, start: int, end: int, track: dict[str, int], depth: int = 0) -> int:
+    """Return the entries of FFmpeg's index of an mp4 file: the samples of its tracks, once for each edit."""
+    num_entries = 0
+    while start + 8 <= end and depth < 10:
+        file.seek(start)
+        if len(head := file.read(32)) < 8:
+            break
+        length, kind = struct.unpack(">I4s", head[:8])
+        header = 16 if length == 1 else 8
+        length = int.from_bytes(head[8:16]) if length == 1 else length or end - start
+        if length < header:
+            break
+        if (depth > 0 or kind == b"moov") and start + length > end + MAX_EXCESS:
+            raise _too_large(name, end, kind, length)
+        numbers = struct.unpack(">4I", head[header : header + 16].ljust(16, b"\0"))
+        if kind in MP4_CONTAINERS:
+            inner = {} if kind == b"trak" else track
+            num_entries += _count_index_entries(file, name, start + header, min(start + length, end), inner, depth + 1)
+            if kind == b"trak" and not (inner.get("is_audio") and inner.get("is_pcm")):  # PCM is indexed by chunks
+                num_entries += inner.get("num_samples", 0) * max(1, inner.get("num_edits", 1))
+        elif kind in (b"stsz", b"stz2"):
+            track["num_samples"] = max(numbers[2], track.get("num_samples", 0))
+        elif kind == b"elst":
+            track["num_edits"] = numbers[1]
+        elif kind == b"stts":
+            track["is_pcm"] = numbers[1] == 1 and numbers[3] == 1
+        elif kind == b"hdlr" and depth == 3:  # moov, trak, mdia
+            track["is_audio"] = numbers[2].to_bytes(4) == b"soun"
+        elif kind == b"trun":
+            num_entries += numbers[1]
+        start += length
+    return num_entries
+
+
+def _too_large(name: str, size: int, kind: bytes, length: int) -> OSError:
+    kind = kind.decode("latin-1")
+    return OSError(f"{name} has {size} bytes and declares {length} of {kind!r}. Pass an undamaged file.")
+
+
 class _Clock:
     """Converts the time stamps of a stream to seconds from the beginning of the file.
 
@@ -238,7 +335,7 @@ class _Clock:
 
     def time(self, stamp: float | None, duration: float) -> float | None:
         """Return the time of a frame, or `None` if it is unknown."""
-        time = None if stamp is None else stamp + self.offset
+        time = None if stamp is None or not math.isfinite(stamp) else stamp + self.offset
         if self.expected is None and time is None:
             return None
         if self.expected is not None:
@@ -381,6 +478,9 @@ class _VideoTrack:
         time = self.clock.time(frame.time, duration)
         if time is None:
             return
+        self.end = time + duration
+        if self.previous is not None and time < self.previous[0] + 1 / MAX_FRAME_RATE - EPSILON:
+            return
         if self.frame_rate is None:
             self.progress = time
             if time >= self.first - EPSILON:
@@ -390,7 +490,6 @@ class _VideoTrack:
             before = time - 0.5 / self.frame_rate if self.previous is None else (self.previous[0] + time) / 2
             self._sample_until(before)
         self.previous = (time, frame)
-        self.end = time + duration
 
     def flush(self) -> None:
         if self.frame_rate is not None:
@@ -440,6 +539,8 @@ class _Decoder:
             stream.thread_type = "AUTO"
             self.video = _VideoTrack(stream, _Clock(origin, expected, 0.0), first, frame_rate, size)
         self.tracks = [track for track in (self.audio, self.video) if track is not None]
+        self.num_packets = self.num_pixels = 0
+        self.first_end = None  # end of the first frame decoded, in seconds
         if not self.tracks:
             raise OSError(f"{name} contains no {_requested(audio, video)} that can be decoded: pass another file.")
 
@@ -457,8 +558,9 @@ class _Decoder:
         """Decode, yielding after each packet. Damaged parts are skipped."""
         by_stream = {track.stream.index: track for track in self.tracks}
         for packet in self._packets():
-            if packet.stream_index in by_stream:  # in damaged files streams may appear that were not requested
+            if packet.stream_index in by_stream:
                 self._decode(by_stream[packet.stream_index], packet)
+            self._check_budget()
             yield
         for track in self.tracks:
             self._decode(track, None)
@@ -468,7 +570,7 @@ class _Decoder:
     def _packets(self):
         av = import_av()
         try:
-            yield from self.container.demux(*(track.stream for track in self.tracks))
+            yield from self.container.demux()  # packets of all streams, as all count
         except (av.InvalidDataError, av.EOFError, IndexError):
             pass  # the rest of the file is damaged or missing; IndexError: a stream appeared
         except (av.FFmpegError, OSError) as error:
@@ -480,6 +582,19 @@ class _Decoder:
             for frame in track.stream.decode(packet):
                 with suppress(av.FFmpegError):
                     track.add(frame)
+                if track is self.video:
+                    self.num_pixels += frame.width * frame.height
+
+    def _check_budget(self) -> None:
+        """Raise OSError for a file that takes far more work than its duration."""
+        self.num_packets += 1
+        if self.first_end is None and self.end > 0:
+            self.first_end = self.end
+        seconds = 0.0 if self.first_end is None else self.end - self.first_end
+        if self.num_packets > PACKETS + PACKETS_PER_S * seconds or self.num_pixels > PIXELS + PIXELS_PER_S * seconds:
+            raise OSError(
+                f"{self.name}: {self.num_packets} packets contain {seconds:.2f} s. Convert it to another format."
+            )
 
     @property
     def end(self) -> float:

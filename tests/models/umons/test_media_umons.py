@@ -1,5 +1,6 @@
 # Copyright 2026 The modeling_umons authors.
 # SPDX-License-Identifier: MIT
+import errno
 import gc
 import io
 import math
@@ -15,6 +16,7 @@ import av
 import numpy as np
 import pytest
 
+from modeling_umons.models.umons import media_umons
 from modeling_umons.models.umons.media_umons import iter_windows, read_clip
 
 
@@ -578,3 +580,45 @@ def test_import_does_not_load_av(root):
         "assert 'av' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=root)
+
+
+@pytest.mark.parametrize(
+    ("budget", "options"),
+    [("PACKETS", {"video": False}), ("PACKETS", {"audio": False}), ("PIXELS", {"audio": False, "frame_rate": 5.0})],
+)
+def test_file_over_its_budget_raises(small_clip, monkeypatch, budget, options):
+    monkeypatch.setattr(media_umons, budget, 1)
+    monkeypatch.setattr(media_umons, f"{budget}_PER_S", 1)
+    with pytest.raises(OSError, match=r"<\d+ bytes>: \d+ packets contain \d\.\d\d s"):
+        read_clip(small_clip, **options)
+
+
+def test_frames_above_the_maximum_rate_are_skipped(monkeypatch):
+    monkeypatch.setattr(media_umons, "MAX_FRAME_RATE", 5)
+    frame_times = read_clip(make("mp4", "libx264")).frame_times
+    np.testing.assert_allclose(frame_times, np.arange(10) / 5, atol=1e-6)
+
+
+def test_declared_counts_beyond_the_file_raise(small_clip):
+    data = bytearray(small_clip)
+    at = data.index(b"stsz") + 12
+    data[at : at + 4] = struct.pack(">I", 60_000_000)
+    with pytest.raises(OSError, match=rf"<{len(data)} bytes> has {len(data)} bytes and declares 60\d+ samples"):
+        read_clip(bytes(data))
+
+
+@pytest.mark.parametrize("container_format", ["wav", "aiff"])
+def test_declared_chunk_beyond_the_file_raises(container_format):
+    data = make(container_format, None, "pcm_s16be" if container_format == "aiff" else "pcm_s16le")
+    size = struct.pack(">I" if container_format == "aiff" else "<I", 0x7FFF_FFF0)
+    data += b"NAME" + size if container_format == "aiff" else b"LIST" + size + b"INFOISFT" + size
+    with pytest.raises(OSError, match=r"declares 2147483632 of '(NAME|ISFT)'"):
+        read_clip(data + bytes(16))
+
+
+def test_invalid_seek_returns_an_error_code(tmp_path):
+    path = tmp_path / "clip.bin"
+    path.write_bytes(bytes(10))
+    with path.open("rb") as file:
+        assert media_umons._QuietFile(file).seek(-5) == -errno.EINVAL
+        assert media_umons._QuietFile(file).seek(3) == 3
