@@ -5,6 +5,7 @@ from typing import Any
 
 from ..registration import MODELS, PIPELINE_TASK, register_auto_classes
 from ..utils.hub_files import DEFAULT_MODEL, find_model
+from .decoding import DecodingWorker
 
 
 def load_model(name: str, model_types: tuple[str, ...] = tuple(MODELS), **options: Any) -> tuple[Any, Any]:
@@ -39,7 +40,7 @@ def load_model(name: str, model_types: tuple[str, ...] = tuple(MODELS), **option
 
 def load_pipeline(model: str | None = None, trust_remote_code: bool = False, pack: bool = False):
     """
-    Load the pipeline of a model; without a name, of umons-mini.
+    Load the pipeline of a model; without a name, of umons-mini. It decodes files in a worker process.
 
     Args:
         model: A folder, Hub id, or `umons-mini`.
@@ -63,6 +64,7 @@ def load_pipeline(model: str | None = None, trust_remote_code: bool = False, pac
     except (OSError, ValueError) as error:
         place = "" if Path(folder).is_dir() else ", which is not a local folder"
         raise ValueError(f"--model {name}{place}: {error}") from error
+    recognize.read_windows = DecodingWorker().iter_windows
     if pack:
         from .packed_linear import pack_if_faster
 

@@ -24,6 +24,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HTTPRequest
 
+from ..inference.decoding import DecodingWorker
 from .request_handling import (
     MEDIA_TYPES,
     Job,
@@ -231,12 +232,17 @@ def make_app(
     """
     metrics = Metrics()
     batcher = Batcher(max_batch_size, max_wait_ms, metrics)
+    # Other requests wait for a file, but not until their own time is up.
+    decoder = DecodingWorker(deadline_s=timeout_s / 2)
 
     @asynccontextmanager
     async def lifespan(app):
+        read_windows, pipeline.read_windows = getattr(pipeline, "read_windows", None), decoder.iter_windows
         batcher.thread.start()
         yield
         await asyncio.to_thread(batcher.close, timeout_s)
+        decoder.close()
+        pipeline.read_windows = read_windows
 
     async def run_job(job: Job, http: HTTPRequest) -> Any:
         """Return the result of a job. Stop the job if the time is up or the client disconnects."""

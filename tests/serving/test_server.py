@@ -23,6 +23,7 @@ from transformers import pipeline
 
 from modeling_umons import TfnConfig, TfnForSequenceClassification
 from modeling_umons.cli import serve
+from modeling_umons.inference.decoding import DecodingWorker
 from modeling_umons.serving.request_handling import Limits
 from modeling_umons.serving.server import make_app, make_server
 
@@ -334,6 +335,19 @@ def test_server_stops_although_the_decoder_hangs(recognize, gate):
     with running(recognize, timeout_s=0.3) as client:
         assert client.post("/predict", json=TEXT).status_code == 504
     assert not gate.is_set()
+
+
+def test_file_over_the_deadline_is_refused_and_others_are_served(recognize, clip, monkeypatch):
+    worker = DecodingWorker(deadline_s=1e-3)
+    monkeypatch.setattr("modeling_umons.serving.server.DecodingWorker", lambda deadline_s: worker)
+    with running(recognize) as client:
+        response = client.post("/predict", content=clip, headers={"Content-Type": "video/mp4"})
+        assert "decoding was stopped after 0.001 s" in refused(response, 422)
+        assert client.get("/health").json()["status"] == "ready"
+        worker.deadline_s = 20.0
+        response = client.post("/predict", content=clip, headers={"Content-Type": "video/mp4"})
+        assert response.json()["modalities"] == ["audio"]
+    assert worker.process.poll() is not None
 
 
 def test_disconnected_clients_are_dropped_from_the_queue(recognize, gate):

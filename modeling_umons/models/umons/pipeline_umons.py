@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from transformers.pipelines.base import ChunkPipeline
 
+from .media_umons import iter_windows
 from .processing_umons import check_processor, has_words
 from .segmentation_umons import Segment, is_dataset, iter_segments, normalize_input, transcribe
 
@@ -87,6 +88,8 @@ class MultimodalEmotionPipeline(ChunkPipeline):
     _load_feature_extractor = False
     _load_image_processor = False
     _load_video_processor = False
+
+    read_windows = staticmethod(iter_windows)  # decoder of files; a server replaces it by a worker process
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
@@ -215,6 +218,7 @@ class MultimodalEmotionPipeline(ChunkPipeline):
             min_length_s=max(MIN_LENGTH_S, self.processor.frame_duration),
             frame_rate=video_processor.frame_rate,
             size=(video_processor.size["height"], video_processor.size["width"]),
+            read_windows=self.read_windows,
         )
         if needs_transcript:
             segments = transcribe(segments, transcriber)

@@ -5,7 +5,7 @@
 import math
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -198,6 +198,7 @@ def iter_segments(
     frame_rate: float,
     size: tuple[int, int],
     min_length_s: float,
+    read_windows: Callable[..., Iterator[Clip]] = iter_windows,
 ) -> Iterator[Segment]:
     """
     Cut an input into segments; into one, of its first two minutes, if `chunk_length_s` is `None`.
@@ -210,6 +211,7 @@ def iter_segments(
         frame_rate: rate of the segments' frames, in Hz.
         size: (height, width) of the frames.
         min_length_s: a shorter last segment is dropped.
+        read_windows: decoder of files, with the arguments of [`iter_windows`].
     """
     text, words = inputs.get("text"), inputs.get("words")
     if chunk_length_s is not None and text is not None and words is None:
@@ -222,8 +224,8 @@ def iter_segments(
     queue = _order_words(words or ())
     tracks = []
     if audio:
-        tracks += _audio_tracks(inputs, text, chunk_length_s, sampling_rate)
-    tracks += _video_tracks(inputs, text, chunk_length_s, audio, video, sampling_rate, frame_rate, size)
+        tracks += _audio_tracks(inputs, text, chunk_length_s, sampling_rate, read_windows)
+    tracks += _video_tracks(inputs, text, chunk_length_s, audio, video, sampling_rate, frame_rate, size, read_windows)
     if not tracks and chunk_length_s is not None:
         if not words:
             raise ValueError("There is no audio to cut into segments: omit `chunk_length_s` and `return_timestamps`.")
@@ -255,18 +257,20 @@ def iter_segments(
         )
 
 
-def _audio_tracks(inputs, text, chunk_length_s, sampling_rate) -> list[Iterator[Clip]]:
+def _audio_tracks(inputs, text, chunk_length_s, sampling_rate, read_windows) -> list[Iterator[Clip]]:
     """Return the windows of `audio`, if it is given."""
     source = inputs.get("audio")
     if source is None:
         return []
     if not _is_file(source):
         return [_iter_waveform_windows(source, inputs.get("sampling_rate"), chunk_length_s, sampling_rate)]
-    windows = iter_windows(source, chunk_length_s or WHOLE_S, video=False, sampling_rate=sampling_rate)
-    return [windows if text is None else _allow_missing_audio(windows, source)]
+    windows = read_windows(source, chunk_length_s or WHOLE_S, video=False, sampling_rate=sampling_rate)
+    return [windows if text is None else _allow_missing_audio(windows, source, read_windows)]
 
 
-def _video_tracks(inputs, text, chunk_length_s, audio, video, sampling_rate, frame_rate, size) -> list[Iterator[Clip]]:
+def _video_tracks(
+    inputs, text, chunk_length_s, audio, video, sampling_rate, frame_rate, size, read_windows
+) -> list[Iterator[Clip]]:
     """Return the windows of `video`, if it is given and needed. Its audio is used unless `audio` is given."""
     source = inputs.get("video")
     audio = audio and inputs.get("audio") is None
@@ -275,10 +279,10 @@ def _video_tracks(inputs, text, chunk_length_s, audio, video, sampling_rate, fra
     window_s = chunk_length_s or WHOLE_S
     if not _is_file(source):
         return [_iter_frame_windows(source, frame_rate, window_s)]
-    windows = iter_windows(
+    windows = read_windows(
         source, window_s, audio=audio, video=video, sampling_rate=sampling_rate, frame_rate=frame_rate, size=size
     )
-    return [windows if text is None else _allow_missing_audio(windows, source)]
+    return [windows if text is None else _allow_missing_audio(windows, source, read_windows)]
 
 
 def _iter_waveform_windows(waveform, rate, chunk_length_s, sampling_rate) -> Iterator[Clip]:
@@ -320,12 +324,12 @@ def _iter_word_windows(times: list[float], window_s: float) -> Iterator[Clip]:
             yield Clip(None, None, np.zeros(0), window_s, 0, start)
 
 
-def _allow_missing_audio(clips: Iterator[Clip], source) -> Iterator[Clip]:
+def _allow_missing_audio(clips: Iterator[Clip], source, read_windows) -> Iterator[Clip]:
     """Yield the clips; none for a readable video without audio, as there is text to predict from."""
     try:
         yield from clips
     except OSError:
-        with closing(iter_windows(source, 1.0, audio=False)) as windows:
+        with closing(read_windows(source, 1.0, audio=False)) as windows:
             if next(windows, None) is None:
                 raise
 
