@@ -13,7 +13,7 @@ from transformers.feature_extraction_sequence_utils import SequenceFeatureExtrac
 from transformers.feature_extraction_utils import BatchFeature
 from transformers.utils import PaddingStrategy, TensorType, logging
 
-from .media_umons import resample
+from .media_umons import MAX_PEAK, mix_channels, resample
 
 
 logger = logging.get_logger(__name__)
@@ -76,9 +76,13 @@ def to_mono(waveform, name: str) -> np.ndarray:
     zero, full_scale = PCM_SCALES.get(samples.dtype.name, (0, 1))
     mono = (samples.astype(np.float32, order="C") - np.float32(zero)) / np.float32(full_scale)
     if mono.ndim == 2:
-        mono = mono.mean(axis=int(np.argmin(samples.shape)))
+        mono = mix_channels(np.moveaxis(mono, int(np.argmin(samples.shape)), 0))
     if not np.isfinite(mono).all():
         raise ValueError(f"{name} has NaN or infinite samples; repair or leave out the recording.")
+    if (peak := np.abs(mono).max()) > MAX_PEAK:
+        raise ValueError(
+            f"{name} has samples up to {peak:g}; pass floats in [-1, 1], or integers of type {', '.join(PCM_SCALES)}."
+        )
     return mono
 
 

@@ -10,7 +10,6 @@ import struct
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 from typing import BinaryIO
 
@@ -38,6 +37,7 @@ EPSILON = 1e-6  # seconds, against rounding at the edges of windows
 PACKETS, PACKETS_PER_S = 20_000, 10_000
 PIXELS, PIXELS_PER_S = 4e9, 2e9  # 8K at 60 frames per second
 MAX_FRAME_RATE = 1_000  # frames per second; of more, the others are skipped
+MAX_PEAK = 10.0  # of float samples, which are in [-1, 1]; lossy codecs exceed it slightly
 MAX_EXCESS = 2**20  # bytes that headers may declare beyond the end of the file, as those of truncated files do
 MP4_CONTAINERS = (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"edts", b"moof", b"traf", b"mvex", b"udta", b"dinf")
 
@@ -338,11 +338,12 @@ class _Clock:
         time = None if stamp is None or not math.isfinite(stamp) else stamp + self.offset
         if self.expected is None and time is None:
             return None
+        jitter = self.max_jitter if self.last > -math.inf else 0.0  # the first stamp is that of audio that starts late
         if self.expected is not None:
             if time is not None and abs(time - self.expected) > MAX_GAP:
                 self.offset += self.expected - time
                 time = self.expected
-            elif time is None or time <= self.last or abs(time - self.expected) <= self.max_jitter:
+            elif time is None or time <= self.last or abs(time - self.expected) <= jitter:
                 time = self.expected
         self.last, self.expected = time, time + duration
         return time
@@ -351,8 +352,8 @@ class _Clock:
 class _AudioTrack:
     """Resampled mono audio on the timeline of the file."""
 
-    def __init__(self, stream, clock: _Clock, sampling_rate: int):
-        self.stream, self.clock, self.sampling_rate = stream, clock, sampling_rate
+    def __init__(self, stream, name: str, clock: _Clock, sampling_rate: int):
+        self.stream, self.name, self.clock, self.sampling_rate = stream, name, clock, sampling_rate
         self.resampler = self.input_format = None
         self.chunks: list[tuple[int, np.ndarray]] = []  # (position in samples from the beginning of the file, samples)
         self.position = 0
@@ -374,13 +375,17 @@ class _AudioTrack:
         input_format = (frame.format.name, frame.layout.name, frame.sample_rate)
         if self.resampler is None or time != expected or input_format != self.input_format:
             self.flush()
-            self.resampler = _Resampler(self.sampling_rate)
+            self.resampler = _create_resampler(self.sampling_rate)
             self.input_format = input_format
             self.position = round(time * self.sampling_rate)
             self.started = True
-        frame.pts = None  # the clock determines the position
+        samples = mix_channels(_to_float(frame))
+        if not np.abs(samples).max(initial=0) <= MAX_PEAK:  # also NaN
+            if self.stream.codec_context.name.startswith("pcm_"):
+                raise OSError(f"{self.name}: the samples are NaN or above {MAX_PEAK:g}. Pass floats in [-1, 1].")
+            samples = np.zeros_like(samples)  # damaged
         resampler, self.resampler = self.resampler, None  # dropped if this frame raises
-        self._append(resampler.resample(frame))
+        self._append(resampler.resample(_mono_frame(samples, frame.sample_rate)))
         self.resampler = resampler
 
     def flush(self) -> None:
@@ -390,6 +395,8 @@ class _AudioTrack:
 
     def _append(self, frames) -> None:
         for frame in frames:
+            if frame is None:  # a pass-through resampler returns the flushing None
+                continue
             samples = frame.to_ndarray().reshape(-1)
             self.chunks.append((self.position, samples))
             self.position += len(samples)
@@ -410,55 +417,56 @@ class _AudioTrack:
         return audio
 
 
-class _Resampler:
-    """Resampler to mono float32, as `av.AudioResampler`, whose `options` PyAV has since 18 only."""
+def _create_resampler(sampling_rate: int):
+    return import_av().AudioResampler("flt", "mono", sampling_rate)
 
-    def __init__(self, sampling_rate: int):
-        self.sampling_rate, self.graph = sampling_rate, None
 
-    def resample(self, frame) -> list:
-        """Return the frames that follow from `frame`; `None` flushes."""
-        if self.graph is None:
-            if frame is None:
-                return []
-            self._configure(frame)
-        self.graph.push(frame)
-        frames = []
-        while True:
-            try:
-                frames.append(self.graph.pull())
-            except (BlockingIOError, EOFError):
-                return frames
+def _to_float(frame) -> np.ndarray:
+    """Return the samples of an audio frame as float32 (num_channels, num_samples), full scale being 1."""
+    samples = frame.to_ndarray()
+    if not frame.format.is_planar:
+        samples = samples.reshape(-1, frame.layout.nb_channels).T
+    if samples.dtype.kind == "f":
+        return samples.astype(np.float32, order="C")
+    full_scale = 2.0 ** (8 * samples.dtype.itemsize - 1)
+    zero = full_scale if samples.dtype.kind == "u" else 0.0
+    return ((samples - zero) / full_scale).astype(np.float32, order="C")
 
-    def _configure(self, frame) -> None:
-        graph = import_av().filter.Graph()
-        source = graph.add_abuffer(
-            format=frame.format.name,
-            layout=frame.layout.name,
-            sample_rate=frame.sample_rate,
-            time_base=Fraction(1, frame.sample_rate),
-        )
-        # Without the limit, swresample sums channels instead of averaging them.
-        options = "rematrix_maxval=1.0:out_sample_fmt=flt:out_chlayout=mono"
-        resample, sink = graph.add("aresample", f"{self.sampling_rate}:{options}"), graph.add("abuffersink")
-        source.link_to(resample)
-        resample.link_to(sink)
-        graph.configure()
-        self.graph = graph
+
+def mix_channels(samples: np.ndarray) -> np.ndarray:
+    """
+    Return the mean of the channels, (num_channels, num_samples) to (num_samples,).
+
+    Channels in antiphase cancel: if less than 1 % of the first one remains, the first one is returned.
+    """
+    mean = samples.mean(axis=0)
+    if np.abs(mean).max(initial=0) < 0.01 * np.abs(samples[0]).max(initial=0):
+        return samples[0].copy()
+    return mean
+
+
+def _mono_frame(samples: np.ndarray, sampling_rate: int):
+    frame = import_av().AudioFrame.from_ndarray(np.ascontiguousarray(samples)[None], "flt", "mono")
+    frame.sample_rate = sampling_rate
+    return frame
 
 
 def resample(samples: np.ndarray, from_rate: float, to_rate: int) -> np.ndarray:
     """Resample mono float32 samples (num_samples,) exactly as [`read_clip`] resamples those of files.
 
     Rates are in Hz, rounded to integers. Fewer samples than the filter needs, about 1 ms, give silence.
+
+    Raises:
+        ValueError: `from_rate` is not a rate in Hz.
     """
+    if round(from_rate) not in SAMPLING_RATES:
+        raise ValueError(f"sampling_rate={from_rate} is not between 1,000 and 1,000,000: pass the rate in Hz.")
     from_rate = round(from_rate)
     if from_rate == to_rate:
         return samples
-    frame = import_av().AudioFrame.from_ndarray(np.ascontiguousarray(samples)[None], "flt", "mono")
-    frame.sample_rate = from_rate
-    resampler = _Resampler(to_rate)
-    parts = [part.to_ndarray().reshape(-1) for part in [*resampler.resample(frame), *resampler.resample(None)]]
+    resampler = _create_resampler(to_rate)
+    frames = [*resampler.resample(_mono_frame(samples, from_rate)), *resampler.resample(None)]
+    parts = [frame.to_ndarray().reshape(-1) for frame in frames if frame is not None]
     return np.concatenate(parts) if parts else np.zeros(1, np.float32)
 
 
@@ -512,10 +520,15 @@ class _VideoTrack:
         return next((duration for duration in (own, nominal) if 0 < duration <= MAX_GAP), 0.04)
 
     def _to_rgb(self, frame) -> np.ndarray:
-        turns = round(frame.rotation / 90) % 4  # counter-clockwise quarter turns to the upright frame
-        height, width = self.size if turns % 2 == 0 else self.size[::-1]
+        matrix = frame.side_data.get("DISPLAYMATRIX")
+        # The upright frame has pixel (x, y) at (a x + c y, b x + d y).
+        a, b, _, c, d = (1, 0, 0, 0, 1) if matrix is None else struct.unpack("=5i", bytes(matrix)[:20])
+        is_turned = abs(b) > abs(a)
+        height, width = self.size[::-1] if is_turned else self.size
         rgb = self.reformatter.reformat(frame, width=width, height=height, format="rgb24").to_ndarray()
-        return np.rot90(rgb, turns) if turns else rgb
+        if is_turned:
+            rgb, a, d = rgb.swapaxes(0, 1), c, b
+        return rgb[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
 
     def cut(self, start: float, end: float) -> tuple[np.ndarray | None, np.ndarray]:
         """Remove and return the frames of [start, end) and their times from `start`."""
@@ -534,7 +547,7 @@ class _Decoder:
         expected = None if self._seek(first, origin) else 0.0
         self.audio = self.video = None
         if audio and (stream := _audio_stream(container)):
-            self.audio = _AudioTrack(stream, _Clock(origin, expected, MAX_JITTER), sampling_rate)
+            self.audio = _AudioTrack(stream, name, _Clock(origin, expected, MAX_JITTER), sampling_rate)
         if video and (stream := _video_stream(container)):
             stream.thread_type = "AUTO"
             self.video = _VideoTrack(stream, _Clock(origin, expected, 0.0), first, frame_rate, size)

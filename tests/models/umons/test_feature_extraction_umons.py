@@ -407,3 +407,22 @@ def test_every_setting_changes_the_features(option):
     default = UmonsFeatureExtractor()(waveform, sampling_rate=RATE)["input_features"]
     changed = UmonsFeatureExtractor(**{option: other})(waveform, sampling_rate=RATE)["input_features"]
     assert default.shape != changed.shape or np.abs(default - changed).max() > 1e-3
+
+
+def test_floats_in_the_range_of_int16_raise():
+    with pytest.raises(ValueError, match=r"samples up to 16384; pass floats in \[-1, 1\]"):
+        UmonsFeatureExtractor()(np.full(22050, 16384.0, np.float32), sampling_rate=22050)
+
+
+def test_rate_in_khz_raises():
+    with pytest.raises(ValueError, match=r"sampling_rate=22\.05 is not between 1,000 and 1,000,000"):
+        UmonsFeatureExtractor()(np.full(22050, 0.1, np.float32), sampling_rate=22.05)
+
+
+def test_waveform_in_antiphase_does_not_cancel():
+    left = np.sin(np.arange(22050, dtype=np.float32))
+    extract = UmonsFeatureExtractor()
+    features, expected = (
+        extract(samples, sampling_rate=22050)["input_features"] for samples in (np.stack([left, -left]), left)
+    )
+    np.testing.assert_array_equal(features, expected)

@@ -230,15 +230,25 @@ def test_cover_art_is_no_video():
 
 
 @pytest.mark.parametrize(
-    ("matrix", "reddest_side"),
-    [((0, 1, -1, 0), "right"), ((-1, 0, 0, -1), "bottom"), ((0, -1, 1, 0), "left"), ((1, 0, 0, 1), "top")],
+    ("matrix", "corners"),
+    [
+        ((1, 0, 0, 1), "RGBK"),
+        ((0, 1, -1, 0), "BRKG"),
+        ((-1, 0, 0, -1), "KBGR"),
+        ((0, -1, 1, 0), "GKRB"),
+        ((-1, 0, 0, 1), "GRKB"),
+        ((1, 0, 0, -1), "BKRG"),
+        ((0, 1, 1, 0), "RBGK"),
+        ((0, -1, -1, 0), "KGBR"),
+    ],
 )
-def test_rotation(matrix, reddest_side):
+def test_display_matrix_is_applied(matrix, corners):
+    """All eight rotations and mirrorings, as players apply them."""
     file = io.BytesIO()
     with av.open(file, "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=25, width=64, height=48, pix_fmt="yuv420p")
-        image = np.zeros((48, 64, 3), np.uint8)
-        image[:24, :, 0], image[24:, :, 2] = 255, 255  # red above, blue below
+        image = np.zeros((48, 64, 3), np.uint8)  # red and green above blue and black
+        image[:24, :32, 0] = image[:24, 32:, 1] = image[24:, :32, 2] = 255
         frame = av.VideoFrame.from_ndarray(image)
         frame.pts = 0
         container.mux(stream.encode(frame))
@@ -251,9 +261,8 @@ def test_rotation(matrix, reddest_side):
     data = data[:at] + struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30) + data[at + len(upright) :]
     frame = read_clip(data, size=(60, 40)).frames[0].astype(int)
     assert frame.shape == (60, 40, 3)
-    red = frame[..., 0] - frame[..., 2]
-    sides = {"top": red[:5], "bottom": red[-5:], "left": red[:, :5], "right": red[:, -5:]}
-    assert max(sides, key=lambda side: sides[side].mean()) == reddest_side
+    pixels = [frame[y, x] for y in (15, 45) for x in (10, 30)]
+    assert "".join("RGB"[pixel.argmax()] if pixel.max() > 127 else "K" for pixel in pixels) == corners
 
 
 def test_variable_frame_rate():
@@ -622,3 +631,41 @@ def test_invalid_seek_returns_an_error_code(tmp_path):
     with path.open("rb") as file:
         assert media_umons._QuietFile(file).seek(-5) == -errno.EINVAL
         assert media_umons._QuietFile(file).seek(3) == 3
+
+
+def encode_wav(channels: np.ndarray, layout: str) -> bytes:
+    file = io.BytesIO()
+    with av.open(file, "w", format="wav") as container:
+        mux(container, encode_sound(container.add_stream("pcm_f32le", rate=22050, layout=layout), channels))
+    return file.getvalue()
+
+
+def test_channels_in_antiphase_do_not_cancel():
+    left = tone(1.0, 22050)
+    np.testing.assert_allclose(read_clip(encode_wav(np.stack([left, -left]), "stereo")).audio, left, atol=1e-4)
+
+
+def test_surround_is_the_mean_of_its_channels():
+    channels = np.random.default_rng(0).uniform(-0.5, 0.5, (6, 22050)).astype(np.float32)
+    np.testing.assert_allclose(read_clip(encode_wav(channels, "5.1")).audio, channels.mean(axis=0), atol=1e-5)
+
+
+@pytest.mark.parametrize("value", [math.nan, 1e38, 20_000.0])
+def test_samples_out_of_range_raise(value):
+    samples = tone(1.0, 22050).astype(np.float32)
+    samples[9000] = value
+    with pytest.raises(OSError, match=r"bytes>: the samples are NaN or above 10"):
+        read_clip(encode_wav(samples[None], "mono"))
+
+
+@pytest.mark.parametrize("delay", [0.02, 0.09])
+def test_slightly_late_audio_keeps_its_time(delay):
+    file, rate = io.BytesIO(), 22050
+    with av.open(file, "w", format="matroska") as container:
+        pictures = container.add_stream("mpeg4", rate=25, width=64, height=48, pix_fmt="yuv420p")
+        sound = container.add_stream("pcm_s16le", rate=rate, layout="mono")
+        frame = av.AudioFrame.from_ndarray(np.full((1, rate), 8192, np.int16), format="s16", layout="mono")
+        frame.sample_rate, frame.pts, frame.time_base = rate, round(delay * rate), Fraction(1, rate)
+        mux(container, [*encode_pictures(pictures, num_frames=50), *sound.encode(frame), *sound.encode(None)])
+    audio = read_clip(file.getvalue()).audio
+    assert np.flatnonzero(audio > 0.1)[0] == pytest.approx(delay * rate, abs=30)
