@@ -25,6 +25,7 @@ CONTAINERS = (
 HTTP_TIMEOUT = 30.0  # seconds without a response
 PREROLL = 1.0  # seconds decoded before a range, for codecs and the resampler to settle
 UNINDEXED_PREROLL = 12.0  # the same where seeking may miss key frames: encoders set one at least every 10 s
+JOINABLE = ("mpegts", "mpeg", "ogg")  # formats whose files can be concatenated: a time may then occur twice
 MAX_GAP = 30.0  # seconds; a longer jump between two time stamps is an error in the file, not a pause
 MAX_SKEW = 10.0  # seconds one stream may lag behind the other before it is considered ended
 MAX_JITTER = 0.1  # seconds a time stamp may be off before audio is moved to it
@@ -145,8 +146,9 @@ def _iter_windows(source, window_s, start, end, sampling_rate, frame_rate, size,
 
     def generate():
         index, left, right = 0, first, min(first + window_s, last)
-        with _open(source) as container:
-            decoder = _Decoder(container, _name(source), first, sampling_rate, frame_rate, size, audio, video)
+        with _open_at(source, first) as (container, can_seek):
+            seek_to = first if can_seek else 0.0
+            decoder = _Decoder(container, _name(source), first, seek_to, sampling_rate, frame_rate, size, audio, video)
             for _ in decoder.run():
                 while decoder.has_passed(right):
                     yield decoder.cut(left, right)
@@ -212,6 +214,56 @@ def _open(source):
             ) from error
         with container:
             yield container
+
+
+@contextmanager
+def _open_at(source, first: float):
+    """Yield the open container, and whether seeking to `first` can be trusted."""
+    with _open(source) as container:
+        codecs = [stream.codec_context.name for stream in container.streams.audio if stream.codec_context]
+        # Positions in compressed audio follow from a byte rate that may be wrong.
+        can_seek = container.format.name not in ("wav", "w64") or all(name.startswith("pcm_") for name in codecs)
+        if container.format.name not in JOINABLE or not _seek(container, first, (container.start_time or 0) / 1e6):
+            yield container, can_seek
+            return
+    with _open(source) as container:
+        can_seek = _is_continuous(container, first)
+    with _open(source) as container:
+        yield container, can_seek
+
+
+def _seek(container, first: float, origin: float) -> bool:
+    """Seek to shortly before `first`; return False if the file is to be decoded from its beginning."""
+    target = first - (UNINDEXED_PREROLL if container.format.name in ("mpeg", "mpegts") else PREROLL)
+    if target <= 0:
+        return False
+    try:
+        container.seek(int((target + origin) * 1e6))
+    except import_av().FFmpegError:  # not seekable
+        return False
+    return True
+
+
+def _is_continuous(container, first: float) -> bool:
+    """Return True if time stamps increase up to `first`, and a seek does not land behind it: files may be joined."""
+    origin, stream = (
+        (container.start_time or 0) / 1e6,
+        container.streams.best("audio") or container.streams.best("video"),
+    )
+    last = 0.0
+    with suppress(import_av().FFmpegError):
+        for packet in container.demux(stream):
+            if packet.dts is None:
+                continue
+            time = float(packet.dts * packet.time_base) - origin
+            if not -MAX_JITTER <= time - last <= MAX_GAP:
+                return False
+            last = time
+            if time >= first:
+                _seek(container, first, origin)
+                landed = next(container.demux(stream))
+                return None not in (landed.pos, packet.pos) and landed.pos <= packet.pos
+    return False
 
 
 @contextmanager
@@ -541,10 +593,10 @@ class _VideoTrack:
 class _Decoder:
     """One pass over an open container, from shortly before `first`."""
 
-    def __init__(self, container, name, first, sampling_rate, frame_rate, size, audio, video):
+    def __init__(self, container, name, first, seek_to, sampling_rate, frame_rate, size, audio, video):
         self.container, self.name, self.sampling_rate = container, name, sampling_rate
         origin = (container.start_time or 0) / 1e6
-        expected = None if self._seek(first, origin) else 0.0
+        expected = None if _seek(container, seek_to, origin) else 0.0
         self.audio = self.video = None
         if audio and (stream := _audio_stream(container)):
             self.audio = _AudioTrack(stream, name, _Clock(origin, expected, MAX_JITTER), sampling_rate)
@@ -556,16 +608,6 @@ class _Decoder:
         self.first_end = None  # end of the first frame decoded, in seconds
         if not self.tracks:
             raise OSError(f"{name} contains no {_requested(audio, video)} that can be decoded: pass another file.")
-
-    def _seek(self, first: float, origin: float) -> bool:
-        target = first - (UNINDEXED_PREROLL if self.container.format.name in ("mpeg", "mpegts") else PREROLL)
-        if target <= 0:
-            return False
-        try:
-            self.container.seek(int((target + origin) * 1e6))
-        except import_av().FFmpegError:  # not seekable: decode from the beginning
-            return False
-        return True
 
     def run(self) -> Iterator[None]:
         """Decode, yielding after each packet. Damaged parts are skipped."""

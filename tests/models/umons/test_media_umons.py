@@ -669,3 +669,21 @@ def test_slightly_late_audio_keeps_its_time(delay):
         mux(container, [*encode_pictures(pictures, num_frames=50), *sound.encode(frame), *sound.encode(None)])
     audio = read_clip(file.getvalue()).audio
     assert np.flatnonzero(audio > 0.1)[0] == pytest.approx(delay * rate, abs=30)
+
+
+@pytest.mark.parametrize(("container_format", "codec"), [("mpegts", "mp2"), ("ogg", "libopus")])
+@pytest.mark.parametrize("start", [15.0, 25.0])
+def test_range_of_joined_files_is_that_part_of_the_whole(container_format, codec, start):
+    part = make(container_format, None, codec, duration=20.0, audio_rate=48000)
+    whole = read_clip(part + part, sampling_rate=48000).audio
+    found = read_clip(part + part, start=start, end=start + 1.0, sampling_rate=48000).audio
+    assert_same_sound(found, whole[round(48000 * start) : round(48000 * (start + 1.0))], samples=1, shift=48)
+
+
+def test_range_of_adpcm_with_a_wrong_byte_rate_is_that_part_of_the_whole():
+    data = bytearray(make("wav", None, "adpcm_ms", duration=20.0))
+    at = data.index(b"fmt ") + 16
+    data[at : at + 4] = struct.pack("<I", 2 * struct.unpack("<I", data[at : at + 4])[0])
+    whole = read_clip(bytes(data)).audio
+    found = read_clip(bytes(data), start=8.0, end=9.0).audio
+    np.testing.assert_array_equal(found, whole[8 * 22050 : 9 * 22050])
