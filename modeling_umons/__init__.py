@@ -25,12 +25,14 @@ _MODULES = {
     "models.umons.processing_umons": ["UmonsProcessor"],
     "models.umons.tokenization_umons": ["build_tokenizer", "train_vocabulary"],
     "models.umons.video_processing_umons": ["UmonsVideoProcessor"],
+    "utils.hub_files": ["UMONS_MINI"],
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
     "EMOTIONS",
     "MODALITIES",
+    "UMONS_MINI",
     "GraphMfnConfig",
     "GraphMfnForSequenceClassification",
     "GraphMfnModel",
@@ -68,6 +70,7 @@ if TYPE_CHECKING:
     from .models.umons.processing_umons import UmonsProcessor
     from .models.umons.tokenization_umons import build_tokenizer, train_vocabulary
     from .models.umons.video_processing_umons import UmonsVideoProcessor
+    from .utils.hub_files import UMONS_MINI
 
 
 def __getattr__(name: str):

@@ -38,6 +38,8 @@ def load_splits(source: str | Path, data: DataArguments, split: str = "train") -
     """
     if Path(source).is_file() or Path(source).suffix in TABLE_SUFFIXES:
         table = load_table(source, data.audio_column)
+        if "split" not in table.column_names:
+            logger.warning("%s has no column `split`: all %d rows are the %s split.", source, len(table), split)
         splits = split_by_column(table) if "split" in table.column_names else {split: table}
     else:
         try:

@@ -16,3 +16,7 @@ def hub_path(*parts: str) -> Path:
 def find_model(name: str) -> str:
     """Return the folder of the model that the package contains for the name `umons-mini`, any other name as it is."""
     return str(hub_path(name)) if name == DEFAULT_MODEL and not Path(name).exists() else name
+
+
+# Folder of the model that the package contains, for `pipeline` and `from_pretrained`.
+UMONS_MINI = str(hub_path(DEFAULT_MODEL))
