@@ -5,15 +5,14 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ..models.umons.modeling_tbje import joint_sentiment_loss
 from .task import Task
 
 
 class TaskLoss(nn.Module):
     """
     Loss of a task. Without options it equals the model's own loss: cross-entropy over classes, binary cross-entropy
-    over emotions, and for `joint` the L1 loss of the sentiment added to the latter. NaN labels are unknown and are
-    ignored.
+    over emotions, the squared error of a sentiment, and for `joint` the L1 loss of the sentiment added to the binary
+    cross-entropy. NaN labels are unknown and are ignored.
 
     Args:
         task: the task.
@@ -25,7 +24,7 @@ class TaskLoss(nn.Module):
             it.
 
     Raises:
-        ValueError: the task is a regression, or an option is out of range.
+        ValueError: an option is out of range, or requires classes and the task is a regression.
     """
 
     def __init__(
@@ -42,37 +41,66 @@ class TaskLoss(nn.Module):
             raise ValueError(
                 f"`label_smoothing` must be in [0, 1), but is {label_smoothing} (`--label_smoothing_factor`)."
             )
-        if task.problem_type == "regression":
+        if task.problem_type == "regression" and (class_weights is not None or focal_gamma or label_smoothing):
             raise ValueError(
-                f"Class weights, focal loss, label smoothing and mixup require classes; the task {task.name!r} has "
-                "none."
+                f"Class weights, focal loss and label smoothing require classes; the task {task.name!r} has none."
             )
         self.task, self.focal_gamma, self.label_smoothing = task, focal_gamma, label_smoothing
         weights = None if class_weights is None else torch.as_tensor(class_weights, dtype=torch.float32)
         self.register_buffer("class_weights", weights)
 
-    def forward(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self, logits: torch.Tensor, labels: torch.Tensor, num_items: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """
         Compute the mean loss over all known labels.
 
         Args:
             logits: (B, num_labels), or (C, U, num_labels) for C conversations of U utterances.
             labels: (B,) int64 classes or (B, num_labels) float, or the same with the leading dimensions (C, U).
+            num_items: [`TaskLoss.count_items`] of a larger batch that contains this one. The losses of its parts then
+                add up to its mean.
         """
         if logits.ndim == 3:
             logits, labels = flatten_conversations(logits, labels)
-        logits = logits.float()
-        if self.task.problem_type == "single_label_classification":
-            return self._class_loss(logits, labels)
-        if self.task.name != "joint":
-            return self._emotion_loss(logits, labels, self.class_weights)
-        if self.class_weights is None and not self.focal_gamma and not self.label_smoothing:
-            return joint_sentiment_loss(logits, labels)
-        weights = None if self.class_weights is None else self.class_weights[1:]
-        sentiment = mean_of_known((logits[:, 0] - labels[:, 0].nan_to_num()).abs(), ~labels[:, 0].isnan())
-        return sentiment + self._emotion_loss(logits[:, 1:], labels[:, 1:], weights)
+        num_items = self.count_items(labels) if num_items is None else num_items
+        sums = torch.stack(self._sums(logits.float(), labels))
+        return (sums / torch.where(num_items > 0, num_items, 1)).sum()
 
-    def _class_loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    def count_items(self, labels: torch.Tensor) -> torch.Tensor:
+        """
+        Count the known labels of a batch.
+
+        Returns:
+            (2,) the numbers of sentiments and of emotion labels for `joint`, (1,) otherwise. Rows with weighted
+            classes count with their weights.
+        """
+        if self.task.problem_type == "single_label_classification":
+            classes = labels[labels != -100]
+            return (torch.ones_like(classes) if self.class_weights is None else self.class_weights[classes]).sum()[
+                None
+            ]
+        is_known = ~labels.isnan()
+        if self.task.name == "joint":
+            return torch.stack([is_known[..., 0].sum(), is_known[..., 1:].sum()])
+        return is_known.sum()[None]
+
+    def _sums(self, logits: torch.Tensor, labels: torch.Tensor) -> list[torch.Tensor]:
+        """Compute the sums of the losses whose means [`TaskLoss.forward`] adds."""
+        if self.task.problem_type == "single_label_classification":
+            return [self._class_losses(logits, labels).sum()]
+        is_known = ~labels.isnan()
+        labels = labels.float().nan_to_num()
+        if self.task.problem_type == "regression":
+            return [((logits.reshape(-1) - labels.reshape(-1)).square() * is_known.reshape(-1)).sum()]
+        if self.task.name != "joint":
+            return [(self._emotion_losses(logits, labels, self.class_weights) * is_known).sum()]
+        weights = None if self.class_weights is None else self.class_weights[1:]
+        sentiment = (logits[:, 0] - labels[:, 0]).abs()
+        emotions = self._emotion_losses(logits[:, 1:], labels[:, 1:], weights)
+        return [(sentiment * is_known[:, 0]).sum(), (emotions * is_known[:, 1:]).sum()]
+
+    def _class_losses(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         losses = F.cross_entropy(
             logits, labels, self.class_weights, reduction="none", label_smoothing=self.label_smoothing
         )
@@ -80,15 +108,16 @@ class TaskLoss(nn.Module):
             is_true = F.one_hot(labels, logits.shape[-1]).bool()
             log_wrong = logits.log_softmax(-1).masked_fill(is_true, -torch.inf).logsumexp(-1)
             losses = losses * self._focal_factor(log_wrong)
-        return losses.sum() / (len(labels) if self.class_weights is None else self.class_weights[labels].sum())
+        return losses
 
-    def _emotion_loss(self, logits: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
-        is_known, labels = ~labels.isnan(), labels.nan_to_num()
+    def _emotion_losses(
+        self, logits: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor | None
+    ) -> torch.Tensor:
         targets = labels * (1 - self.label_smoothing) + self.label_smoothing / 2
         losses = F.binary_cross_entropy_with_logits(logits, targets, reduction="none", pos_weight=weights)
         if self.focal_gamma:
             losses = losses * self._focal_factor(F.logsigmoid((1 - 2 * labels) * logits))
-        return mean_of_known(losses, is_known)
+        return losses
 
     def _focal_factor(self, log_wrong: torch.Tensor) -> torch.Tensor:
         """
@@ -97,11 +126,6 @@ class TaskLoss(nn.Module):
         The power of 1 - p itself has an infinite derivative at 0 for gamma < 1.
         """
         return (self.focal_gamma * log_wrong).exp()
-
-
-def mean_of_known(losses: torch.Tensor, is_known: torch.Tensor) -> torch.Tensor:
-    """Compute the mean of the known losses, 0 if there are none."""
-    return (losses * is_known).sum() / is_known.sum().clamp(min=1)
 
 
 def flatten_conversations(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset
-from torch.nn import functional as F
 from torch.utils.data import SequentialSampler
 from transformers import Trainer
 from transformers.trainer import TRAINER_STATE_NAME
@@ -57,8 +56,8 @@ class UmonsTrainer(Trainer):
         processor: the processor, saved with each checkpoint.
     """
 
-    # `compute_loss` averages over a batch, so losses of accumulated batches are averaged too.
-    loss_is_scaled_for_ga = False
+    # `compute_loss` divides by the labels of all accumulated batches of all processes.
+    loss_is_scaled_for_ga = True
 
     def __init__(
         self,
@@ -91,6 +90,7 @@ class UmonsTrainer(Trainer):
             compute_metrics=lambda evaluation: evaluation_metrics(task, evaluation.label_ids, evaluation.predictions),
         )
         args.label_smoothing_factor = label_smoothing
+        self.model_accepts_loss_kwargs = True  # for versions of `Trainer` without `loss_is_scaled_for_ga`
         self.augment = Augmentation(
             modality_dropout=augmentation.modality_dropout,
             word_dropout=augmentation.word_dropout,
@@ -133,30 +133,39 @@ class UmonsTrainer(Trainer):
 
     def _make_loss(
         self, task: Task, augmentation: AugmentationArguments, label_smoothing: float, rows: Dataset
-    ) -> TaskLoss | None:
-        """Create the loss, or `None` to use that of the model."""
+    ) -> TaskLoss:
+        if augmentation.mixup and task.problem_type == "regression":
+            raise ValueError(f"--mixup requires classes; the task {task.name!r} has none.")
         is_balanced = augmentation.class_weights == "balanced"
-        if not (is_balanced or augmentation.focal_gamma or label_smoothing or augmentation.mixup):
-            return None
         weights = balanced_weights(task, _labels(task, rows)) if is_balanced else None
         return TaskLoss(task, weights, augmentation.focal_gamma, label_smoothing).to(self.args.device)
+
+    def _get_num_items_in_batch(self, batch_samples: list[dict[str, torch.Tensor]], device) -> torch.Tensor | None:
+        """Count the known labels of the accumulated batches of all processes; see [`TaskLoss.count_items`]."""
+        if not batch_samples:
+            return None
+        counts = sum(self.task_loss.count_items(batch["labels"].to(self.args.device)) for batch in batch_samples)
+        return self.accelerator.reduce(counts, "sum") if self.args.world_size > 1 else counts
 
     def compute_loss(
         self, model, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch=None
     ) -> torch.Tensor | tuple[torch.Tensor, Any]:
+        """
+        Compute the loss of a batch. With `num_items_in_batch`, the losses of all accumulated batches add up to the
+        mean over the known labels of all of them, in each process times the number of processes, whose gradients are
+        averaged.
+        """
         share = 1.0
         if model.training:
             set_frozen_encoders_to_eval(self.model)
             inputs, others, share = self.augment.mix(self.augment(inputs))
-        if self.task_loss is None:
-            outputs = model(**inputs)
-            loss = outputs.loss
-        else:
-            labels = inputs.pop("labels")
-            outputs = model(**inputs)
-            loss = self.task_loss(outputs.logits, labels)
-            if share < 1:
-                loss = share * loss + (1 - share) * self.task_loss(outputs.logits, labels[others])
+        labels = inputs.pop("labels")
+        outputs = model(**inputs)
+        loss = self.task_loss(outputs.logits, labels, num_items_in_batch)
+        if share < 1:
+            loss = share * loss + (1 - share) * self.task_loss(outputs.logits, labels[others], num_items_in_batch)
+        if num_items_in_batch is not None:
+            loss = loss * self.args.world_size
         return (loss, outputs) if return_outputs else loss
 
     def prediction_step(self, *args, **kwargs):
@@ -257,11 +266,8 @@ def evaluation_metrics(task: Task, truth: np.ndarray, logits: np.ndarray) -> dic
     if logits.ndim == 3:
         utterances = flatten_conversations(torch.from_numpy(logits), torch.from_numpy(truth))
         logits, truth = (values.numpy() for values in utterances)
-    if task.problem_type == "regression":
-        value = F.mse_loss(torch.from_numpy(logits.reshape(-1)), torch.from_numpy(truth.reshape(-1)))
-    else:
-        value = TaskLoss(task)(torch.from_numpy(logits), torch.from_numpy(truth))
-    return {"loss": value.item(), **task_metrics(task, truth, logits)}
+    loss = TaskLoss(task)(torch.from_numpy(logits), torch.from_numpy(truth))
+    return {"loss": loss.item(), **task_metrics(task, truth, logits)}
 
 
 def _pad_utterances(values: torch.Tensor, length: int, padding: int) -> torch.Tensor:

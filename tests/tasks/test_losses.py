@@ -36,6 +36,17 @@ def test_task_loss_without_options_equals_model_loss(joint):
     torch.testing.assert_close(TaskLoss(make_task("sentiment-7"))(logits, classes), F.cross_entropy(logits, classes))
 
 
+@pytest.mark.parametrize("options", [{}, {"class_weights": np.linspace(0.5, 2, 7), "focal_gamma": 1.5}])
+def test_losses_of_parts_add_up_to_that_of_the_batch(joint, options):
+    logits, labels = joint
+    for name, truth in (("joint", labels), ("sentiment-7", torch.tensor([0, 3, 6, 1, 1, 2]))):
+        loss = TaskLoss(make_task(name), **options)
+        whole, counts = loss(logits, truth), loss.count_items(truth)
+        assert counts.equal(loss.count_items(truth[:2]) + loss.count_items(truth[2:]))
+        parts = [loss(logits[part], truth[part], counts) for part in (slice(0, 1), slice(1, 3), slice(3, 6))]
+        torch.testing.assert_close(sum(parts), whole, rtol=1e-6, atol=0)
+
+
 def test_class_weights_and_label_smoothing_match_torch(joint):
     logits, labels = joint
     weights, classes = np.linspace(0.5, 2, 7), torch.tensor([0, 3, 6, 1, 1, 2])
