@@ -36,7 +36,7 @@ class _ColumnHash:
             self.children = [_ColumnHash(field.type) for field in kind]
         elif pa.types.is_fixed_size_list(kind):
             self.name, self.children = f"list of {kind.list_size}", [_ColumnHash(kind.value_type)]
-        elif pa.types.is_list(kind):
+        elif pa.types.is_list(kind) or pa.types.is_large_list(kind):
             self.name, self.children = "list", [_ColumnHash(kind.value_type)]
         else:
             self.name = str(kind)
@@ -48,15 +48,18 @@ class _ColumnHash:
         if pa.types.is_struct(self.kind):
             parts = present.flatten()
         elif self.children:
-            if pa.types.is_list(self.kind):
+            if not pa.types.is_fixed_size_list(self.kind):
                 lengths.update(pc.list_value_length(present).to_numpy().astype("<i8"))
             parts = [present.flatten()]
         else:
             parts = []
-            if pa.types.is_string(self.kind):
+            if pa.types.is_string(self.kind) or pa.types.is_large_string(self.kind):
                 lengths.update(pc.binary_length(present).to_numpy().astype("<i8"))
                 values.update("".join(present.to_pylist()).encode())
-            else:
+            elif pa.types.is_binary(self.kind) or pa.types.is_large_binary(self.kind):
+                lengths.update(pc.binary_length(present).to_numpy().astype("<i8"))
+                values.update(b"".join(present.to_pylist()))
+            elif not pa.types.is_null(self.kind):
                 values.update(np.ascontiguousarray(present.to_numpy(zero_copy_only=False)))
         for child, part in zip(self.children, parts, strict=True):
             child.update(part)

@@ -18,6 +18,7 @@ from ..models.umons.modeling_tbje import UmonsForSequenceClassification
 from ..models.umons.processing_umons import UmonsProcessor
 from ..models.umons.tokenization_umons import build_original_tokenizer, build_tokenizer
 from ..models.umons.video_processing_umons import UmonsVideoProcessor
+from ..utils.files import use_default_mode
 
 
 logger = logging.getLogger(__name__)
@@ -203,4 +204,5 @@ def convert_checkpoint(checkpoint: Path, output: Path, token_to_ix: Path | None 
         UmonsVideoProcessor(max_clips=model.config.max_video_length),
     )
     model.save_pretrained(output)
+    use_default_mode(output)
     processor.save_pretrained(output)

@@ -5,27 +5,47 @@ each checkpoint is marked when all processes have written it, and only marked on
 are removed after the new one is marked, and lose their own mark first.
 """
 
+import json
 import logging
 import os
+import platform
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from torch import nn
 from transformers.trainer_callback import TrainerState
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from ..utils.files import use_default_mode, write_atomically
+from .fingerprint import list_differences
+
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 
 logger = logging.getLogger(__name__)
 
 MARK = "complete"
+LOCK = ".lock"
 REPORT = Path("report", "report.json")  # the last file of a run
 DISCARDED = REPORT.with_name("discarded.json")  # the report of a finished run while its checkpoints are removed
 
 
-def complete_checkpoint(output_dir: str | Path, state: TrainerState, limit: int | None) -> None:
-    """Mark the checkpoint of the current step, then remove the oldest ones but the best, so that `limit` remain."""
+def complete_checkpoint(
+    output_dir: str | Path, state: TrainerState, limit: int | None, fingerprint: dict | None = None
+) -> None:
+    """
+    Mark the checkpoint of the current step, then remove the oldest ones but the best, so that `limit` remain. The mark
+    contains the fingerprint of the run.
+    """
     newest = Path(output_dir, f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}")
-    (newest / MARK).touch()
+    use_default_mode(newest)
+    write_atomically(newest / MARK, json.dumps(fingerprint or {}, indent=2))
     paths = list_checkpoints(output_dir)
     kept = {newest.name, Path(state.best_model_checkpoint or "").name}
     removable = [path for path in paths if path.name not in kept]
@@ -63,6 +83,31 @@ def check_complete(checkpoint: str | Path) -> None:
         )
 
 
+def check_fingerprint(checkpoint: str | Path, fingerprint: dict) -> None:
+    """
+    Check that a checkpoint is of a run with this fingerprint. Only another number of processes is accepted, with a
+    warning.
+
+    Raises:
+        ValueError: something differs.
+        OSError: the mark is damaged.
+    """
+    try:
+        saved = json.loads((Path(checkpoint) / MARK).read_text(encoding="utf-8") or "{}")
+    except ValueError as error:
+        raise OSError(f"{checkpoint} is damaged: its file {MARK!r} is not valid JSON.") from error
+    differences = list_differences(saved, fingerprint)
+    processes = [text for text in differences if text.startswith("processes ")]
+    if processes:
+        logger.warning("The run resumes with other %s: results are not bit-exact.", *processes)
+    differences = [text for text in differences if text not in processes]
+    if differences:
+        raise ValueError(
+            f"The run of {checkpoint} used other data or options, which differ in {'; '.join(differences)}. Resume it "
+            "with the same ones, or choose another --output_dir for a new run."
+        )
+
+
 def remove_later(output_dir: str | Path, checkpoint: Path) -> None:
     """Remove the report, incomplete checkpoints and all checkpoints after `checkpoint`, the last ones first."""
     Path(output_dir, REPORT).unlink(missing_ok=True)
@@ -85,6 +130,47 @@ def discard_run(output_dir: str | Path) -> None:
     for path in list_checkpoints(output_dir):
         remove_checkpoint(path)
     discarded.unlink(missing_ok=True)
+
+
+def check_processes(num_processes: int) -> None:
+    """Check that all launched processes train together. Raises ValueError."""
+    launched = int(os.environ.get("WORLD_SIZE", 1))
+    if num_processes < launched:
+        raise ValueError(
+            f"{launched} processes were launched without enough GPUs: each process would train a model of its own. "
+            "Launch one process for each GPU, or train on the CPU with ACCELERATE_USE_CPU=true."
+        )
+
+
+@contextmanager
+def lock_folder(output_dir: str | Path) -> Iterator[None]:
+    """
+    Lock `output_dir` against other trainings. The file `.lock` contains the id of the process; the system releases the
+    lock when that process ends, so that the file of a killed run does not block the next one.
+
+    Raises:
+        OSError: another process trains in this folder.
+    """
+    if fcntl is None:
+        yield
+        return
+    path = Path(output_dir, LOCK)
+    with open(path, "a+", encoding="utf-8") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError) as error:
+            file.seek(0)
+            raise OSError(
+                f"Another training writes to {output_dir} ({file.read(100).strip()}). Wait until it ends, or choose "
+                "another --output_dir."
+            ) from error
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {platform.node()}\n")
+        file.flush()
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
 
 
 def check_writable(output_dir: str | Path) -> None:

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import logging
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple
@@ -21,10 +22,11 @@ from ..evaluation.seeds import summarize_seeds
 from ..evaluation.splits import Split
 from ..publishing.model_card import write_model_card
 from ..tasks.task import Task, make_task, task_of
+from ..utils.files import use_default_mode
 from ..utils.hub_files import find_model
 from .arguments import AugmentationArguments, CardArguments, ModelArguments, RunArguments
 from .build_models import Parts, System, check_options, chosen_options, make_config, make_model, union
-from .checkpoints import REPORT, check_for_other_run, check_writable
+from .checkpoints import REPORT, check_for_other_run, check_processes, check_writable, lock_folder
 from .encoders import check_encoder_options, running_encoders
 from .feature_standardization import standardize_front_ends
 from .plain_encoder import PlainEncoderForSequenceClassification
@@ -120,9 +122,23 @@ def train(
         logger.info("The run in %s is finished; nothing to resume.", run.output_dir)
         task = task_of(AutoConfig.from_pretrained(run.output_dir), data.label_column)
         return Trained(json.loads(finished.read_text(encoding="utf-8")), task)
+    check_processes(run.world_size)
     check_writable(run.output_dir)
-    if run.resume_from_checkpoint is None:
-        check_for_other_run(run.output_dir)
+    with lock_folder(run.output_dir) if run.process_index == 0 else nullcontext():
+        if run.resume_from_checkpoint is None:
+            check_for_other_run(run.output_dir)
+        return _train(system, prepared, data, arguments, augmentation, card, run)
+
+
+def _train(
+    system: System,
+    prepared: Callable[[], Prepared],
+    data: DataArguments,
+    arguments: ModelArguments,
+    augmentation: AugmentationArguments,
+    card: CardArguments,
+    run: RunArguments,
+) -> Trained | None:
     task, all_parts, splits, train_split = prepared()
     parts = all_parts[system.name]
     set_seed(run.seed)
@@ -167,6 +183,7 @@ def save(model: PreTrainedModel, processor, output: Path) -> None:
         # The pipeline saves parts of the processor differently, so the processor is saved last.
         pipeline("multimodal-emotion-recognition", model=model, processor=processor).save_pretrained(output)
     processor.save_pretrained(output)
+    use_default_mode(output)
 
 
 def describe(*parts) -> dict:

@@ -25,6 +25,7 @@ from .augmentation import Augmentation
 from .checkpoints import (
     REPORT,
     check_complete,
+    check_fingerprint,
     check_room,
     complete_checkpoint,
     discard_run,
@@ -34,6 +35,7 @@ from .checkpoints import (
 )
 from .encoders import UnfreezeEncoders, merge_lora, parameter_groups, running_encoders, set_frozen_encoders_to_eval
 from .fast_dropout import use_fast_dropout
+from .fingerprint import run_fingerprint
 from .progress import show_progress
 from .schedule import ReloadBestAndHalve, best_checkpoint
 
@@ -99,6 +101,9 @@ class UmonsTrainer(Trainer):
             bin_mask=augmentation.bin_mask,
             mixup=augmentation.mixup,
         )
+        self.fingerprint = {}
+        if self.is_world_process_zero():
+            self.fingerprint = run_fingerprint(rows, task.labels, model.config, processor, args)
         self.task_loss = self._make_loss(task, augmentation, label_smoothing, rows["train"])
         if args.max_halvings and (self.is_fsdp_enabled or self.is_deepspeed_enabled):  # also by accelerate's config
             raise ValueError("--max_halvings is not supported with FSDP and DeepSpeed; set it to 0.")
@@ -187,7 +192,7 @@ class UmonsTrainer(Trainer):
             self.args.save_total_limit = limit
         self.accelerator.wait_for_everyone()
         if self.is_world_process_zero():
-            complete_checkpoint(self.args.output_dir, self.state, limit)
+            complete_checkpoint(self.args.output_dir, self.state, limit, self.fingerprint)
 
     def run(self) -> None:
         """
@@ -196,7 +201,7 @@ class UmonsTrainer(Trainer):
 
         Raises:
             OSError: there is not enough disk space.
-            ValueError: the checkpoint is incomplete, or `output_dir` contains another run.
+            ValueError: the checkpoint is incomplete or of other data or options, or `output_dir` contains another run.
         """
         output = Path(self.args.output_dir)
         checkpoint = self.args.resume_from_checkpoint
@@ -208,6 +213,8 @@ class UmonsTrainer(Trainer):
                 checkpoint = find_checkpoint(output)
             elif checkpoint is not None:
                 check_complete(checkpoint)
+            if checkpoint is not None:
+                check_fingerprint(checkpoint, self.fingerprint)
             if self.is_world_process_zero():
                 self._remove_later_files(output, checkpoint)
         if checkpoint is not None:

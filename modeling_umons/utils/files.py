@@ -53,3 +53,10 @@ def write_atomically(path: str | Path, content: str | bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as temporary:
         temporary.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
+
+
+def use_default_mode(folder: str | Path) -> None:
+    """Give safetensors files, which are written with mode 600, the mode of the `config.json` next to them."""
+    config = Path(folder, "config.json")
+    for path in Path(folder).glob("*.safetensors") if config.exists() else ():
+        shutil.copymode(config, path)

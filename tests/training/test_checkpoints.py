@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import subprocess
+import sys
 from collections import namedtuple
 
 import pytest
@@ -13,12 +15,14 @@ from modeling_umons.training.checkpoints import (
     MARK,
     REPORT,
     check_for_other_run,
+    check_processes,
     check_room,
     check_writable,
     complete_checkpoint,
     discard_run,
     find_checkpoint,
     list_checkpoints,
+    lock_folder,
     remove_later,
 )
 
@@ -170,3 +174,36 @@ def test_unfinished_run_is_not_overwritten(run):
     (run / REPORT).touch()
     check_for_other_run(run)
     check_for_other_run(run / "new")
+
+
+LOCK_AND_PRINT = """
+import sys
+from modeling_umons.training.checkpoints import lock_folder
+with lock_folder(sys.argv[1]):
+    print("locked", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_second_training_in_a_folder_is_refused(tmp_path):
+    """A killed run leaves its file, which locks nothing."""
+    command = [sys.executable, "-c", LOCK_AND_PRINT, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "locked\n"
+        with (
+            pytest.raises(OSError, match=rf"Another training writes to .*\(process {other.pid} on .*another --output"),
+            lock_folder(tmp_path),
+        ):
+            pass
+        other.kill()
+    assert (tmp_path / ".lock").exists()
+    with lock_folder(tmp_path):
+        assert (tmp_path / ".lock").read_text().startswith(f"process {os.getpid()} on ")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_processes_that_train_alone_are_refused(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    check_processes(2)
+    with pytest.raises(ValueError, match=r"2 processes were launched.*ACCELERATE_USE_CPU=true"):
+        check_processes(1)

@@ -329,6 +329,36 @@ def test_checkpoints_rotate_by_step_and_keep_best(make):
     assert [path.name for path in list_checkpoints(trainer.args.output_dir)] == ["checkpoint-2", "checkpoint-10"]
 
 
+def test_resuming_with_other_data_raises(make, rows, caplog):
+    make(num_train_epochs=1).run()
+    train = rows["train"]
+    others = [
+        ({"train": train.select([1, 0, *range(2, 16)])}, r"differ in train \(was 16 rows \w+, is 16 rows \w+\)\. "),
+        (
+            {"train": train.select(range(8)), "task": "sentiment"},
+            r"labels \(was happy, .*, is sentiment\); train \(.*, is 8 rows ",
+        ),
+        ({"seed": 1}, r"differ in --seed \(was 42, is 1\)\. Resume it with the same ones"),
+        ({"gradient_accumulation_steps": 2}, r"differ in rows per step \(was 8, is 16\)"),
+        ({"dropout": 0.2}, r"hidden_dropout_prob \(was 0.0, is 0.2\)"),
+    ]
+    for options, message in others:
+        with pytest.raises(ValueError, match=message):
+            make(**options, resume_from_checkpoint="last").run()
+    trainer = make(num_train_epochs=2, learning_rate=0.02, resume_from_checkpoint="last")
+    trainer.fingerprint["options"]["processes"] = 2
+    trainer.run()
+    assert "processes (was 1, is 2): results are not bit-exact" in caplog.text
+    assert trainer.state.global_step == 4
+
+
+def test_checkpoints_have_the_default_mode(make):
+    trainer = make(num_train_epochs=1)
+    trainer.run()
+    files = list(find_checkpoint(trainer.args.output_dir).iterdir())
+    assert len({path.stat().st_mode for path in files}) == 1
+
+
 def test_resuming_from_incomplete_checkpoint_raises(make, tmp_path):
     (tmp_path / "run" / "checkpoint-2").mkdir(parents=True)
     with pytest.raises(ValueError, match="checkpoint-2 is not a complete checkpoint"):
