@@ -121,7 +121,7 @@ class ExtractionSettings:
         # A folder may contain the settings of extractors only, and no model.
         if not self.model or not PreTrainedConfig.get_config_dict(self.model)[0].get("audio_encoder"):
             return None
-        model = UmonsForSequenceClassification.from_pretrained(self.model)
+        model = UmonsForSequenceClassification.from_pretrained(self.model, use_safetensors=True)
         processor = UmonsProcessor.from_pretrained(self.model)
         processor.max_audio_length = min(self.max_length or model.config.max_audio_length, processor.max_audio_length)
         return EncoderFeatures(model, processor)
@@ -145,7 +145,7 @@ class ExtractionSettings:
             tower = UmonsVideoTower(UmonsVideoTowerConfig())
             tower.load_torchvision_weights(self.tower_weights)
         else:
-            model = UmonsForSequenceClassification.from_pretrained(self.model).base_model
+            model = UmonsForSequenceClassification.from_pretrained(self.model, use_safetensors=True).base_model
             tower = dict(model.encoders).get("video", model.video_tower)
             if tower is None:
                 raise ValueError(f"The model {self.model} has no video tower: pass --tower_weights too.")

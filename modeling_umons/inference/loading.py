@@ -31,7 +31,9 @@ def load_model(name: str, model_types: tuple[str, ...] = tuple(MODELS), **option
         config = AutoConfig.from_pretrained(folder)
         if config.model_type not in model_types:
             raise ValueError(f"its type is {config.model_type!r}; expected {' or '.join(model_types)}.")
-        model = AutoModelForSequenceClassification.from_pretrained(folder, config=config, **options)
+        model = AutoModelForSequenceClassification.from_pretrained(
+            folder, config=config, use_safetensors=True, **options
+        )
         return model.eval(), UmonsProcessor.from_pretrained(folder)
     except (OSError, ValueError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0]
@@ -60,7 +62,12 @@ def load_pipeline(model: str | None = None, trust_remote_code: bool = False, pac
     try:
         # The overloads of `pipeline` have the tasks of transformers only.
         task: Any = PIPELINE_TASK
-        recognize = pipeline(task, model=folder, trust_remote_code=trust_remote_code or None)
+        recognize = pipeline(
+            task,
+            model=folder,
+            trust_remote_code=trust_remote_code or None,
+            model_kwargs={"use_safetensors": True},
+        )
     except (OSError, ValueError) as error:
         place = "" if Path(folder).is_dir() else ", which is not a local folder"
         raise ValueError(f"--model {name}{place}: {error}") from error

@@ -186,7 +186,7 @@ def make_model(
     """
     if arguments.model_name_or_path is not None:
         model = AutoModelForSequenceClassification.from_pretrained(
-            find_model(arguments.model_name_or_path), config=config, ignore_mismatched_sizes=True
+            find_model(arguments.model_name_or_path), config=config, ignore_mismatched_sizes=True, use_safetensors=True
         )
         if AutoConfig.from_pretrained(find_model(arguments.model_name_or_path)).id2label != config.id2label:
             model.classifier.reset_parameters()  # other labels, even if the size is equal

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import torch
 from torch import nn
 from transformers.trainer_callback import TrainerState
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
@@ -106,6 +107,30 @@ def check_fingerprint(checkpoint: str | Path, fingerprint: dict) -> None:
             f"The run of {checkpoint} used other data or options, which differ in {'; '.join(differences)}. Resume it "
             "with the same ones, or choose another --output_dir for a new run."
         )
+
+
+@contextmanager
+def name_damage(checkpoint: str | Path | None) -> Iterator[None]:
+    """Convert errors of reading a checkpoint to an OSError that names it and the complete one before it."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # loaders raise errors of many types for damaged files
+        if checkpoint is None:
+            raise
+        # The first line only: torch goes on to recommend weights_only=False.
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0].split(". ")[0]
+        output, step = Path(checkpoint).parent, Path(checkpoint).name
+        names = [path.name for path in list_checkpoints(output)]
+        earlier = list_checkpoints(output)[: names.index(step)] if step in names else []
+        remedy = next((path for path in reversed(earlier) if (path / MARK).exists()), None)
+        remedy = (
+            "Start a new run in another --output_dir."
+            if remedy is None
+            else (f"Resume from the one before: --resume_from_checkpoint {remedy}")
+        )
+        raise OSError(f"The checkpoint {checkpoint} is damaged: {reason}. {remedy}") from error
 
 
 def remove_later(output_dir: str | Path, checkpoint: Path) -> None:

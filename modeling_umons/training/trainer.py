@@ -12,6 +12,7 @@ from torch.utils.data import SequentialSampler
 from transformers import Trainer
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import TrainerState
+from transformers.utils import WEIGHTS_NAME
 
 from ..data.collator import ArrowRows, UtteranceCollator
 from ..data.conversations import ConversationCollator, rows_for
@@ -31,6 +32,7 @@ from .checkpoints import (
     discard_run,
     find_checkpoint,
     list_checkpoints,
+    name_damage,
     remove_later,
 )
 from .encoders import UnfreezeEncoders, merge_lora, parameter_groups, running_encoders, set_frozen_encoders_to_eval
@@ -194,13 +196,27 @@ class UmonsTrainer(Trainer):
         if self.is_world_process_zero():
             complete_checkpoint(self.args.output_dir, self.state, limit, self.fingerprint)
 
+    def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
+        with name_damage(resume_from_checkpoint):
+            if Path(resume_from_checkpoint, WEIGHTS_NAME).exists():
+                raise OSError(f"{WEIGHTS_NAME} is a pickle; only safetensors are loaded")
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def _load_optimizer_and_scheduler(self, checkpoint):
+        with name_damage(checkpoint):
+            super()._load_optimizer_and_scheduler(checkpoint)
+
+    def _load_rng_state(self, checkpoint):
+        with name_damage(checkpoint):
+            super()._load_rng_state(checkpoint)
+
     def run(self) -> None:
         """
         Train and merge LoRA; `--resume_from_checkpoint last` resumes from the last complete checkpoint, if there is
         one.
 
         Raises:
-            OSError: there is not enough disk space.
+            OSError: there is not enough disk space, or the checkpoint is damaged.
             ValueError: the checkpoint is incomplete or of other data or options, or `output_dir` contains another run.
         """
         output = Path(self.args.output_dir)
@@ -235,7 +251,8 @@ class UmonsTrainer(Trainer):
 
     def _load_if_stopped(self, checkpoint: Path) -> bool:
         """Return whether early stopping ended training at this checkpoint; if so, load the final weights."""
-        state = TrainerState.load_from_json(checkpoint / TRAINER_STATE_NAME)
+        with name_damage(checkpoint):
+            state = TrainerState.load_from_json(checkpoint / TRAINER_STATE_NAME)
         schedule = state.stateful_callbacks.get(ReloadBestAndHalve.__name__)
         if not schedule or not 0 < self.args.patience <= schedule["attributes"]["without_gain"]:
             return False

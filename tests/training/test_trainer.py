@@ -287,6 +287,12 @@ def test_resumed_run_is_bit_exact(make, tmp_path, caplog):
     assert is_same(weights_of(resumed), weights_of(whole))
 
 
+@pytest.fixture
+def run_of_two_epochs(make, tmp_path) -> Path:
+    make(output_dir=tmp_path / "two_epochs").run()
+    return tmp_path / "two_epochs"
+
+
 def test_run_killed_in_rotation_resumes_bit_exactly(make, tmp_path, monkeypatch):
     """Kill a run at the removal of files of its first checkpoint, which is no longer the best one."""
     options = {"num_train_epochs": 4, "augmentation": {"word_dropout": 0.3}, "load_best_model_at_end": False}
@@ -357,6 +363,27 @@ def test_checkpoints_have_the_default_mode(make):
     trainer.run()
     files = list(find_checkpoint(trainer.args.output_dir).iterdir())
     assert len({path.stat().st_mode for path in files}) == 1
+
+
+@pytest.mark.parametrize(
+    "name", ["optimizer.pt", "scheduler.pt", "rng_state.pth", "model.safetensors", "trainer_state.json"]
+)
+@pytest.mark.parametrize("content", [b"", b"\x80\x02cos\nsystem\n.", b"PK\x03\x04 damaged"])
+def test_damaged_checkpoint_is_named_with_the_one_before(run_of_two_epochs, make, name, content):
+    output = run_of_two_epochs
+    (output / "checkpoint-4" / name).write_bytes(content)
+    message = r"checkpoint-4 is damaged: .*\. Resume from the one before: --resume_from_checkpoint .*checkpoint-2$"
+    with pytest.raises(OSError, match=message) as raised:
+        make(num_train_epochs=3, output_dir=output, resume_from_checkpoint="last").run()
+    assert "weights_only" not in str(raised.value)
+
+
+def test_checkpoint_of_pickled_weights_is_refused(run_of_two_epochs, make):
+    (run_of_two_epochs / "checkpoint-4" / "model.safetensors").rename(
+        run_of_two_epochs / "checkpoint-4" / "pytorch_model.bin"
+    )
+    with pytest.raises(OSError, match=r"pytorch_model.bin is a pickle; only safetensors are loaded"):
+        make(num_train_epochs=3, output_dir=run_of_two_epochs, resume_from_checkpoint="last").run()
 
 
 def test_resuming_from_incomplete_checkpoint_raises(make, tmp_path):
