@@ -415,7 +415,7 @@ def test_floats_in_the_range_of_int16_raise():
 
 
 def test_rate_in_khz_raises():
-    with pytest.raises(ValueError, match=r"sampling_rate=22\.05 is not between 1,000 and 1,000,000"):
+    with pytest.raises(ValueError, match=r"sampling_rate=22\.05 is less than 1000: pass the rate in Hz"):
         UmonsFeatureExtractor()(np.full(22050, 0.1, np.float32), sampling_rate=22.05)
 
 
@@ -423,6 +423,6 @@ def test_waveform_in_antiphase_does_not_cancel():
     left = np.sin(np.arange(22050, dtype=np.float32))
     extract = UmonsFeatureExtractor()
     features, expected = (
-        extract(samples, sampling_rate=22050)["input_features"] for samples in (np.stack([left, -left]), left)
+        extract([samples], sampling_rate=22050)["input_features"] for samples in (np.stack([left, -left]), left)
     )
     np.testing.assert_array_equal(features, expected)

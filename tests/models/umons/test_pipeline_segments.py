@@ -12,7 +12,6 @@ import torch
 from small_pipelines import FIXTURES, RATE, TASK, Transcriber, close, make_pipeline, tone, write_media
 from transformers import Wav2Vec2Config, Wav2Vec2CTCTokenizer, Wav2Vec2FeatureExtractor, Wav2Vec2ForCTC, pipeline
 
-from modeling_umons.models.umons import segmentation_umons
 from modeling_umons.models.umons.media_umons import iter_windows, read_clip, resample
 
 
@@ -317,13 +316,12 @@ def test_on_error_returns_the_error_in_its_place(recognize, clip, tmp_path):
 
 def test_on_error_in_segments(recognize, clip, monkeypatch):
     """A file that is damaged after its beginning."""
-    read = segmentation_umons.iter_windows
 
     def break_after_two(*args, **options):
-        yield from itertools.islice(read(*args, **options), 2)
+        yield from itertools.islice(iter_windows(*args, **options), 2)
         raise OSError("the file is damaged")
 
-    monkeypatch.setattr(segmentation_umons, "iter_windows", break_after_two)
+    monkeypatch.setattr(recognize, "read_windows", break_after_two)
     options = {"chunk_length_s": 1.0, "on_error": "return"}
     assert recognize([clip, {"text": 3}], **options)[0] == {"error": "the file is damaged"}
     first, last = recognize.stream(clip, **options)
@@ -347,8 +345,6 @@ def test_stream_equals_list(recognize, clip):
 
 def test_stream_decodes_lazily(recognize, monkeypatch):
     """Decodes only a few windows of a ten-minute file before the first results."""
-    from modeling_umons.models.umons import segmentation_umons as segments_umons
-
     read = []
 
     def count(*arguments, **options):
@@ -356,7 +352,7 @@ def test_stream_decodes_lazily(recognize, monkeypatch):
             read.append(window.start)
             yield window
 
-    monkeypatch.setattr(segments_umons, "iter_windows", count)
+    monkeypatch.setattr(recognize, "read_windows", count)
     stream = recognize.stream(write_media(np.tile(tone(10), 60), container="wav"), chunk_length_s=5.0)
     assert [next(stream)["timestamp"][0] for _ in range(3)] == [0, 5, 10]
     stream.close()
