@@ -205,7 +205,7 @@ def wrong_inputs(case: str, folder: Path) -> tuple[list, str]:
         case "no vocabulary":
             save_checkpoint(checkpoint, weights, args)
             vocabulary.write_bytes(pickle.dumps(["UNK", "word"]))
-            return [checkpoint, "--token_to_ix", vocabulary], "no vocabulary: expected a dict"
+            return [checkpoint, "--token_to_ix", vocabulary], "not a vocabulary: expected a dict"
         case "unknown parameter":
             save_checkpoint(checkpoint, {**weights, "enc_list.0.sa9.mhatt.linear_q.bias": torch.zeros(64)}, args)
             return [checkpoint], r"`enc_list\.0\.sa9\.mhatt\.linear_q\.bias`, which Model_LA does not have"
