@@ -5,14 +5,27 @@ import sys
 from collections.abc import Callable
 
 from ..utils.redact import redact
+from ..utils.suggest import did_you_mean
 
 
 FAILURE, WRONG_USAGE, SOME_FAILED, INTERRUPTED = 1, 2, 3, 130
 
 
+class _Parser(argparse.ArgumentParser):
+    """Parser that suggests the nearest option for an unknown one."""
+
+    def parse_args(self, args=None, namespace=None):
+        parsed, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            hint = did_you_mean(unknown[0].partition("=")[0], self._option_string_actions)
+            self.error(f"unrecognized arguments: {' '.join(unknown)}.{hint}" if hint else
+                       f"unrecognized arguments: {' '.join(unknown)}")  # fmt: skip
+        return parsed
+
+
 def make_parser(name: str, description: str, **options) -> argparse.ArgumentParser:
     """Return a parser that prints `description` as it is written, and takes no abbreviated options."""
-    return argparse.ArgumentParser(
+    return _Parser(
         prog=f"umons {name}",
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -88,7 +88,7 @@ def print_json(segments, has_files: bool):
 def read_words(path: Path) -> list:
     """Read the JSON list of `--words`. Raises ValueError for another file."""
     try:
-        words = json.loads(path.read_text(encoding="utf-8"))
+        words = json.loads(path.read_text(encoding="utf-8-sig"))
     except ValueError as error:
         raise ValueError(f"--words {path} is not valid JSON: {error}") from error
     if not isinstance(words, list):

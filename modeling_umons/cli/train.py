@@ -5,6 +5,7 @@ import sys
 from functools import partial
 
 from .command import run
+from .option_names import check_option_names
 
 
 DESCRIPTION = """Train a UMONS model or a baseline on a table of utterances or on a data set of `datasets`.
@@ -32,6 +33,7 @@ RESUME = "Interrupted. --resume_from_checkpoint last resumes the run."
 
 def train(argv: list[str]) -> None:
     """Parse the options, train, and push if asked to."""
+    check_option_names(argv)  # before the imports
     from transformers.utils.logging import disable_progress_bar
 
     from ..recipes import format_recipes

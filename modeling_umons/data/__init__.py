@@ -16,6 +16,7 @@ _MODULE_OF = {
     "MeldBuilder": "builders",
     "RavdessBuilder": "builders",
     "MiniBuilder": "builders",
+    "ClipsBuilder": "builders",
     "prepare_dataset": "prepare",
     "content_hash": "prepare",
     "Source": "layouts",

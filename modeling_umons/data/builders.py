@@ -285,7 +285,16 @@ class MiniBuilder(UtteranceBuilder):
     BUILDER_CONFIGS = _configs("all", "emotion", "sentiment", layout="mini")
 
 
-BUILDERS = (MoseiBuilder, MosiBuilder, MeldBuilder, RavdessBuilder, MiniBuilder)
+class ClipsBuilder(UtteranceBuilder):
+    """Utterances of a folder of clips: sentiment in [-3, 3] and six emotions in [0, 3], where a table has them."""
+
+    DATASET_NAME = "clips"
+    PRETTY_NAME = "Clips"
+    LAYOUTS = ("folder",)
+    BUILDER_CONFIGS = _configs("all", "emotion", "sentiment-7", "sentiment-2", "sentiment", layout="folder")
+
+
+BUILDERS = (ClipsBuilder, MoseiBuilder, MosiBuilder, MeldBuilder, RavdessBuilder, MiniBuilder)
 
 
 def builder_class(layout: str) -> type[UtteranceBuilder]:

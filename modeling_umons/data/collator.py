@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 SOUND = "audio_values"
 # Minimum length of padded waveforms: encoders that mask spans in training (SpecAugment) need it.
 MIN_SOUND_S = 0.5
+# Columns of the inputs of models without an audio encoder.
+MODALITY_COLUMNS = {"text": "text", "audio": "audio_features", "video": "video_features"}
 
 
 class ArrowRows(torch.utils.data.Dataset):
@@ -86,7 +88,7 @@ class UtteranceCollator:
             raise ValueError(f"The modalities are {list(modalities)}, expected any of text, audio, video.")
         text = "text" if tokenizer is not None else "input_ids"
         audio = "audio_features" if audio_processor is None else SOUND
-        names = {"text": text, "audio": audio, "video": "video_features"}
+        names = {**MODALITY_COLUMNS, "text": text, "audio": audio}
         self.modality_columns = {
             modality: names[modality] for modality in ("text", "audio", "video") if modality in modalities
         }

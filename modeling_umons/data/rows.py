@@ -1,18 +1,34 @@
 """Loading of tables and data sets of utterances, and selection of the rows that a model can use."""
 
 import logging
-from collections.abc import Collection, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value, concatenate_datasets, load_dataset
+import pyarrow.parquet as pq
+from datasets import (
+    Audio,
+    ClassLabel,
+    Dataset,
+    DatasetBuilder,
+    DatasetDict,
+    Features,
+    List,
+    Value,
+    concatenate_datasets,
+    load_dataset_builder,
+    load_from_disk,
+)
 from datasets.exceptions import DatasetsError
 
 from ..models.umons.feature_extraction_umons import is_silent
 from ..models.umons.media_umons import WHOLE_S, read_clip
-from ..tasks.task import Task
+from ..tasks.labels import class_name
+from ..tasks.task import Task, scale_advice
+from ..utils.suggest import nearest
 from .arguments import DataArguments
 from .collator import SOUND, UtteranceCollator
 from .conversations import ConversationCollator
@@ -25,6 +41,15 @@ logger = logging.getLogger(__name__)
 ROWS_IN_MEMORY = 64  # decoded audio; half a minute takes two megabytes
 # Columns that identify rows in reports, order them in a conversation, and give the times of words. They are kept.
 IDENTITY_COLUMNS = ("segment_id", "video_id", "segment", "start", "source", "speaker", "words")
+PLACE_COLUMN = "_place"  # file and line of a row, for messages
+GROUP_COLUMNS = ("video_id", "speaker")  # rows of one group are alike, and are held out together
+ENOUGH_WORDS = 4  # equal texts of fewer words, such as "thank you", are no sign of a leak
+# Usual names of columns, by the option that names them.
+USUAL_COLUMNS = {
+    "audio_column": ("file_name", "file", "filename", "path", "audio", "video", "clip", "wav", "audio_path"),
+    "text_column": ("text", "sentence", "transcript", "transcription", "utterance", "content"),
+    "label_column": ("label", "emotion", "class", "category", "target", "sentiment"),
+}
 
 
 def load_splits(source: str | Path, data: DataArguments, split: str = "train") -> DatasetDict:
@@ -37,16 +62,12 @@ def load_splits(source: str | Path, data: DataArguments, split: str = "train") -
         OSError, ValueError: the data set cannot be read, or has no rows of `split`.
     """
     if Path(source).is_file() or Path(source).suffix in TABLE_SUFFIXES:
-        table = load_table(source, data.audio_column)
+        table = load_table(source, data.audio_column, PLACE_COLUMN)
         if "split" not in table.column_names:
             logger.warning("%s has no column `split`: all %d rows are the %s split.", source, len(table), split)
         splits = split_by_column(table) if "split" in table.column_names else {split: table}
     else:
-        try:
-            loaded = load_dataset(str(source), data.dataset_config_name)
-        except DatasetsError as error:
-            raise ValueError(f"{source} cannot be loaded: {error}") from error
-        splits = {}
+        loaded, splits = _load_dataset(source, data), {}
         for name, rows in loaded.items():
             name = SPLIT_NAMES.get(name.lower(), name)
             if name in splits:
@@ -58,10 +79,59 @@ def load_splits(source: str | Path, data: DataArguments, split: str = "train") -
     return DatasetDict({name: name_classes(rows, data.label_column) for name, rows in splits.items()})
 
 
+class FileAudio(Audio):
+    """Audio column of files, which `datasets` stores without decoding, and therefore without torchcodec."""
+
+    def encode_example(self, value: Any) -> dict[str, Any]:
+        return {"bytes": None, "path": value} if isinstance(value, str) else dict(value)
+
+
+def _load_dataset(source: str | Path, data: DataArguments) -> Mapping[str, Dataset]:
+    """Load the splits of a data set of `datasets`. Raises ValueError with the cause if it cannot be loaded."""
+    if any(Path(source, name).is_file() for name in ("dataset_dict.json", "state.json")):
+        saved = load_from_disk(str(source))
+        return saved if isinstance(saved, DatasetDict) else {"train": saved}
+    try:
+        builder = load_dataset_builder(str(source), data.dataset_config_name)
+        if getattr(builder, "BASE_FEATURE", None) is Audio:
+            builder.BASE_FEATURE = FileAudio
+        builder.download_and_prepare()
+        loaded = builder.as_dataset()
+    except (DatasetsError, ValueError) as error:
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        reason = "" if cause is error else f" ({type(cause).__name__}: {cause})"
+        raise ValueError(f"{source} cannot be loaded: {error}{reason}") from error
+    _check_class_names(builder, data.label_column)
+    return loaded
+
+
+def _check_class_names(builder: DatasetBuilder, column: str) -> None:
+    """
+    Check that the class names of a column are equal in all local Parquet files: `datasets` reads the class numbers of
+    every file with the names of the first one. Raises ValueError if they differ.
+    """
+    if not isinstance((builder.info.features or {}).get(column), ClassLabel):
+        return
+    names: dict[tuple[str, ...], str] = {}
+    for file in (str(file) for files in (builder.config.data_files or {}).values() for file in files):
+        if Path(file).suffix == ".parquet" and Path(file).is_file():
+            feature = Features.from_arrow_schema(pq.read_schema(file)).get(column)
+            if isinstance(feature, ClassLabel):
+                names.setdefault(tuple(feature.names), file)
+    if len(names) > 1:
+        found = "; ".join(f"{', '.join(classes)} in {Path(file).name}" for classes, file in names.items())
+        raise ValueError(
+            f"The classes of {column!r} differ between files: {found}. Save the column as text, or with the same "
+            "names in the same order."
+        )
+
+
 def load_training_splits(data: DataArguments, seed: int) -> DatasetDict:
     """
     Load the rows of train, validation and, if there is one, test. Without a validation split, a share of the training
-    rows is held out, drawn by `seed`.
+    rows is held out, drawn by `seed`. Rows that are also in another split are reported.
 
     Raises:
         OSError, ValueError: a table cannot be read, or train or validation has no rows.
@@ -82,20 +152,43 @@ def load_training_splits(data: DataArguments, seed: int) -> DatasetDict:
         )
     splits.update({split: load_splits(file, data, split)[split] for split, file in files.items()})
     if "validation" not in splits:
-        splits.update(hold_out(splits["train"], data.validation_share, seed))
+        column = data.label_column if data.task == "classification" else None
+        splits.update(hold_out(splits["train"], data.validation_share, seed, column))
     if not len(splits["validation"]):
         raise ValueError(f"There are no rows of the split 'validation': { {k: len(v) for k, v in splits.items()} }.")
+    for problem in find_leaks(splits, data):
+        logger.warning("%s", problem)
     return splits
 
 
-def load_table(path: str | Path, audio_column: str) -> Dataset:
+def find_leaks(splits: Mapping[str, Dataset], data: DataArguments) -> Iterator[str]:
+    """Yield a message for each column whose videos, files or texts are in more than one split."""
+    for column in ("video_id", data.audio_column, data.text_column):
+        seen: set[str] = set()
+        for name in (name for name in SPLITS if name in splits and column in splits[name].column_names):
+            values = splits[name].select_columns(column).with_format("arrow")[:][column]
+            if not (pa.types.is_string(values.type) or pa.types.is_integer(values.type)):
+                continue
+            values = [" ".join(str(value).lower().split()) for value in values.to_pylist() if value is not None]
+            if column == data.text_column:
+                values = [value for value in values if len(value.split()) >= ENOUGH_WORDS]
+            if shared := sum(value in seen for value in values):
+                yield (
+                    f"{name}: {shared} rows have a {column} that is also in another split; metrics on such rows are "
+                    "too high."
+                )
+            seen.update(values)
+
+
+def load_table(path: str | Path, audio_column: str, place_column: str | None = None) -> Dataset:
     """
     Load a table (.csv, .tsv, .jsonl or .parquet). Relative paths in `audio_column` are relative to the table's folder.
+    For `place_column` see [`read_table`].
 
     Raises:
         FileNotFoundError: there is no such table; ValueError: the file is not a table.
     """
-    table = read_table(path)
+    table = read_table(path, place_column)
     if audio_column in table.column_names:
         files = [None if file is None else str(Path(path).parent / str(file)) for file in table[audio_column]]
         table = table.remove_columns(audio_column).add_column(audio_column, files).select_columns(table.column_names)
@@ -106,30 +199,56 @@ def split_by_column(dataset: Dataset) -> DatasetDict:
     """Split a data set by its column `split`. Raises ValueError for an unknown name."""
     rows: dict[str, list[int]] = {}
     for i, name in enumerate(dataset["split"]):
-        if str(name).lower() not in SPLIT_NAMES:
-            raise ValueError(f"Row {i} of the table is of the split {name!r}; use one of {', '.join(SPLIT_NAMES)}.")
-        rows.setdefault(SPLIT_NAMES[str(name).lower()], []).append(i)
+        split = SPLIT_NAMES.get(str(name).strip().lower())
+        if split is None:
+            place = _places(dataset)[i] if PLACE_COLUMN in dataset.column_names else f"Row {i} of the table"
+            raise ValueError(f"{place} is of the split {name!r}; use one of {', '.join(SPLIT_NAMES)}.")
+        rows.setdefault(split, []).append(i)
     return DatasetDict({name: dataset.select(rows[name]) for name in SPLITS if name in rows})
 
 
-def hold_out(dataset: Dataset, share: float, seed: int) -> DatasetDict:
+def hold_out(dataset: Dataset, share: float, seed: int, label_column: str | None = None) -> DatasetDict:
     """
-    Hold out `share` of the rows as validation, drawn by `seed`. With a column `video_id`, whole videos are held out,
-    because rows of one video are alike.
+    Hold out `share` of the rows as validation, drawn by `seed`. With a column `video_id` or `speaker`, all rows of a
+    video or speaker are held out together, because they are alike. Otherwise, with a `label_column`, each class keeps
+    its share; a class of one row stays in train.
     """
-    videos = dataset["video_id"] if "video_id" in dataset.column_names else ()
-    # A row with an unknown video is a group of its own.
-    groups = [("row", i) if video is None else video for i, video in enumerate(videos)]
-    names = list(dict.fromkeys(groups))
-    if len(names) < 2:
-        held_out = dataset.train_test_split(share, seed=seed)
-        return DatasetDict(train=held_out["train"], validation=held_out["test"])
-    drawn = np.random.default_rng(seed).permutation(len(names))[: max(1, round(share * len(names)))]
-    drawn = {names[i] for i in drawn}
-    is_held_out = np.array([group in drawn for group in groups])
-    return DatasetDict(
+    rng = np.random.default_rng(seed)
+    for column in (column for column in GROUP_COLUMNS if column in dataset.column_names):
+        # A row of an unknown group is a group of its own.
+        groups = [("row", i) if group is None else group for i, group in enumerate(dataset[column])]
+        names = list(dict.fromkeys(groups))
+        if 1 < len(names) < len(groups):
+            drawn = {names[i] for i in rng.permutation(len(names))[: max(1, round(share * len(names)))]}
+            how, is_held_out = f"grouped by {column}", np.array([group in drawn for group in groups])
+            break
+    else:
+        if label_column is None or label_column not in dataset.column_names or len(dataset) < 2:
+            how, splits = "at random", dataset.train_test_split(share, seed=seed)
+            splits = DatasetDict(train=splits["train"], validation=splits["test"])
+            _log_hold_out(splits, how, seed)
+            return splits
+        how = f"stratified by {label_column}"
+        is_held_out = _draw_by_class([class_name(label) for label in dataset[label_column]], share, rng)
+    splits = DatasetDict(
         train=dataset.select(np.flatnonzero(~is_held_out)), validation=dataset.select(np.flatnonzero(is_held_out))
     )
+    _log_hold_out(splits, how, seed)
+    return splits
+
+
+def _draw_by_class(labels: list[str], share: float, rng: np.random.Generator) -> np.ndarray:
+    """Draw `share` of the rows of each class, at least one of a class of several rows. Returns (rows,) bool."""
+    is_drawn = np.zeros(len(labels), dtype=bool)
+    for label in dict.fromkeys(labels):
+        rows = rng.permutation([row for row, name in enumerate(labels) if name == label])
+        is_drawn[rows[: min(len(rows) - 1, max(1, round(share * len(rows))))]] = True
+    return is_drawn
+
+
+def _log_hold_out(splits: DatasetDict, how: str, seed: int) -> None:
+    held_out, all_rows = len(splits["validation"]), sum(map(len, splits.values()))
+    logger.info("Held out %d of %d training rows as validation, %s, seed %d.", held_out, all_rows, how, seed)
 
 
 def undecoded(dataset: Dataset, audio_column: str) -> Dataset:
@@ -158,29 +277,29 @@ def usable_rows(
     Raises:
         ValueError: a column is missing, or a label is not valid.
     """
-    dataset, problems = _rename_text(dataset, data.text_column), {}
+    check_columns(dataset, collator.task, collator.modality_columns, data, is_trained)
+    dataset, problems, places = _rename_text(dataset, data.text_column), {}, _places(dataset)
     names = {**collator.modality_columns, "text": data.text_column}
     if is_trained:
         dataset = with_missing_labels(with_missing_inputs(dataset, collator, data), collator.task)
+    has_label = read_labels(dataset, collator.task)  # before files are decoded
     if (audio := collator.modality_columns.get("audio")) and audio not in dataset.column_names:
-        _check_columns(dataset, [data.audio_column])
         names["audio"] = data.audio_column
         dataset, problems = _add_audio(dataset, audio, processor, data)
-    _check_columns(dataset, collator.columns)
     kept = [name for name in (*IDENTITY_COLUMNS, *collator.columns, *more_columns) if name in dataset.column_names]
     dataset = dataset.select_columns(list(dict.fromkeys(kept)))
 
     def read(columns: list[str]) -> pa.Table:
         return dataset.select_columns(columns).with_format("arrow")[:]
 
-    has_label = _labels_of(collator.task, read(list(collator.task.columns)))
     is_usable = collator.usable_rows(read)
     inputs = ", ".join(names[modality] for modality in collator.modality_columns)
     for row in np.flatnonzero(~is_usable).tolist():
         if not has_label[row]:
-            problems[row] = f"row {row}: no label in {', '.join(collator.task.columns)}"
+            missing = collator.task.missing(dataset[row])
+            problems[row] = f"{places[row]}: no label in {', '.join(missing)}"
         else:
-            problems.setdefault(row, f"row {row}: no input in {inputs}")
+            problems.setdefault(row, f"{places[row]}: no input in {inputs}")
     return dataset.select(np.flatnonzero(is_usable)), [problems[row] for row in sorted(problems)]
 
 
@@ -201,7 +320,7 @@ def rows_for_all(
             for name in collator.modality_columns.values() if name not in first.modality_columns.values()}  # fmt: skip
     for name, processor in more.items():
         if name not in dataset.column_names:
-            _check_columns(dataset, [data.audio_column])
+            check_columns(dataset, first.task, {"audio": name}, data, is_trained)
             dataset, _ = _add_audio(dataset, name, processor, data)
     dataset, problems = usable_rows(dataset, first, processors[0], data, is_trained, list(more))
 
@@ -219,17 +338,39 @@ def rows_for_all(
     return dataset, problems
 
 
-def _labels_of(task: Task, table: pa.Table) -> np.ndarray:
+def read_labels(dataset: Dataset, task: Task) -> np.ndarray:
     """Return which rows have a label, (rows,) bool. Raises ValueError that names the row."""
+    table = dataset.select_columns(list(task.columns)).with_format("arrow")[:]
     try:
         return task.label_array(table)[1]
     except ValueError:
+        has_places = PLACE_COLUMN in dataset.column_names
+        advice = scale_advice(table["sentiment"].to_pylist()) if "sentiment" in task.columns else ""
         for index, row in enumerate(table.to_pylist()):
             try:
                 task.label(row)
             except ValueError as error:
-                raise ValueError(f"Row {index} of the table: {error}") from error
+                place = dataset[index][PLACE_COLUMN] if has_places else f"Row {index} of the table"
+                raise ValueError(f"{place}: {error}{advice if 'sentiment' in str(error) else ''}") from error
         raise
+
+
+def report_labels(splits: Mapping[str, Dataset], task: Task) -> None:
+    """Log the counts of the classes of each split, and warn of classes and scales that are probably mistakes."""
+    has_sentiment = "sentiment" in set(task.columns) & set(splits["train"].column_names)
+    advice = scale_advice(splits["train"]["sentiment"]) if has_sentiment else ""
+    if advice:
+        logger.warning("All sentiments are in [-1, 1], but models and metrics expect [-3, 3].%s", advice)
+    if task.name != "classification":
+        return
+    for name, rows in splits.items():
+        counts = Counter(class_name(label) for label in rows[task.label_column] if label is not None)
+        logger.info("%s: %s", name, ", ".join(f"{label} {counts[label]}" for label in task.labels))
+    by_lower: dict[str, list[str]] = {}
+    for label in task.labels:
+        by_lower.setdefault(label.casefold(), []).append(label)
+    for variants in (labels for labels in by_lower.values() if len(labels) > 1):
+        logger.warning("The classes %s differ only in upper and lower case.", ", ".join(variants))
 
 
 def with_missing_inputs(dataset: Dataset, collator: UtteranceCollator, data: DataArguments) -> Dataset:
@@ -303,13 +444,63 @@ def name_classes(dataset: Dataset, column: str) -> Dataset:
     feature = dataset.features.get(column)
     if not isinstance(feature, ClassLabel):
         return dataset
-    names = [None if value is None else feature.int2str(value) for value in dataset[column]]
+    names = [None if value is None or value < 0 else feature.int2str(value) for value in dataset[column]]
     return dataset.remove_columns(column).add_column(column, names)
 
 
-def _check_columns(dataset: Dataset, names: list[str]) -> None:
-    if missing := [name for name in names if name not in dataset.column_names]:
-        raise ValueError(f"The table has no column {missing}; its columns are {dataset.column_names}.")
+def check_columns(
+    dataset: Dataset,
+    task: Task | None,
+    modality_columns: Mapping[str, str],
+    data: DataArguments,
+    is_trained: bool = False,
+    name: str = "table",
+) -> None:
+    """
+    Check that a table has the columns of the labels and of the inputs. A model that `is_trained` requires one input,
+    and one label of the task `joint`.
+
+    Raises:
+        ValueError: columns are missing; the message lists all of them, with the nearest columns and the options.
+    """
+    columns, missing, advice = dataset.column_names, [], []
+    inputs = {modality: ("text_column", data.text_column, []) if column == "text" else
+              ("audio_column", data.audio_column, [column]) if modality == "audio" else (None, column, [])
+              for modality, column in modality_columns.items()}  # fmt: skip
+    found = [modality for modality, (_, column, others) in inputs.items() if {column, *others} & set(columns)]
+    if not (is_trained and found):
+        wanted = [inputs[modality][:2] for modality in inputs if modality not in found]
+        missing += [column for _, column in wanted]
+        advice += [text for text in (_advise(columns, *pair) for pair in wanted) if text]
+        if found and missing:
+            advice.append(f"--modalities {' '.join(found)}")
+    labels = [column for column in (task.columns if task else ()) if column not in columns]
+    if labels and not (is_trained and task.name == "joint" and len(labels) < len(task.columns)):
+        missing += labels
+        if task.name == "classification":
+            advice.append(_advise(columns, "label_column", task.label_column))
+        elif label := next((column for column in USUAL_COLUMNS["label_column"] if column in columns), None):
+            advice.append(f"--task classification --label_column {label}" if label != "sentiment" else
+                          "--task sentiment")  # fmt: skip
+    if missing:
+        advice = [text for text in advice if text]
+        remedy = f" Possible options: {'; '.join(advice)}." if advice else ""
+        columns = [column for column in columns if column != PLACE_COLUMN]
+        raise ValueError(f"The {name} has no column {missing}; its columns are {columns}.{remedy}")
+
+
+def _advise(columns: Sequence[str], option: str | None, column: str) -> str:
+    """Return the option with the column that probably replaces a missing one; empty if there is none."""
+    usual = USUAL_COLUMNS.get(option, ())
+    by_lower = {name.lower(): name for name in columns}
+    found = nearest(column, columns) or next((by_lower[name] for name in usual if name in by_lower), None)
+    return "" if option is None else f"--{option} {found or 'COLUMN'}"
+
+
+def _places(dataset: Dataset) -> list[str]:
+    """Return the place of each row in its file, for messages."""
+    has_places = PLACE_COLUMN in dataset.column_names
+    return dataset[PLACE_COLUMN][:] if has_places else [f"row {row}" for row in range(len(dataset))]
 
 
 def _rename_text(dataset: Dataset, column: str) -> Dataset:
@@ -330,7 +521,7 @@ def _add_audio(dataset: Dataset, column: str, processor, data: DataArguments) ->
     extractor, is_sound = processor.feature_extractor, column == SOUND
     most = round(processor.max_duration * extractor.sampling_rate) if is_sound else None
 
-    def decode(row: dict[str, Any], index: int) -> dict[str, Any]:
+    def decode(row: dict[str, Any]) -> dict[str, Any]:
         value, decoded = row[data.audio_column], {column: None, "problem": None}
         if value is not None:
             source = value if isinstance(value, (str, bytes)) else value["bytes"] or value["path"]
@@ -343,7 +534,7 @@ def _add_audio(dataset: Dataset, column: str, processor, data: DataArguments) ->
                 else:
                     decoded[column] = extractor(clip.audio, sampling_rate=clip.sampling_rate)["input_features"][0]
             except (OSError, ValueError) as error:
-                decoded["problem"] = f"row {index}: {error}"
+                decoded["problem"] = str(error)
         return decoded
 
     files = dataset.select_columns(data.audio_column)
@@ -352,11 +543,11 @@ def _add_audio(dataset: Dataset, column: str, processor, data: DataArguments) ->
     features.update({column: values, "problem": Value("string")})
     decoded = files.map(
         decode,
-        with_indices=True,
         features=features,
         writer_batch_size=ROWS_IN_MEMORY,
         num_proc=data.preprocessing_num_proc,
         desc=column,
     )
-    problems = {row: problem for row, problem in enumerate(decoded["problem"]) if problem is not None}
+    places, found = _places(dataset), decoded["problem"]
+    problems = {row: f"{places[row]}: {problem}" for row, problem in enumerate(found) if problem is not None}
     return concatenate_datasets([dataset.flatten_indices(), decoded.select_columns(column)], axis=1), problems

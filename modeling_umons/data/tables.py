@@ -116,16 +116,20 @@ def read_parquet(path: str | Path, columns: Sequence[str] | None = None, max_byt
     return table.cast(pa.schema(fields, table.schema.metadata))
 
 
-def read_table(path: str | Path) -> Dataset:
+def read_table(path: str | Path, place_column: str | None = None) -> Dataset:
     """
-    Read a table as a data set. Columns of CSV and TSV in which every cell is a number, or empty, are numbers.
+    Read a table as a data set. Columns of CSV and TSV in which every cell is a number, or empty, are numbers. The
+    column `place_column` is added: "table.csv, line 3", for messages.
 
     Raises:
         FileNotFoundError, ValueError: as [`read_rows`]; ValueError also if a column has values of several types.
     """
     if Path(path).suffix == ".parquet" and Path(path).is_file():
-        return Dataset(InMemoryTable(read_parquet(path)))
-    rows = [row for _, row in read_rows(path)]
+        table = Dataset(InMemoryTable(read_parquet(path)))
+        places = [f"row {row}" for row in range(len(table))]
+        return _add_places(table, path, places, place_column)
+    rows = list(read_rows(path))
+    places, rows = [place for place, _ in rows], [row for _, row in rows]
     columns = {}
     for name in dict.fromkeys(name for row in rows for name in row):
         values = [row.get(name) for row in rows]
@@ -135,7 +139,14 @@ def read_table(path: str | Path) -> Dataset:
             raise ValueError(
                 f"{path} is not a table: the column {name} has values of several types ({error})."
             ) from error
-    return Dataset(InMemoryTable(pa.table(columns)))
+    return _add_places(Dataset(InMemoryTable(pa.table(columns))), path, places, place_column)
+
+
+def _add_places(table: Dataset, path: str | Path, places: list[str], column: str | None) -> Dataset:
+    if column is None or not len(table):
+        return table
+    table = table.remove_columns(column) if column in table.column_names else table
+    return table.add_column(column, [f"{Path(path).name}, {place}" for place in places])
 
 
 def _parse_numbers(values: list[str | None]) -> list:

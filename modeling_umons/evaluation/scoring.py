@@ -11,7 +11,7 @@ from datasets import Dataset
 
 from ..data.arguments import DataArguments
 from ..data.collator import UtteranceCollator
-from ..data.rows import load_splits, make_collator, usable_rows, with_missing_labels
+from ..data.rows import load_splits, make_collator, read_labels, usable_rows, with_missing_labels
 from ..data.schema import SPLIT_NAMES
 from ..inference.loading import load_model
 from ..inference.logits import predict_logits
@@ -63,8 +63,7 @@ def labelled(task: Task, dataset: Dataset, data: DataArguments, name: str) -> Da
     if data.text_column != "text":
         dataset = dataset.remove_columns("text") if "text" in dataset.column_names else dataset
         dataset = dataset.rename_column(data.text_column, "text")
-    _, has_label = task.label_array(dataset.select_columns(list(task.columns)).with_format("arrow")[:])
-    return dataset.select(np.flatnonzero(has_label))
+    return dataset.select(np.flatnonzero(read_labels(dataset, task)))
 
 
 def score(

@@ -1,6 +1,8 @@
 """Label sets of the sentiment tasks and the classes of a sentiment in [-3, 3]."""
 
 import math
+import re
+from typing import Any
 
 
 SENTIMENT_RANGE = (-3.0, 3.0)
@@ -22,3 +24,35 @@ def sentiment_class_7(sentiment: float) -> int:
 def sentiment_class_2(sentiment: float) -> int:
     """Return 0 for a negative sentiment and 1 otherwise, as in UMONS."""
     return int(sentiment >= 0)
+
+
+# Scales of sentiments in use: stars, percentages and others.
+SCALES = ((-1, 1), (0, 1), (1, 5), (0, 5), (0, 10), (-5, 5), (0, 100), (-10, 10), (-100, 100))
+WHOLE_NUMBER = re.compile(r"([+-]?\d+)\.0*")
+
+
+def class_name(value: Any) -> str:
+    """Return the name of a class: text without white space around it; 1.0 and "1.0" are "1"."""
+    name = str(value).strip()
+    match = WHOLE_NUMBER.fullmatch(name)
+    return match[1] if match else name
+
+
+def sort_classes(names: set[str]) -> tuple[str, ...]:
+    """Sort classes: by value if all are finite numbers, else by name."""
+    try:
+        if all(math.isfinite(float(name)) for name in names):
+            return tuple(sorted(names, key=lambda name: (float(name), name)))
+    except ValueError:
+        pass
+    return tuple(sorted(names))
+
+
+def rescaling_advice(low: float, high: float) -> str:
+    """Return the formula that maps sentiments from the scale that contains `low` and `high` to [-3, 3]."""
+    scale = next(((a, b) for a, b in SCALES if a <= low and high <= b), None)
+    if scale is None:
+        return ""
+    a, b = scale
+    shift = f"(x - {a})" if a > 0 else f"(x + {-a})" if a else "x"
+    return f" If the column is on the scale [{a}, {b}], convert it with {6 / (b - a):g} * {shift} - 3."

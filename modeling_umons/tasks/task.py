@@ -10,7 +10,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..models.umons.configuration_umons import EMOTIONS
-from .labels import SENTIMENT_2, SENTIMENT_7, sentiment_class_2, sentiment_class_7
+from ..utils.suggest import did_you_mean
+from .labels import (
+    EMOTION_RANGE,
+    SENTIMENT_2,
+    SENTIMENT_7,
+    SENTIMENT_RANGE,
+    class_name,
+    rescaling_advice,
+    sentiment_class_2,
+    sentiment_class_7,
+    sort_classes,
+)
 
 
 TASKS = ("joint", "emotion", "sentiment", "sentiment-7", "sentiment-2", "classification")
@@ -49,17 +60,20 @@ class Task:
     def label(self, row: Mapping[str, Any]) -> list[float] | float | int | None:
         """
         Return the label of a row in the form of the model's `labels`, or `None` if it has none. Unknown parts of a
-        `joint` label are NaN; `emotion` requires all six emotions. Raises ValueError for a value that is not a number
-        or a class that is not in the training rows.
+        `joint` label are NaN; `emotion` requires all six emotions. Raises ValueError for a value that is not a finite
+        number in the range of the column, or a class that is not in the training rows.
         """
         if self.name == "classification":
             value = row[self.label_column]
-            if not _is_missing(value) and str(value) not in self.labels:
+            if _is_missing(value) or not class_name(value):
+                return None
+            names = [class_name(label) for label in self.labels]
+            if class_name(value) not in names:
                 raise ValueError(
                     f"{self.label_column} is {str(value)!r}, which is not a class of the training rows: "
-                    f"{', '.join(self.labels)}."
+                    f"{', '.join(self.labels)}.{did_you_mean(class_name(value), self.labels)}"
                 )
-            return None if _is_missing(value) else self.labels.index(str(value))
+            return names.index(class_name(value))
         values = [_number(row[column], column) for column in self.columns]
         if all(map(math.isnan, values)):
             return None
@@ -123,19 +137,29 @@ def _is_missing(value: Any) -> bool:
 
 
 def _number(value: Any, column: str) -> float:
-    """Convert a cell to float, NaN if it is missing."""
+    """Convert a cell to float, NaN if it is missing. Raises ValueError outside of the range of the column."""
     try:
-        return math.nan if value is None else float(value)
-    except (TypeError, ValueError) as error:
+        number = math.nan if value is None else float(value)
+    except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"{column} is {value!r}, which is not a number.") from error
+    low, high = SENTIMENT_RANGE if column == "sentiment" else EMOTION_RANGE
+    if math.isinf(number):
+        raise ValueError(f"{column} is {value!r}, which is not a finite number.")
+    if number < low or number > high:
+        raise ValueError(f"{column} is {value!r}, which is outside of [{low:g}, {high:g}].")
+    return number
 
 
 def _numbers(column: pa.ChunkedArray, name: str) -> np.ndarray:
-    """Convert a column to float64, NaN where it is missing."""
+    """Convert a column to float64, NaN where it is missing. Raises ValueError outside of the range of the column."""
     try:
-        return pc.cast(column, pa.float64()).to_numpy()
+        numbers = pc.cast(column, pa.float64()).to_numpy()
+        low, high = SENTIMENT_RANGE if name == "sentiment" else EMOTION_RANGE
+        if not ((numbers < low) | (numbers > high)).any():
+            return numbers
     except pa.ArrowException:  # Python parses more formats than Arrow
-        return np.array([_number(value, name) for value in column.to_pylist()])
+        pass
+    return np.array([_number(value, name) for value in column.to_pylist()])
 
 
 def make_task(name: str, label_column: str = "label", classes: Iterable[str] = ()) -> Task:
@@ -146,16 +170,36 @@ def make_task(name: str, label_column: str = "label", classes: Iterable[str] = (
         "sentiment": (("sentiment",), "regression"),
         "sentiment-7": (SENTIMENT_7, "single_label_classification"),
         "sentiment-2": (SENTIMENT_2, "single_label_classification"),
-        "classification": (tuple(sorted({str(c) for c in classes})), "single_label_classification"),
+        "classification": (
+            sort_classes({class_name(c) for c in classes} - {""}),
+            "single_label_classification",
+        ),
     }.get(name, (None, None))
     if labels is None:
-        raise ValueError(f"Unknown task {name!r}; available: {', '.join(TASKS)} (`--task`).")
+        raise ValueError(
+            f"Unknown task {name!r}; available: {', '.join(TASKS)} (`--task`).{did_you_mean(name, TASKS)}"
+        )
     if name == "classification" and len(labels) < 2:
         raise ValueError(
             f"Column {label_column!r} contains {len(labels)} class(es); classification requires at least two "
             "(`--label_column`)."
         )
     return Task(name, labels, problem_type, label_column)
+
+
+def scale_advice(values: Iterable[float | str | None]) -> str:
+    """Return how to convert a column of sentiments that fits another scale than [-3, 3]; empty if it fits this one."""
+    numbers = []
+    for value in values:
+        try:
+            numbers.append(math.nan if value is None else float(value))
+        except (TypeError, ValueError):
+            continue  # reported with its row
+    numbers = [number for number in numbers if math.isfinite(number)]
+    low, high = min(numbers, default=0), max(numbers, default=0)
+    is_narrow = len(numbers) > 1 and low < high and low >= -1 and high <= 1
+    is_wide = low < SENTIMENT_RANGE[0] or high > SENTIMENT_RANGE[1]
+    return rescaling_advice(low, high) if is_narrow or is_wide else ""
 
 
 def task_of(config, label_column: str = "label") -> Task:

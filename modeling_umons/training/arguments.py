@@ -11,9 +11,17 @@ from transformers import HfArgumentParser, TrainingArguments
 from transformers.trainer_utils import HubStrategy
 
 from ..data.arguments import DataArguments
+from ..models.umons.configuration_umons import MODALITIES
 from ..publishing.push import FinalPush
 from ..recipes import read_recipe
 from ..tasks.task import BEST_METRICS, LOWER_IS_BETTER, Task
+from ..utils.suggest import did_you_mean, nearest
+
+
+MODALITY_SYNONYMS = {
+    "sound": "audio", "speech": "audio", "voice": "audio", "acoustic": "audio", "words": "text", "language": "text",
+    "transcript": "text", "vision": "video", "visual": "video", "image": "video", "images": "video", "frames": "video",
+}  # fmt: skip
 
 
 @dataclass
@@ -104,6 +112,11 @@ class ModelArguments:
 
     def __post_init__(self):
         _check_range("lora_rank", self.lora_rank, 0)
+        for name in self.modalities:
+            if name not in MODALITIES:
+                close = MODALITY_SYNONYMS.get(name.lower()) or nearest(name, MODALITIES)
+                hint = "" if close is None else f" Did you mean {close}?"
+                raise ValueError(f"--modalities {name} is unknown; available: {', '.join(MODALITIES)}.{hint}")
         if self.model_name_or_path is not None and self.model != ["umons"]:
             raise ValueError(
                 "--model creates a new model and --model_name_or_path fine-tunes a trained one; pass only one."
@@ -338,7 +351,8 @@ def parse_arguments(words: list[str], description: str, parts: tuple[type, ...] 
             recipe = {name: value for name, value in recipe.items() if name not in (*ROWS, "repeat")}
         known = {option.name for part in parts for option in fields(part)}
         if unknown := sorted(set(recipe) - known):
-            raise ValueError(f"{path} has unknown option(s) {unknown}; see `--help`.")
+            hint = did_you_mean(unknown[0], known)
+            raise ValueError(f"{path} has unknown option(s) {unknown}; see `--help`.{hint}")
         # Prepended to the command line: the same checks apply, and later options have priority.
         for name, value in recipe.items():
             option = [f"--{name}", *map(str, value)] if isinstance(value, list) else [f"--{name}={value}"]

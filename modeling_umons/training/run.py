@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from functools import cache, partial
 from pathlib import Path
@@ -13,7 +13,17 @@ from datasets import Dataset
 from transformers import AutoConfig, PreTrainedModel, pipeline, set_seed
 
 from ..data.arguments import DataArguments
-from ..data.rows import load_training_splits, make_collator, repeat_sources, rows_for_all
+from ..data.collator import MODALITY_COLUMNS
+from ..data.rows import (
+    check_columns,
+    load_training_splits,
+    make_collator,
+    read_labels,
+    repeat_sources,
+    report_labels,
+    rows_for_all,
+    with_missing_labels,
+)
 from ..evaluation.comparison import epoch_seconds, headline, print_comparison, write_comparison
 from ..evaluation.missing_modalities import missing_curves
 from ..evaluation.report import print_results, write_report
@@ -49,21 +59,28 @@ class Prepared(NamedTuple):
     trained_rows: Split
 
 
-def make_task_of(data: DataArguments, train: Dataset) -> Task:
-    """Create the task; classes are those of the training rows."""
-    if data.task != "classification":
-        return make_task(data.task)
-    if data.label_column not in train.column_names:
-        raise ValueError(
-            f"The table has no column {data.label_column!r}; its columns are {train.column_names} (`--label_column`)."
-        )
-    return make_task(data.task, data.label_column, [c for c in train[data.label_column] if c is not None])
+def make_task_of(data: DataArguments, splits: Mapping[str, Dataset], systems: list[System], is_trained: bool) -> Task:
+    """
+    Create the task, with the classes of the training rows. Columns and labels of all splits are checked, before
+    encoders are loaded and files are decoded.
+    """
+    kind = make_task(data.task, data.label_column, "01")  # two classes, for its columns
+    inputs = {modality: MODALITY_COLUMNS[modality] for modality in union(systems).modalities}
+    for name, rows in splits.items():
+        check_columns(rows, kind, inputs, data, is_trained, f"split {name}")
+    classes = splits["train"][data.label_column] if data.task == "classification" else ()
+    task = make_task(data.task, data.label_column, [label for label in classes if label is not None])
+    for rows in splits.values():
+        read_labels(with_missing_labels(rows, task) if is_trained else rows, task)
+    report_labels(splits, task)
+    return task
 
 
 def prepare(systems: list[System], data: DataArguments, arguments: ModelArguments, run: RunArguments) -> Prepared:
     """Load the rows that all models can use, and log the problems of the others."""
     splits = load_training_splits(data, run.seed)
-    task = make_task_of(data, splits["train"])
+    is_trained = arguments.model_name_or_path is not None
+    task = make_task_of(data, splits, systems, is_trained)
     texts = []
     if "text" in arguments.modalities and data.text_column in splits["train"].column_names:
         texts = [str(text) for text in splits["train"][data.text_column] if text is not None]
@@ -86,7 +103,6 @@ def prepare(systems: list[System], data: DataArguments, arguments: ModelArgument
     rows = {}
     with run.main_process_first(desc="features"):
         for name, split in splits.items():
-            is_trained = arguments.model_name_or_path is not None
             rows[name], problems = rows_for_all(split, collators, processors, data, is_trained)
             logger.info("%s: %d rows, %d with a problem", name, len(rows[name]), len(problems))
             for problem in problems[:SHOWN_PROBLEMS]:
@@ -152,6 +168,12 @@ def _train(
     if arguments.standardize_features:
         standardize_front_ends(model, rows["train"], collator)
     recipe = describe(data, arguments, augmentation, run)
+    batch = run.train_batch_size * run.world_size
+    if run.dataloader_drop_last and len(rows["train"]) < batch:
+        raise ValueError(
+            f"--dataloader_drop_last leaves no batch: {len(rows['train'])} training rows are fewer than a batch of "
+            f"{batch}. Lower --per_device_train_batch_size."
+        )
 
     trainer = UmonsTrainer(model, run, task, rows, collator, augmentation, processor)
     trainer.run()

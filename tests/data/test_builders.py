@@ -247,7 +247,8 @@ def test_no_folder(tmp_path):
 
 
 def test_every_layout_has_a_builder():
-    assert {builder_class(layout) for layout in ("umons", "csd", "mmsa", "folder", "labels")} == {MoseiBuilder}
+    assert {builder_class(layout) for layout in ("umons", "csd", "mmsa", "labels")} == {MoseiBuilder}
+    assert builder_class("folder").PRETTY_NAME == "Clips"
     assert [builder_class(layout) for layout in ("mosi", "meld", "ravdess")] == [
         MosiBuilder,
         MeldBuilder,

@@ -2,6 +2,7 @@
 
 import gc
 import json
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -19,17 +20,22 @@ from modeling_umons import (
 from modeling_umons.data.arguments import DataArguments
 from modeling_umons.data.collator import ArrowRows
 from modeling_umons.data.rows import (
+    check_columns,
+    find_leaks,
     hold_out,
+    load_splits,
     load_table,
     load_training_splits,
     make_collator,
+    read_labels,
     repeat_sources,
+    report_labels,
     split_by_column,
     undecoded,
     usable_rows,
 )
 from modeling_umons.data.schema import make_features
-from modeling_umons.tasks.task import make_task
+from modeling_umons.tasks.task import Task, make_task
 
 
 @pytest.fixture(scope="module")
@@ -205,7 +211,7 @@ def test_unknown_parts_of_labels(processor):
     assert (len(rows), problems) == (2, [])
     rows, problems = run(table, processor, "emotion", modalities=["text"])
     assert len(rows) == 1
-    assert problems == [f"row 1: no label in {', '.join(EMOTIONS)}"]
+    assert problems == ["row 1: no label in fear"]
 
 
 def test_features_that_are_there_stay(processor):
@@ -336,3 +342,110 @@ def test_videos_are_held_out_whole():
     assert not set(splits["train"]["video_id"]) & set(splits["validation"]["video_id"])
     assert hold_out(table, 0.2, seed=4)["validation"]["text"] != splits["validation"]["text"]
     assert hold_out(table, 0.2, seed=3)["validation"]["text"] == splits["validation"]["text"]
+
+
+def test_hold_out_is_stratified_by_class(caplog):
+    caplog.set_level("INFO")
+    labels = ["calm"] * 60 + ["angry "] * 20 + ["angry"] * 20 + ["rare"]
+    splits = hold_out(Dataset.from_dict({"label": labels}), 0.1, seed=0, label_column="label")
+    assert Counter(map(str.strip, splits["validation"]["label"])) == {"calm": 6, "angry": 4}
+    assert len(splits["train"]) == 91
+    assert "Held out 10 of 101 training rows as validation, stratified by label, seed 0." in caplog.text
+
+
+def test_hold_out_is_grouped_by_speaker(caplog):
+    caplog.set_level("INFO")
+    table = Dataset.from_dict({"speaker": [f"s{i % 5}" for i in range(50)], "video_id": list(map(str, range(50)))})
+    splits = hold_out(table, 0.2, seed=0, label_column="video_id")
+    assert len(set(splits["validation"]["speaker"])) == 1
+    assert not set(splits["train"]["speaker"]) & set(splits["validation"]["speaker"])
+    assert "grouped by speaker" in caplog.text
+
+
+def test_leaks_between_splits_are_reported():
+    text = "the same words in both"
+    splits = {
+        "train": Dataset.from_dict({"video_id": ["a", "b"], "file_name": ["1.wav", "2.wav"], "text": [text, "yes"]}),
+        "test": Dataset.from_dict({"video_id": ["b", "c"], "file_name": ["3.wav", "4.wav"], "text": ["Yes", text]}),
+    }
+    messages = list(find_leaks(splits, DataArguments()))
+    assert [message.split(" that")[0] for message in messages] == [
+        "test: 1 rows have a video_id", "test: 1 rows have a text",
+    ]  # fmt: skip
+    assert list(find_leaks({"train": splits["train"]}, DataArguments())) == []
+
+
+def test_class_names_that_differ_between_files_raise(tmp_path):
+    for split, names in (("train", ["neg", "pos"]), ("test", ["pos", "neg"])):
+        table = Dataset.from_dict({"text": ["so", "glad"], "label": [0, 1]})
+        table.cast_column("label", ClassLabel(names=names)).to_parquet(tmp_path / f"{split}.parquet")
+    data = DataArguments(dataset_name=str(tmp_path), task="classification")
+    with pytest.raises(ValueError, match=r"neg, pos in train\.parquet; pos, neg in test\.parquet"):
+        load_splits(tmp_path, data)
+    assert load_splits(tmp_path, DataArguments(label_column="other"))["test"]["text"][:] == ["so", "glad"]
+
+
+@pytest.mark.parametrize("name", ["dev", "valid"])
+def test_validation_split_by_another_name(tmp_path, name):
+    for split in ("train", name):
+        path = tmp_path / "data" / f"{split}-00000-of-00001.parquet"
+        path.parent.mkdir(exist_ok=True)
+        Dataset.from_dict({"text": [split] * 3, "sentiment": [1.0, 2.0, 3.0]}).to_parquet(path)
+    splits = load_training_splits(DataArguments(dataset_name=str(tmp_path)), 0)
+    assert {split: rows["text"][0] for split, rows in splits.items()} == {"train": "train", "validation": name}
+
+
+def test_folders_of_classes_are_read_without_torchcodec(sample, processor, tmp_path):
+    wav = (sample / "clips" / "000.mp4").read_bytes()
+    for split in ("train", "validation"):
+        for label in ("angry", "happy"):
+            (tmp_path / split / label).mkdir(parents=True)
+            (tmp_path / split / label / "1.wav").write_bytes(wav)  # decoded by its content
+    data = DataArguments(dataset_name=str(tmp_path), task="classification", audio_column="audio")
+    splits = load_training_splits(data, 0)
+    assert splits["validation"]["label"][:] == ["angry", "happy"]
+    task = make_task("classification", "label", ["angry", "happy"])
+    rows, problems = run(splits["train"], processor, task, ["audio"], "audio")
+    assert (len(rows), problems) == (2, [])
+
+
+def test_cause_of_loading_error_is_shown(tmp_path):
+    (tmp_path / "train.csv").write_text("a,b\n1,2\n1,2,3,4\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"cannot be loaded: An error occurred .* \(\w+: .+\)"):
+        load_splits(tmp_path, DataArguments())
+
+
+def test_wrong_label_is_reported_with_line_of_file(tmp_path):
+    path = tmp_path / "table.csv"
+    lines = ["text,sentiment,split", '"two\nlines",1,train', "so,1,dev", "so,95,dev", "so,,dev"]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    splits = load_training_splits(DataArguments(train_file=str(path)), 0)
+    with pytest.raises(ValueError, match=r"table.csv, line 5: sentiment is 95, which is outside .* 0.06 \* x - 3"):
+        read_labels(splits["validation"], make_task("sentiment"))
+    path.write_text(path.read_text(encoding="utf-8").replace("so,1,dev", "so,1,held-out"), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"table\.csv, line 4 is of the split 'held-out'"):
+        load_splits(path, DataArguments())
+
+
+def test_counts_and_variants_of_classes_are_logged(caplog):
+    caplog.set_level("INFO")
+    train = Dataset.from_dict({"label": ["Sad", "sad ", "sad", None]})
+    report_labels({"train": train}, make_task("classification", "label", ["Sad", "sad ", "sad"]))
+    assert "train: Sad 1, sad 2" in caplog.text
+    assert "The classes Sad, sad differ only in upper and lower case." in caplog.text
+
+
+def test_narrow_scale_of_sentiments_is_warned_of(caplog):
+    report_labels({"train": Dataset.from_dict({"sentiment": [-0.5, 1.0, 0.2]})}, make_task("sentiment"))
+    assert "All sentiments are in [-1, 1], but models and metrics expect [-3, 3]. If" in caplog.text
+
+
+def test_all_missing_columns_are_reported_at_once_with_options():
+    table = Dataset.from_dict({"file": ["a.wav"], "emotion": ["sad"]})
+    inputs = {"text": "text", "audio": "audio_features"}
+    with pytest.raises(ValueError, match=r"--text_column COLUMN; --audio_column file; --task classification --label_"):
+        check_columns(table, make_task("joint"), inputs, DataArguments())
+    data, task = DataArguments(audio_column="fil"), Task("classification", (), None, "emotoin")
+    with pytest.raises(ValueError, match="--audio_column file; --label_column emotion"):
+        check_columns(table, task, {"audio": "audio_features"}, data)
+    check_columns(table, None, inputs, DataArguments(audio_column="file"), is_trained=True)

@@ -1,6 +1,7 @@
 """Tests of the tasks and of the label of a row."""
 
 import math
+import re
 
 import numpy as np
 import pyarrow as pa
@@ -8,7 +9,7 @@ import pytest
 
 from modeling_umons import EMOTIONS, UmonsConfig
 from modeling_umons.tasks.labels import sentiment_class_2, sentiment_class_7
-from modeling_umons.tasks.task import TASKS, make_task
+from modeling_umons.tasks.task import TASKS, make_task, scale_advice
 
 
 ROW = {"sentiment": 1.0, "happy": 0.66, "sad": 0, "anger": 0.0, "surprise": 3, "disgust": 0.0, "fear": 0.0}
@@ -104,6 +105,59 @@ def test_make_task_rejects_unknown_task():
             make_task("classification", "mood", classes)
 
 
+@pytest.mark.parametrize(
+    ("name", "column", "value", "message"),
+    [
+        ("sentiment", "sentiment", math.inf, "sentiment is inf, which is not a finite number"),
+        ("sentiment-7", "sentiment", "-inf", "sentiment is '-inf', which is not a finite number"),
+        ("sentiment-2", "sentiment", 3.5, r"sentiment is 3.5, which is outside of \[-3, 3\]"),
+        ("joint", "sentiment", 1e38, r"outside of \[-3, 3\]"),
+        ("emotion", "fear", -1, r"fear is -1, which is outside of \[0, 3\]"),
+        ("joint", "happy", 4.0, r"happy is 4.0, which is outside of \[0, 3\]"),
+    ],
+)
+def test_label_out_of_range_raises(name, column, value, message):
+    row = {**ROW, column: value}
+    task = make_task(name)
+    with pytest.raises(ValueError, match=message):
+        task.label(row)
+    with pytest.raises(ValueError, match=message):
+        task.label_array(pa.table({key: pa.array([None, cell]) for key, cell in row.items()}))
+
+
+def test_classes_are_stripped_and_sorted_as_numbers():
+    assert make_task("classification", "x", ["sad ", "sad", " glad", "  "]).labels == ("glad", "sad")
+    task = make_task("classification", "x", [str(i) for i in range(12)])
+    assert task.labels == tuple(str(i) for i in range(12))
+    assert [task.label({"label": value, "x": value}) for value in (10.0, "10.0", " 10 ", 10, "", None)] == [
+        10, 10, 10, 10, None, None,
+    ]  # fmt: skip
+    assert make_task("classification", "x", [0.5, -1, 3.0]).labels == ("-1", "0.5", "3")
+    assert make_task("classification", "x", ["nan", "2", "10"]).labels == ("10", "2", "nan")
+
+
+@pytest.mark.parametrize(
+    ("values", "advice"),
+    [
+        ([1, 5, 4], r"scale \[1, 5\], convert it with 1.5 \* \(x - 1\) - 3"),
+        ([0, 97.5], r"scale \[0, 100\], convert it with 0.06 \* x - 3"),
+        (["-1", "0.4", None], r"scale \[-1, 1\], convert it with 3 \* \(x \+ 1\) - 3"),
+        ([-3, 3, 1], "^$"),
+        ([1, 1], "^$"),
+        ([-500, 3], "^$"),
+    ],
+)
+def test_scale_advice(values, advice):
+    assert re.search(advice, scale_advice(values))
+
+
+def test_unknown_names_suggest_nearest():
+    with pytest.raises(ValueError, match="Did you mean classification"):
+        make_task("clasification")
+    with pytest.raises(ValueError, match="Did you mean angry"):
+        make_task("classification", "mood", ["angry", "calm"]).label({"mood": "angri"})
+
+
 def assert_label_array(task, rows: dict[str, list]):
     """Compare `label_array` with `label` of each row, in one chunk and in several."""
     table = pa.table(rows)
@@ -121,7 +175,7 @@ def assert_label_array(task, rows: dict[str, list]):
 @pytest.mark.parametrize("kind", [pa.float32(), pa.float64(), pa.string()])
 @pytest.mark.parametrize("name", [name for name in TASKS if name != "classification"])
 def test_label_array_equals_labels_of_rows(name, kind):
-    sentiment = [-3, -2.5, -2, -1e-3, 0, -0.0, 1e-3, 1, 1.5, 3, 3.2, -7, None, math.nan, None, 0.66]
+    sentiment = [-3, -2.5, -2, -1e-3, 0, -0.0, 1e-3, 1, 1.5, 3, 2.2, -1.7, None, math.nan, None, 0.66]
     emotions = {emotion: [(i + j) % 4 * 0.33 for i in range(16)] for j, emotion in enumerate(EMOTIONS)}
     emotions["fear"][3], emotions["fear"][4] = None, math.nan
     for values in emotions.values():
