@@ -13,7 +13,7 @@ def test_option_names_are_those_of_the_dataclasses():
 
 
 def test_unknown_option_suggests_nearest():
-    with pytest.raises(ValueError, match="Unknown option --lerning_rate; .* Did you mean --learning_rate"):
+    with pytest.raises(ValueError, match=r"Unknown option --lerning_rate; .* Did you mean --learning_rate"):
         option_names.check_option_names(["emotion", "--lerning_rate=1"])
     option_names.check_option_names(["--learning-rate", "1", "--no_use_cpu", "--num_train", "2", "--help", "-h"])
 
