@@ -67,7 +67,10 @@ def parse_arguments(argv: list[str] | None) -> tuple[argparse.Namespace, dict]:
         "--model", help="folder, ravdess, mini: a saved model, whose settings and video tower extract the features"
     )
     options.add_argument(
-        "--max_length", type=int, help="folder, ravdess, mini: maximum audio frames and video clips (default: 60)"
+        "--max_length",
+        type=int,
+        help="csd: longer features are averaged over so many equal parts; folder, ravdess, mini: maximum audio frames "
+        "and video clips (default: 60)",
     )
     options.add_argument(
         "--sources", nargs="+", choices=["mosi", "mosei", "meld", "ravdess"], help="mini: corpora (default: all)"

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from ..models.umons.processing_umons import UmonsProcessor
     from ..tasks.task import Task
 
+
+logger = logging.getLogger(__name__)
 
 # Column of waveforms, for a model with an audio encoder: one channel of float32 at the sampling rate of the encoder.
 SOUND = "audio_values"
@@ -92,6 +95,7 @@ class UtteranceCollator:
         self.modality_columns = {
             modality: names[modality] for modality in ("text", "audio", "video") if modality in modalities
         }
+        self.reported_cuts: set[str] = set()  # columns whose long rows have been reported
         self.tokenizer = tokenizer
         self.task = task
         self.max_lengths = dict(max_lengths or {})
@@ -192,7 +196,14 @@ class UtteranceCollator:
             _check_type(column.type, name, size)
             pieces = [piece for chunk in column.chunks for piece in _pieces(chunk, name)]
         limit = self.max_lengths.get(modality)
-        lengths = np.array([len(piece) for piece in pieces], dtype=np.int64).clip(max=limit)
+        lengths = np.array([len(piece) for piece in pieces], dtype=np.int64)
+        if limit is not None and lengths.max(initial=0) > limit and name not in self.reported_cuts:
+            self.reported_cuts.add(name)
+            logger.warning(
+                "%s has rows of more than %d steps, such as %d: the model does not use the later ones.",
+                name, limit, lengths.max(),
+            )  # fmt: skip
+        lengths = lengths.clip(max=limit)
         length = max(1, lengths.max(initial=1))
         # A copy of each row is as fast as a scatter by a mask, which needs an index as large as the batch.
         if size is None:

@@ -469,11 +469,13 @@ def check_columns(
               for modality, column in modality_columns.items()}  # fmt: skip
     found = [modality for modality, (_, column, others) in inputs.items() if {column, *others} & set(columns)]
     if not (is_trained and found):
-        wanted = [inputs[modality][:2] for modality in inputs if modality not in found]
-        missing += [column for _, column in wanted]
-        advice += [text for text in (_advise(columns, *pair) for pair in wanted) if text]
-        if found and missing:
-            advice.append(f"--modalities {' '.join(found)}")
+        wanted = {modality: inputs[modality][:2] for modality in inputs if modality not in found}
+        missing += [column for _, column in wanted.values()]
+        options = {modality: _advise(columns, *pair) for modality, pair in wanted.items()}
+        advice += options.values()
+        usable = [modality for modality in inputs if modality in found or options[modality]]
+        if 0 < len(usable) < len(inputs):
+            advice.append(f"--modalities {' '.join(usable)}")
     labels = [column for column in (task.columns if task else ()) if column not in columns]
     if labels and not (is_trained and task.name == "joint" and len(labels) < len(task.columns)):
         missing += labels
@@ -494,7 +496,7 @@ def _advise(columns: Sequence[str], option: str | None, column: str) -> str:
     usual = USUAL_COLUMNS.get(option, ())
     by_lower = {name.lower(): name for name in columns}
     found = nearest(column, columns) or next((by_lower[name] for name in usual if name in by_lower), None)
-    return "" if option is None else f"--{option} {found or 'COLUMN'}"
+    return f"--{option} {found}" if option is not None and found is not None else ""
 
 
 def _places(dataset: Dataset) -> list[str]:

@@ -330,18 +330,21 @@ def test_unreadable_rows_are_logged(run, table, tmp_path, caplog):
         ({"train_file": "TABLE", "dataset_name": "x"}, "either --train_file or --dataset_name"),
         ({"train_file": "TABLE", "test_file": "nowhere.csv"}, "has a column `split`"),
         ({"train_file": "TABLE", "task": "mood"}, "Unknown task 'mood'; available: joint"),
-        ({"train_file": "TABLE", "task": "classification"}, "no column 'label'; its columns are ['file_name', 'text'"),
+        (
+            {"train_file": "TABLE", "task": "classification"},
+            "no column ['label']; its columns are ['file_name', 'text'",
+        ),
         (
             {"train_file": "TABLE", "task": "classification", "label_column": "text"},
             "text is ",  # the class of a validation row is not in the training rows
         ),
-        ({"train_file": "TABLE", "text_column": "words"}, "no column ['text']"),
+        ({"train_file": "TABLE", "text_column": "words"}, "no column ['words']"),
         (
             {"train_file": "TABLE", "audio_column": "text", "modalities": "audio"},
             "No row of the split 'train' can be used",
         ),
         ({"train_file": "TABLE", "modalities": "text video"}, "no column ['video_features']; its columns are"),
-        ({"train_file": "TABLE", "modalities": "words"}, "it must name at least one of ['text', 'audio', 'video']"),
+        ({"train_file": "TABLE", "modalities": "words"}, "--modalities words is unknown"),
         ({"train_file": "TABLE", "hidden_size": 15}, "`hidden_size` (15) must be a multiple of"),
         ({"train_file": "TABLE", "word_vectors": "nowhere.txt"}, "nowhere.txt"),
         ({"train_file": "TABLE", "learning_rate": "fast"}, "invalid float value: 'fast'"),

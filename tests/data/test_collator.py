@@ -275,3 +275,11 @@ def test_word_times():
     assert "word_times" not in collator(task=None)(TABLE)
     cut = collator(task=None, modalities=["text"], reads_word_times=True, max_lengths={"text": 2})
     torch.testing.assert_close(cut(to_table(rows[:1], FEATURES))["word_times"], expected[:1, :2])
+
+
+def test_cut_frames_are_reported_once(caplog):
+    rows = TABLE
+    collate = collator(max_lengths={"audio": 1})
+    for _ in range(2):
+        collate(rows)
+    assert caplog.text.count("audio_features has rows of more than 1 steps") == 1

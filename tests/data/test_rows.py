@@ -411,7 +411,7 @@ def test_folders_of_classes_are_read_without_torchcodec(sample, processor, tmp_p
 
 def test_cause_of_loading_error_is_shown(tmp_path):
     (tmp_path / "train.csv").write_text("a,b\n1,2\n1,2,3,4\n", encoding="utf-8")
-    with pytest.raises(ValueError, match=r"cannot be loaded: An error occurred .* \(\w+: .+\)"):
+    with pytest.raises(ValueError, match=r"cannot be loaded: An error occurred .* \(ParserError: Error tok"):
         load_splits(tmp_path, DataArguments())
 
 
@@ -443,7 +443,7 @@ def test_narrow_scale_of_sentiments_is_warned_of(caplog):
 def test_all_missing_columns_are_reported_at_once_with_options():
     table = Dataset.from_dict({"file": ["a.wav"], "emotion": ["sad"]})
     inputs = {"text": "text", "audio": "audio_features"}
-    with pytest.raises(ValueError, match=r"--text_column COLUMN; --audio_column file; --task classification --label_"):
+    with pytest.raises(ValueError, match="--audio_column file; --modalities audio; --task classification --label_"):
         check_columns(table, make_task("joint"), inputs, DataArguments())
     data, task = DataArguments(audio_column="fil"), Task("classification", (), None, "emotoin")
     with pytest.raises(ValueError, match="--audio_column file; --label_column emotion"):

@@ -48,14 +48,26 @@ class CsdFiles(Source):
             vectors) are not read.
         average_per_word: whether frames are averaged over each word's interval, so that features have a row per word.
             A word that no frame overlaps has the frame nearest to its middle.
+        max_length: longer features of a segment are averaged over so many equal parts, because models do not use later
+            frames; `None` keeps all frames.
 
     Raises:
-        OSError: there are no labels, or a file is damaged; ValueError: several files have the same role.
+        OSError: there are no labels, or a file is damaged; ValueError: several files have the same role, or
+        `max_length` is below 1.
     """
 
     def __init__(
-        self, folder: str | Path, audio: str | None = None, video: str | None = None, average_per_word: bool = False
+        self,
+        folder: str | Path,
+        audio: str | None = None,
+        video: str | None = None,
+        average_per_word: bool = False,
+        max_length: int | None = 60,
     ):
+        if max_length is not None and max_length < 1:
+            raise ValueError(f"max_length is {max_length}; it must be at least 1 (`--max_length`).")
+        self.max_length = max_length
+        self._has_told_length = False
         super().__init__(folder)
         sequences = [ComputationalSequence(path) for path in sorted(self.folder.glob("*.csd"))]
         chosen = {role: _choose(self.folder, sequences, role, name) for role, name in (
@@ -154,8 +166,22 @@ class CsdFiles(Source):
                 frames = _average(frames, intervals, words)
             elif not is_whole:
                 frames = frames[_lies_within(intervals, row["start"], row["end"])]
-            row[f"{role}_features"] = frames if len(frames) else None
+            row[f"{role}_features"] = self._fit(frames, segment_id) if len(frames) else None
         return row
+
+    def _fit(self, frames: np.ndarray, segment_id: str) -> np.ndarray:
+        """Average frames (T, D) over `max_length` equal parts if there are more."""
+        if self.max_length is None or self.average_per_word or len(frames) <= self.max_length:
+            return frames
+        if not self._has_told_length:
+            self._has_told_length = True
+            logger.warning(
+                "%s: %s has %d frames; features of more than %d are averaged over %d equal parts (--max_length).",
+                self.folder, segment_id, len(frames), self.max_length, self.max_length,
+            )  # fmt: skip
+        starts = np.arange(self.max_length) * len(frames) // self.max_length
+        counts = np.diff(starts, append=len(frames))[:, None]
+        return (np.add.reduceat(frames, starts, axis=0, dtype=np.float64) / counts).astype(frames.dtype)
 
     def _labels(self, segment_id: str) -> dict[str, Any]:
         labels, intervals, is_whole = self._record("labels", segment_id)

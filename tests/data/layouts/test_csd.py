@@ -371,3 +371,17 @@ def test_python_objects_raise(csd_folder):
     change(csd_folder / WORDS, name, np.array(["a"] * 6, dtype=object), dtype=h5py.string_dtype())
     with pytest.raises(ValueError, match=rf"{name} has the dtype object, expected numbers or byte strings"):
         CsdFiles(csd_folder).read("train", FIRST)
+
+
+def test_long_features_are_averaged_to_max_length(csd_folder, caplog):
+    whole = CsdFiles(csd_folder, max_length=None).read("train", FIRST)
+    source = CsdFiles(csd_folder, max_length=3)
+    rows = [source.read("train", name) for name in (FIRST, SECOND)]
+    frames = whole["audio_features"]
+    expected = [frames[0], frames[1], frames[2:].mean(axis=0)]
+    np.testing.assert_allclose(rows[0]["audio_features"], expected)
+    assert rows[0]["audio_features"].dtype == np.float32
+    assert rows[0]["video_features"].tolist() == whole["video_features"].tolist()
+    assert caplog.text.count("features of more than 3 are averaged over 3 equal parts") == 1
+    with pytest.raises(ValueError, match="max_length is 0; it must be at least 1"):
+        CsdFiles(csd_folder, max_length=0)
