@@ -31,7 +31,7 @@ def dataset() -> Dataset:
     rows = [
         {
             "segment_id": str(i), "video_id": video, "segment": segment, "start": start, "speaker": speaker,
-            "text": " ".join(random.choice(WORDS, 1 + i % 3)), "sentiment": (i - 3) / 3,
+            "text": " ".join(random.choice(WORDS, 1 + i % 3)), "sentiment": float(min(i - 3, 3)),
             "audio_features": random.normal(size=(1 + i % 4, FRAME)).astype(np.float32) if i != 4 else None,
         }
         for i, (video, segment, start, speaker) in enumerate(ROWS)
