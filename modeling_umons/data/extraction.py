@@ -20,10 +20,11 @@ import torch
 from tqdm import tqdm
 from transformers import PreTrainedConfig
 
+from ..inference.decoding import DecodingWorker
 from ..models.umons.configuration_umons import UmonsVideoTowerConfig
 from ..models.umons.encoders_umons import UmonsVideoEncoder
 from ..models.umons.feature_extraction_umons import UmonsFeatureExtractor, is_silent
-from ..models.umons.media_umons import WHOLE_S, read_clip
+from ..models.umons.media_umons import WHOLE_S
 from ..models.umons.modeling_tbje import (
     UmonsForSequenceClassification,
     UmonsModel,
@@ -224,6 +225,7 @@ class RowExtractor:
 
     def __init__(self, settings: ExtractionSettings, worker: int = 0):
         self.modalities = settings.modalities
+        self.decoder = DecodingWorker()
         num_gpus = torch.cuda.device_count()
         self.device = f"cuda:{worker % num_gpus}" if num_gpus else "cpu"
         self.encoder = settings.encoder_features()
@@ -260,7 +262,7 @@ class RowExtractor:
         row = typed_columns(clips.rows[index], with_text="text" in self.modalities)
         # The official table of MOSEI has 223 segments that begin up to half a second before their video.
         start = 0.0 if row["start"] is not None and -0.5 < row["start"] < 0 else row["start"]
-        clip = read_clip(
+        clip = self.decoder.read_clip(
             clips.source(index),
             start=start,
             end=row["end"],
