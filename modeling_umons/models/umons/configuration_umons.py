@@ -141,7 +141,8 @@ class UmonsConfig(PreTrainedConfig):
         Factor of the initial weights; 1.0 is PyTorch's own initialisation, as in the published code.
     legacy_masking (`bool`, *optional*, defaults to `False`):
         Mask padding in the first block only, as the published code does; with all three modalities, its video glimpse
-        has the audio mask. For converted checkpoints. By default, padding is masked everywhere.
+        has the audio mask. For converted checkpoints. A missing modality contributes nothing in either case, where
+        the published code attends to its padding. By default, padding is masked everywhere.
     joint_sentiment (`bool`, *optional*, defaults to `False`):
         Predict sentiment and emotions at once: label 0 is the sentiment in [-3, 3], the others are emotions. Sets
         seven labels unless `id2label` is given, and requires `problem_type=None`.

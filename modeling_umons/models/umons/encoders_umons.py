@@ -17,9 +17,12 @@ import inspect
 import torch
 from torch import nn
 from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, PreTrainedModel
+from transformers.utils import logging
 
 from .configuration_umons import UmonsConfig, count_positions
 
+
+logger = logging.get_logger(__name__)
 
 # Main inputs of encoders by modality.
 ENCODER_INPUTS = {
@@ -90,7 +93,7 @@ class UmonsAudioEncoder(UmonsEncoder):
     Audio encoder: waveforms or spectrograms and their mask (B, T_in) -> (B, T, size) and its mask (B, T).
 
     Padding is masked as far as the encoder masks it. It is not in encoders that normalise features over time first:
-    wav2vec 2.0 and HuBERT with `feat_extract_norm="group"`, as in their base models.
+    wav2vec 2.0 and HuBERT with `feat_extract_norm="group"`, as in their base models. A warning then says so.
     """
 
     def forward(
@@ -109,6 +112,12 @@ class UmonsAudioEncoder(UmonsEncoder):
             return states, is_there[:, None].expand(states.shape[:2])
         is_there = mask.any(dim=1, keepdim=True)
         mask = _unmask_empty_rows(mask)
+        is_group_normalised = getattr(self.model.config, "feat_extract_norm", None) == "group"
+        if is_group_normalised and can_count and not mask.is_meta and not mask.all():
+            logger.warning_once(
+                "The audio encoder normalises over time (`feat_extract_norm='group'`), so that its output depends on "
+                "the padding of a batch: pass rows of equal length, or one row at a time."
+            )
         states = self.encode(values, mask)
         lengths = self.count_steps(mask.sum(dim=1), mask.shape[1], states.shape[1]).clamp(min=1)
         steps = torch.arange(states.shape[1], device=lengths.device)

@@ -136,7 +136,8 @@ class MultimodalEmotionPipeline(ChunkPipeline):
     def labels(self) -> list[str]:
         """Labels of the scores in results, in the model's order; empty for a model of sentiment only."""
         config = self.model.config
-        if config.problem_type == "regression" or config.num_labels == 1:
+        is_number = config.num_labels == 1 and config.problem_type != "multi_label_classification"
+        if config.problem_type == "regression" or is_number:
             return []
         names = [config.id2label[i] for i in range(config.num_labels)]
         return names[1:] if getattr(config, "joint_sentiment", False) else names

@@ -66,6 +66,7 @@ class UmonsProcessor(ProcessorMixin):
         audio_frame_duration (`float`, *optional*):
             Seconds from one step of the audio encoder to the next.
         """
+        tokenizer.padding_side = "right"  # as the tables of a training and the pipeline pad
         super().__init__(tokenizer, feature_extractor, video_processor)
         # Set by saving and dropped by loading. Set here, so that a loaded processor equals the saved one.
         self.auto_map = {self._auto_class: "processing_umons.UmonsProcessor"}

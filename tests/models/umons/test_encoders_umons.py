@@ -29,6 +29,7 @@ from transformers import (
 from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
 
 from modeling_umons import UmonsConfig, UmonsForSequenceClassification, UmonsModel, UmonsProcessor, build_tokenizer
+from modeling_umons.models.umons import encoders_umons
 from modeling_umons.models.umons.configuration_umons import POSITIONS_AFTER_PADDING
 from modeling_umons.models.umons.processing_umons import check_processor
 
@@ -132,6 +133,37 @@ def test_padding_and_missing_rows_do_not_change_logits(text, audio, video):
     torch.testing.assert_close(model(**words).logits, logits[2:], **close)
     mask = "input_features_mask" if audio == "whisper" else "input_values_mask"
     assert (model(**{**inputs, mask: inputs[mask][[0, 0, 0]]}).logits - logits)[2].any()
+
+
+@torch.no_grad()
+def test_padding_of_group_normalised_encoder_is_logged(monkeypatch):
+    messages = []
+    monkeypatch.setattr(encoders_umons.logger, "warning_once", messages.append)
+    for norm, expected in (("layer", 0), ("group", 1)):
+        config = AUDIO["wav2vec2"]()
+        config.feat_extract_norm = norm
+        model = make_model(modalities=["audio"], audio_encoder=config)
+        sound, mask = torch.randn(2, 800), torch.ones(2, 800)
+        model.get_audio_features(sound, mask)
+        assert messages == []
+        mask[1, 500:] = 0
+        model.get_audio_features(sound, mask)
+        assert len(messages) == expected
+    assert "depends on the padding of a batch" in messages[0]
+
+
+def test_tokenizer_that_pads_left_pads_right(folders):
+    tokenizer = AutoTokenizer.from_pretrained(folders["bert"], padding_side="left")
+    processor = UmonsProcessor.from_encoders(text=folders["bert"], tokenizer=tokenizer)
+    assert processor(text=["so", "so so so"])["attention_mask"][0][:1] == [1]
+    recognize = pipeline(
+        "multimodal-emotion-recognition",
+        model=UmonsForSequenceClassification.from_encoders(text=folders["bert"], **BODY, joint_sentiment=True),
+        processor=processor,
+    )
+    texts = [{"text": "so"}, {"text": "so glad so glad"}]
+    expected = [recognize(text)["sentiment"] for text in texts]
+    assert [result["sentiment"] for result in recognize(texts, batch_size=2)] == pytest.approx(expected, abs=1e-5)
 
 
 @torch.no_grad()

@@ -483,6 +483,13 @@ def test_emotion_model(clip):
     assert len(result["emotions"]) == 6
 
 
+def test_single_emotion_has_its_name():
+    config = {"num_labels": 1, "id2label": {0: "happy"}, "problem_type": "multi_label_classification"}
+    (entry,) = make_pipeline(**config)({"text": "so glad"})["emotions"]
+    assert entry["label"] == "happy"
+    assert 0 < entry["score"] < 1
+
+
 def test_regression_model():
     result = make_pipeline(num_labels=1, problem_type="regression")({"text": "so glad"})
     assert list(result) == ["sentiment", "modalities"]
