@@ -20,7 +20,6 @@ import torch
 from tqdm import tqdm
 from transformers import PreTrainedConfig
 
-from ..inference.decoding import DecodingWorker
 from ..models.umons.configuration_umons import UmonsVideoTowerConfig
 from ..models.umons.encoders_umons import UmonsVideoEncoder
 from ..models.umons.feature_extraction_umons import UmonsFeatureExtractor, is_silent
@@ -38,6 +37,7 @@ from ..utils.hub_files import find_model
 from ..utils.workers import CONTEXT, limit_threads, worker_pool
 from .builders import describe_error
 from .clip_tables import ClipTable, Shard, plan_shards, read_clip_table, typed_columns
+from .decoding import DecodingWorker
 from .schema import make_features, to_table
 
 

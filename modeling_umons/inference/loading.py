@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
+from ..data.decoding import DecodingWorker
 from ..registration import MODELS, PIPELINE_TASK, register_auto_classes
 from ..utils.hub_files import DEFAULT_MODEL, find_model
-from .decoding import DecodingWorker
 
 
 def load_model(name: str, model_types: tuple[str, ...] = tuple(MODELS), **options: Any) -> tuple[Any, Any]:

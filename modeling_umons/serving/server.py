@@ -24,7 +24,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HTTPRequest
 
-from ..inference.decoding import DecodingWorker
+from ..data.decoding import DecodingWorker
 from .request_handling import (
     MEDIA_TYPES,
     Job,

@@ -23,7 +23,7 @@ from transformers import pipeline
 
 from modeling_umons import TfnConfig, TfnForSequenceClassification
 from modeling_umons.cli import serve
-from modeling_umons.inference.decoding import DecodingWorker
+from modeling_umons.data.decoding import DecodingWorker
 from modeling_umons.serving.request_handling import Limits
 from modeling_umons.serving.server import make_app, make_server
 

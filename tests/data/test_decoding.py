@@ -9,7 +9,7 @@ import wave
 import numpy as np
 import pytest
 
-from modeling_umons.inference.decoding import DecodingWorker
+from modeling_umons.data.decoding import DecodingWorker
 from modeling_umons.models.umons.media_umons import iter_windows, read_clip
 
 

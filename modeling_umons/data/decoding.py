@@ -24,7 +24,7 @@ from ..models.umons.media_umons import Clip, iter_windows, read_clip
 DTYPES = {"audio": np.float32, "frames": np.uint8, "frame_times": np.float64}
 ERRORS = {kind.__name__: kind for kind in (OSError, FileNotFoundError, IsADirectoryError, ValueError, ImportError)}
 # Without the registration of the models, which imports torch.
-COMMAND = "import sys; sys.argv = ['umons']; from modeling_umons.inference.decoding import run; run(*map(int, {}))"
+COMMAND = "import sys; sys.argv = ['umons']; from modeling_umons.data.decoding import run; run(*map(int, {}))"
 
 
 class DecodingWorker:
