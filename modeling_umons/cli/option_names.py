@@ -13,9 +13,11 @@ PACKAGE = Path(__file__).parents[1]
 
 def option_names() -> set[str]:
     """Return the names of the options of `umons train`, read from the source of their dataclasses."""
-    transformers = find_spec("transformers").submodule_search_locations[0]
-    sources = (PACKAGE / "data" / "arguments.py", PACKAGE / "training" / "arguments.py")
-    return {name for path in (*sources, Path(transformers, "training_args.py")) for name in _fields(path)}
+    sources = [PACKAGE / "data" / "arguments.py", PACKAGE / "training" / "arguments.py"]
+    transformers = find_spec("transformers")
+    if transformers is not None and transformers.origin is not None:
+        sources.append(Path(transformers.origin).with_name("training_args.py"))
+    return {name for path in sources for name in _fields(path)}
 
 
 def check_option_names(words: list[str]) -> None:
@@ -36,4 +38,6 @@ def _fields(path: Path) -> Iterator[str]:
     """Yield the annotated names of the classes of a file that end in `Arguments`."""
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.ClassDef) and node.name.endswith("Arguments"):
-            yield from (item.target.id for item in node.body if isinstance(item, ast.AnnAssign))
+            for item in node.body:
+                if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name):
+                    yield item.target.id
