@@ -126,7 +126,10 @@ class Analyst:
         if path is None:
             raise _error("Nothing to transcribe. Upload or record a clip.")
         try:
-            audio = self.read_clip(path, video=False, max_duration=self.window_s)
+            # At the transcriber's own rate: its pipeline resamples with torchaudio only.
+            extractor = getattr(self.transcriber, "feature_extractor", None)
+            rate = {"sampling_rate": extractor.sampling_rate} if extractor is not None else {}
+            audio = self.read_clip(path, video=False, max_duration=self.window_s, **rate)
             text = self.transcriber({"raw": audio.audio, "sampling_rate": audio.sampling_rate})["text"]
         except (OSError, ValueError) as error:
             raise _error(error, path) from None

@@ -274,18 +274,6 @@ def pad_to_full_length(config: UmonsConfig, values: dict[str, torch.Tensor], mas
         masks[modality] = nn.functional.pad(masks[modality], (0, missing), value=False)
 
 
-def pack(value: torch.Tensor, mask: torch.BoolTensor) -> tuple[torch.Tensor, torch.BoolTensor]:
-    """
-    Move masked steps behind the others, of values (B, T) or (B, T, size) and their mask (B, T).
-
-    The LSTM, the positions of encoders and the glimpses would count them elsewhere.
-    """
-    kept, dropped = mask.long().cumsum(dim=1), (~mask).long().cumsum(dim=1)
-    places = torch.where(mask, kept, kept[:, -1:] + dropped) - 1
-    index = places if value.ndim == 2 else places[..., None].expand_as(value)
-    return value.scatter(1, index, value), mask.scatter(1, places, mask)
-
-
 class UmonsLSTM(nn.Module):
     """
     Unidirectional LSTM of one layer, (B, T, input_size) -> (B, T, hidden_size).
@@ -803,8 +791,8 @@ class UmonsPreTrainedModel(FromEncodersMixin, PreTrainedModel):
     The UMONS model (TBJE) without a head on top: front ends, joint-encoding blocks, final glimpses.
 
     A call requires at least one of the modalities. A missing modality, left out of the call or masked throughout a
-    row, contributes nothing. Without a mask, word id `pad_token_id` and all-zero frames are padding. Padding may stand
-    anywhere in a row; in outputs, it is behind the other steps.
+    row, contributes nothing. Without a mask, word id `pad_token_id` and all-zero frames are padding, which
+    must follow the other steps of its row: the LSTM reads from left to right.
     """
 )
 class UmonsModel(UmonsPreTrainedModel):
@@ -937,9 +925,6 @@ class UmonsModel(UmonsPreTrainedModel):
         # CODEPATH: checkpoints of the published code attend to padding in later blocks; models trained here never do
         if self.config.legacy_masking:
             pad_to_full_length(self.config, values, masks)
-        else:
-            for modality, value in values.items():
-                values[modality], masks[modality] = pack(value, masks[modality])
         if "text" in values and "text" in self.encoders:
             values["text"] = self.encoders["text"](values["text"], masks["text"]).to(self.dtype)
         return self.front_ends(values), masks

@@ -74,7 +74,7 @@ def no_decoding(monkeypatch):
     def refuse(*args, **kwargs):
         raise AssertionError("a clip was opened")
 
-    monkeypatch.setattr(extraction, "read_clip", refuse)
+    monkeypatch.setattr(extraction.DecodingWorker, "read_clip", refuse)
 
 
 def test_the_sample(root):

@@ -167,21 +167,6 @@ def test_padding_does_not_change_logits(modalities, attn_implementation):
         assert_same(logits_of(model, alone), expected[i : i + 1])
 
 
-@torch.no_grad()
-def test_masked_steps_count_nowhere():
-    model = UmonsForSequenceClassification(
-        UmonsConfig(vocab_size=12, word_embedding_size=12, hidden_size=16, intermediate_size=24, num_attention_heads=4)
-    ).eval()
-    ids, frames = torch.tensor([[5, 6, 7]]), torch.rand(1, 3, 80)
-    expected = model(input_ids=ids, input_features=frames).logits
-    for kept in ([1, 1, 1, 0, 0], [0, 0, 1, 1, 1], [1, 0, 1, 0, 1]):
-        mask = torch.tensor([kept])
-        words, audio = torch.full((1, 5), 9), torch.ones(1, 5, 80)
-        words[mask.bool()], audio[mask.bool()] = ids[0], frames[0]
-        inputs = {"input_ids": words, "attention_mask": mask, "input_features": audio, "input_features_mask": mask}
-        torch.testing.assert_close(model(**inputs).logits, expected, atol=1e-6, rtol=1e-5)
-
-
 def test_legacy_masking_attends_to_padding():
     lengths = {"max_audio_length": 11, "max_video_length": 11}
     model, legacy = make_model(**lengths), make_model(legacy_masking=True, **lengths)
