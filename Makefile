@@ -15,7 +15,8 @@ demo: $(DEMO_INSTALLED)
 	$(LAUNCH) scripts/train.py sample
 	$(BIN)/umons predict hub/sample/clips/075.mp4 --text "I am angry that the flight was cancelled without a word." --plot runs/sample/prediction.png
 	@echo
-	@echo "The trained model is runs/sample, its report runs/sample/report/report.md."
+	@echo "The trained model is runs/sample, its report runs/sample/report/report.md. The sample is synthetic, with keywords in"
+	@echo "its sentences that TF-IDF finds: the scores show that everything works, and nothing about real data."
 	@echo "The prediction is by umons-mini; its plot is runs/sample/prediction.png."
 	@echo "Next: predict a clip of your own,    $(BIN)/umons predict FILE --text \"what is said\""
 	@echo "      train on your own table,       $(BIN)/umons train --train_file TABLE"
