@@ -3,10 +3,10 @@
 """ONNX graphs of UMONS models: export, comparison with PyTorch, int8 weights, and inputs.
 
 The inputs of a graph are values and mask of every modality of the model, named as by its processor; the output is
-`logits`. Encoders of text and audio are part of the graph. Batch size and lengths are free, except for the window of
-Whisper. A missing modality, in a row or in the batch, has a mask of zeros and values of any length (waveforms: at
-least `min_samples` of the graph's metadata); [`complete_inputs`] adds them. A graph does not validate its inputs: the
-caller must not pass sequences longer than the model takes, or rows without any modality.
+`logits`. Encoders of text and audio are part of the graph. Batch size and lengths are free. A missing modality, in a
+row or in the batch, has a mask of zeros and values of any length (waveforms: at least `min_samples` of the graph's
+metadata); [`complete_inputs`] adds them. A graph does not validate its inputs: the caller must not pass sequences
+longer than the model takes, or rows without any modality.
 """
 
 import bisect
@@ -23,7 +23,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from ..models.umons.configuration_umons import UmonsConfig
-from ..models.umons.encoders_umons import UmonsAudioEncoder
+from ..models.umons.encoders_umons import UmonsAudioEncoder, UmonsWhisperEncoder
 from ..models.umons.modeling_tbje import UmonsForSequenceClassification, UmonsLSTM
 
 
@@ -53,16 +53,14 @@ MIN_SAMPLES = "min_samples"
 @dataclass(frozen=True)
 class GraphInput:
     """
-    Input of a graph for a modality: values (B, T, *size) and their mask (B, T).
-
-    With a `window`, values are (B, *size, T) where T is always the window; lengths are those of the unpadded input.
+    Input of a graph for a modality: values (B, T, *size), or (B, *size, T) if `is_time_last`, and their mask (B, T).
     """
 
     name: str
     min_length: int
     max_length: int
     size: tuple[int, ...] = ()
-    window: int | None = None
+    is_time_last: bool = False
 
     @property
     def mask_name(self) -> str:
@@ -71,10 +69,10 @@ class GraphInput:
     @property
     def is_free(self) -> bool:
         """Return `True` if T is not fixed."""
-        return self.window is None and self.min_length < self.max_length
+        return self.min_length < self.max_length
 
     def shape(self, batch_size: int, length: int) -> tuple[int, ...]:
-        return (batch_size, length, *self.size) if self.window is None else (batch_size, *self.size, self.window)
+        return (batch_size, *self.size, length) if self.is_time_last else (batch_size, length, *self.size)
 
 
 def graph_inputs(model: UmonsForSequenceClassification) -> dict[str, GraphInput]:
@@ -98,9 +96,9 @@ def _sound_input(config: UmonsConfig, encoder: UmonsAudioEncoder) -> GraphInput:
         shortest = bisect.bisect_left(range(MAX_SAMPLES), 1, key=count_steps)
         longest = bisect.bisect_right(range(MAX_SAMPLES), config.max_audio_length, key=count_steps) - 1
         return GraphInput("input_values", shortest, longest)
-    if hasattr(sound, "num_mel_bins") and hasattr(sound, "max_source_positions"):
-        window = 2 * sound.max_source_positions  # its second convolution has a stride of 2
-        return GraphInput("input_features", 1, min(2 * config.max_audio_length, window), (sound.num_mel_bins,), window)
+    if isinstance(encoder, UmonsWhisperEncoder):  # its second convolution has a stride of 2
+        longest = 2 * min(config.max_audio_length, sound.max_source_positions)
+        return GraphInput("input_features", 1, longest, (sound.num_mel_bins,), is_time_last=True)
     raise ValueError(
         f"A model with an audio encoder of the type {sound.model_type!r} cannot be exported; wav2vec 2.0, HuBERT, "
         "WavLM and Whisper can. Export it without the encoder, `del model.model.encoders['audio']`, and pass the "
@@ -141,20 +139,6 @@ def _reorder_gates(parameter: torch.Tensor) -> torch.Tensor:
     """Reorder gates from PyTorch (input, forget, cell, output) to ONNX (input, output, forget, cell)."""
     in_gate, forget_gate, cell, out_gate = parameter.detach().chunk(4)
     return torch.cat([in_gate, out_gate, forget_gate, cell])
-
-
-class OnnxAudioEncoder(nn.Module):
-    """A [`UmonsAudioEncoder`] with a fixed window, whose output is truncated to `max_length` steps."""
-
-    def __init__(self, encoder: UmonsAudioEncoder, max_length: int):
-        super().__init__()
-        self.encoder = encoder
-        self.input_name = encoder.input_name
-        self.max_length = max_length
-
-    def forward(self, values: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        states, mask = self.encoder(values, mask)
-        return states[:, : self.max_length], mask[:, : self.max_length]
 
 
 def export_onnx(model: UmonsForSequenceClassification):
@@ -234,8 +218,6 @@ def _prepare(model: UmonsForSequenceClassification) -> UmonsForSequenceClassific
     body.video_tower = None
     if "video" in body.encoders:
         del body.encoders["video"]
-    if "audio" in body.encoders and not hasattr(config.audio_encoder, "conv_stride"):
-        body.encoders["audio"] = OnnxAudioEncoder(body.encoders["audio"], config.max_audio_length)
     if "text" in config.modalities and "text" not in body.encoders:
         body.front_ends["text"].lstm = OnnxLSTM(body.front_ends["text"].lstm)
     for module in exported.modules():
@@ -254,7 +236,7 @@ def _dynamic_shapes(inputs: dict[str, GraphInput]) -> dict[str, dict]:
         if given.is_free:
             length = torch.export.Dim(f"{modality}_length", min=given.min_length, max=given.max_length)
             same_length = same
-        shapes[given.name] = {0: batch, 1: length}
+        shapes[given.name] = {0: batch, 2 if given.is_time_last else 1: length}
         shapes[given.mask_name] = {0: same, 1: same_length}
     return shapes
 
@@ -287,8 +269,7 @@ def random_inputs(
             values = torch.randint(model.config.vocab_size, shape, generator=generator)
         else:
             values = torch.randn(shape, generator=generator)
-        mask = torch.zeros(batch_size, given[modality].window or length, dtype=torch.int64)
-        mask[:, :length] = 1
+        mask = torch.ones(batch_size, length, dtype=torch.int64)
         if batch_size > 1:
             mask[-1, max(given[modality].min_length, (length + 1) // 2) :] = 0
         if batch_size > 2 and len(lengths) > 1:

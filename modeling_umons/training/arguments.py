@@ -71,10 +71,11 @@ class ModelArguments:
         default=None,
         metadata={"help": "UMONS: pretrained video encoder whose features the data set contains; always frozen."},
     )
-    use_weighted_layer_sum: bool = field(
-        default=False,
+    use_weighted_layer_sum: list[str] = field(
+        default_factory=list,
         metadata={
-            "help": "Use a learnt weighted average of all hidden layers of each encoder instead of the last one."
+            "help": "Modalities whose encoder gives a learnt weighted average of all its hidden layers instead of the "
+            "last one, such as audio."
         },
     )
     freeze_encoders: bool = field(default=False, metadata={"help": "Freeze the pretrained encoders."})

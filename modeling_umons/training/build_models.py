@@ -115,9 +115,7 @@ class Parts:
         if encoders:
             # Only the encoders of this model are used.
             small = {"hidden_size": 1, "num_attention_heads": 1, "intermediate_size": 1, "num_hidden_layers": 1}
-            pretrained = UmonsModel.from_encoders(
-                **encoders, use_weighted_layer_sum=arguments.use_weighted_layer_sum, **small
-            )
+            pretrained = UmonsModel.from_encoders(**encoders, **small)
             own = cls.make(arguments, texts) if "text" not in encoders else None
             tokenizer = None if own is None else own.processor.tokenizer
             processor = UmonsProcessor.from_encoders(**encoders, tokenizer=tokenizer)
@@ -214,7 +212,7 @@ def _encoder_options(system: System, arguments: ModelArguments, parts: Parts) ->
     for modality in encoders:
         options[f"{modality}_encoder"] = copy.deepcopy(parts.pretrained.config.encoder_of(modality))
     if encoders:
-        options["use_weighted_layer_sum"] = arguments.use_weighted_layer_sum
+        options["use_weighted_layer_sum"] = [m for m in arguments.use_weighted_layer_sum if m in encoders]
     if "audio" in encoders:
         options |= {name: getattr(parts.pretrained.config, name) for name in AUDIO_OPTIONS}
     return options
@@ -261,8 +259,9 @@ def _check_encoders(systems: Sequence[System], arguments: ModelArguments) -> Non
             raise ValueError(
                 f"--{modality}_encoder has no effect: it requires a umons model with {modality} among its modalities."
             )
-    if arguments.use_weighted_layer_sum and not read & {"text", "audio"}:
-        raise ValueError("--use_weighted_layer_sum has no effect without --text_encoder or --audio_encoder.")
+    for modality in arguments.use_weighted_layer_sum:
+        if modality not in read:
+            raise ValueError(f"--use_weighted_layer_sum {modality} has no effect without --{modality}_encoder.")
     is_plain = any(system.model_type == PLAIN_ENCODER for system in systems)
     if is_plain and "text" not in read:
         raise ValueError("--model plain_encoder requires --text_encoder.")

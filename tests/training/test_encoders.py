@@ -424,7 +424,7 @@ def test_valid_encoder_options():
         ({"model": ["tfn"], "text_encoder": "x"}, "--text_encoder has no effect"),
         ({"modalities": ["text"], "audio_encoder": "x"}, "--audio_encoder has no effect"),
         ({"model": ["plain_encoder"]}, "plain_encoder requires --text_encoder"),
-        ({"use_weighted_layer_sum": True}, "--use_weighted_layer_sum has no effect"),
+        ({"use_weighted_layer_sum": ["audio"]}, "--use_weighted_layer_sum audio has no effect"),
         ({"text_encoder": "x", "word_vectors": "glove", "extra_words": 9}, "--word_vectors, --extra_words"),
     ],
 )

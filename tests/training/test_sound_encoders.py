@@ -143,7 +143,7 @@ def test_model_learns_tones(make):
         ({}, {"unfreeze_epoch": 1, "num_train_epochs": 1, "max_steps": 1}, False),
         ({}, {"unfreeze_epoch": 1}, True),
         ({"lora_rank": 2}, {}, True),
-        ({"use_weighted_layer_sum": True}, {"encoder_learning_rate": 1e-3, "encoder_layer_decay": 0.5}, True),
+        ({"use_weighted_layer_sum": ["audio"]}, {"encoder_learning_rate": 1e-3, "encoder_layer_decay": 0.5}, True),
     ],
 )
 def test_trainable_weights_of_encoder(make, arguments, options, learns):

@@ -130,9 +130,9 @@ class UmonsConfig(PreTrainedConfig):
     video_encoder (`PreTrainedConfig` or `dict` with `model_type`, *optional*):
         Pretrained video encoder (VideoMAE, TimeSformer), in place of the video tower. The model then takes
         `pixel_values_videos`, or the output of the encoder as `video_embeds`. Sets `video_feature_size`.
-    use_weighted_layer_sum (`bool`, *optional*, defaults to `False`):
-        Use a learnt weighted mean of the hidden layers of each encoder in place of the last layer. Sets `layerdrop` of
-        the encoders to 0.
+    use_weighted_layer_sum (`bool` or `list[str]`, *optional*, defaults to `False`):
+        Use a learnt weighted mean of the hidden layers of an encoder in place of the last layer: `True` for all
+        encoders, or a list of modalities. Sets `layerdrop` of these encoders to 0.
     audio_sampling_rate (`int`, *optional*):
         Sampling rate of the audio encoder in Hz, which the processor must share.
     layer_norm_eps (`float`, *optional*, defaults to 1e-6):
@@ -186,7 +186,7 @@ class UmonsConfig(PreTrainedConfig):
     text_encoder: PreTrainedConfig | dict | None = None
     audio_encoder: PreTrainedConfig | dict | None = None
     video_encoder: PreTrainedConfig | dict | None = None
-    use_weighted_layer_sum: bool = False
+    use_weighted_layer_sum: bool | list[str] | tuple[str, ...] = False
     audio_sampling_rate: int | None = None
     layer_norm_eps: float = 1e-6
     initializer_factor: float = 1.0
@@ -249,7 +249,7 @@ class UmonsConfig(PreTrainedConfig):
             # The adapter of wav2vec 2.0 has its own size.
             size = encoder.output_hidden_size if getattr(encoder, "add_adapter", False) else size
             setattr(self, f"{modality}_feature_size", size)
-        if self.use_weighted_layer_sum:
+        if self.weights_layers(modality):
             for drop in ("layerdrop", "encoder_layerdrop"):
                 if hasattr(encoder, drop):
                     setattr(encoder, drop, 0.0)
@@ -301,6 +301,13 @@ class UmonsConfig(PreTrainedConfig):
                 raise ValueError(
                     f"`legacy_masking=True` is for published checkpoints, which have no `{name}`: remove one of them."
                 )
+        if not isinstance(self.use_weighted_layer_sum, bool):
+            for modality in self.use_weighted_layer_sum:
+                if modality not in MODALITIES or self.encoder_of(modality) is None:
+                    raise ValueError(
+                        f"`use_weighted_layer_sum` has {modality!r}, but there is no encoder of that modality: leave "
+                        "it out."
+                    )
         if self.video_encoder is not None and self.video_tower is not None:
             raise ValueError("`video_encoder` and `video_tower` are both given: pass one of them.")
         for modality in (modality for modality in POSITIONS if self.encoder_of(modality) is not None):
@@ -314,6 +321,11 @@ class UmonsConfig(PreTrainedConfig):
     def encoder_of(self, modality: str) -> PreTrainedConfig | None:
         """Return the configuration of the pretrained encoder of `modality`, or `None`."""
         return getattr(self, f"{modality}_encoder")
+
+    def weights_layers(self, modality: str) -> bool:
+        """Return whether the output of the encoder of `modality` is a weighted mean of its hidden layers."""
+        chosen = self.use_weighted_layer_sum
+        return chosen if isinstance(chosen, bool) else modality in chosen
 
     def sequence_name(self, modality: str) -> str:
         """Return the input name of the sequence of `modality`, such as `audio_embeds` with an `audio_encoder`."""

@@ -17,6 +17,7 @@ import inspect
 import torch
 from torch import nn
 from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, PreTrainedModel
+from transformers.masking_utils import create_bidirectional_mask
 from transformers.utils import logging
 
 from .configuration_umons import UmonsConfig, count_positions
@@ -39,7 +40,7 @@ DEFAULT_AUDIO_S = 30.0
 class UmonsEncoder(nn.Module):
     """
     Pretrained encoder `model`, with random weights until they are loaded. The output is the last hidden state, or with
-    `use_weighted_layer_sum` the mean of all hidden states, weighted by the softmax of `layer_weights`.
+    `use_weighted_layer_sum` for `modality` the mean of all hidden states, weighted by the softmax of `layer_weights`.
     """
 
     def __init__(self, config: UmonsConfig, modality: str):
@@ -48,12 +49,19 @@ class UmonsEncoder(nn.Module):
         encoder_config = config.encoder_of(modality)
         self.model = take_encoder(AutoModel.from_config(encoder_config, trust_remote_code=False), modality)
         self.input_name = self.model.main_input_name
-        mixes = config.use_weighted_layer_sum  # the embeddings and the output of each layer
+        mixes = config.weights_layers(modality)  # the embeddings and the output of each layer
         self.layer_weights = nn.Parameter(torch.zeros(encoder_config.num_hidden_layers + 1)) if mixes else None
         self.has_mask = "attention_mask" in inspect.signature(self.model.forward).parameters
 
     def encode(self, values: torch.Tensor, mask: torch.BoolTensor | None = None) -> torch.Tensor:
         """Return the output (B, T, size) of the encoder for its input and the boolean mask (B, T_in) of padding."""
+        layers = self.run_layers(values, mask)
+        if self.layer_weights is None:
+            return layers[-1]
+        return sum(weight * layer for weight, layer in zip(self.layer_weights.softmax(dim=0), layers, strict=True))
+
+    def run_layers(self, values: torch.Tensor, mask: torch.BoolTensor | None) -> list[torch.Tensor]:
+        """Return the hidden states (B, T, size): with `layer_weights` those of all layers, otherwise the last one."""
         mixes = self.layer_weights is not None
         inputs = {self.input_name: values, "output_hidden_states": mixes, "return_dict": True}
         if values.is_floating_point():
@@ -76,9 +84,7 @@ class UmonsEncoder(nn.Module):
                 f"{f' for each of {expected} layers' if mixes else ''}: it cannot be the {self.modality} encoder"
                 f"{' with `use_weighted_layer_sum`' if mixes else ''}."
             )
-        if not mixes:
-            return states
-        return sum(weight * layer for weight, layer in zip(self.layer_weights.softmax(dim=0), layers, strict=True))
+        return layers
 
 
 class UmonsTextEncoder(UmonsEncoder):
@@ -122,16 +128,54 @@ class UmonsAudioEncoder(UmonsEncoder):
         lengths = self.count_steps(mask.sum(dim=1), mask.shape[1], states.shape[1]).clamp(min=1)
         steps = torch.arange(states.shape[1], device=lengths.device)
         mask = (steps < lengths[:, None]) & is_there
-        if not torch.compiler.is_compiling() and not mask.is_meta:
-            # Whisper returns its whole window of 30 s: steps that are padding in all rows are cut.
-            longest = max(1, int(mask.sum(dim=1).max()))
-            states, mask = states[:, :longest], mask[:, :longest]
         return states, mask
 
     def count_steps(self, lengths: torch.LongTensor, total: int, total_steps: int) -> torch.LongTensor:
         """Return the steps for input `lengths`: by the encoder's own rule, or in proportion to `total_steps`."""
         rule = getattr(self.model, "_get_feat_extract_output_lengths", None)
         return rule(lengths) if rule else (lengths * total_steps + total - 1) // total
+
+
+class UmonsWhisperEncoder(UmonsAudioEncoder):
+    """
+    Encoder of Whisper (Radford et al., 2023) for clips of any length up to its window of 30 seconds, with a mask.
+
+    In transformers the encoder requires the padded window, and its layers attend to the silence. Here the positions
+    are those of the clip, and padding is masked in convolutions and attention: a row has the same output in any batch.
+    """
+
+    def forward(
+        self, values: torch.FloatTensor, mask: torch.BoolTensor | None
+    ) -> tuple[torch.FloatTensor, torch.BoolTensor]:
+        if mask is not None and not torch.compiler.is_compiling() and not mask.is_meta:
+            longest = max(1, int(mask.sum(dim=1).max()))  # frames that are padding in all rows are cut
+            values, mask = values[..., :longest], mask[:, :longest]
+        return super().forward(values, mask)
+
+    def run_layers(self, values: torch.Tensor, mask: torch.BoolTensor | None) -> list[torch.Tensor]:
+        model, limit = self.model, 2 * self.model.max_source_positions  # the second convolution has a stride of 2
+        if not torch.compiler.is_compiling() and values.shape[2] > limit:
+            raise ValueError(
+                f"`input_features` has {values.shape[2]} frames, but the audio encoder has positions for {limit}: cut "
+                "the audio."
+            )
+        values = values.to(model.dtype)
+        if mask is not None:  # as the zeros that the convolutions append to a row without padding
+            values = values * mask[:, None]
+        states = nn.functional.gelu(model.conv1(values))
+        if mask is not None:
+            states, mask = states * mask[:, None], mask[:, ::2]
+        states = nn.functional.gelu(model.conv2(states)).transpose(1, 2)
+        states = states + model.embed_positions.weight[: states.shape[1]]
+        states = nn.functional.dropout(states, model.dropout, self.training)
+        attention_mask = create_bidirectional_mask(model.config, states, mask)
+        layers = [states]
+        for layer in model.layers:
+            if not (self.training and torch.rand(()) < model.layerdrop):
+                states = layer(states, attention_mask)
+            layers.append(states)
+        layers[-1] = model.layer_norm(states)
+        return layers
 
 
 class UmonsVideoEncoder(UmonsEncoder):
@@ -150,6 +194,8 @@ class UmonsEncoders(nn.ModuleDict):
 
     def __init__(self, config: UmonsConfig):
         kinds = {"text": UmonsTextEncoder, "audio": UmonsAudioEncoder, "video": UmonsVideoEncoder}
+        if config.audio_encoder is not None and config.audio_encoder.model_type == "whisper":
+            kinds["audio"] = UmonsWhisperEncoder
         names = [modality for modality in config.modalities if config.encoder_of(modality) is not None]
         super().__init__({modality: kinds[modality](config, modality) for modality in names})
 

@@ -24,6 +24,12 @@ TRIM_FRAME_LENGTH = 2048
 TRIM_HOP_LENGTH = 512
 # Power of an RMS of 1e-5, the lower bound of a frame's level. A clip whose peak is below 1e-2 loses nothing at 60 dB.
 TRIM_MIN_POWER = 1e-10
+# Level normalisation: target RMS of the active frames (-20 dBFS), and its gates relative to the loudest frame (silence
+# and noise) and to the mean power of the others (pauses; as the relative gate of ITU-R BS.1770).
+TARGET_RMS = 0.1
+LEVEL_FRAME_S = 0.05
+SILENCE_GATE_DB = 40.0
+PAUSE_GATE_DB = 10.0
 # Integer samples: the value of silence and its distance to full scale.
 PCM_SCALES = {"uint8": (128, 2**7), "int16": (0, 2**15), "int32": (0, 2**31)}
 
@@ -91,6 +97,22 @@ def is_silent(waveform: np.ndarray) -> bool:
     return bool(np.abs(waveform).max(initial=0) < SILENCE)
 
 
+def normalize_level(waveform: np.ndarray, sampling_rate: int) -> np.ndarray:
+    """
+    Scale a waveform (num_samples,) to an RMS of -20 dBFS of its active frames. Neither the level of a recording nor
+    silence in it changes the result. A silent waveform is returned unchanged.
+    """
+    if is_silent(waveform):
+        return waveform
+    size = round(LEVEL_FRAME_S * sampling_rate)
+    samples = waveform.astype(np.float64)
+    frames = np.pad(samples, (0, -len(samples) % size)).reshape(-1, size)
+    power = np.square(frames).mean(axis=1)
+    power = power[power > power.max() * 10 ** (-SILENCE_GATE_DB / 10)]
+    power = power[power >= power.mean() * 10 ** (-PAUSE_GATE_DB / 10)]
+    return (waveform * (TARGET_RMS / np.sqrt(power.mean()))).astype(np.float32)
+
+
 class UmonsFeatureExtractor(SequenceFeatureExtractor):
     r"""
     Extracts log-mel frames from waveforms with the recipe of TBJE (Delbrouck et al., "A Transformer-based
@@ -128,6 +150,9 @@ class UmonsFeatureExtractor(SequenceFeatureExtractor):
             Adds changes over time to the frames; not in TBJE. A kept frame is then the mean of the `frame_stride`
             frames that begin with it, followed, for each lag `l`, by the mean of `|x[t + l] - x[t]|` over the same
             frames. It has `frame_size` values.
+        normalize_level (`bool`, *optional*, defaults to `False`):
+            Scale each waveform to the same level of speech before trimming, so that the features do not depend on the
+            level of the recording; not in TBJE. [`UmonsProcessor`] reads this attribute of any feature extractor.
 
     Raises:
         ValueError: a size or lag is not positive, or the window is longer than the Fourier transform.
@@ -149,6 +174,7 @@ class UmonsFeatureExtractor(SequenceFeatureExtractor):
         frame_stride: int = 16,
         max_length: int = 60,
         delta_lags: list[int] | None = None,
+        normalize_level: bool = False,
         **kwargs,
     ):
         super().__init__(feature_size=feature_size, sampling_rate=sampling_rate, padding_value=padding_value, **kwargs)
@@ -160,6 +186,7 @@ class UmonsFeatureExtractor(SequenceFeatureExtractor):
         self.frame_stride = frame_stride
         self.max_length = max_length
         self.delta_lags = delta_lags
+        self.normalize_level = normalize_level
 
         positive = ("sampling_rate", "n_fft", "hop_length", "win_length", "trim_db", "frame_stride", "max_length")
         for name in positive:
@@ -280,6 +307,8 @@ class UmonsFeatureExtractor(SequenceFeatureExtractor):
         """Return the features `(num_frames, frame_size)` of a waveform `(num_samples,)`, and their first sample."""
         if is_silent(waveform.numpy()):
             return np.full((1, self.frame_size), self.padding_value, dtype=np.float32), 0
+        if self.normalize_level:
+            waveform = torch.from_numpy(normalize_level(waveform.numpy(), self.sampling_rate))
         start, end = self._non_silent_span(waveform)
         return self._log_mel(waveform[start:end], max_frames).numpy(), start
 

@@ -16,7 +16,7 @@ import inspect
 
 import numpy as np
 import torch
-from transformers import AutoConfig, AutoFeatureExtractor, AutoTokenizer, PreTrainedConfig
+from transformers import AutoConfig, AutoFeatureExtractor, AutoTokenizer, PreTrainedConfig, WhisperFeatureExtractor
 from transformers.audio_utils import AudioInput
 from transformers.feature_extraction_utils import BatchFeature
 from transformers.processing_utils import ProcessingKwargs, ProcessorMixin, Unpack
@@ -27,7 +27,7 @@ from transformers.video_utils import VideoInput
 
 from .configuration_umons import count_positions
 from .encoders_umons import build_without_weights, default_length, describe_sound, fetch
-from .feature_extraction_umons import UmonsFeatureExtractor, as_batch, is_silent, to_mono
+from .feature_extraction_umons import UmonsFeatureExtractor, as_batch, is_silent, normalize_level, to_mono
 from .media_umons import read_clip, resample
 from .tokenization_umons import build_tokenizer
 from .video_processing_umons import UmonsVideoProcessor
@@ -83,6 +83,7 @@ class UmonsProcessor(ProcessorMixin):
         max_text_length: int = 60,
         max_audio_length: int | None = None,
         max_video_length: int = 60,
+        normalize_level: bool = True,
     ):
         """
         Create the processor for a model of [`UmonsModel.from_encoders`], with the encoders' own tokenizer and feature
@@ -94,6 +95,8 @@ class UmonsProcessor(ProcessorMixin):
                 a text encoder. With neither, all words are unknown.
             max_text_length, max_audio_length, max_video_length: those of the model. Texts are truncated to the
                 encoder's number of positions at most; `max_audio_length` defaults to 30 seconds, as in the model.
+            normalize_level: whether waveforms for the audio encoder are scaled to the same level of speech, so that
+                the level of a recording does not matter. Saved with the feature extractor.
 
         Raises:
             OSError: an encoder, or a part of it, cannot be read or downloaded.
@@ -118,6 +121,7 @@ class UmonsProcessor(ProcessorMixin):
         frame_duration = None
         if audio is not None:
             feature_extractor = fetch(AutoFeatureExtractor, audio, "audio")
+            feature_extractor.normalize_level = normalize_level
             encoder = build_without_weights(audio, "audio")
             _, frame_duration = describe_sound(encoder, feature_extractor)
             max_audio_length = max_audio_length or default_length(encoder, frame_duration)
@@ -269,22 +273,30 @@ def prepare_waveforms(processor: UmonsProcessor, waveforms: list[np.ndarray], re
 
     Returns:
         `input_values` (B, num_samples) float32 and `input_values_mask`; for an encoder of spectrograms
-        `input_features` (B, num_mel_bins, num_frames) float32 and `input_features_mask` (B, num_frames).
+        `input_features` (B, num_mel_bins, num_frames) float32 and `input_features_mask` (B, num_frames). Whisper's are
+        not padded to its window of 30 seconds, but to the longest of the batch.
     """
     extractor = processor.feature_extractor
     maximum = round(processor.max_duration * extractor.sampling_rate)
     minimum = 3 * round(processor.frame_duration * extractor.sampling_rate)  # encoders have no output for less
     silent = [i for i, waveform in enumerate(waveforms) if is_silent(waveform)]
-    waveforms = [np.pad(waveform[:maximum], (0, max(0, minimum - len(waveform)))) for waveform in waveforms]
-    # Whisper pads to its window by default, others only on request.
-    padding = inspect.signature(extractor.__call__).parameters["padding"].default or True
-    encoded = extractor(
-        waveforms,
-        sampling_rate=extractor.sampling_rate,
-        padding=padding,
-        return_attention_mask=True,
-        return_tensors=return_tensors,
-    )
+    waveforms = [waveform[:maximum] for waveform in waveforms]
+    if getattr(extractor, "normalize_level", False):  # processors that were saved without it do not normalise
+        waveforms = [normalize_level(waveform, extractor.sampling_rate) for waveform in waveforms]
+    waveforms = [np.pad(waveform, (0, max(0, minimum - len(waveform)))) for waveform in waveforms]
+    if isinstance(extractor, WhisperFeatureExtractor):
+        encoded = _whisper_frames(extractor, waveforms)
+        if return_tensors == "pt":
+            encoded = {name: torch.from_numpy(values) for name, values in encoded.items()}
+    else:
+        encoded = extractor(
+            waveforms,
+            sampling_rate=extractor.sampling_rate,
+            # Some pad to a window by default, others only on request.
+            padding=inspect.signature(extractor.__call__).parameters["padding"].default or True,
+            return_attention_mask=True,
+            return_tensors=return_tensors,
+        )
     mask = encoded["attention_mask"]  # of some extractors int32
     mask = mask.long() if isinstance(mask, torch.Tensor) else mask.astype(np.int64)
     name = extractor.model_input_names[0]
@@ -292,6 +304,25 @@ def prepare_waveforms(processor: UmonsProcessor, waveforms: list[np.ndarray], re
     for values in inputs.values():
         values[silent] = 0
     return inputs
+
+
+def _whisper_frames(extractor: WhisperFeatureExtractor, waveforms: list[np.ndarray]) -> dict[str, np.ndarray]:
+    """
+    Return Whisper's `input_features` (B, num_mel_bins, num_frames) and `attention_mask` (B, num_frames) without its
+    padding to 30 seconds. Each clip is transformed by itself: its frames are the same in any batch.
+    """
+    hop, rows = extractor.hop_length, []
+    for waveform in waveforms:
+        num_frames = -(-len(waveform) // hop)
+        # After two more hops of silence, the last frame does not reflect the end of the clip.
+        padded = np.pad(waveform, (0, (num_frames + 2) * hop - len(waveform)))
+        features = extractor(padded, sampling_rate=extractor.sampling_rate, padding="longest", return_tensors="np")
+        rows.append(features["input_features"][0, :, :num_frames])
+    values = np.zeros((len(rows), len(rows[0]), max(row.shape[1] for row in rows)), np.float32)
+    mask = np.zeros((len(rows), values.shape[2]), np.int64)
+    for i, row in enumerate(rows):
+        values[i, :, : row.shape[1]], mask[i, : row.shape[1]] = row, 1
+    return {"input_features": values, "attention_mask": mask}
 
 
 def check_processor(processor: UmonsProcessor, config: PreTrainedConfig):

@@ -31,7 +31,7 @@ from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
 from modeling_umons import UmonsConfig, UmonsForSequenceClassification, UmonsModel, UmonsProcessor, build_tokenizer
 from modeling_umons.models.umons import encoders_umons
 from modeling_umons.models.umons.configuration_umons import POSITIONS_AFTER_PADDING
-from modeling_umons.models.umons.processing_umons import check_processor
+from modeling_umons.models.umons.processing_umons import check_processor, prepare_waveforms
 
 
 BODY = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
@@ -122,10 +122,10 @@ def test_padding_and_missing_rows_do_not_change_logits(text, audio, video):
     longer = dict(inputs)
     longer["input_ids"] = torch.nn.functional.pad(inputs["input_ids"], (0, 3), value=7)
     longer["attention_mask"] = torch.nn.functional.pad(inputs["attention_mask"], (0, 3))
-    if audio != "whisper":  # whose encoder attends to silence as well, and has no mask
-        longer["input_values"] = inputs["input_values"].clone()
-        longer["input_values"][:, 600:] = 9.0
-        longer["input_values"][2] = 9.0
+    sound = "input_features" if audio == "whisper" else "input_values"
+    padding = inputs[f"{sound}_mask"] == 0
+    padding = padding[:, None].expand_as(inputs[sound]) if audio == "whisper" else padding
+    longer[sound] = inputs[sound].masked_fill(padding, 9.0)
     torch.testing.assert_close(model(**longer).logits, logits, **close)
 
     # Missing in a row and missing in the call.
@@ -191,6 +191,70 @@ def test_weighted_layer_sum_starts_as_mean():
     torch.testing.assert_close(encoder(ids, mask), torch.stack(layers).mean(dim=0))
     encoder.layer_weights[-1] = 100.0
     torch.testing.assert_close(encoder(ids, mask), layers[-1])
+
+
+def test_weighted_layer_sum_of_chosen_modalities():
+    encoders = {"text_encoder": TEXT["bert"](), "audio_encoder": AUDIO["whisper"]()}
+    model = make_model(**encoders, use_weighted_layer_sum=["audio"])
+    assert model.model.encoders["text"].layer_weights is None
+    assert model.model.encoders["audio"].layer_weights.shape == (3,)
+    with pytest.raises(ValueError, match="`use_weighted_layer_sum` has 'video', but there is no encoder"):
+        UmonsConfig(**encoders, use_weighted_layer_sum=["video"])
+
+
+@torch.no_grad()
+def test_whisper_of_whole_window_equals_transformers():
+    model = make_model(modalities=["audio"], audio_encoder=AUDIO["whisper"](), use_weighted_layer_sum=True)
+    encoder, features = model.model.encoders["audio"], torch.randn(2, 8, 200)
+    outputs = encoder.model(features, output_hidden_states=True)
+    layers = encoder.run_layers(features, torch.ones(2, 200, dtype=torch.bool))
+    assert len(layers) == len(outputs.hidden_states) == 3
+    for layer, expected in zip(layers[:-1], outputs.hidden_states[:-1], strict=True):
+        torch.testing.assert_close(layer, expected)
+    torch.testing.assert_close(layers[-1], outputs.last_hidden_state)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("num_frames", [1, 51, 120])
+def test_whisper_of_cut_clip_does_not_depend_on_batch(num_frames):
+    model = make_model(modalities=["audio"], audio_encoder=AUDIO["whisper"]())
+    features, mask = torch.randn(2, 8, 200), torch.zeros(2, 200, dtype=torch.long)
+    mask[0], mask[1, :num_frames] = 1, 1
+    encoder = model.model.encoders["audio"]
+    together, steps = encoder(features, mask.bool())
+    alone, _ = encoder(features[1:, :, :num_frames], None)
+    num_steps = (num_frames + 1) // 2
+    assert alone.shape[1] == steps[1].sum() == num_steps
+    torch.testing.assert_close(together[1, :num_steps], alone[0])
+    # The window of 30 seconds is computed only as far as there is sound.
+    cut, _ = encoder(features[1:], mask[1:].bool())
+    torch.testing.assert_close(cut, alone)
+    with pytest.raises(ValueError, match="has 202 frames, but the audio encoder has positions for 200"):
+        encoder(torch.randn(1, 8, 202), None)
+
+
+def test_whisper_frames_equal_those_of_padded_window(folders):
+    processor = UmonsProcessor.from_encoders(audio=folders["whisper"], normalize_level=False)
+    sound = [np.random.default_rng(i).normal(0, 0.1, n).astype(np.float32) for i, n in enumerate((16123, 4801))]
+    inputs = prepare_waveforms(processor, sound)
+    window = processor.feature_extractor(sound, sampling_rate=RATE)["input_features"]
+    assert inputs["input_features"].shape == (2, 8, 101)
+    assert inputs["input_features_mask"].sum(axis=1).tolist() == [101, 31]
+    for row, count in enumerate((101, 31)):
+        np.testing.assert_allclose(inputs["input_features"][row, :, :count], window[row, :, :count], atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["wav2vec2", "whisper"])
+def test_level_does_not_change_encoder_input(folders, name, tmp_path):
+    processor = UmonsProcessor.from_encoders(audio=folders[name])
+    processor.save_pretrained(tmp_path)
+    loaded = UmonsProcessor.from_pretrained(tmp_path)
+    assert loaded.feature_extractor.normalize_level
+    sound = tone(1.0)
+    inputs = [prepare_waveforms(loaded, [gain * sound]) for gain in (0.03, 1.0, 3.0)]
+    for key in inputs[0]:
+        np.testing.assert_allclose(inputs[0][key], inputs[1][key], atol=1e-4)
+        np.testing.assert_allclose(inputs[2][key], inputs[1][key], atol=1e-4)
 
 
 def test_model_settings_reach_encoders():

@@ -8,7 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from modeling_umons.models.umons.feature_extraction_umons import UmonsFeatureExtractor, _hann_window, _mel_basis
+from modeling_umons.models.umons.feature_extraction_umons import (
+    UmonsFeatureExtractor,
+    _hann_window,
+    _mel_basis,
+    normalize_level,
+)
 from modeling_umons.models.umons.media_umons import read_clip
 
 
@@ -426,3 +431,30 @@ def test_waveform_in_antiphase_does_not_cancel():
         extract([samples], sampling_rate=22050)["input_features"] for samples in (np.stack([left, -left]), left)
     )
     np.testing.assert_array_equal(features, expected)
+
+
+def make_speech(seconds: float = 2.0) -> np.ndarray:
+    """Return syllables of noise with pauses between them."""
+    noise = np.random.default_rng(0).normal(0, 0.1, round(seconds * RATE)).astype(np.float32)
+    time = np.arange(len(noise)) / RATE
+    return noise * (np.sin(2 * np.pi * 3 * time) > 0)
+
+
+@pytest.mark.parametrize("gain_db", [-30, -20, 10])
+def test_normalized_level_removes_gain_and_silence(gain_db):
+    extractor, speech = UmonsFeatureExtractor(normalize_level=True), make_speech()
+    expected = extractor(speech, sampling_rate=RATE)["input_features"][0]
+    quiet = extractor(10 ** (gain_db / 20) * speech, sampling_rate=RATE)["input_features"][0]
+    np.testing.assert_allclose(quiet, expected, atol=1e-3)
+    silence = np.zeros(RATE, np.float32)
+    after_silence = normalize_level(np.concatenate([silence, speech, silence]), RATE)[RATE:-RATE]
+    np.testing.assert_allclose(after_silence, normalize_level(speech, RATE), rtol=0.05)
+
+
+def test_normalized_level_is_that_of_active_speech():
+    speech = make_speech()
+    normalized = normalize_level(speech, RATE)
+    active = normalized[speech != 0]
+    assert 20 * np.log10(np.sqrt(np.mean(np.square(active)))) == pytest.approx(-20, abs=1)
+    silence = np.full(RATE, 1e-6, np.float32)
+    assert np.array_equal(normalize_level(silence, RATE), silence)
