@@ -85,16 +85,16 @@ def without(batch: State, modality: str) -> dict[str, torch.Tensor]:
     return {name: value for name, value in batch.items() if name not in (VALUES[modality], MASKS[modality])}
 
 
-def with_padding(batch: State, in_front: int, behind: int) -> dict[str, torch.Tensor]:
-    """Return the same rows with more padding, of arbitrary values."""
+def with_padding(batch: State, in_front: int, inside: int, behind: int) -> dict[str, torch.Tensor]:
+    """Return the same rows with more padding, of arbitrary values; `inside` is after the first step."""
     batch = dict(batch)
     for modality in MODALITIES:
-        if VALUES[modality] in batch:
-            sides = (in_front, behind)
-            value, mask = batch[VALUES[modality]], batch[MASKS[modality]]
-            shape = (0, 0, *sides) if value.ndim == 3 else sides
-            batch[VALUES[modality]] = torch.nn.functional.pad(value, shape, value=7)
-            batch[MASKS[modality]] = torch.nn.functional.pad(mask, sides)
+        for name, fill in ((VALUES[modality], 7), (MASKS[modality], 0)):
+            if name in batch:
+                value = batch[name]
+                front, middle, end = (torch.full_like(value[:, :1], fill).repeat_interleave(n, dim=1)
+                                      for n in (in_front, inside, behind))  # fmt: skip
+                batch[name] = torch.cat([front, value[:, :1], middle, value[:, 1:], end], dim=1)
     return batch
 
 
@@ -289,8 +289,8 @@ def check_padding_does_not_change_logits(model):
     for lengths in (FULL_LENGTHS, LENGTHS):
         batch = make_batch(model.config.modalities, lengths)
         expected = model(**batch).logits
-        for in_front, behind in ((0, 2), (1, 0), (1, 1)):
-            padded = with_padding(batch, in_front, behind)
+        for sides in ((0, 0, 2), (1, 0, 0), (0, 2, 0), (1, 1, 0)):
+            padded = with_padding(batch, *sides)
             torch.testing.assert_close(model(**padded).logits, expected, atol=1e-6, rtol=0)
         for i in range(len(expected)):
             alone = some_rows(batch, [i])
@@ -340,7 +340,7 @@ def check_errors(model_class):
     with pytest.raises(ValueError, match=r"`video_features` has shape \(3, 7, 3\)"):
         model(**(batch | {"video_features": batch["video_features"][..., 1:]}))
     with pytest.raises(ValueError, match=r"`input_features` has 14 steps, but this model takes 1 to 13"):
-        model(**with_padding(make_batch(["audio"], FULL_LENGTHS), 0, 3))
+        model(**with_padding(make_batch(["audio"], FULL_LENGTHS), 0, 0, 3))
     with pytest.raises(ValueError, match="same number of rows"):
         model(**(batch | {"input_ids": batch["input_ids"][:2], "attention_mask": batch["attention_mask"][:2]}))
     with pytest.raises(ValueError, match="`labels` has shape"):

@@ -18,12 +18,9 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, PreTrainedModel
 from transformers.masking_utils import create_bidirectional_mask
-from transformers.utils import logging
 
 from .configuration_umons import UmonsConfig, count_positions
 
-
-logger = logging.get_logger(__name__)
 
 # Main inputs of encoders by modality.
 ENCODER_INPUTS = {
@@ -98,8 +95,9 @@ class UmonsAudioEncoder(UmonsEncoder):
     """
     Audio encoder: waveforms or spectrograms and their mask (B, T_in) -> (B, T, size) and its mask (B, T).
 
-    Padding is masked as far as the encoder masks it. It is not in encoders that normalise features over time first:
-    wav2vec 2.0 and HuBERT with `feat_extract_norm="group"`, as in their base models. A warning then says so.
+    Padding is masked as far as the encoder masks it. Encoders that first normalise features over time (wav2vec 2.0 and
+    HuBERT with `feat_extract_norm="group"`, as in their base models) process rows of each length separately, without
+    padding, but not in compiled and exported graphs.
     """
 
     def forward(
@@ -120,15 +118,35 @@ class UmonsAudioEncoder(UmonsEncoder):
         mask = _unmask_empty_rows(mask)
         is_group_normalised = getattr(self.model.config, "feat_extract_norm", None) == "group"
         if is_group_normalised and can_count and not mask.is_meta and not mask.all():
-            logger.warning_once(
-                "The audio encoder normalises over time (`feat_extract_norm='group'`), so that its output depends on "
-                "the padding of a batch: pass rows of equal length, or one row at a time."
-            )
-        states = self.encode(values, mask)
+            states = self._encode_by_length(values, mask)
+        else:
+            states = self.encode(values, mask)
         lengths = self.count_steps(mask.sum(dim=1), mask.shape[1], states.shape[1]).clamp(min=1)
         steps = torch.arange(states.shape[1], device=lengths.device)
         mask = (steps < lengths[:, None]) & is_there
         return states, mask
+
+    def _encode_by_length(self, values: torch.FloatTensor, mask: torch.BoolTensor) -> torch.FloatTensor:
+        """Encode the rows of each length without padding. The output (B, T, size) is zero after the end of a row."""
+        lengths = mask.sum(dim=1)
+        is_masked = self.training and getattr(self.model.config, "apply_spec_augment", False)
+        num_samples = self._count_samples(self.model.config.mask_time_length if is_masked else 1)
+        outputs = {}
+        for length in lengths.unique().tolist():
+            alone = values[lengths == length][mask[lengths == length]].view(-1, length)
+            outputs[length] = self.encode(nn.functional.pad(alone, (0, max(0, num_samples - length))))
+        longest = max(outputs.values(), key=lambda states: states.shape[1])
+        states = longest.new_zeros(len(values), *longest.shape[1:])
+        for length, some in outputs.items():
+            states[lengths == length, : some.shape[1]] = some
+        return states
+
+    def _count_samples(self, num_steps: int) -> int:
+        """Return the minimum number of samples for an output of `num_steps`, by the encoder's convolutions."""
+        config = self.model.config
+        for kernel, stride in zip(reversed(config.conv_kernel), reversed(config.conv_stride), strict=True):
+            num_steps = (num_steps - 1) * stride + kernel
+        return num_steps
 
     def count_steps(self, lengths: torch.LongTensor, total: int, total_steps: int) -> torch.LongTensor:
         """Return the steps for input `lengths`: by the encoder's own rule, or in proportion to `total_steps`."""

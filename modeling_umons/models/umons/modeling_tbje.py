@@ -274,6 +274,12 @@ def pad_to_full_length(config: UmonsConfig, values: dict[str, torch.Tensor], mas
         masks[modality] = nn.functional.pad(masks[modality], (0, missing), value=False)
 
 
+def rank_steps(mask: torch.BoolTensor) -> torch.LongTensor:
+    """Return the place (B, T) of each step in its row if the padding of the row moved behind its other steps."""
+    place = mask.cumsum(dim=1)
+    return torch.where(mask, place, place[:, -1:] + (~mask).cumsum(dim=1)) - 1
+
+
 class UmonsLSTM(nn.Module):
     """
     Unidirectional LSTM of one layer, (B, T, input_size) -> (B, T, hidden_size).
@@ -459,6 +465,7 @@ class UmonsStream(NamedTuple):
     padding_mask: torch.BoolTensor | None  # (B, T), False for padding; None if there is no padding
     attention_mask: torch.Tensor | None  # of self-attention, in the format of the attention implementation
     guide_mask: torch.Tensor | None  # of attention over the guide, in the same format
+    ranks: torch.LongTensor  # (B, T), see `rank_steps`
 
 
 def eager_attention_forward(
@@ -550,7 +557,8 @@ class UmonsGlimpse(nn.Module):
     Glimpses of the paper: weighted sums over time, with weights softmax(MLP(m)) over time.
 
     (B, T, hidden_size) -> glimpses (B, n, hidden_size) and weights (B, T, n). A sequence of T steps uses the first T
-    glimpses, so that the padded length of a batch does not change its logits.
+    glimpses, and with the (B, T) `ranks` of [`rank_steps`] each step the glimpse of its rank, so that the padding of a
+    batch does not change its logits.
     """
 
     def __init__(self, config: UmonsConfig, num_glimpses: int):
@@ -561,11 +569,16 @@ class UmonsGlimpse(nn.Module):
         self.fc2 = nn.Linear(config.intermediate_size, num_glimpses)
 
     def forward(
-        self, hidden_states: torch.Tensor, padding_mask: torch.BoolTensor | None
+        self,
+        hidden_states: torch.Tensor,
+        padding_mask: torch.BoolTensor | None,
+        ranks: torch.LongTensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         n = min(self.fc2.out_features, hidden_states.shape[1])
         scores = self.dropout(self.activation(self.fc1(hidden_states)))
         scores = nn.functional.linear(scores, self.fc2.weight[:n], self.fc2.bias[:n])
+        if ranks is not None:
+            scores = scores.gather(2, ranks[:, None].expand_as(scores))
         if padding_mask is not None:
             scores = scores.masked_fill(~padding_mask[..., None], torch.finfo(scores.dtype).min)
         dtype = torch.promote_types(scores.dtype, torch.float32)
@@ -624,7 +637,7 @@ class UmonsModalityLayer(nn.Module):
         hidden_states = residual + hidden_states
 
         if self.glimpse is not None:
-            glimpses, _ = self.glimpse(hidden_states, stream.padding_mask)
+            glimpses, _ = self.glimpse(hidden_states, stream.padding_mask, stream.ranks)
             hidden_states = self.glimpse_layer_norm(hidden_states + self.dropout(glimpses))
         return hidden_states
 
@@ -791,8 +804,8 @@ class UmonsPreTrainedModel(FromEncodersMixin, PreTrainedModel):
     The UMONS model (TBJE) without a head on top: front ends, joint-encoding blocks, final glimpses.
 
     A call requires at least one of the modalities. A missing modality, left out of the call or masked throughout a
-    row, contributes nothing. Without a mask, word id `pad_token_id` and all-zero frames are padding, which
-    must follow the other steps of its row: the LSTM reads from left to right.
+    row, contributes nothing, and neither does padding, in any place of a row. Without a mask, word id `pad_token_id`
+    and all-zero frames are padding.
     """
 )
 class UmonsModel(UmonsPreTrainedModel):
@@ -894,7 +907,9 @@ class UmonsModel(UmonsPreTrainedModel):
             hidden_states = layer(hidden_states, streams, guide_present, **kwargs)
             # CODEPATH: checkpoints of the published code are masked in the first block only, others in all blocks
             if self.config.legacy_masking:
-                streams = [UmonsStream(stream.modality, stream.length, None, None, None) for stream in streams]
+                streams = [
+                    stream._replace(padding_mask=None, attention_mask=None, guide_mask=None) for stream in streams
+                ]
 
         pooled = 0.0
         for sequence, stream in zip(hidden_states.split([s.length for s in streams], dim=1), streams, strict=True):
@@ -925,9 +940,17 @@ class UmonsModel(UmonsPreTrainedModel):
         # CODEPATH: checkpoints of the published code attend to padding in later blocks; models trained here never do
         if self.config.legacy_masking:
             pad_to_full_length(self.config, values, masks)
-        if "text" in values and "text" in self.encoders:
-            values["text"] = self.encoders["text"](values["text"], masks["text"]).to(self.dtype)
-        return self.front_ends(values), masks
+        if "text" not in values:
+            return self.front_ends(values), masks
+        # The LSTM and the encoders' positions depend on the order of the ids: padding moves behind the words.
+        ranks = rank_steps(masks["text"])
+        values["text"] = torch.zeros_like(values["text"]).scatter(1, ranks, values["text"])
+        if "text" in self.encoders:
+            is_word = torch.arange(ranks.shape[1], device=ranks.device) < masks["text"].sum(dim=1, keepdim=True)
+            values["text"] = self.encoders["text"](values["text"], is_word).to(self.dtype)
+        sequences = self.front_ends(values)
+        sequences["text"] = sequences["text"].gather(1, ranks[..., None].expand_as(sequences["text"]))
+        return sequences, masks
 
     def _check_names(self, given: list[str]):
         """Raise a ValueError for inputs that this model does not take, and for several of one modality."""
@@ -957,7 +980,7 @@ class UmonsModel(UmonsPreTrainedModel):
         guide = self.config.modalities[0]
         streams = []
         for modality, sequence in sequences.items():
-            padding_mask, guide_mask = masks[modality], None
+            padding_mask, guide_mask, ranks = masks[modality], None, rank_steps(masks[modality])
             attention_mask = create_bidirectional_mask(self.config, sequence, padding_mask)
             if modality != guide and guide in sequences:
                 guide_mask = create_bidirectional_mask(
@@ -971,7 +994,7 @@ class UmonsModel(UmonsPreTrainedModel):
                 and "audio" in masks
             ):
                 padding_mask = torch.where(present["audio"][:, None], masks["audio"], padding_mask)
-            streams.append(UmonsStream(modality, sequence.shape[1], padding_mask, attention_mask, guide_mask))
+            streams.append(UmonsStream(modality, sequence.shape[1], padding_mask, attention_mask, guide_mask, ranks))
         return streams
 
 

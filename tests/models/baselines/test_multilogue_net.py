@@ -208,9 +208,9 @@ def test_padding_does_not_change_logits(modalities):
     for name, value in inputs.items():
         padded = value.new_full((2, 8, *value.shape[2:]), 0 if name.endswith("mask") else 3)
         padded[:, places] = value
-        if padded.ndim > 2:  # one step in front and one behind
-            steps = padded.new_full((2, 8, padded.shape[2] + 2, *padded.shape[3:]), 0 if name.endswith("mask") else 2)
-            steps[:, :, 1:-1] = padded
+        if padded.ndim > 2:  # steps in front, after the first one, and behind
+            steps = padded.new_full((2, 8, padded.shape[2] + 3, *padded.shape[3:]), 0 if name.endswith("mask") else 2)
+            steps[:, :, [1, *range(3, steps.shape[2] - 1)]] = padded
             padded = steps
         more[name] = padded
     with torch.no_grad():

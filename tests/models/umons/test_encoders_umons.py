@@ -29,7 +29,6 @@ from transformers import (
 from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
 
 from modeling_umons import UmonsConfig, UmonsForSequenceClassification, UmonsModel, UmonsProcessor, build_tokenizer
-from modeling_umons.models.umons import encoders_umons
 from modeling_umons.models.umons.configuration_umons import POSITIONS_AFTER_PADDING
 from modeling_umons.models.umons.processing_umons import check_processor, prepare_waveforms
 
@@ -135,21 +134,26 @@ def test_padding_and_missing_rows_do_not_change_logits(text, audio, video):
     assert (model(**{**inputs, mask: inputs[mask][[0, 0, 0]]}).logits - logits)[2].any()
 
 
-@torch.no_grad()
-def test_padding_of_group_normalised_encoder_is_logged(monkeypatch):
-    messages = []
-    monkeypatch.setattr(encoders_umons.logger, "warning_once", messages.append)
-    for norm, expected in (("layer", 0), ("group", 1)):
-        config = AUDIO["wav2vec2"]()
-        config.feat_extract_norm = norm
-        model = make_model(modalities=["audio"], audio_encoder=config)
-        sound, mask = torch.randn(2, 800), torch.ones(2, 800)
-        model.get_audio_features(sound, mask)
-        assert messages == []
-        mask[1, 500:] = 0
-        model.get_audio_features(sound, mask)
-        assert len(messages) == expected
-    assert "depends on the padding of a batch" in messages[0]
+@pytest.mark.parametrize("encoder", ["wav2vec2", "hubert"])
+def test_group_normalised_encoder_ignores_padding(encoder):
+    config = AUDIO[encoder]()
+    config.feat_extract_norm = "group"
+    model = make_model(modalities=["audio"], audio_encoder=config)
+    lengths = [800, 500, 800, 30, 0]
+    sound, mask = torch.randn(5, 800), (torch.arange(800) < torch.tensor(lengths)[:, None]).long()
+    with torch.no_grad():
+        outputs = model.get_audio_features(sound, mask)
+        for i, length in enumerate(lengths[:4]):
+            padding = max(0, 45 - length)  # the encoder has no output for less
+            alone = model.get_audio_features(torch.nn.functional.pad(sound[i : i + 1, :length], (0, padding)))
+            steps = int(outputs.attention_mask[i].sum())
+            assert steps == alone.last_hidden_state.shape[1]
+            close = {"atol": 1e-5, "rtol": 1e-5}
+            torch.testing.assert_close(outputs.last_hidden_state[i, :steps], alone.last_hidden_state[0], **close)
+    assert not outputs.attention_mask[4].any()
+    labels = torch.tensor([0, 1, 1, 0])
+    model.train()(input_values=sound[:4], input_values_mask=mask[:4], labels=labels).loss.backward()
+    assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
 
 
 def test_tokenizer_that_pads_left_pads_right(folders):

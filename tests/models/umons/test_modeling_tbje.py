@@ -167,6 +167,25 @@ def test_padding_does_not_change_logits(modalities, attn_implementation):
         assert_same(logits_of(model, alone), expected[i : i + 1])
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("kept", ["11100", "00111", "10101"])
+def test_masked_steps_do_not_count_in_any_place(kept):
+    model = make_model()
+    batch = make_batch(lengths={"text": [3], "audio": [3], "video": [3]})
+    is_kept = torch.tensor([[step == "1" for step in kept]])
+    spread = {}
+    for modality in MODALITIES:
+        values = batch[VALUES[modality]]
+        spread[VALUES[modality]] = torch.full((1, 5, *values.shape[2:]), 9, dtype=values.dtype)
+        spread[VALUES[modality]][is_kept] = values[0]
+        spread[MASKS[modality]] = is_kept.long()
+    expected, outputs = (model.model(**inputs, output_hidden_states=True) for inputs in (batch, spread))
+    assert_same(outputs.pooler_output, expected.pooler_output)
+    # Steps keep their places in the outputs.
+    for states, others in zip(outputs.hidden_states, expected.hidden_states, strict=True):
+        assert_same(states[is_kept.repeat(1, 3)], others[0])
+
+
 def test_legacy_masking_attends_to_padding():
     lengths = {"max_audio_length": 11, "max_video_length": 11}
     model, legacy = make_model(**lengths), make_model(legacy_masking=True, **lengths)
