@@ -12,7 +12,7 @@ parts:
   data   training batches from Arrow tables against `datasets` with tensors
   model  inference and training of the paper's model against plain PyTorch, with full and with real lengths
   serve  `umons serve` with dynamic batching against one request at a time
-  start  cold start of `umons predict --text` against importing torch and transformers
+  start  cold start of `umons predict --text` against importing torch and transformers, and a pipeline
 
 Times are medians over the rounds; speed-ups are medians of the ratios of each round. The Markdown report is printed;
 with --output it is also written to <folder>/benchmark.md, with all rounds in benchmark.json and a plot in
@@ -447,16 +447,19 @@ def measure_serve(arguments: argparse.Namespace) -> Iterator[Measurement]:
 
 
 def measure_start(arguments: argparse.Namespace) -> Iterator[Measurement]:
+    umons = Path(sys.executable).with_name("umons")
     commands = {
-        "ours": ["-m", "modeling_umons.cli.main", "predict", "--text", "what a wonderful day"],
-        "imports": ["-c", "import torch, transformers"],
+        "ours": [umons, "predict", "--text", "what a wonderful day"],
+        "import torch, transformers": [sys.executable, "-c", "import torch, transformers"],
+        "from transformers import pipeline": [sys.executable, "-c", "from transformers import pipeline"],
     }
     calls = {
-        name: lambda words=words: subprocess.run([sys.executable, *words], cwd=ROOT, check=True, capture_output=True)
-        for name, words in commands.items()
+        name: partial(subprocess.run, command, cwd=ROOT, check=True, capture_output=True)
+        for name, command in commands.items()
     }
-    seconds = measure_in_turns(calls, arguments.repeats)
-    yield Measurement("umons predict --text", "import torch, transformers", "start", 1, *seconds.values())
+    ours, *baselines = measure_in_turns(calls, arguments.repeats).items()
+    for name, seconds in baselines:
+        yield Measurement("umons predict --text", name, "start", 1, ours[1], seconds)
 
 
 # --- report
