@@ -285,6 +285,7 @@ class UmonsLSTM(nn.Module):
     Unidirectional LSTM of one layer, (B, T, input_size) -> (B, T, hidden_size).
 
     `torch.compile` breaks the graph at `nn.LSTM`, but not at the operator that it calls. Parameter names are the same.
+    `torch.export` would unroll the operator for one length, so it exports a loop over the steps.
     """
 
     def __init__(self, input_size: int, hidden_size: int):
@@ -296,10 +297,28 @@ class UmonsLSTM(nn.Module):
         self.bias_hh_l0 = nn.Parameter(torch.empty(4 * hidden_size))
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        # CODEPATH: exported programs take texts of any length
+        if torch.compiler.is_exporting():
+            return self._scan(hidden_states)
         state = hidden_states.new_zeros(1, hidden_states.shape[0], self.hidden_size)
         weights = [self.weight_ih_l0, self.weight_hh_l0, self.bias_ih_l0, self.bias_hh_l0]
         # Arguments: has biases, layers, dropout, training, bidirectional, batch first.
         return torch.lstm(hidden_states, (state, state), weights, True, 1, 0.0, self.training, False, True)[0]
+
+    def _scan(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        from torch._higher_order_ops import scan  # not public in PyTorch 2.14
+
+        def step(states: tuple[torch.Tensor, torch.Tensor], gates: torch.Tensor):
+            hidden, cell = states
+            gates = gates + nn.functional.linear(hidden, self.weight_hh_l0)
+            in_gate, forget_gate, candidate, out_gate = gates.chunk(4, dim=-1)
+            cell = forget_gate.sigmoid() * cell + in_gate.sigmoid() * candidate.tanh()
+            hidden = out_gate.sigmoid() * cell.tanh()
+            return (hidden, cell), hidden.clone()  # outputs must not share memory
+
+        gates = nn.functional.linear(hidden_states, self.weight_ih_l0, self.bias_ih_l0 + self.bias_hh_l0)
+        state = hidden_states.new_zeros(hidden_states.shape[0], self.hidden_size)
+        return scan(step, (state, state.clone()), gates.transpose(0, 1))[1].transpose(0, 1)
 
 
 class UmonsTextFrontEnd(nn.Module):

@@ -287,6 +287,20 @@ def test_model_compiles_as_one_graph():
 # Outputs
 
 
+def test_exported_program_takes_any_length():
+    model = make_model(modalities=["text", "audio"], num_hidden_layers=1)
+    batch = make_batch(["text", "audio"])
+    rows, words, frames = (torch.export.Dim(name, min=1, max=n) for name, n in (("b", 99), ("t", 9), ("a", 11)))
+    shapes = {name: {0: rows, 1: words if name in (VALUES["text"], MASKS["text"]) else frames} for name in batch}
+    with torch.no_grad():
+        program = torch.export.export(model, (), batch, dynamic_shapes=shapes, strict=False).module()
+        for num_words, num_frames in ((1, 2), (9, 1)):
+            other = make_batch(
+                lengths={"text": [num_words, 1], "audio": [1, num_frames]}, modalities=["text", "audio"]
+            )
+            assert_same(program(**other).logits, model(**other).logits)
+
+
 @pytest.mark.parametrize("training", [False, True])
 def test_sdpa_runs_sdpa(monkeypatch, training):
     calls = []
