@@ -24,6 +24,8 @@ Layouts of other corpora, with the same columns:
   mosi     CMU-MOSI: mosi.csv
   meld     MELD: {train,dev,test}_sent_emo.csv
   ravdess  RAVDESS: folders of actors (speech; features are extracted)
+  emodb    EMO-DB: files such as 03a01Fa.wav (speech; features are extracted)
+  prompts  neutral voices: prompts of Asterisk, from Debian's asterisk-core-sounds-*-g722 (speech, as above)
   mini     the training data of umons-mini: folders mosi, mosei (labels.csv, transcripts*.csv), meld, ravdess
 
 The output loads from the folder, and from the Hub after `umons push`:
@@ -64,14 +66,21 @@ def parse_arguments(argv: list[str] | None) -> tuple[argparse.Namespace, dict]:
         help="folder: a state dict of torchvision's r2plus1d_18 (a file), or KINETICS400_V1 to download it",
     )
     options.add_argument(
-        "--model", help="folder, ravdess, mini: a saved model, whose settings and video tower extract the features"
+        "--model", help="folder, voices, mini: a saved model, whose settings and video tower extract the features"
     )
     options.add_argument(
         "--max_length",
         type=int,
-        help="csd: longer features are averaged over so many equal parts; folder, ravdess, mini: maximum audio frames "
+        help="csd: longer features are averaged over so many equal parts; folder, voices, mini: maximum audio frames "
         "and video clips (default: 60)",
     )
+    options.add_argument(
+        "--keep_audio",
+        action="store_true",
+        help="voices (ravdess, emodb, prompts): store the files as the column `audio` in place of features, for "
+        "models with an audio encoder and for `umons train --waveform_augmentation`",
+    )
+    options.add_argument("--faces", help="ravdess: a CSV of action units by file, for the column video_features")
     options.add_argument(
         "--sources", nargs="+", choices=["mosi", "mosei", "meld", "ravdess"], help="mini: corpora (default: all)"
     )

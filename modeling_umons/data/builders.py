@@ -275,6 +275,25 @@ class RavdessBuilder(UtteranceBuilder):
     BUILDER_CONFIGS = _configs("all", "emotion", layout="ravdess")
 
 
+class EmodbBuilder(UtteranceBuilder):
+    """EMO-DB (Burkhardt et al., 2005): ten German sentences spoken by actors, each with one of seven emotions."""
+
+    DATASET_NAME = "emodb"
+    PRETTY_NAME = "EMO-DB"
+    LAYOUTS = ("emodb",)
+    BUILDER_CONFIGS = _configs("all", "emotion", layout="emodb")
+
+
+class PromptsBuilder(UtteranceBuilder):
+    """Prompts of Asterisk: neutral sentences of four professional speakers in five languages."""
+
+    DATASET_NAME = "prompts"
+    PRETTY_NAME = "Prompts of Asterisk"
+    LICENSE = "cc-by-sa-3.0"
+    LAYOUTS = ("prompts",)
+    BUILDER_CONFIGS = _configs("all", layout="prompts")
+
+
 class MiniBuilder(UtteranceBuilder):
     """Training data of umons-mini: MOSI, the validation split of MOSEI, MELD and RAVDESS; see `layouts/mini.py`."""
 
@@ -294,7 +313,16 @@ class ClipsBuilder(UtteranceBuilder):
     BUILDER_CONFIGS = _configs("all", "emotion", "sentiment-7", "sentiment-2", "sentiment", layout="folder")
 
 
-BUILDERS = (ClipsBuilder, MoseiBuilder, MosiBuilder, MeldBuilder, RavdessBuilder, MiniBuilder)
+BUILDERS = (
+    ClipsBuilder,
+    MoseiBuilder,
+    MosiBuilder,
+    MeldBuilder,
+    RavdessBuilder,
+    EmodbBuilder,
+    PromptsBuilder,
+    MiniBuilder,
+)
 
 
 def builder_class(layout: str) -> type[UtteranceBuilder]:

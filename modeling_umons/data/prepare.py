@@ -263,10 +263,11 @@ def _count(paths: list[Path], features: Features) -> tuple[dict[str, Any], set[s
     """Return the counts of a split, and its videos."""
     schema, batches = features.arrow_schema, []
     rows, missing = ContentHash(schema), Counter()
-    columns = [name for name in schema.names if name not in FEATURE_COLUMNS]
+    feature_columns = [name for name in FEATURE_COLUMNS if name in schema.names]
+    columns = [name for name in schema.names if name not in (*feature_columns, "audio")]
     for batch in _read_batches(paths):
         rows.update(batch)
-        missing.update({name: batch.column(name).null_count for name in FEATURE_COLUMNS})
+        missing.update({name: batch.column(name).null_count for name in feature_columns})
         batches.append(batch.select(columns))
     table = pa.Table.from_batches(batches, pa.schema([schema.field(name) for name in columns]))
     seconds = pc.subtract(table["end"], table["start"]).drop_null()
@@ -288,7 +289,7 @@ def _count(paths: list[Path], features: Features) -> tuple[dict[str, Any], set[s
         },
         "missing": {
             "text": table["text"].null_count,
-            **{name: missing[name] for name in FEATURE_COLUMNS},
+            **{name: missing[name] for name in feature_columns},
             "sentiment": table["sentiment"].null_count,
             "emotions": int(has_no_emotions.sum()),
         },

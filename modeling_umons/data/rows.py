@@ -40,7 +40,9 @@ logger = logging.getLogger(__name__)
 
 ROWS_IN_MEMORY = 64  # decoded audio; half a minute takes two megabytes
 # Columns that identify rows in reports, order them in a conversation, and give the times of words. They are kept.
-IDENTITY_COLUMNS = ("segment_id", "video_id", "segment", "start", "source", "speaker", "words")
+IDENTITY_COLUMNS = (
+    "segment_id", "video_id", "segment", "start", "source", "speaker", "gender", "intensity", "words"
+)  # fmt: skip
 PLACE_COLUMN = "_place"  # file and line of a row, for messages
 GROUP_COLUMNS = ("video_id", "speaker")  # rows of one group are alike, and are held out together
 ENOUGH_WORDS = 4  # equal texts of fewer words, such as "thank you", are no sign of a leak

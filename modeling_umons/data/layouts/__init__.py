@@ -68,6 +68,8 @@ _SOURCES = {
     "mosi": "MosiTable",
     "meld": "MeldTables",
     "ravdess": "RavdessFolder",
+    "emodb": "EmodbFolder",
+    "prompts": "PromptFolder",
     "mini": "MiniMixture",
 }
 LAYOUTS = tuple(_SOURCES)

@@ -2,22 +2,20 @@
 # SPDX-License-Identifier: MIT
 """RAVDESS (Livingstone and Russo, PLOS ONE 2018): two statements spoken by actors in eight emotions."""
 
+import csv
 import re
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from datasets import ClassLabel, Features, Value
+import numpy as np
+from datasets import Features, List, Value
 
-from ...models.umons.configuration_umons import EMOTIONS
 from ..clip_tables import ClipTable
-from ..schema import make_features
-from .folder import ClipFolder
+from .voices import VoiceFolder
 
 
 RAVDESS_EMOTIONS = ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised")
-# Those that have another name among MOSEI's; neutral and calm are the absence of all six.
-NAMES_IN_MOSEI = {"angry": "anger", "fearful": "fear", "surprised": "surprise"}
 STATEMENTS = ("Kids are talking by the door", "Dogs are sitting by the door")
 SUFFIXES = (".flac", ".wav")
 NUM_ACTORS = 24
@@ -25,6 +23,9 @@ NUM_ACTORS = 24
 # actor.
 FILE_NAME = re.compile("-".join(["([0-9]{2})"] * 7))
 SOUND_ALONE, SPEECH = "03", "01"
+INTENSITIES = {"01": "normal", "02": "strong"}
+# OpenFace's action units, intensities (_r) and presences (_c), in a table of faces.
+ACTION_UNIT = re.compile("AU[0-9]{2}_[rc]")
 
 
 def split_of_actor(actor: int) -> str:
@@ -32,28 +33,39 @@ def split_of_actor(actor: int) -> str:
     return "train" if actor <= 14 else "validation" if actor <= 17 else "test"
 
 
-class RavdessFolder(ClipFolder):
+class RavdessFolder(VoiceFolder):
     """
     `actor_01` to `actor_24` (or `Actor_01`, as they are published) with the `.flac` or `.wav` files of speech.
 
     A segment is a file and its video the actor: `actor_12[3]` is the fourth file of actor 12, by name. The column
-    `segment` is null, as these names say the emotion first: what follows what is no context. The columns `speaker`
-    (actor_12) and `emotion` (one of `RAVDESS_EMOTIONS`) come on top; the six emotions are 1 or 0 by `emotion`, and
-    `sentiment` is null. Files of song, files with video and files of other names are left out. The splits are those of
+    `segment` is null, as these names say the emotion first: what follows what is no context. Neutral and calm count as
+    neutral. Files of song, files with video and files of other names are left out. The splits are those of
     [`split_of_actor`].
 
     Args:
-        model: a saved model, whose feature extractor serves.
-        max_length: frames of audio kept of a file; `None` is what the extractor keeps, 60.
+        model, max_length, keep_audio: as in [`VoiceFolder`].
+        faces: a CSV with the columns `file` (03-01-06-01-02-01-12) and OpenFace's action units, averaged over the
+            clip: the column `video_features` is then one step of these values, null for clips that are not in it.
+
+    Raises:
+        OSError, ValueError: `faces` cannot be read, or is not such a table.
     """
 
-    def __init__(self, folder: str | Path, model: str | None = None, max_length: int | None = None):
-        super().__init__(folder, ("text", "audio"), model=model, max_length=max_length)
+    classes: ClassVar = RAVDESS_EMOTIONS
+    names_in_mosei: ClassVar = {"angry": "anger", "fearful": "fear", "surprised": "surprise"}
+    neutral_classes: ClassVar = ("neutral", "calm")
+
+    def __init__(self, folder: str | Path, faces: str | Path | None = None, **options: Any):
+        super().__init__(folder, **options)
+        self.faces = {} if faces is None else read_faces(faces)
 
     @cached_property
     def features(self) -> Features:
-        emotion = ClassLabel(names=list(RAVDESS_EMOTIONS))
-        return make_features(**self._sizes(), speaker=Value("string"), emotion=emotion)
+        features = super().features
+        if self.faces:
+            size = next(iter(self.faces.values())).shape[1]
+            features["video_features"] = List(List(Value("float32"), length=size))
+        return features
 
     @cached_property
     def _clips(self) -> ClipTable:
@@ -71,9 +83,21 @@ class RavdessFolder(ClipFolder):
                 self.left_out[file] = reason
                 continue
             seen[path.stem] = file
-            _, _, emotion, _, statement, _, actor = map(int, path.stem.split("-"))
+            _, _, emotion, intensity, statement, _, actor = path.stem.split("-")
+            emotion, statement, actor = int(emotion), int(statement), int(actor)
             counts[actor] = counts.get(actor, -1) + 1
-            rows.append(self._row_of(path, file, emotion, statement, actor, counts[actor]))
+            rows.append(
+                self.make_row(
+                    path,
+                    split=split_of_actor(actor),
+                    segment_id=f"actor_{actor:02}[{counts[actor]}]",
+                    speaker=f"actor_{actor:02}",
+                    emotion=RAVDESS_EMOTIONS[emotion - 1],
+                    text=STATEMENTS[statement - 1],
+                    gender="male" if actor % 2 else "female",
+                    intensity=INTENSITIES.get(intensity),
+                )
+            )
         if not rows:
             raise OSError(
                 f"{self.folder} contains no speech of RAVDESS ({len(self.left_out)} files were left out): expected "
@@ -81,29 +105,36 @@ class RavdessFolder(ClipFolder):
             )
         return ClipTable(rows)
 
-    @staticmethod
-    def _row_of(path: Path, file: str, emotion: int, statement: int, actor: int, segment: int) -> dict[str, Any]:
-        name = RAVDESS_EMOTIONS[emotion - 1]
-        present = NAMES_IN_MOSEI.get(name, name)
-        return {
-            "file": file,
-            "size": path.stat().st_size,
-            "path": str(path.absolute()),
-            "split": split_of_actor(actor),
-            "segment_id": f"actor_{actor:02}[{segment}]",
-            "video_id": f"actor_{actor:02}",
-            "text": STATEMENTS[statement - 1],
-            "emotion": emotion - 1,
-            **{emotion: float(emotion == present) for emotion in EMOTIONS},
-        }
-
     def read(self, split: str, segment_id: str) -> dict[str, Any]:
         row = super().read(split, segment_id)
-        return {**row, "speaker": row["video_id"], "emotion": RAVDESS_EMOTIONS.index(self.emotion_of(segment_id))}
+        if self.faces:
+            name = Path(self._clips.rows[self._index[segment_id]]["file"]).stem
+            row["video_features"] = self.faces.get(name)
+        return row
 
-    def emotion_of(self, segment_id: str) -> str:
-        """Return one of `RAVDESS_EMOTIONS`."""
-        return RAVDESS_EMOTIONS[self._clips.rows[self._index[segment_id]]["emotion"]]
+
+def read_faces(path: str | Path) -> dict[str, np.ndarray]:
+    """
+    Read a table of action units: {file: (1, number of units) float32}.
+
+    Raises:
+        OSError: the table cannot be read; ValueError: it has no column `file` or no action units, or a value is not a
+            finite number.
+    """
+    with open(path, encoding="utf-8", newline="") as file:
+        rows = csv.DictReader(file)
+        units = [name for name in rows.fieldnames or () if ACTION_UNIT.fullmatch(name)]
+        if "file" not in (rows.fieldnames or ()) or not units:
+            raise ValueError(f"{path} has no column `file` or no action units such as AU01_r: pass another --faces.")
+        faces = {}
+        for row in rows:
+            try:
+                faces[row["file"]] = np.array([[float(row[unit]) for unit in units]], np.float32)
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"{path}, line {rows.line_num}: an action unit is not a number: {error}") from error
+            if not np.isfinite(faces[row["file"]]).all():
+                raise ValueError(f"{path}, line {rows.line_num}: an action unit is not finite.")
+    return faces
 
 
 def _why_left_out(path: Path) -> str | None:

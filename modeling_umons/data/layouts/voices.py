@@ -1,0 +1,99 @@
+# Copyright 2026 The modeling_umons authors.
+# SPDX-License-Identifier: MIT
+"""Recordings of voices, each with one emotion: what the layouts ravdess, emodb and prompts share."""
+
+from abc import abstractmethod
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+from datasets import Audio, ClassLabel, Features, Value
+
+from ...models.umons.configuration_umons import EMOTIONS
+from ..clip_tables import ClipTable, typed_columns
+from ..schema import FEATURE_COLUMNS, make_features
+from .folder import ClipFolder
+
+
+class VoiceFolder(ClipFolder):
+    """
+    Folder of recordings whose names give the speaker and the emotion.
+
+    The six emotions and `neutral` are 1 or 0 by the column `emotion`, the corpus's own class; `sentiment` is null.
+    Further columns are `speaker`, `gender` (female or male) and `intensity`. The splits are by speaker.
+
+    Args:
+        model: a saved model, whose feature extractor is used.
+        max_length: audio frames kept of a file; `None` keeps the number of the extractor, 60.
+        keep_audio: store the files, as the column `audio`, in place of features: for models with an audio encoder and
+            for augmentation of waveforms.
+
+    Raises:
+        ValueError: `keep_audio` is given together with options of features.
+    """
+
+    classes: ClassVar[tuple[str, ...]]
+    # Class of each emotion that MOSEI has too, and the classes without any of them.
+    names_in_mosei: ClassVar[dict[str, str]]
+    neutral_classes: ClassVar[tuple[str, ...]] = ("neutral",)
+
+    def __init__(
+        self, folder: str | Path, model: str | None = None, max_length: int | None = None, keep_audio: bool = False
+    ):
+        if keep_audio and (model is not None or max_length is not None):
+            raise ValueError("--keep_audio stores no features, so --model and --max_length have no effect.")
+        super().__init__(folder, ("text",) if keep_audio else ("text", "audio"), model=model, max_length=max_length)
+        self.keep_audio = keep_audio
+
+    @cached_property
+    def features(self) -> Features:
+        text = Value("string")
+        features = make_features(
+            **self._sizes(),
+            neutral=Value("float32"),
+            speaker=text,
+            gender=text,
+            intensity=text,
+            emotion=ClassLabel(names=list(self.classes)),
+        )
+        if self.keep_audio:
+            columns = {name: kind for name, kind in features.items() if name not in FEATURE_COLUMNS}
+            return Features(columns | {"audio": Audio(decode=False)})
+        return features
+
+    @cached_property
+    @abstractmethod
+    def _clips(self) -> ClipTable:
+        """Rows of [`make_row`]."""
+
+    def make_row(self, path: Path, *, split: str, segment_id: str, speaker: str, emotion: str, **more: Any) -> dict:
+        """Return the row of a recording; `more` are `gender`, `intensity` and `text`, where they are known."""
+        present = self.names_in_mosei.get(emotion, emotion)
+        return {
+            "file": path.relative_to(self.folder).as_posix(),
+            "size": path.stat().st_size,
+            "path": str(path.absolute()),
+            "split": split,
+            "segment_id": segment_id,
+            "video_id": speaker,
+            "emotion": self.classes.index(emotion),
+            "neutral": float(emotion in self.neutral_classes),
+            **{name: float(name == present) for name in EMOTIONS},
+            **more,
+        }
+
+    def read(self, split: str, segment_id: str) -> dict[str, Any]:
+        index = self._index[segment_id]
+        found = self._clips.rows[index]
+        if self.keep_audio:
+            source = self._clips.source(index)
+            audio = source if isinstance(source, bytes) else Path(source).read_bytes()
+            row = typed_columns(found, with_text=True) | {"audio": {"bytes": audio, "path": Path(found["file"]).name}}
+        else:
+            row = super().read(split, segment_id)
+        own = {name: found.get(name) for name in ("gender", "intensity", "emotion", "neutral")}
+        return row | {"speaker": found["video_id"], **own}
+
+    def emotion_of(self, segment_id: str) -> str:
+        """Return the class of a recording."""
+        return self.classes[self._clips.rows[self._index[segment_id]]["emotion"]]
