@@ -1,6 +1,7 @@
 """Parts that all subcommands share: the parser, model options, error messages and exit statuses."""
 
 import argparse
+import os
 import sys
 from collections.abc import Callable
 
@@ -57,6 +58,8 @@ def run(prog: str, extra: str | None, work: Callable[[], int | None], interrupte
         work: Returns an exit status, or `None` for 0.
         interrupted: Message after Ctrl-C.
     """
+    if not sys.stderr.isatty():
+        os.environ.setdefault("TQDM_DISABLE", "1")  # progress bars fill log files; tqdm reads this when it is imported
     from safetensors import SafetensorError
 
     try:

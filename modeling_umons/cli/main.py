@@ -6,6 +6,7 @@ import sys
 from importlib import import_module
 
 from .. import __version__
+from ..utils.suggest import did_you_mean
 
 
 COMMANDS = {
@@ -47,7 +48,10 @@ def main(argv: list[str] | None = None) -> int:
             sys.argv[0] = f"umons {argv[0]}"
         # Imports create many objects and few cycles: at the default of 700, collections take a fifth of a start.
         gc.set_threshold(50_000, 20, 20)
-    command = make_parser().parse_args(argv[:1]).command
+    parser = make_parser()
+    if argv and argv[0] not in COMMANDS and not argv[0].startswith("-"):
+        parser.error(f"unknown command {argv[0]!r}.{did_you_mean(argv[0], COMMANDS)}")
+    command = parser.parse_args(argv[:1]).command
     return import_module(f".{command}", __package__).main(argv[1:])
 
 

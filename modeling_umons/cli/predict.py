@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import re
 import sys
 from functools import partial
 from importlib.util import find_spec
@@ -11,6 +12,7 @@ from .command import WRONG_USAGE, add_model_arguments, make_parser, print_error,
 from .output import print_or_stop
 
 
+SUFFIX = re.compile(r"\.\w{2,5}$")
 DESCRIPTION = """Predict sentiment and emotions of clips, audio files and texts.
 
     umons predict clip.mp4
@@ -33,7 +35,10 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 
 def make_inputs(arguments: argparse.Namespace) -> list[dict[str, str]]:
     """Return the inputs of the pipeline. Raises ValueError for options that do not go together."""
-    inputs = [{"video": file} for file in arguments.files] or [{}]
+    files = arguments.files
+    if files and arguments.text is None and not any(SUFFIX.search(file) or Path(file).exists() for file in files):
+        raise ValueError(f"There is no file {files[0]!r}. To predict a text, pass --text {' '.join(files)!r}.")
+    inputs = [{"video": file} for file in files] or [{}]
     if arguments.text is not None:
         if len(inputs) > 1:
             raise ValueError(f"--text belongs to one file, but {len(inputs)} are given: run the command for each.")

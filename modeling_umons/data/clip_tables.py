@@ -4,6 +4,7 @@
 
 import hashlib
 import json
+import logging
 import math
 import os
 import re
@@ -21,6 +22,8 @@ from ..tasks.labels import EMOTION_RANGE, SENTIMENT_RANGE
 from .schema import SPLIT_NAMES
 from .tables import TABLE_SUFFIXES, read_rows
 
+
+logger = logging.getLogger(__name__)
 
 MEDIA_SUFFIXES = (
     ".3gp", ".aac", ".ac3", ".aif", ".aiff", ".amr", ".au", ".avi", ".caf", ".flac", ".flv", ".m4a", ".m4v", ".mka",
@@ -126,7 +129,27 @@ def _row_of_file(row: dict[str, Any], folder: Path, file: str | None) -> dict[st
 def _of_folder(folder: Path, rows: list[dict[str, Any]]) -> ClipTable:
     listed = {os.path.normpath(row["path"]) for row in rows if row["path"]}
     unlisted = [file for file in _media_files(folder) if os.path.normpath((folder / file).absolute()) not in listed]
+    _warn_of_other_files(folder, listed)
     return ClipTable(rows, unlisted=unlisted)
+
+
+def _warn_of_other_files(folder: Path, listed: set[str]) -> None:
+    """Log the number of broken links, and of files that are neither clips nor tables, by ending."""
+    broken, endings = [], Counter()
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder)
+        is_hidden = any(part.startswith(".") for part in name.parts)
+        if is_hidden or path.is_dir() or os.path.normpath(path.absolute()) in listed:
+            continue
+        if path.is_symlink() and not path.exists():
+            broken.append(name.as_posix())
+        elif path.suffix.lower() not in (*MEDIA_SUFFIXES, *TABLE_SUFFIXES, ".md"):
+            endings[path.suffix.lower() or "without ending"] += 1
+    if broken:
+        logger.warning("%s: %d broken link(s) are left out, such as %s.", folder, len(broken), broken[0])
+    if endings:
+        counts = ", ".join(f"{count} {ending}" for ending, count in endings.most_common())
+        logger.warning("%s: files that are not clips are left out: %s.", folder, counts)
 
 
 def _rows_of_splits(folder: Path) -> list[dict[str, Any]]:

@@ -408,7 +408,7 @@ def extract_features(
     done = total - sum(len(shards[i].rows) for i in pending)
     run = _run_ray if engine == "ray" else _run_local
     if pending:
-        with tqdm(total=total, initial=done, unit="clip", desc="features", disable=rank > 0) as bar:
+        with tqdm(total=total, initial=done, unit="clip", desc="features", disable=True if rank else None) as bar:
             run(clips, settings, str(output), pending, num_proc, bar)
     if rank > 0:
         return None

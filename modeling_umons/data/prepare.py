@@ -131,7 +131,8 @@ class _Rows(NamedTuple):
 def _write_rows(builder: UtteranceBuilder, features: Features, folder: Path, num_proc: int) -> list:
     """Write all segments; return (split, segment, reason) of those that cannot be read."""
     failures = []
-    with tqdm(total=sum(map(len, builder.source.segments.values())), unit="segment", desc="segments") as bar:
+    total = sum(map(len, builder.source.segments.values()))
+    with tqdm(total=total, unit="segment", desc="segments", disable=None) as bar:
         for split, results in groupby(_read_all(builder, features, num_proc), key=lambda rows: rows.split):
             files = []
             while some := list(islice(results, max(1, ROWS_PER_FILE // ROWS_PER_TABLE))):

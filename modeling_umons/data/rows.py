@@ -203,7 +203,7 @@ def split_by_column(dataset: Dataset) -> DatasetDict:
     for i, name in enumerate(dataset["split"]):
         split = SPLIT_NAMES.get(str(name).strip().lower())
         if split is None:
-            place = _places(dataset)[i] if PLACE_COLUMN in dataset.column_names else f"Row {i} of the table"
+            place = dataset[PLACE_COLUMN][i] if PLACE_COLUMN in dataset.column_names else f"Row {i} of the table"
             raise ValueError(f"{place} is of the split {name!r}; use one of {', '.join(SPLIT_NAMES)}.")
         rows.setdefault(split, []).append(i)
     return DatasetDict({name: dataset.select(rows[name]) for name in SPLITS if name in rows})
@@ -216,6 +216,8 @@ def hold_out(dataset: Dataset, share: float, seed: int, label_column: str | None
     its share; a class of one row stays in train.
     """
     rng = np.random.default_rng(seed)
+    if PLACE_COLUMN not in dataset.column_names:  # messages name the rows as they were numbered before
+        dataset = dataset.add_column(PLACE_COLUMN, [f"train, row {row}" for row in range(len(dataset))])
     for column in (column for column in GROUP_COLUMNS if column in dataset.column_names):
         # A row of an unknown group is a group of its own.
         groups = [("row", i) if group is None else group for i, group in enumerate(dataset[column])]
@@ -340,7 +342,7 @@ def rows_for_all(
     return dataset, problems
 
 
-def read_labels(dataset: Dataset, task: Task) -> np.ndarray:
+def read_labels(dataset: Dataset, task: Task, name: str = "table") -> np.ndarray:
     """Return which rows have a label, (rows,) bool. Raises ValueError that names the row."""
     table = dataset.select_columns(list(task.columns)).with_format("arrow")[:]
     try:
@@ -352,7 +354,7 @@ def read_labels(dataset: Dataset, task: Task) -> np.ndarray:
             try:
                 task.label(row)
             except ValueError as error:
-                place = dataset[index][PLACE_COLUMN] if has_places else f"Row {index} of the table"
+                place = dataset[index][PLACE_COLUMN] if has_places else f"Row {index} of the {name}"
                 raise ValueError(f"{place}: {error}{advice if 'sentiment' in str(error) else ''}") from error
         raise
 

@@ -74,12 +74,15 @@ def _read_csv(path: Path, file, required: Sequence[str]) -> Iterator[tuple[str, 
     if missing := [name for name in required if name not in reader.fieldnames]:
         raise ValueError(f"{path} has no column(s) {missing}; its columns are {', '.join(reader.fieldnames)}.")
     for row in reader:
+        # The line on which the row begins: a cell in quotes may contain line breaks.
+        cells = [cell for value in row.values() for cell in (value if isinstance(value, list) else [value]) if cell]
+        line = reader.line_num - sum(cell.count("\n") for cell in cells)
         if None in row or None in row.values():
             raise ValueError(
-                f"{path}, line {reader.line_num}: the row has another number of cells than the header, "
+                f"{path}, line {line}: the row has another number of cells than the header, "
                 f"{len(reader.fieldnames)}; put a cell that contains a comma into quotes."
             )
-        yield f"line {reader.line_num}", {name: value or None for name, value in row.items() if name}
+        yield f"line {line}", {name: value or None for name, value in row.items() if name}
 
 
 def _read_jsonl(path: Path, file) -> Iterator[tuple[str, dict[str, Any]]]:

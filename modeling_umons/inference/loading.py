@@ -18,7 +18,7 @@ def load_model(name: str, model_types: tuple[str, ...] = tuple(MODELS), **option
         options: Passed to `from_pretrained`, for example `dtype`.
 
     Raises:
-        OSError: No such model can be loaded.
+        OSError: There is no such folder, or no model can be loaded from there.
     """
     register_auto_classes()
     from safetensors import SafetensorError
@@ -26,8 +26,8 @@ def load_model(name: str, model_types: tuple[str, ...] = tuple(MODELS), **option
 
     from ..models.umons.processing_umons import UmonsProcessor
 
+    folder = find_model(name)
     try:
-        folder = find_model(name)
         config = AutoConfig.from_pretrained(folder)
         if config.model_type not in model_types:
             raise ValueError(f"its type is {config.model_type!r}; expected {' or '.join(model_types)}.")
@@ -50,7 +50,8 @@ def load_pipeline(model: str | None = None, trust_remote_code: bool = False, pac
         pack: Pack the weights if that makes the model faster (`pack_if_faster`). It pays off for about 20 inputs.
 
     Raises:
-        ValueError: There is no such model, or it has no such pipeline.
+        OSError: There is no such folder.
+        ValueError: No model can be loaded from there, or it has no such pipeline.
     """
     register_auto_classes()
     from transformers import pipeline

@@ -3,6 +3,7 @@
 """HTTP server of `umons serve`. Requests that arrive together are predicted in batches."""
 
 import asyncio
+import errno
 import math
 import queue
 import signal
@@ -353,10 +354,20 @@ def make_server(app: FastAPI, timeout_s: float = 30.0) -> uvicorn.Server:
 def serve(
     pipeline, *, host: str = "127.0.0.1", port: int = 8000, timeout_s: float = 30.0, name: str = "umons", **options
 ):
-    """Serve until SIGTERM or SIGINT; requests in flight are answered. Options are those of [`make_app`]."""
+    """
+    Serve until SIGTERM or SIGINT; requests in flight are answered. Options are those of [`make_app`].
+
+    Raises:
+        OSError: the address or the port cannot be used.
+    """
     app = make_app(pipeline, name=name, timeout_s=timeout_s, **options)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.create_server((host, port), family=family) as sock, suppress(KeyboardInterrupt):
+    try:
+        sock = socket.create_server((host, port), family=family)
+    except OSError as error:
+        reason = "another program uses this port" if error.errno == errno.EADDRINUSE else error.strerror or error
+        raise OSError(f"{host}, port {port}: {reason}. Choose another --port (0: any free port) or --host.") from error
+    with sock, suppress(KeyboardInterrupt):
         signal.signal(
             signal.SIGTERM, lambda *_: sys.exit()
         )  # uvicorn replaces it, and raises the signal again at the end

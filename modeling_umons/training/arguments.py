@@ -1,5 +1,6 @@
 """Options of `umons train`: data, model, augmentation and run, from a YAML recipe and the command line."""
 
+import sys
 from argparse import ArgumentDefaultsHelpFormatter, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
@@ -22,6 +23,10 @@ MODALITY_SYNONYMS = {
     "sound": "audio", "speech": "audio", "voice": "audio", "acoustic": "audio", "words": "text", "language": "text",
     "transcript": "text", "vision": "video", "visual": "video", "image": "video", "images": "video", "frames": "video",
 }  # fmt: skip
+
+
+# Learning rate of a trained model: a new one at 1e-4 learns for hours, fine-tuning on a few hundred rows for seconds.
+FINE_TUNING_RATE = 3e-4
 
 
 @dataclass
@@ -111,6 +116,9 @@ class ModelArguments:
         default=0.1, metadata={"help": "UMONS: dropout probability of attention weights."}
     )
 
+    # Options of a recipe whose models --model replaces: they may have no effect. Not an option itself.
+    optional = frozenset[str]()
+
     def __post_init__(self):
         _check_range("lora_rank", self.lora_rank, 0)
         for name in self.modalities:
@@ -167,7 +175,9 @@ class RunArguments(TrainingArguments):
     """`TrainingArguments` of transformers with the paper's defaults: Adam at 1e-4, batches of 32, no clipping."""
 
     output_dir: str = field(default="runs/umons", metadata={"help": "Output folder."})
-    learning_rate: float = field(default=1e-4, metadata={"help": "Learning rate of Adam."})
+    learning_rate: float = field(
+        default=1e-4, metadata={"help": f"Learning rate of Adam; {FINE_TUNING_RATE:g} with --model_name_or_path."}
+    )
     lr_scheduler_type: str = field(default="constant", metadata={"help": "Learning rate schedule."})
     max_halvings: int = field(
         default=0,
@@ -239,6 +249,8 @@ class RunArguments(TrainingArguments):
     )
 
     def __post_init__(self):
+        if self.disable_tqdm is None and not sys.stderr.isatty():
+            self.disable_tqdm = True  # progress bars fill log files
         super().__post_init__()
         for name, minimum in (("max_halvings", 0), ("patience", 0), ("seeds", 1), ("unfreeze_epoch", 0)):
             _check_range(name, getattr(self, name), minimum)
@@ -344,12 +356,15 @@ def parse_arguments(words: list[str], description: str, parts: tuple[type, ...] 
     usage = "umons train [RECIPE] [OPTIONS]"
     parser = HfArgumentParser(parts, description=description, usage=usage, formatter_class=_ManualFormatter)
     parser.error = _refuse
+    optional: frozenset[str] = frozenset()
     if words and not words[0].startswith("-"):
         path, *words = words
         recipe = read_recipe(path)
         given = {word.removeprefix("--").partition("=")[0] for word in words if word.startswith("--")}
         if given & set(ROWS):
             recipe = {name: value for name, value in recipe.items() if name not in (*ROWS, "repeat")}
+        if "model" in given:
+            optional = frozenset(recipe)
         known = {option.name for part in parts for option in fields(part)}
         if unknown := sorted(set(recipe) - known):
             hint = did_you_mean(unknown[0], known)
@@ -358,7 +373,13 @@ def parse_arguments(words: list[str], description: str, parts: tuple[type, ...] 
         for name, value in recipe.items():
             option = [f"--{name}", *map(str, value)] if isinstance(value, list) else [f"--{name}={value}"]
             words = [*option, *words] if value is not None else words
-    return parser.parse_args_into_dataclasses(words)
+    if parser.parse_known_args(words)[0].model_name_or_path is not None:
+        parser.set_defaults(learning_rate=FINE_TUNING_RATE)
+    parsed = parser.parse_args_into_dataclasses(words)
+    for part in parsed:
+        if isinstance(part, ModelArguments):
+            part.optional = optional
+    return parsed
 
 
 def _refuse(message: str):

@@ -235,7 +235,7 @@ def check_options(systems: Sequence[System], arguments: ModelArguments, of_model
             System.parse(item.partition("=")[0], MODALITIES)
         except ValueError as error:
             raise ValueError(f"{item}: {error}") from error
-    chosen = chosen_options(arguments)
+    chosen = [name for name in chosen_options(arguments) if name not in arguments.optional]
     has_umons = arguments.model_name_or_path is not None or any(system.model_type == "umons" for system in systems)
     if not has_umons and (unread := [name for name in chosen if name in UMONS_OPTIONS]):
         raise ValueError(
@@ -244,6 +244,8 @@ def check_options(systems: Sequence[System], arguments: ModelArguments, of_model
         )
     _check_encoders(systems, arguments)
     names = {system.name for system in systems} | {system.model_type for system in systems}
+    if "config_overrides" in arguments.optional:
+        names |= {*MODELS, PLAIN_ENCODER}
     for prefix, name, _ in map(_override, arguments.config_overrides):
         if prefix is not None and prefix not in names:
             raise ValueError(f"--config_overrides {prefix}.{name}: the model {prefix!r} is not trained.")
@@ -255,17 +257,19 @@ def _check_encoders(systems: Sequence[System], arguments: ModelArguments) -> Non
         return
     read = {modality for system in systems for modality in system.encoders(arguments)}
     for modality in MODALITIES:
-        if getattr(arguments, f"{modality}_encoder") is not None and modality not in read:
+        option = f"{modality}_encoder"
+        if getattr(arguments, option) is not None and modality not in read and option not in arguments.optional:
             raise ValueError(
-                f"--{modality}_encoder has no effect: it requires a umons model with {modality} among its modalities."
+                f"--{option} has no effect: it requires a umons model with {modality} among its modalities."
             )
+    chosen = [name for name in chosen_options(arguments) if name not in arguments.optional]
     for modality in arguments.use_weighted_layer_sum:
-        if modality not in read:
+        if modality not in read and "use_weighted_layer_sum" in chosen:
             raise ValueError(f"--use_weighted_layer_sum {modality} has no effect without --{modality}_encoder.")
     is_plain = any(system.model_type == PLAIN_ENCODER for system in systems)
     if is_plain and "text" not in read:
         raise ValueError("--model plain_encoder requires --text_encoder.")
-    unread = [name for name in chosen_options(arguments) if name in WORD_OPTIONS]
+    unread = [name for name in chosen if name in WORD_OPTIONS]
     if unread and all("text" in system.encoders(arguments) for system in systems):
         raise ValueError(
             f"{', '.join('--' + name for name in unread)} has no effect: all models use the tokens of the text "

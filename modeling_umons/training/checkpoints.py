@@ -16,6 +16,8 @@ from pathlib import Path
 
 import torch
 from torch import nn
+from transformers import TrainingArguments
+from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import TrainerState
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
@@ -73,6 +75,16 @@ def find_checkpoint(output_dir: str | Path) -> Path | None:
     if Path(output_dir, DISCARDED).exists():
         return None
     return next((path for path in reversed(list_checkpoints(output_dir)) if (path / MARK).exists()), None)
+
+
+def asks_for_more(args: TrainingArguments) -> bool:
+    """Return whether the options ask for more epochs or steps than the run of the last complete checkpoint."""
+    checkpoint = find_checkpoint(args.output_dir)
+    if checkpoint is None:
+        return False
+    with name_damage(checkpoint):
+        state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
+    return args.max_steps > state.max_steps if args.max_steps > 0 else args.num_train_epochs > state.num_train_epochs
 
 
 def check_complete(checkpoint: str | Path) -> None:

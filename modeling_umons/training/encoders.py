@@ -204,6 +204,8 @@ def check_encoder_options(arguments: "ModelArguments", run: "RunArguments", runn
     chosen = [name for name in OPTIONS if getattr(arguments, name, None) or getattr(run, name, None)]
     if run.encoder_layer_decay == 1:
         chosen.remove("encoder_layer_decay")
+    if not running:
+        chosen = [name for name in chosen if name not in arguments.optional]
     if chosen and not running:
         raise ValueError(
             f"{', '.join('--' + name for name in chosen)} has no effect: no encoder is run in training. Set "

@@ -36,7 +36,14 @@ from ..utils.files import use_default_mode
 from ..utils.hub_files import find_model
 from .arguments import AugmentationArguments, CardArguments, ModelArguments, RunArguments
 from .build_models import Parts, System, check_options, chosen_options, make_config, make_model, union
-from .checkpoints import REPORT, check_for_other_run, check_processes, check_writable, lock_folder
+from .checkpoints import (
+    REPORT,
+    asks_for_more,
+    check_for_other_run,
+    check_processes,
+    check_writable,
+    lock_folder,
+)
 from .encoders import check_encoder_options, running_encoders
 from .feature_standardization import standardize_front_ends
 from .plain_encoder import PlainEncoderForSequenceClassification
@@ -70,8 +77,8 @@ def make_task_of(data: DataArguments, splits: Mapping[str, Dataset], systems: li
         check_columns(rows, kind, inputs, data, is_trained, f"split {name}")
     classes = splits["train"][data.label_column] if data.task == "classification" else ()
     task = make_task(data.task, data.label_column, [label for label in classes if label is not None])
-    for rows in splits.values():
-        read_labels(with_missing_labels(rows, task) if is_trained else rows, task)
+    for name, rows in splits.items():
+        read_labels(with_missing_labels(rows, task) if is_trained else rows, task, f"split {name}")
     report_labels(splits, task)
     return task
 
@@ -134,8 +141,10 @@ def train(
 ) -> Trained | None:
     """Train a model and write it to `run.output_dir`. Returns `None` in all processes but the first."""
     finished = Path(run.output_dir, REPORT)
-    if run.resume_from_checkpoint == "last" and finished.exists():
-        logger.info("The run in %s is finished; nothing to resume.", run.output_dir)
+    if run.resume_from_checkpoint == "last" and finished.exists() and not asks_for_more(run):
+        logger.info(
+            "The run in %s is finished; nothing to resume. A larger --num_train_epochs trains on.", run.output_dir
+        )
         task = task_of(AutoConfig.from_pretrained(run.output_dir), data.label_column)
         return Trained(json.loads(finished.read_text(encoding="utf-8")), task)
     check_processes(run.world_size)

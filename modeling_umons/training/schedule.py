@@ -1,10 +1,12 @@
 """Learning rate schedule of the paper: without improvement, reload the best epoch and halve the learning rate."""
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
+from transformers import TrainingArguments
 from transformers.trainer_callback import ExportableState, TrainerCallback, TrainerState
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import SAFE_WEIGHTS_NAME
@@ -19,6 +21,24 @@ def best_checkpoint(state: TrainerState, output_dir: str | Path) -> Path:
     if known is not None and Path(known).is_dir():
         return Path(known)
     return Path(output_dir, f"{PREFIX_CHECKPOINT_DIR}-{state.best_global_step}")
+
+
+def is_improvement(args: TrainingArguments, state: TrainerState, metrics: Mapping[str, float]) -> bool:
+    """
+    Return whether an evaluation is better than the best one before it. Of equal metrics, such as accuracies on few
+    rows, the one with the lower validation loss is better.
+    """
+    value = metrics[f"eval_{args.metric_for_best_model.removeprefix('eval_')}"]
+    if state.best_metric is None:
+        return True
+    if value == state.best_metric:
+        losses = [
+            entry["eval_loss"]
+            for entry in state.log_history
+            if entry.get("step") == state.best_global_step and "eval_loss" in entry
+        ]
+        return bool(losses) and metrics.get("eval_loss", losses[0]) < losses[0]
+    return value > state.best_metric if args.greater_is_better else value < state.best_metric
 
 
 class ReloadBestAndHalve(TrainerCallback, ExportableState):
@@ -50,7 +70,7 @@ class ReloadBestAndHalve(TrainerCallback, ExportableState):
         self.max_halvings, self.patience = args.max_halvings, args.patience
 
     def on_evaluate(self, args, state, control, metrics, model, optimizer, lr_scheduler, **kwargs):
-        if self._is_improvement(args, state, metrics):
+        if is_improvement(args, state, metrics):
             self.without_gain = 0
         elif self.halvings < self.max_halvings:
             self.halvings += 1
@@ -66,14 +86,6 @@ class ReloadBestAndHalve(TrainerCallback, ExportableState):
             if self.patience and self.without_gain >= self.patience:
                 control.should_training_stop = True
         return control
-
-    @staticmethod
-    def _is_improvement(args, state, metrics) -> bool:
-        name = args.metric_for_best_model.removeprefix("eval_")
-        value = metrics[f"eval_{name}"]
-        if state.best_metric is None:
-            return True
-        return value > state.best_metric if args.greater_is_better else value < state.best_metric
 
     @staticmethod
     def _reload(checkpoint: Path, model, optimizer) -> None:

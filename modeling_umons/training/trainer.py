@@ -39,7 +39,7 @@ from .encoders import UnfreezeEncoders, merge_lora, parameter_groups, running_en
 from .fast_dropout import use_fast_dropout
 from .fingerprint import run_fingerprint
 from .progress import show_progress
-from .schedule import ReloadBestAndHalve, best_checkpoint
+from .schedule import ReloadBestAndHalve, best_checkpoint, is_improvement
 
 
 logger = logging.getLogger(__name__)
@@ -185,6 +185,12 @@ class UmonsTrainer(Trainer):
             logits, labels = _pad_utterances(logits, length, 0), _pad_utterances(labels, length, -100)
         return None, logits, labels
 
+    def _determine_best_metric(self, metrics, trial):
+        is_better = is_improvement(self.args, self.state, metrics)
+        if not super()._determine_best_metric(metrics, trial) and is_better:  # an equal metric with a lower loss
+            self.state.best_global_step = self.state.global_step
+        return is_better
+
     def _save_checkpoint(self, model, trial):
         # `Trainer` removes older checkpoints by their time, before the new one is complete in all processes.
         limit, self.args.save_total_limit = self.args.save_total_limit, None
@@ -247,7 +253,15 @@ class UmonsTrainer(Trainer):
                 f"A checkpoint could not be written to {output}: {error}. Earlier checkpoints are complete: free disk "
                 "space and resume with --resume_from_checkpoint last."
             ) from error
+        self._log_best()
         merge_lora(self.model)
+
+    def _log_best(self) -> None:
+        """Log which evaluation the weights are of."""
+        entries = [entry for entry in self.state.log_history if entry.get("step") == self.state.best_global_step]
+        if self.args.load_best_model_at_end and entries:
+            metric = self.args.metric_for_best_model.removeprefix("eval_")
+            logger.info("Best epoch on validation: %g (%s %.4g).", entries[0]["epoch"], metric, self.state.best_metric)
 
     def _load_if_stopped(self, checkpoint: Path) -> bool:
         """Return whether early stopping ended training at this checkpoint; if so, load the final weights."""
@@ -257,6 +271,7 @@ class UmonsTrainer(Trainer):
         if not schedule or not 0 < self.args.patience <= schedule["attributes"]["without_gain"]:
             return False
         self.state = state
+        logger.info("This run was stopped early (--patience %d).", self.args.patience)
         if self.args.load_best_model_at_end:
             state.best_model_checkpoint = str(best_checkpoint(state, checkpoint.parent))
             self._load_best_model()

@@ -1,6 +1,9 @@
 """Paths of the files in `hub/`, which the wheel contains as `modeling_umons/hub/`."""
 
+import os
 from pathlib import Path
+
+from .suggest import did_you_mean
 
 
 PACKAGE = Path(__file__).resolve().parent.parent
@@ -14,8 +17,29 @@ def hub_path(*parts: str) -> Path:
 
 
 def find_model(name: str) -> str:
-    """Return the folder of the model that the package contains for the name `umons-mini`, any other name as it is."""
-    return str(hub_path(name)) if name == DEFAULT_MODEL and not Path(name).exists() else name
+    """
+    Return the folder of the model that the package contains for the name `umons-mini`, any other name as it is.
+
+    Raises:
+        FileNotFoundError: the name is a path, and there is no such folder. The Hub would otherwise be asked for it.
+    """
+    path = Path(name)
+    if name == DEFAULT_MODEL and not path.exists():
+        return str(hub_path(name))
+    if not path.exists() and _is_path(name):
+        siblings = [sibling.name for sibling in path.parent.glob("*") if sibling.is_dir()]
+        raise FileNotFoundError(
+            f"{name}: there is no such folder.{did_you_mean(path.name, siblings)} Pass the folder of a saved "
+            "model, or a Hub repository (user/name)."
+        )
+    return name
+
+
+def _is_path(name: str) -> bool:
+    """Return whether a name is a path, and not a Hub repository `name` or `user/name`."""
+    parts = Path(name).parts
+    is_below_folder = len(parts) > 1 and Path(parts[0]).is_dir()
+    return name.startswith((os.sep, ".", "~")) or len(parts) > 2 or is_below_folder or os.path.isabs(name)
 
 
 # Folder of the model that the package contains, for `pipeline` and `from_pretrained`.

@@ -45,7 +45,7 @@ def test_installed_command_prints_json(model, clips, tmp_path):
         (["predict"], "There is nothing to predict: name a file, or pass --text."),
         (["predict", "a.mp4", "b.mp4", "--text", "so"], "--text belongs to one file, but 2 are given"),
         (["predict", "a.mp4", "b.mp4", "--plot", "x.png"], "--plot draws one input, but 2 are given"),
-        (["predict", "--text", "so", "--model", "/no/such/model"], "/no/such/model, which is not a local folder: "),
+        (["predict", "so", "glad."], "There is no file 'so'. To predict a text, pass --text 'so glad.'."),
         (["timeline"], "the following arguments are required: FILE"),
         (
             ["timeline", "a.mp4", "--output", "a.txt"],
@@ -53,7 +53,8 @@ def test_installed_command_prints_json(model, clips, tmp_path):
         ),
         (["timeline", "a.mp4", "--words", "w.json", "--transcriber", "m"], "not allowed with argument"),
         ([], "the following arguments are required: COMMAND"),
-        (["foretell"], "invalid choice: 'foretell'"),
+        (["foretell"], "unknown command 'foretell'."),
+        (["trian"], "unknown command 'trian'. Did you mean train?"),
         (["predict", "--texts", "so"], "unrecognized arguments: --texts"),
     ],
 )

@@ -234,6 +234,19 @@ def test_folders_of_splits(tmp_path):
         read_clip_table(tmp_path)
 
 
+def test_other_files_and_broken_links_are_counted(tmp_path, caplog):
+    for name in ("a.wav", "b.wav"):
+        write_wav(tmp_path / name, 0.1)
+    for name in ("a.txt", "b.txt", "c.docx", ".hidden", "README.md"):
+        (tmp_path / name).touch()
+    (tmp_path / "d.wav").symlink_to(tmp_path / "nowhere.wav")
+    assert [row["file"] for row in read_clip_table(tmp_path).rows] == ["a.wav", "b.wav"]
+    assert caplog.messages == [
+        f"{tmp_path}: 1 broken link(s) are left out, such as d.wav.",
+        f"{tmp_path}: files that are not clips are left out: 2 .txt, 1 .docx.",
+    ]
+
+
 def test_folders_that_are_not_all_splits(tmp_path):
     for name in ("train/x.wav", "mine/x.wav"):
         write_wav(tmp_path / name, 0.1)

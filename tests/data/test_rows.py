@@ -422,7 +422,10 @@ def test_wrong_label_is_reported_with_line_of_file(tmp_path):
     splits = load_training_splits(DataArguments(train_file=str(path)), 0)
     with pytest.raises(ValueError, match=r"table.csv, line 5: sentiment is 95, which is outside .* 0.06 \* x - 3"):
         read_labels(splits["validation"], make_task("sentiment"))
-    path.write_text(path.read_text(encoding="utf-8").replace("so,1,dev", "so,1,held-out"), encoding="utf-8")
+    path.write_text('text,sentiment\nso,1\n\n"two\nlines",95\n', encoding="utf-8")
+    with pytest.raises(ValueError, match=r"table\.csv, line 4: sentiment is 95"):  # where the row begins
+        read_labels(load_splits(path, DataArguments())["train"], make_task("sentiment"))
+    path.write_text("\n".join(lines).replace("so,1,dev", "so,1,held-out"), encoding="utf-8")
     with pytest.raises(ValueError, match=r"table\.csv, line 4 is of the split 'held-out'"):
         load_splits(path, DataArguments())
 
@@ -449,3 +452,10 @@ def test_all_missing_columns_are_reported_at_once_with_options():
     with pytest.raises(ValueError, match="--audio_column file; --label_column emotion"):
         check_columns(table, task, {"audio": "audio_features"}, data)
     check_columns(table, None, inputs, DataArguments(audio_column="file"), is_trained=True)
+
+
+def test_held_out_rows_are_named_as_before():
+    splits = hold_out(Dataset.from_dict({"sentiment": [0.0] * 9 + [95.0]}), 0.5, seed=0)
+    wrong = next(rows for rows in splits.values() if 95.0 in rows["sentiment"][:])
+    with pytest.raises(ValueError, match=r"^train, row 9: sentiment is 95\.0, which"):
+        read_labels(wrong, make_task("sentiment"))

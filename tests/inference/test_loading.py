@@ -7,8 +7,9 @@ import torch
 from small_pipelines import WORDS, close, make_processor
 
 from modeling_umons import UmonsConfig, UmonsForSequenceClassification
-from modeling_umons.inference.loading import load_pipeline
+from modeling_umons.inference.loading import load_model, load_pipeline
 from modeling_umons.inference.packed_linear import PackedLinear
+from modeling_umons.utils.hub_files import find_model
 
 
 def is_packed(recognize) -> bool:
@@ -31,6 +32,15 @@ def test_small_models_are_not_packed(root):
     assert not is_packed(load_pipeline(str(root / "hub" / "umons-mini"), pack=True))
 
 
-def test_missing_models_raise(tmp_path):
-    with pytest.raises(ValueError, match=f"--model {tmp_path}/nowhere, which is not a local folder"):
-        load_pipeline(str(tmp_path / "nowhere"))
+def test_missing_folder_is_not_looked_up_on_the_hub(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "moods").mkdir(parents=True)
+    for name in (str(tmp_path / "nowhere"), "./nowhere", "runs/a/b"):
+        with pytest.raises(FileNotFoundError, match=f"^{name}: there is no such folder. Pass the folder"):
+            load_pipeline(name)
+    with pytest.raises(FileNotFoundError, match=r"there is no such folder\. Did you mean moods\?"):
+        load_model("runs/mood")
+
+
+def test_hub_names_stay():
+    assert [find_model(name) for name in ("mood", "user/mood")] == ["mood", "user/mood"]

@@ -7,6 +7,7 @@ import yaml
 
 from modeling_umons.data.arguments import DataArguments
 from modeling_umons.training.arguments import (
+    FINE_TUNING_RATE,
     PARTS,
     AugmentationArguments,
     CardArguments,
@@ -256,3 +257,16 @@ def test_recipes_of_paper_match_paper(root, name):
     assert (run.gradient_accumulation_steps, run.label_smoothing_factor) == (1, 0)
     assert model == ModelArguments()
     assert augmentation == AugmentationArguments()
+
+
+def test_options_of_recipe_are_optional_if_models_are_replaced(write):
+    recipe = write("model: [umons, tfn]\nhidden_size: 8\n")
+    for words, optional in (([], set()), (["--model", "tfn"], {"model", "hidden_size"})):
+        assert parse_arguments([recipe, *words], "")[1].optional == optional
+
+
+def test_learning_rate_of_fine_tuning():
+    fine_tuning = ("--model_name_or_path", "umons-mini")
+    assert parse()["learning_rate"] == 1e-4
+    assert parse(*fine_tuning)["learning_rate"] == FINE_TUNING_RATE
+    assert parse(*fine_tuning, "--learning_rate", "0.01")["learning_rate"] == 0.01

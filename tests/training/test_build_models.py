@@ -128,3 +128,15 @@ def test_options_of_single_models():
     check_options(systems, options, ["tfn=5e-3", "mfn=1e-3"])  # a recipe may have options of other models
     with pytest.raises(ValueError, match="mnf=5e-3: --model mnf is unknown"):
         check_options(systems, options, ["mnf=5e-3"])
+
+
+def test_recipe_options_of_replaced_models_are_allowed():
+    systems = [System.parse("umons_paper", ["text"])]
+    options = ModelArguments(text_encoder="x", config_overrides=["tfn.dropout=0"])
+    with pytest.raises(ValueError, match="--text_encoder has no effect"):
+        check_options(systems, options)
+    options.optional = frozenset({"text_encoder", "config_overrides"})
+    check_options(systems, options)
+    options.optional = frozenset({"config_overrides"})
+    with pytest.raises(ValueError, match="--text_encoder has no effect"):
+        check_options(systems, options)

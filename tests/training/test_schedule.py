@@ -11,7 +11,7 @@ from transformers.trainer_callback import TrainerCallback, TrainerState
 
 from modeling_umons import UmonsConfig, UmonsForSequenceClassification
 from modeling_umons.training.arguments import RunArguments
-from modeling_umons.training.schedule import ReloadBestAndHalve, best_checkpoint
+from modeling_umons.training.schedule import ReloadBestAndHalve, best_checkpoint, is_improvement
 
 
 RATE = 0.01
@@ -140,10 +140,10 @@ def make(tmp_path):
 
 
 SCRIPTS = {
-    "two halvings, then three epochs in vain": ([0.5, 0.6, 0.6, 0.5, 0.4, 0.3, 0.2, 0.9], 2, 3),
+    "two halvings, then three epochs in vain": ([0.5, 0.6, 0.59, 0.5, 0.4, 0.3, 0.2, 0.9], 2, 3),
     "a gain resets the count": ([0.5, 0.4, 0.6, 0.5, 0.1, 0.2, 0.7, 0.1, 0.2, 0.3, 0.9], 2, 3),
     "gains after going back are gone back to": ([0.5, 0.4, 0.6, 0.7, 0.2, 0.8, 0.3, 0.2, 0.9], 3, 1),
-    "plain early stopping": ([0.5, 0.6, 0.6, 0.7, 0.1, 0.2, 0.9], 0, 2),
+    "plain early stopping": ([0.5, 0.6, 0.59, 0.7, 0.1, 0.2, 0.9], 0, 2),
     "no stopping": ([0.5, 0.4, 0.3, 0.2, 0.1, 0.0], 2, 0),
 }
 
@@ -234,3 +234,14 @@ def test_best_checkpoint_of_moved_run(tmp_path):
     assert best_checkpoint(state, "elsewhere") == tmp_path
     state.best_model_checkpoint = str(tmp_path / "gone")
     assert best_checkpoint(state, tmp_path) == tmp_path / "checkpoint-7"
+
+
+@pytest.mark.parametrize(
+    ("score", "loss", "expected"), [(0.5, 0.8, True), (0.5, 0.9, False), (0.5, 1.0, False), (0.4, 0.1, False)]
+)
+def test_equal_metrics_are_compared_by_loss(tmp_path, score, loss, expected):
+    args = RunArguments(output_dir=tmp_path, metric_for_best_model="score", report_to="none")
+    args.greater_is_better = True
+    history = [{"step": 2, "loss": 0.0}, {"step": 2, "eval_loss": 0.9}, {"step": 4, "eval_loss": 0.1}]
+    state = TrainerState(best_metric=0.5, best_global_step=2, log_history=history)
+    assert is_improvement(args, state, {"eval_score": score, "eval_loss": loss}) is expected

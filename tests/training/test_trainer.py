@@ -26,7 +26,7 @@ from modeling_umons.tasks.losses import TaskLoss, balanced_weights
 from modeling_umons.tasks.task import make_task
 from modeling_umons.training import trainer as trainer_module
 from modeling_umons.training.arguments import AugmentationArguments, RunArguments
-from modeling_umons.training.checkpoints import find_checkpoint, list_checkpoints
+from modeling_umons.training.checkpoints import asks_for_more, find_checkpoint, list_checkpoints
 
 
 WORDS = ("good", "fine", "bad", "so")
@@ -333,6 +333,29 @@ def test_checkpoints_rotate_by_step_and_keep_best(make):
     trainer.add_callback(Clock)
     trainer.run()
     assert [path.name for path in list_checkpoints(trainer.args.output_dir)] == ["checkpoint-2", "checkpoint-10"]
+
+
+def test_best_of_equal_epochs_has_the_lowest_loss(make, caplog, monkeypatch):
+    caplog.set_level("INFO")
+    trainer = make(num_train_epochs=3, metric_for_best_model="emotion_acc")
+    losses = iter([0.3, 0.1, 0.2])
+    monkeypatch.setattr(trainer, "compute_metrics", lambda _: {"loss": next(losses), "emotion_acc": 0.5})
+    trainer.run()
+    assert trainer.state.best_global_step == 4
+    assert Path(trainer.state.best_model_checkpoint).name == "checkpoint-4"
+    assert "Best epoch on validation: 2 (emotion_acc 0.5)." in caplog.text
+
+
+def test_finished_run_is_continued_for_more_epochs(make, tmp_path):
+    whole = make(num_train_epochs=3, output_dir=tmp_path / "whole")
+    whole.run()
+    first = make(num_train_epochs=2)
+    first.run()
+    assert not asks_for_more(first.args)
+    longer = make(num_train_epochs=3, resume_from_checkpoint="last")
+    assert asks_for_more(longer.args)
+    longer.run()
+    assert is_same(weights_of(longer), weights_of(whole))
 
 
 def test_resuming_with_other_data_raises(make, rows, caplog):
