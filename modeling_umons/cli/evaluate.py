@@ -52,6 +52,12 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         "--tune_thresholds", action="store_true", help="evaluate also at thresholds tuned on the validation split"
     )
     parser.add_argument(
+        "--calibrate",
+        action="store_true",
+        help="fit temperatures, thresholds and the sentiment interval on the validation split, and write them into "
+        "the config.json of the model",
+    )
+    parser.add_argument(
         "--num_bootstrap", type=positive_int, default=1000, help="bootstrap samples per interval (default: 1000)"
     )
     return parser.parse_args(argv)

@@ -29,6 +29,9 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--text", help="words spoken in the file, or a text without a file")
     parser.add_argument("--json", action="store_true", help="print a JSON list with one entry per input")
     parser.add_argument("--plot", type=Path, metavar="PNG", help="plot the scores and the attention weights")
+    parser.add_argument(
+        "--abstain_below", type=float, metavar="P", help='label results of a lower confidence "unsure" (0 to 1)'
+    )
     add_model_arguments(parser)
     return parser.parse_args(argv)
 
@@ -58,7 +61,8 @@ def predict(inputs: list[dict[str, str]], arguments: argparse.Namespace) -> int:
 
     recognize = load_pipeline(arguments.model, arguments.trust_remote_code, pack=len(inputs) >= 20)
     results, failed, with_plot = [], False, arguments.plot is not None
-    predictions = recognize((entry for entry in inputs), on_error="return", return_attention=with_plot)
+    options = {"on_error": "return", "return_attention": with_plot, "abstain_below": arguments.abstain_below}
+    predictions = recognize((entry for entry in inputs), **options)
     for entry, result in zip(inputs, predictions, strict=True):
         name, attention = entry.get("video") or entry["text"], result.pop("attention", None)
         results.append({"input": name, **result})
@@ -80,7 +84,11 @@ def format_result(result: dict) -> str:
     """Format a result as a line for each score."""
     lines = [f"{result['input']}  ({' + '.join(result['modalities'])})"]
     if "sentiment" in result:
-        lines.append(f"  sentiment {result['sentiment']:+.2f}")
+        low, high = result.get("sentiment_interval", (None, None))
+        interval = "" if low is None else f"  (90 %: {low:+.2f} to {high:+.2f})"
+        lines.append(f"  sentiment {result['sentiment']:+.2f}{interval}")
+    if "label" in result:
+        lines.append(f"  label     {result['label']}")
     for entry in result.get("emotions", result.get("labels", [])):
         lines.append(f"  {entry['label']:<14}{entry['score']:5.2f}  {'█' * round(20 * entry['score'])}")
     return "\n".join(lines)

@@ -48,7 +48,7 @@ def missing_curves(
     columns = collator.modality_columns
     if len(columns) < 2 or isinstance(collator, ConversationCollator):
         return None
-    has = {modality: _is_present(rows, name) for modality, name in columns.items()}
+    has = {modality: is_present(rows, name) for modality, name in columns.items()}
     num_modalities = sum(has.values())
     truth = task.label_array(rows.select_columns(list(task.columns)).with_format("arrow")[:])[0]
     names = [metric for metric in headline_metrics(task.name) if metric in METRICS]
@@ -86,7 +86,7 @@ def describe_curves(curves: dict[str, Any]) -> str:
     return f"Of {curves['rows']} rows, {'; '.join(parts)}."
 
 
-def _is_present(rows: Dataset, column: str) -> np.ndarray:
+def is_present(rows: Dataset, column: str) -> np.ndarray:
     """Return which rows have features or words in a column, (N,) bool."""
     if rows.features[column] == Value("string"):
         return np.array([bool(text and text.strip()) for text in rows[column]], dtype=bool)

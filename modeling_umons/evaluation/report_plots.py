@@ -12,6 +12,7 @@ from ..models.umons.configuration_umons import EMOTIONS
 from ..tasks.labels import SENTIMENT_7
 from ..tasks.task import Task
 from ..utils.files import write_atomically
+from .calibration import NUM_BINS, calibration_curve
 from .metrics import headline_metrics, sentiment_bins
 from .missing_modalities import describe_curves
 from .results import SplitResult
@@ -21,7 +22,6 @@ from .splits import Split
 BLUE, ORANGE, LIGHT = "#0072B2", "#E69F00", "#BBBBBB"
 BASELINES = {"tfidf": ("TF-IDF", ORANGE, "--"), "constant": ("constant", LIGHT, ":")}  # label, colour and line style
 WIDTH = 8.4  # inches, for two columns with readable text in a README
-NUM_BINS = 10
 MIN_BIN_ROWS = 5  # smaller bins are not drawn
 MAX_DOTS = 1500  # more are drawn as a density
 
@@ -79,29 +79,6 @@ def write_plots(
             _save(draw(), folder / file)
             plots.append((file, caption))
     return plots
-
-
-def calibration(probability: np.ndarray, is_true: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
-    """
-    Compute the calibration curve in bins of equal width.
-
-    Args:
-        probability: (N,) predicted probabilities.
-        is_true: (N,) bool, whether the event occurred.
-
-    Returns:
-        Mean probability, observed frequency and number of rows of each non-empty bin, (bins,) each; and the expected
-        calibration error.
-
-    Source: Guo et al., On Calibration of Modern Neural Networks, 2017, section 2.
-    """
-    bins = np.minimum((probability * NUM_BINS).astype(int), NUM_BINS - 1)
-    counts = np.bincount(bins, minlength=NUM_BINS)
-    some = counts > 0
-    predicted = np.bincount(bins, probability, NUM_BINS)[some] / counts[some]
-    observed = np.bincount(bins, is_true, NUM_BINS)[some] / counts[some]
-    error = float((counts[some] * np.abs(predicted - observed)).sum() / max(len(probability), 1))
-    return predicted, observed, counts[some], error
 
 
 def plot_seeds(
@@ -368,7 +345,7 @@ def _draw_emotion_calibration(truth: np.ndarray, logits: np.ndarray):
         known = ~np.isnan(truth[:, i])
         if known.any():
             probability = np.exp(-np.logaddexp(0, -logits[known, i].astype(float)))
-            predicted, observed, counts, errors[emotion] = calibration(probability, truth[known, i] > 0)
+            predicted, observed, counts, errors[emotion] = calibration_curve(probability, truth[known, i] > 0)
             enough = counts >= MIN_BIN_ROWS
             lines.plot(predicted[enough], observed[enough], "o-", color=COLORS[emotion], label=emotion, ms=4)
     lines.legend(frameon=False, fontsize=8, loc="upper left")
@@ -385,7 +362,7 @@ def _draw_class_calibration(split: Split):
     is_right = logits.argmax(axis=-1) == split.truth
     figure = _figure(3.8)
     line, bars = _calibration_axes(figure)
-    predicted, observed, counts, error = calibration(confidence, is_right)
+    predicted, observed, counts, error = calibration_curve(confidence, is_right)
     enough = counts >= MIN_BIN_ROWS
     line.plot(predicted[enough], observed[enough], "o-", color=BLUE, ms=4)
     line.set_xlabel("confidence")

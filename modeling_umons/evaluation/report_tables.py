@@ -64,6 +64,8 @@ def splits_markdown(splits: Mapping[str, SplitResult], level: str = "##") -> lis
             parts += ["Single models:", markdown_table(["metric", *members], rows)]
         for source, part in result.get("sources", {}).items():
             parts += [f"{level}# {name}, {source} ({size_of(part)})", foldable_table(*table_rows(part))]
+        if "calibration" in result:
+            parts += [f"{level}# {name}, calibration", *calibration_markdown(result["calibration"])]
         if "thresholds" in result:
             thresholds = ", ".join(f"{label} {value:.3f}" for label, value in result["thresholds"].items())
             parts.append(f"Thresholds of logits: {thresholds}.")
@@ -77,6 +79,28 @@ def splits_markdown(splits: Mapping[str, SplitResult], level: str = "##") -> lis
         if any("constant" in result["baselines"] for result in splits.values()):
             lines.append(f"- {ABOUT_CONSTANT}")
         parts += [f"{level} Notes", "\n".join(lines)]
+    return parts
+
+
+def calibration_markdown(calibration: Mapping[str, Any]) -> list[str]:
+    """Return paragraphs with calibration errors, the coverage of intervals and the risk-coverage curves."""
+    parts = []
+    if calibration["ece"]:
+        errors = ", ".join(f"{label} {value:.3f}" for label, value in calibration["ece"].items())
+        parts.append(f"Expected calibration error: {errors}.")
+    if "coverage" in calibration:
+        parts.append(
+            f"The 90 % interval of the sentiment contains {100 * calibration['coverage']:.1f} % of the annotated "
+            f"sentiments of {calibration['interval_rows']} rows; its mean width is "
+            f"{calibration['interval_width']:.2f}."
+        )
+    curves = {name: values for name, values in calibration["risk_coverage"].items() if name != "shares"}
+    if curves:
+        rows = [
+            [f"{100 * share:.0f} %", *(cell(values[i]) for values in curves.values())]
+            for i, share in enumerate(calibration["risk_coverage"]["shares"])
+        ]
+        parts.append(markdown_table(["surest rows", *curves], rows))
     return parts
 
 

@@ -31,6 +31,7 @@ class SplitResult(TypedDict, total=False):
     intervals_tuned: dict[str, list[float]]
     baselines_tuned: dict[str, Metrics]  # "tfidf", with its own thresholds
     sources: dict[str, "SplitResult"]  # of the rows of each source
+    calibration: dict[str, Any]  # see `calibration.calibration_metrics`
     members: dict[str, Metrics]  # of the models of an ensemble
     missing_modalities: dict[str, Any]  # see `missing_modalities.missing_curves`
 

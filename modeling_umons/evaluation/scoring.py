@@ -2,7 +2,7 @@
 
 import json
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from ..inference.loading import load_model
 from ..inference.logits import predict_logits
 from ..models.umons.processing_umons import UmonsProcessor
 from ..tasks.task import Task, task_of
+from .calibration import MIN_ROWS, calibrate_splits, combine_modalities, write_calibration
 from .metrics import task_metrics
 from .report import print_results, write_report
 from .results import measure
@@ -31,11 +32,12 @@ SHOWN_PROBLEMS = 5
 
 @dataclass
 class Member:
-    """Model on its device, with its processor."""
+    """Model on its device, with its processor, and calibration metrics by split."""
 
     name: str
     model: torch.nn.Module
     processor: UmonsProcessor
+    calibration: dict[str, dict] = field(default_factory=dict)
 
     @classmethod
     def load(cls, name: str, device: torch.device) -> "Member":
@@ -69,10 +71,10 @@ def labelled(task: Task, dataset: Dataset, data: DataArguments, name: str) -> Da
 def score(
     members: list[Member], task: Task, name: str, dataset: Dataset, data: DataArguments, batch_size: int
 ) -> dict[str, Split]:
-    """Predict with each model the rows that all of them can use."""
+    """Predict with each model the rows that all of them can use. The logits are not calibrated."""
     dataset = labelled(task, dataset, data, name)
     numbered, prepared = with_numbers(dataset), {}
-    logits, usable = {}, {}
+    logits, usable, modalities = {}, {}, {}
     for member in members:
         processor, extractor = member.processor, member.processor.feature_extractor
         collator = make_collator(processor, member.model.config, task, numbered.column_names)
@@ -91,13 +93,15 @@ def score(
             )
         usable[member.name] = np.array(rows["segment_id"], dtype=int)
         logits[member.name] = member.logits(rows, collator, batch_size)
+        modalities[member.name] = np.array(combine_modalities(rows, collator))
     common = sorted(set.intersection(*(set(numbers.tolist()) for numbers in usable.values())))
     if not common:
         raise ValueError(f"There is no row of the split {name!r} that all models can use.")
     rows = dataset.select(common)
+    picked = {member: np.searchsorted(numbers, common) for member, numbers in usable.items()}
     return {
-        member: Split.of(task, rows, logits[member][np.searchsorted(numbers, common)])
-        for member, numbers in usable.items()
+        member: Split.of(task, rows, logits[member][places], tuple(modalities[member][places].tolist()))
+        for member, places in picked.items()
     }
 
 
@@ -108,6 +112,22 @@ def report_problems(name: str, rows: Dataset, problems: list[str]) -> None:
         logger.warning("%s, %s", name, problem)
     if len(problems) > SHOWN_PROBLEMS:
         logger.warning("%s: %d more", name, len(problems) - SHOWN_PROBLEMS)
+
+
+def calibrate_member(member: Member, task: Task, splits: dict[str, Split], refit: bool) -> dict[str, Split]:
+    """Calibrate the logits of a model; `refit` fits its calibration on `validation` and writes it into its folder."""
+    config = member.model.config
+    calibrated, member.calibration, notes = calibrate_splits(config, task, splits, refit)
+    for note in notes:
+        logger.warning("%s: %s", member.name, note)
+    if refit and config.calibration is None:
+        raise ValueError(
+            f"--calibrate needs {MIN_ROWS} rows with the same modalities in the validation split, which has "
+            f"{len(splits['validation'])} rows."
+        )
+    if refit:
+        write_calibration(member.name, config.calibration)
+    return calibrated
 
 
 def common_task(members: list[Member], label_column: str) -> Task:
@@ -123,6 +143,17 @@ def common_task(members: list[Member], label_column: str) -> Task:
     return tasks[first]
 
 
+def describe_calibration(member: Member, refit: bool) -> str:
+    """Return a note on the calibration of a model for a report."""
+    if getattr(member.model.config, "calibration", None) is None:
+        return "The model is not calibrated; `umons evaluate --calibrate` does it on a validation split."
+    if refit:
+        return (
+            "The model was calibrated on `validation`; each half of its videos is evaluated with the fit of the other."
+        )
+    return "Scores are calibrated as in the configuration of the model."
+
+
 def evaluate_models(
     models: list[str],
     dataset: str,
@@ -133,6 +164,7 @@ def evaluate_models(
     batch_size: int = 32,
     tune_thresholds: bool = False,
     num_bootstrap: int = 1000,
+    calibrate: bool = False,
 ) -> None:
     """
     Evaluate a model, or several and their ensemble, on a split, and write and print the report.
@@ -147,6 +179,7 @@ def evaluate_models(
         batch_size: Rows per batch.
         tune_thresholds: Evaluate also at thresholds tuned on the validation split.
         num_bootstrap: Number of bootstrap samples of an interval.
+        calibrate: Fit the calibration of each model on the validation split, and write it into its folder.
     """
     split = SPLIT_NAMES.get(split.lower(), split)
     splits = load_splits(dataset, data, split)
@@ -156,9 +189,14 @@ def evaluate_models(
 
     about = {"models": [member.name for member in members], "dataset": dataset, "split": split}
     has_validation = split != "validation" and len(splits.get("validation", ())) > 0
-    chosen_on = ["validation"] if has_validation and (len(members) > 1 or tune_thresholds) else []
+    if calibrate and split != "validation" and not has_validation:
+        raise ValueError(f"--calibrate needs a validation split, and {dataset} has none.")
+    chosen_on = ["validation"] if has_validation and (len(members) > 1 or tune_thresholds or calibrate) else []
     scores = {name: score(members, task, name, splits[name], data, batch_size) for name in [*chosen_on, split]}
-    by_member = {member.name: {name: scores[name][member.name] for name in scores} for member in members}
+    by_member = {
+        member.name: calibrate_member(member, task, {name: scores[name][member.name] for name in scores}, calibrate)
+        for member in members
+    }
     scored = by_member[members[0].name]
     if len(members) > 1:
         scored, about["ensemble"] = combine(task, by_member, average, "validation" if chosen_on else None)
@@ -172,8 +210,11 @@ def evaluate_models(
         rows = labelled(task, splits["validation"], data, "validation")
         known |= {"validation": Split.of(task, rows)} if len(rows) else {}
     results = measure(task, train, known, tune=tune_thresholds, num_bootstrap=num_bootstrap)
-    if len(members) > 1:
-        for name, result in results.items():
+    for name, result in results.items():
+        if len(members) == 1:
+            result["calibration"] = members[0].calibration[name]
+            result["notes"].append(describe_calibration(members[0], refit=calibrate))
+        else:
             result["members"] = {
                 member: task_metrics(task, alone[name].truth, alone[name].logits)
                 for member, alone in by_member.items()

@@ -20,6 +20,7 @@ class Split:
         segment_ids: identifiers of the rows.
         groups: group of each row (its video); rows of a group are correlated.
         sources: data set that each row is from.
+        modalities: combination of modalities of each row, such as "text+audio".
     """
 
     truth: np.ndarray
@@ -28,9 +29,16 @@ class Split:
     segment_ids: tuple[str | None, ...] | None = None
     groups: tuple[str | None, ...] | None = None
     sources: tuple[str | None, ...] | None = None
+    modalities: tuple[str, ...] | None = None
 
     @classmethod
-    def of(cls, task: Task, dataset: Dataset, logits: np.ndarray | None = None) -> "Split":
+    def of(
+        cls,
+        task: Task,
+        dataset: Dataset,
+        logits: np.ndarray | None = None,
+        modalities: tuple[str, ...] | None = None,
+    ) -> "Split":
         """
         Create a split from the rows of a data set; reads the columns `text`, `segment_id`, `video_id` and `source`
         where present. Raises ValueError if a row has no label or the number of logits differs.
@@ -48,7 +56,8 @@ class Split:
             values = tuple(None if value is None else str(value) for value in dataset[name])
             return values if any(value is not None for value in values) else None
 
-        return cls(truth, logits, column("text"), column("segment_id"), column("video_id"), column("source"))
+        names = ("text", "segment_id", "video_id", "source")
+        return cls(truth, logits, *map(column, names), modalities)
 
     def __len__(self) -> int:
         return len(self.truth)
@@ -62,7 +71,7 @@ class Split:
         return Split(
             self.truth[rows],
             None if self.logits is None else self.logits[rows],
-            *map(pick, (self.texts, self.segment_ids, self.groups, self.sources)),
+            *map(pick, (self.texts, self.segment_ids, self.groups, self.sources, self.modalities)),
         )
 
     def has_same_rows(self, other: "Split") -> bool:

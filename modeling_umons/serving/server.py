@@ -59,11 +59,18 @@ class Score(BaseModel):
     score: float
 
 
+class Emotion(Score):
+    present: bool
+
+
 class Prediction(BaseModel):
     """Prediction of an input, or of one of its segments. Which fields it has depends on the model and the options."""
 
     sentiment: float | None = None
-    emotions: list[Score] | None = None
+    sentiment_interval: tuple[float, float] | None = None
+    label: str | None = None
+    confidence: float | None = None
+    emotions: list[Emotion] | None = None
     labels: list[Score] | None = None
     modalities: list[str] = []
     timestamp: tuple[float, float] | None = None
@@ -296,8 +303,9 @@ def make_app(
         Predict sentiment and emotions.
 
         The body is JSON (`inputs`: a text, an object of `text`, `audio` and `video` in base64, or a list of those;
-        `parameters`: `top_k`, `chunk_length_s`, `return_timestamps`, `return_attention`), a form with `file`, `text`
-        and the parameters, or a clip or audio file with `text` and the parameters in the query. URLs are not fetched.
+        `parameters`: `top_k`, `chunk_length_s`, `return_timestamps`, `return_attention`, `abstain_below`), a form with
+        `file`, `text` and the parameters, or a clip or audio file with `text` and the parameters in the query. URLs
+        are not fetched.
         """
         began = time.monotonic()
         metrics.requests += 1

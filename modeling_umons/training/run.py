@@ -24,6 +24,7 @@ from ..data.rows import (
     rows_for_all,
     with_missing_labels,
 )
+from ..evaluation.calibration import calibrate_splits, combine_modalities
 from ..evaluation.comparison import epoch_seconds, headline, print_comparison, write_comparison
 from ..evaluation.missing_modalities import missing_curves
 from ..evaluation.report import print_results, write_report
@@ -187,12 +188,21 @@ def _train(
     trainer = UmonsTrainer(model, run, task, rows, collator, augmentation, processor)
     trainer.run()
 
-    scored = {name: Split.of(task, rows[name], trainer.logits(rows[name])) for name in rows if name != "train"}
+    scored = {
+        name: Split.of(task, rows[name], trainer.logits(rows[name]), combine_modalities(rows[name], collator))
+        for name in rows
+        if name != "train"
+    }
     shown = "test" if "test" in scored else "validation"
     curves = missing_curves(task, trainer.logits, rows[shown], scored[shown].logits, collator, run.seed)
     if not trainer.is_world_process_zero():
         return None
+    scored, calibrations, notes = calibrate_splits(model.config, task, scored, refit="validation" in scored)
+    for note in notes:
+        logger.info("Calibration: %s", note)
     results = measure(task, train_split, scored, tune=run.tune_thresholds)
+    for name, calibration in calibrations.items():
+        results[name]["calibration"] = calibration
     if curves is not None:
         results[shown]["missing_modalities"] = curves
     output = Path(run.output_dir)

@@ -18,10 +18,12 @@ def test_predict_text_prints_all_scores(model, capsys):
     assert lines[0] == "so very glad  (text)"
     assert lines[1].startswith("  sentiment ")
     assert lines[1].split()[1][0] in "+-"
-    assert sorted(line.split()[0] for line in lines[2:]) == sorted(EMOTIONS)
-    scores = [float(line.split()[1]) for line in lines[2:]]
+    assert lines[2].split()[0] == "label"
+    assert lines[2].split()[1] in (*EMOTIONS, "neutral")
+    assert sorted(line.split()[0] for line in lines[3:]) == sorted(EMOTIONS)
+    scores = [float(line.split()[1]) for line in lines[3:]]
     assert scores == sorted(scores, reverse=True)
-    for line, score in zip(lines[2:], scores, strict=True):
+    for line, score in zip(lines[3:], scores, strict=True):
         assert line.count("█") == pytest.approx(20 * score, abs=0.7)
 
 
@@ -112,6 +114,11 @@ def test_plot_without_matplotlib_names_extra(monkeypatch, model, capsys):
     monkeypatch.setattr(predict, "find_spec", lambda name: None)
     assert predict.main(["--text", "so glad", "--model", model, "--plot", "plot.png"]) == 2
     assert 'pip install "modeling-umons[plot]"' in capsys.readouterr().err
+
+
+def test_format_result_shows_the_interval():
+    result = {"input": "a", "modalities": ["text"], "sentiment": 1.0, "sentiment_interval": (-0.5, 2.5)}
+    assert predict.format_result(result).splitlines()[1] == "  sentiment +1.00  (90 %: -0.50 to +2.50)"
 
 
 def test_format_result_of_classes():

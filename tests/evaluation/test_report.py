@@ -10,10 +10,10 @@ from datasets import Dataset
 from PIL import Image
 
 from modeling_umons import EMOTIONS, UmonsConfig
+from modeling_umons.evaluation.calibration import calibration_curve
 from modeling_umons.evaluation.ensemble import average_logits, choose_ensemble
 from modeling_umons.evaluation.metrics import constant_metrics, emotion_metrics, task_metrics, tune_thresholds
 from modeling_umons.evaluation.report import print_results, to_json, write_report
-from modeling_umons.evaluation.report_plots import calibration
 from modeling_umons.evaluation.results import measure
 from modeling_umons.evaluation.seeds import combine, summarize_seeds
 from modeling_umons.evaluation.splits import Split
@@ -281,7 +281,9 @@ def test_many_rows_are_drawn_as_density(tmp_path):
 
 
 def test_calibration_of_known_values():
-    said, true, counts, error = calibration(np.array([0.1, 0.15, 0.95, 1.0]), np.array([False, True, True, True]))
+    said, true, counts, error = calibration_curve(
+        np.array([0.1, 0.15, 0.95, 1.0]), np.array([False, True, True, True])
+    )
     assert counts.tolist() == [2, 2]
     assert said == pytest.approx([0.125, 0.975])
     assert true == pytest.approx([0.5, 1.0])

@@ -175,8 +175,11 @@ def make_tfn():
 @pytest.mark.parametrize(
     ("make", "expected"),
     [
-        (lambda: make_model(id2label={0: "calm", 1: "cross", 2: "glad"}), ["labels", "modalities"]),
-        (make_tfn, ["sentiment", "modalities"]),
+        (
+            lambda: make_model(id2label={0: "calm", 1: "cross", 2: "glad"}),
+            ["label", "confidence", "labels", "modalities"],
+        ),
+        (make_tfn, ["sentiment", "label", "modalities"]),
     ],
     ids=["classes", "baseline"],
 )

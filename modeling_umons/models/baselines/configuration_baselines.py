@@ -48,6 +48,7 @@ class BaselineConfig(PreTrainedConfig):
     video_feature_size: int = 512
     initializer_factor: float = 1.0
     joint_sentiment: bool = False
+    calibration: dict | None = None
     pad_token_id: int | None = 0
 
     def __post_init__(self, **kwargs):
@@ -131,6 +132,8 @@ class TfnConfig(BaselineConfig):
         Factor of the initial weights; 1.0 is PyTorch's own initialisation.
     joint_sentiment (`bool`, *optional*, defaults to `False`):
         Predict sentiment and emotions at once: label 0 is the sentiment in [-3, 3], the others are emotions.
+    calibration (`dict`, *optional*):
+        Temperatures, thresholds and errors by combination of modalities, as in `UmonsConfig`.
     pad_token_id (`int`, *optional*, defaults to 0):
         Word id of padding.
     text_hidden_size (`int`, *optional*, defaults to 128):
@@ -248,6 +251,8 @@ class MfnConfig(MemoryFusionConfig):
         Factor of the initial weights; 1.0 is PyTorch's own initialisation.
     joint_sentiment (`bool`, *optional*, defaults to `False`):
         Predict sentiment and emotions at once: label 0 is the sentiment in [-3, 3], the others are emotions.
+    calibration (`dict`, *optional*):
+        Temperatures, thresholds and errors by combination of modalities, as in `UmonsConfig`.
     pad_token_id (`int`, *optional*, defaults to 0):
         Word id of padding.
     text_hidden_size (`int`, *optional*, defaults to 128):
@@ -342,6 +347,8 @@ class GraphMfnConfig(MemoryFusionConfig):
         Factor of the initial weights; 1.0 is PyTorch's own initialisation.
     joint_sentiment (`bool`, *optional*, defaults to `False`):
         Predict sentiment and emotions at once: label 0 is the sentiment in [-3, 3], the others are emotions.
+    calibration (`dict`, *optional*):
+        Temperatures, thresholds and errors by combination of modalities, as in `UmonsConfig`.
     pad_token_id (`int`, *optional*, defaults to 0):
         Word id of padding.
     text_hidden_size (`int`, *optional*, defaults to 64):
@@ -460,6 +467,8 @@ class MultilogueNetConfig(BaselineConfig):
         Factor of the initial weights; 1.0 is PyTorch's own initialisation.
     joint_sentiment (`bool`, *optional*, defaults to `False`):
         Predict sentiment and emotions at once: label 0 is the sentiment in [-3, 3], the others are emotions.
+    calibration (`dict`, *optional*):
+        Temperatures, thresholds and errors by combination of modalities, as in `UmonsConfig`.
     pad_token_id (`int`, *optional*, defaults to 0):
         Word id of padding.
     utterance_size (`int`, *optional*, defaults to 100):

@@ -146,6 +146,9 @@ class UmonsConfig(PreTrainedConfig):
     joint_sentiment (`bool`, *optional*, defaults to `False`):
         Predict sentiment and emotions at once: label 0 is the sentiment in [-3, 3], the others are emotions. Sets
         seven labels unless `id2label` is given, and requires `problem_type=None`.
+    calibration (`dict`, *optional*):
+        Temperatures, thresholds and errors by combination of modalities, which the pipeline applies. `umons train` and
+        `umons evaluate --calibrate` write it; `calibration_umons.py` documents its form.
     pad_token_id (`int`, *optional*, defaults to 0):
         Word id of padding.
 
@@ -192,6 +195,7 @@ class UmonsConfig(PreTrainedConfig):
     initializer_factor: float = 1.0
     legacy_masking: bool = False
     joint_sentiment: bool = False
+    calibration: dict | None = None
     pad_token_id: int | None = 0
 
     def __post_init__(self, **kwargs):

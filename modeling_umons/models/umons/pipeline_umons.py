@@ -12,6 +12,15 @@ from typing import Any
 import torch
 from transformers.pipelines.base import ChunkPipeline
 
+from .calibration_umons import (
+    UNSURE,
+    calibration_weights,
+    check_calibration,
+    choose_emotion,
+    choose_polarity,
+    find_calibration,
+    sentiment_interval,
+)
 from .media_umons import iter_windows
 from .processing_umons import check_processor, has_words
 from .segmentation_umons import Segment, is_dataset, iter_segments, normalize_input, transcribe
@@ -37,7 +46,8 @@ class MultimodalEmotionPipeline(ChunkPipeline):
 
     >>> recognize = pipeline("multimodal-emotion-recognition", model="path/to/model")
     >>> recognize({"text": "what a wonderful day", "audio": "clip.wav"})
-    {'sentiment': 1.2, 'emotions': [{'label': 'happy', 'score': 0.9}, ...], 'modalities': ['text', 'audio']}
+    {'sentiment': 1.2, 'label': 'happy', 'confidence': 0.9, 'emotions': [{'label': 'happy', 'score': 0.9,
+    'present': True}, ...], 'modalities': ['text', 'audio']}
     ```
 
     An input is a video or audio file as a path, a URL, bytes or an open file; a value of a `datasets.Audio` or
@@ -59,6 +69,10 @@ class MultimodalEmotionPipeline(ChunkPipeline):
     - Audio below one 16-bit quantisation step is treated as missing.
     - Segments without input return only `{"modalities": []}` and their `timestamp`. Words without a file have no such
       segments between them.
+    - `label` is the strongest emotion that is `present`, "neutral" without one, or the class; of a model of sentiment
+      only, "positive" or "negative". `confidence` is its probability.
+    - A model that `umons evaluate --calibrate` has calibrated returns `sentiment_interval`, which contains the
+      annotated sentiment of 90 % of unseen inputs with the same modalities.
     - Results are plain numbers and strings, which `json.dumps` accepts.
 
     Options, of the constructor or of a call:
@@ -74,6 +88,7 @@ class MultimodalEmotionPipeline(ChunkPipeline):
             with `timestamp`. With times, 30 seconds are transcribed at once and words are assigned to the segments.
         on_error (`str`, *optional*, defaults to `"raise"`): `"return"` returns `{"error": message}` for an input that
             is invalid or cannot be read, and the results of the others.
+        abstain_below (`float`, *optional*): the `label` of a result with a lower `confidence` is `"unsure"`.
         return_attention (`bool`, *optional*): adds `attention`, the weights of the final glimpse over the words, audio
             frames and video clips. ValueError for a model without glimpses.
 
@@ -94,6 +109,7 @@ class MultimodalEmotionPipeline(ChunkPipeline):
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         check_processor(self.processor, self.model.config)
+        check_calibration(getattr(self.model.config, "calibration", None))
 
     def _sanitize_parameters(
         self,
@@ -102,6 +118,7 @@ class MultimodalEmotionPipeline(ChunkPipeline):
         return_timestamps=None,
         transcriber=None,
         return_attention=None,
+        abstain_below=None,
         on_error=None,
         **unknown,
     ):
@@ -128,6 +145,10 @@ class MultimodalEmotionPipeline(ChunkPipeline):
             if isinstance(top_k, bool) or not isinstance(top_k, Integral) or top_k < 1:
                 raise ValueError(f"`top_k` is {top_k!r}: pass a positive integer.")
             postprocess["top_k"] = top_k
+        if abstain_below is not None:
+            if isinstance(abstain_below, bool) or not isinstance(abstain_below, Real) or not 0 <= abstain_below <= 1:
+                raise ValueError(f"`abstain_below` is {abstain_below!r}: pass a probability from 0 to 1.")
+            postprocess["abstain_below"] = float(abstain_below)
         if return_attention is not None:
             forward["return_attention"] = postprocess["return_attention"] = return_attention
         return preprocess, forward, postprocess
@@ -341,6 +362,7 @@ class MultimodalEmotionPipeline(ChunkPipeline):
         chunk_length_s: float | None = None,
         top_k: int | None = None,
         return_attention: bool = False,
+        abstain_below: float | None = None,
     ) -> dict[str, Any] | list[dict[str, Any]]:
         if (error := model_outputs[-1]["error"]) is not None:
             return {"error": error}
@@ -349,7 +371,9 @@ class MultimodalEmotionPipeline(ChunkPipeline):
             # Each entry is one segment, with or without its batch axis.
             outputs = {k: v[0] if isinstance(v, torch.Tensor) and k != "logits" else v for k, v in outputs.items()}
             modalities = [m for m in self.model.config.modalities if outputs.get(f"{m}_length", 0) > 0]
-            result = self._to_scores(outputs["logits"].flatten(), top_k) if modalities else {}
+            result = self._to_scores(outputs["logits"].flatten(), modalities, top_k) if modalities else {}
+            if abstain_below is not None and result:
+                self._abstain(result, abstain_below)
             result["modalities"] = modalities
             if chunk_length_s is not None:
                 result["timestamp"] = (round(outputs["start"], 3), round(outputs["end"], 3))
@@ -362,20 +386,40 @@ class MultimodalEmotionPipeline(ChunkPipeline):
             results.append(result)
         return results if chunk_length_s is not None else results[0]
 
-    def _to_scores(self, logits: torch.Tensor, top_k: int | None) -> dict[str, Any]:
+    def _to_scores(self, logits: torch.Tensor, modalities: list[str], top_k: int | None) -> dict[str, Any]:
         """Convert the logits (num_labels,) of one segment to sentiment, emotions or labels, by the model's task."""
         config, names = self.model.config, self.labels
+        calibration, result = find_calibration(config, modalities), {}
+        if not names or getattr(config, "joint_sentiment", False):
+            result["sentiment"] = logits[0].item()
+            if (interval := sentiment_interval(result["sentiment"], calibration)) is not None:
+                result["sentiment_interval"] = interval
         if not names:
-            return {"sentiment": logits[0].item()}
-        if getattr(config, "joint_sentiment", False):
-            return {"sentiment": logits[0].item(), "emotions": _ranked(names, logits[1:].sigmoid(), top_k)}
-        if config.problem_type == "multi_label_classification":
-            return {"emotions": _ranked(names, logits.sigmoid(), top_k)}
-        scores = logits.softmax(dim=0)
-        result = {"labels": _ranked(names, scores, top_k)}
+            label, confidence = choose_polarity(result["sentiment"], calibration)
+            return {**result, "label": label, **({} if confidence is None else {"confidence": confidence})}
+        factors, biases = calibration_weights(names, calibration)
+        logits = logits[-len(names) :] * torch.tensor(factors) + torch.tensor(biases)
+        if result or config.problem_type == "multi_label_classification":
+            scores = dict(zip(names, logits.sigmoid().tolist(), strict=True))
+            result["label"], result["confidence"], present = choose_emotion(scores, calibration)
+            result["emotions"] = [{**entry, "present": entry["label"] in present} for entry in _rank(scores, top_k)]
+            return result
+        scores = dict(zip(names, logits.softmax(dim=0).tolist(), strict=True))
+        ranked = _rank(scores, top_k)
+        result = {"label": ranked[0]["label"], "confidence": ranked[0]["score"], "labels": ranked}
         if all(_is_number(name) for name in names):  # sentiment classes: the expected value
-            result["sentiment"] = sum(float(name) * score for name, score in zip(names, scores.tolist(), strict=True))
+            result["sentiment"] = sum(float(name) * score for name, score in scores.items())
         return result
+
+    def _abstain(self, result: dict[str, Any], abstain_below: float):
+        """Replace the label of a result that is less confident than `abstain_below`."""
+        if "confidence" not in result:
+            raise ValueError(
+                "`abstain_below` requires a calibrated model for these modalities: calibrate it with `umons evaluate "
+                "--calibrate`, or omit `abstain_below`."
+            )
+        if result["confidence"] < abstain_below:
+            result["label"] = UNSURE
 
     def _attention_over(self, modality: str, outputs: dict[str, Any]) -> list[dict[str, Any]]:
         """Return the glimpse weights of a modality with the word or time of each."""
@@ -413,8 +457,8 @@ def _is_number(text: str) -> bool:
     return text.removeprefix("-").replace(".", "", 1).isdigit()
 
 
-def _ranked(names: list[str], scores: torch.Tensor, top_k: int | None) -> list[dict[str, Any]]:
-    ranked = sorted(zip(names, scores.tolist(), strict=True), key=lambda pair: -pair[1])
+def _rank(scores: dict[str, float], top_k: int | None) -> list[dict[str, Any]]:
+    ranked = sorted(scores.items(), key=lambda pair: -pair[1])
     return [{"label": name, "score": score} for name, score in ranked[:top_k]]
 
 

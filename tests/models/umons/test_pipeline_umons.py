@@ -27,7 +27,7 @@ recognize, sound, clip, wav, silent_clip = FIXTURES
 
 def test_joint_model_returns_sentiment_and_emotions(recognize):
     result = recognize({"text": "so very glad"})
-    assert list(result) == ["sentiment", "emotions", "modalities"]
+    assert list(result) == ["sentiment", "label", "confidence", "emotions", "modalities"]
     assert isinstance(result["sentiment"], float)
     assert {entry["label"] for entry in result["emotions"]} == set(EMOTIONS)
     scores = [entry["score"] for entry in result["emotions"]]
@@ -479,7 +479,7 @@ def test_results_are_json(recognize, clip):
 def test_emotion_model(clip):
     recognize = make_pipeline(id2label=dict(enumerate(EMOTIONS)), problem_type="multi_label_classification")
     result = recognize({"text": "so glad", "video": clip})
-    assert list(result) == ["emotions", "modalities"]
+    assert list(result) == ["label", "confidence", "emotions", "modalities"]
     assert len(result["emotions"]) == 6
 
 
@@ -492,14 +492,14 @@ def test_single_emotion_has_its_name():
 
 def test_regression_model():
     result = make_pipeline(num_labels=1, problem_type="regression")({"text": "so glad"})
-    assert list(result) == ["sentiment", "modalities"]
+    assert list(result) == ["sentiment", "label", "modalities"]
 
 
 def test_sentiment_classes_return_the_expected_value():
     names = ("-3", "-2", "-1", "0", "1", "2", "3")
     recognize = make_pipeline(id2label=dict(enumerate(names)), problem_type="single_label_classification")
     result = recognize({"text": "so glad"})
-    assert list(result) == ["labels", "sentiment", "modalities"]
+    assert list(result) == ["label", "confidence", "labels", "sentiment", "modalities"]
     assert sum(entry["score"] for entry in result["labels"]) == pytest.approx(1)
     expected = sum(float(entry["label"]) * entry["score"] for entry in result["labels"])
     assert result["sentiment"] == pytest.approx(expected, abs=1e-6)
@@ -510,7 +510,7 @@ def test_sentiment_classes_return_the_expected_value():
 def test_classes_that_are_not_numbers():
     recognize = make_pipeline(id2label={0: "calm", 1: "angry", 2: "2nd"}, problem_type="single_label_classification")
     result = recognize({"text": "so glad"})
-    assert list(result) == ["labels", "modalities"]
+    assert list(result) == ["label", "confidence", "labels", "modalities"]
     assert {entry["label"] for entry in result["labels"]} == {"calm", "angry", "2nd"}
 
 
