@@ -197,11 +197,13 @@ def _rows_of_table(path: Path) -> list[dict[str, Any]]:
 
 
 def _check_names(row: dict[str, Any], place: str) -> None:
-    """Raise ValueError for a name that is not text."""
+    """Raise ValueError for a name that is not text, or a split that cannot be part of the name of a file."""
     for name in ("file_name", "segment_id", "video_id", "split"):
         value = row.get(name)
         if not (value is None or isinstance(value, str) or (name != "file_name" and type(value) is int)):
-            raise ValueError(f"{place}: {name} is {value!r}, which is not text")
+            raise ValueError(f"{place}: {name} is {value!r:.80}, which is not text")
+    if row.get("split") and not re.fullmatch(r"\w+(\.\w+)*", str(row["split"])):
+        raise ValueError(f"{place}: split is {row['split']!r:.80}; use letters, digits and _ in names of splits.")
 
 
 def _of_dataset(folder: Path) -> ClipTable:
@@ -330,8 +332,6 @@ def plan_shards(clips: ClipTable, shard_size: int) -> list[Shard]:
     rows_of: dict[str, list[int]] = {}
     for index, row in enumerate(clips.rows):
         split = str(row.get("split") or "train")
-        if not re.fullmatch(r"\w+(\.\w+)*", split):
-            raise ValueError(f"Row {index} is of the split {split!r}: use letters, digits and _ in names of splits.")
         rows_of.setdefault(split, []).append(index)
     shards = []
     for split, rows in rows_of.items():

@@ -5,7 +5,6 @@
 import csv
 import hashlib
 import json
-import logging
 import os
 import tempfile
 from collections import Counter, deque
@@ -32,8 +31,6 @@ from .builders import ROWS_PER_TABLE, UtteranceBuilder, describe_error, read_row
 from .row_hash import ContentHash
 from .schema import CLASS_COLUMNS, FEATURE_COLUMNS, SPLITS
 
-
-logger = logging.getLogger(__name__)
 
 REPORT_NAME = "report.json"
 FAILURES_NAME = "failures.csv"
@@ -76,8 +73,6 @@ def prepare_dataset(
     if not any(source.segments.values()):
         raise ValueError(f"{source.folder}: there is no segment in it (layout {builder.config.layout}).")
     output.parent.mkdir(parents=True, exist_ok=True)
-    for leftover in output.parent.glob(f".{output.stem[:40]}.*.part"):
-        logger.warning("%s is of a run that is still running or was killed; if it was killed, delete it.", leftover)
     with atomic_path(output) if is_new else tempfile.TemporaryDirectory(dir=output.parent, prefix=".") as folder:
         folder = Path(folder)
         (folder / "data").mkdir(parents=True)

@@ -112,7 +112,7 @@ def read_parquet(path: str | Path, columns: Sequence[str] | None = None, max_byt
             for index in range(file.num_row_groups if max_bytes < math.inf else 0):
                 left -= check_row_group(str(path), file.metadata, index, names, left)
             table = file.read(columns=names)
-    except pa.ArrowException as error:
+    except (pa.ArrowException, OSError) as error:  # pyarrow raises OSError for damaged pages
         raise ValueError(f"{path} is not a table: it cannot be read as Parquet ({error}).") from error
     fields = [field.with_type(field.type.value_type) if pa.types.is_dictionary(field.type) else field
               for field in table.schema]  # fmt: skip

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: MIT
 """Pretrained word vectors: GloVe, word2vec and fastText files, numpy matrices, and the package of `"glove"`."""
 
+import errno
 import gzip
 import importlib.util
 import io
@@ -205,6 +206,10 @@ def _open(path: Path, size: int | None) -> Iterator[tuple[str, BinaryIO, int]]:
             else:
                 yield name, file, limit
         except UNPACKING_ERRORS as error:
+            raise OSError(f"{name} is damaged or cannot be unpacked ({error}).") from None
+        except OSError as error:
+            if error.errno != errno.EINVAL:  # of a seek to a place before the file
+                raise
             raise OSError(f"{name} is damaged or cannot be unpacked ({error}).") from None
 
 

@@ -3,7 +3,8 @@
 import logging
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -18,7 +19,7 @@ from ..models.umons.modeling_tbje import UmonsForSequenceClassification
 from ..models.umons.processing_umons import UmonsProcessor
 from ..models.umons.tokenization_umons import build_original_tokenizer, build_tokenizer
 from ..models.umons.video_processing_umons import UmonsVideoProcessor
-from ..utils.files import use_default_mode
+from ..utils.files import new_folder, use_default_mode
 
 
 logger = logging.getLogger(__name__)
@@ -176,9 +177,12 @@ def make_tokenizer(token_to_ix: Path | None, config: UmonsConfig) -> PreTrainedT
     """Build the tokenizer of the published vocabulary. Without one, every word is the unknown word."""
     if token_to_ix is not None:
         vocabulary = read_pickle(token_to_ix)
-        if not isinstance(vocabulary, dict) or any(type(index) is not int for index in vocabulary.values()):
+        if not isinstance(vocabulary, dict) or any(
+            (type(word), type(index)) != (str, int) for word, index in vocabulary.items()
+        ):
             raise ValueError(f"{token_to_ix} is not a vocabulary: expected a dict of words and their ids.")
-        tokenizer = build_original_tokenizer(vocabulary, max_length=config.max_text_length)
+        with _name_file(token_to_ix):
+            tokenizer = build_original_tokenizer(vocabulary, max_length=config.max_text_length)
         if len(tokenizer) != config.vocab_size:
             raise ValueError(
                 f"{token_to_ix} has {len(tokenizer)} word ids, but the checkpoint has {config.vocab_size} word "
@@ -193,16 +197,35 @@ def make_tokenizer(token_to_ix: Path | None, config: UmonsConfig) -> PreTrainedT
 
 
 def convert_checkpoint(checkpoint: Path, output: Path, token_to_ix: Path | None = None):
-    """Convert a checkpoint to a folder that loads with AutoModelForSequenceClassification and AutoProcessor."""
-    if output.exists() and not output.is_dir():
-        raise OSError(f"{output} is a file, but the converted model is a folder: choose another name.")
+    """
+    Convert a checkpoint to a new folder that loads with AutoModelForSequenceClassification and AutoProcessor.
+
+    Raises:
+        OSError: A file cannot be read, or `output` is a file or a folder that is not empty.
+        ValueError: The checkpoint or the vocabulary is damaged, or they are not of the published implementation.
+    """
+    with new_folder(output) as folder:
+        _convert(checkpoint, folder, token_to_ix)
+
+
+def _convert(checkpoint: Path, folder: Path, token_to_ix: Path | None) -> None:
     published = read_checkpoint(checkpoint)
-    model = convert_model(published["state_dict"], published["args"])
+    with _name_file(checkpoint):
+        model = convert_model(published["state_dict"], published["args"])
     processor = UmonsProcessor(
         make_tokenizer(token_to_ix, model.config),
         UmonsFeatureExtractor(feature_size=model.config.audio_feature_size, max_length=model.config.max_audio_length),
         UmonsVideoProcessor(max_clips=model.config.max_video_length),
     )
-    model.save_pretrained(output)
-    use_default_mode(output)
-    processor.save_pretrained(output)
+    model.save_pretrained(folder)
+    use_default_mode(folder)
+    processor.save_pretrained(folder)
+
+
+@contextmanager
+def _name_file(path: Path) -> Iterator[None]:
+    """Prefix errors of the content of a file with its path."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None

@@ -42,7 +42,7 @@ def read_recipe(name: str) -> dict[str, Any]:
     recipe = find_recipe(name)
     try:
         options = yaml.safe_load(recipe.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{name} is not valid YAML: {error}") from error
     if not isinstance(options, dict):
         raise ValueError(f"{name} is not a recipe: it needs a line `option: value` for each option.")

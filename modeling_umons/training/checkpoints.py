@@ -21,7 +21,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import TrainerState
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from ..utils.files import use_default_mode, write_atomically
+from ..utils.files import flush_to_disk, use_default_mode, write_atomically
 from .fingerprint import list_differences
 
 
@@ -48,6 +48,7 @@ def complete_checkpoint(
     """
     newest = Path(output_dir, f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}")
     use_default_mode(newest)
+    flush_to_disk(newest)
     write_atomically(newest / MARK, json.dumps(fingerprint or {}, indent=2))
     paths = list_checkpoints(output_dir)
     kept = {newest.name, Path(state.best_model_checkpoint or "").name}

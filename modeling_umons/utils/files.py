@@ -1,11 +1,18 @@
 """Atomic writing of files and folders: a reader, or a run that is killed, finds the old content or the new one."""
 
+import glob
+import hashlib
 import os
+import platform
 import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+
+MACHINE = hashlib.blake2b(platform.node().encode(), digest_size=3).hexdigest()
+_written: set[Path] = set()  # temporary paths of this process
 
 
 @contextmanager
@@ -14,20 +21,58 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     Yield a temporary path next to `path`, for a file or a folder that replaces it when the block succeeds.
 
     The temporary name begins with a dot and ends in `.part` and the suffix of `path`; it is unique, and removed if the
-    block raises. A link is followed: its target is replaced. An existing folder is replaced only if it is empty.
+    block raises. Those of killed processes of this machine are removed first. The content is on the disk before it
+    replaces `path`. A link is followed: its target is replaced. An existing folder is replaced only if it is empty.
     """
     target = Path(path).resolve()
     # The name is cut, so that one of the maximum length keeps working; writers may choose the format by the suffix.
-    temporary = target.with_name(f".{target.stem[:40]}.{secrets.token_hex(6)}.part{target.suffix}")
+    prefix, suffix = f".{target.stem[:40]}.{MACHINE}-", f".part{target.suffix}"
+    _remove_leftovers(target.parent, prefix, suffix)
+    temporary = target.with_name(f"{prefix}{os.getpid()}-{secrets.token_hex(3)}{suffix}")
+    _written.add(temporary)
     try:
         yield temporary
+        flush_to_disk(temporary)
         if temporary.is_dir() and target.is_dir():
             target.rmdir()  # Windows does not replace a folder
         os.replace(temporary, target)
     finally:
-        if temporary.is_dir():
-            shutil.rmtree(temporary)
-        temporary.unlink(missing_ok=True)
+        _remove(temporary)
+        _written.discard(temporary)
+
+
+def _remove_leftovers(folder: Path, prefix: str, suffix: str) -> None:
+    """Remove temporary files and folders whose process is not running."""
+    for path in folder.glob(f"{glob.escape(prefix)}*{glob.escape(suffix)}"):
+        process = path.name.removeprefix(prefix).partition("-")[0]
+        if process.isdecimal() and path not in _written and not _is_running(int(process)):
+            _remove(path)
+
+
+def _is_running(process: int) -> bool:
+    if os.name != "posix":
+        return True  # `os.kill` would end it
+    if process == os.getpid():
+        return False  # an earlier process with the same number, as in containers
+    with suppress(ProcessLookupError):
+        with suppress(PermissionError):
+            os.kill(process, 0)
+        return True
+    return False
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    path.unlink(missing_ok=True)
+
+
+def flush_to_disk(path: Path) -> None:
+    """Write a file, or all files in a folder, from the caches of the system to the disk."""
+    for file in [path] if path.is_file() else path.rglob("*"):
+        if file.is_file() and not file.is_symlink():
+            with open(file, "rb+") as opened:
+                os.fsync(opened.fileno())
 
 
 @contextmanager

@@ -263,7 +263,7 @@ def test_output_file_raises(tmp_path, command):
     (tmp_path / "out").write_text("precious")
     status, message = command(checkpoint, tmp_path / "out")
     assert status == 1
-    assert "out is a file, but the converted model is a folder" in message
+    assert "out exists already: choose a new or empty folder" in message
     assert (tmp_path / "out").read_text() == "precious"
 
 

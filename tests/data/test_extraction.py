@@ -315,9 +315,10 @@ def test_plan_by_split_in_the_order_of_the_input():
     ]
 
 
-def test_split_with_a_path_raises():
-    with pytest.raises(ValueError, match=r"Row 0 is of the split '\.\./up'"):
-        plan_shards(ClipTable([{"split": "../up"}]), 2)
+def test_split_with_a_path_raises(tmp_path):
+    (tmp_path / "clips.csv").write_text("file_name,split\na.wav,../up\n")
+    with pytest.raises(ValueError, match=r"clips\.csv, line 2: split is '\.\./up'; use letters"):
+        read_clip_table(tmp_path / "clips.csv")
 
 
 def test_columns_and_types(sounds, tmp_path):

@@ -255,12 +255,6 @@ def test_interrupted_run_leaves_no_files(builder, monkeypatch, tmp_path):
     assert not [path for path in tmp_path.iterdir() if "out" in path.name]
 
 
-def test_leftover_of_killed_run_warns(builder, tmp_path, caplog):
-    (tmp_path / ".out.0123.part").mkdir()
-    prepare_dataset(builder, tmp_path / "out")
-    assert ".out.0123.part is of a run that is still running or was killed" in caplog.text
-
-
 def test_unreadable_split_is_reported(builder, tiny_source, tmp_path):
     tiny_source.bad |= {f"test_{i // 3}[{i % 3}]": ValueError("no words") for i in range(7)}
     report = prepare_dataset(builder, tmp_path / "out")

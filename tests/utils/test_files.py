@@ -1,7 +1,12 @@
 """Atomic files and folders."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 
+from modeling_umons.utils import files
 from modeling_umons.utils.files import atomic_path, new_folder, write_atomically
 
 
@@ -46,3 +51,37 @@ def test_new_folder_appears_when_the_block_succeeds(tmp_path):
     with pytest.raises(RuntimeError), new_folder(tmp_path / "new" / "out"):
         raise RuntimeError
     assert not list((tmp_path / "new").iterdir())
+
+
+def test_atomic_path_removes_leftovers_of_killed_processes(tmp_path):
+    path = tmp_path / "report.json"
+    killed = subprocess.Popen([sys.executable, "-c", ""])
+    killed.wait()
+    with atomic_path(path) as mine:
+        mine.write_text("mine")
+        names = {
+            process: tmp_path / mine.name.replace(f"-{os.getpid()}-", f"-{process}-")
+            for process in (killed.pid, os.getppid())
+        }
+        names[os.getpid()] = tmp_path / mine.name.replace(".part", "0.part")
+        (names[killed.pid]).mkdir()
+        (names[killed.pid] / "weights").write_text("half")
+        for process in (os.getppid(), os.getpid()):
+            names[process].write_text("half")
+        other = tmp_path / mine.name.replace(files.MACHINE, "000000").replace(str(os.getpid()), str(killed.pid))
+        other.write_text("of another machine")
+        write_atomically(path, "new")
+    assert sorted(tmp_path.iterdir()) == sorted([path, names[os.getppid()], other])
+    assert path.read_text() == "mine"
+
+
+def test_atomic_path_flushes_before_it_replaces(tmp_path, monkeypatch):
+    flushed = []
+
+    def fsync(number):
+        flushed.append((os.fstat(number).st_ino, (tmp_path / "out").exists()))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with new_folder(tmp_path / "out") as folder:
+        (folder / "a").write_text("x")
+    assert flushed == [((tmp_path / "out" / "a").stat().st_ino, False)]
