@@ -57,12 +57,13 @@ class TaskLoss(nn.Module):
 
         Args:
             logits: (B, num_labels), or (C, U, num_labels) for C conversations of U utterances.
-            labels: (B,) int64 classes or (B, num_labels) float, or the same with the leading dimensions (C, U).
+            labels: (B,) int64 classes or (B, num_labels) float, or the same with the leading dimensions (C, U). -100
+                and NaN are unknown.
             num_items: [`TaskLoss.count_items`] of a larger batch that contains this one. The losses of its parts then
                 add up to its mean.
         """
         if logits.ndim == 3:
-            logits, labels = flatten_conversations(logits, labels)
+            logits, labels = logits.flatten(0, 1), labels.flatten(0, 1)
         num_items = self.count_items(labels) if num_items is None else num_items
         sums = torch.stack(self._sums(logits.float(), labels))
         return (sums / torch.where(num_items > 0, num_items, 1)).sum()
@@ -76,10 +77,10 @@ class TaskLoss(nn.Module):
             classes count with their weights.
         """
         if self.task.problem_type == "single_label_classification":
-            classes = labels[labels != -100]
-            return (torch.ones_like(classes) if self.class_weights is None else self.class_weights[classes]).sum()[
-                None
-            ]
+            # No selection of rows, which would wait for the GPU.
+            is_known = labels != -100
+            weights = is_known if self.class_weights is None else is_known * self.class_weights[labels.clamp(min=0)]
+            return weights.sum()[None]
         is_known = ~labels.isnan()
         if self.task.name == "joint":
             return torch.stack([is_known[..., 0].sum(), is_known[..., 1:].sum()])
@@ -105,7 +106,7 @@ class TaskLoss(nn.Module):
             logits, labels, self.class_weights, reduction="none", label_smoothing=self.label_smoothing
         )
         if self.focal_gamma:
-            is_true = F.one_hot(labels, logits.shape[-1]).bool()
+            is_true = F.one_hot(labels.clamp(min=0), logits.shape[-1]).bool()
             log_wrong = logits.log_softmax(-1).masked_fill(is_true, -torch.inf).logsumexp(-1)
             losses = losses * self._focal_factor(log_wrong)
         return losses

@@ -212,6 +212,10 @@ class RunArguments(TrainingArguments):
         metadata={"help": "Validation metric of the best epoch; task is the default metric of the task."},
     )
     logging_strategy: str = field(default="epoch", metadata={"help": "Logging strategy: epoch, steps or no."})
+    logging_nan_inf_filter: bool = field(
+        default=False,
+        metadata={"help": "Log the mean of earlier losses instead of NaN; every step then waits for the GPU."},
+    )
     remove_unused_columns: bool = field(default=False, metadata={"help": "Not supported: the collator reads columns."})
     restore_callback_states_from_checkpoint: bool = field(
         default=True, metadata={"help": "Restore the number of halvings when resuming."}
@@ -251,6 +255,8 @@ class RunArguments(TrainingArguments):
     def __post_init__(self):
         if self.disable_tqdm is None and not sys.stderr.isatty():
             self.disable_tqdm = True  # progress bars fill log files
+        if self.accelerator_config is None and self.dataloader_pin_memory:
+            self.accelerator_config = {"non_blocking": True}  # copies to the GPU run next to the step before
         super().__post_init__()
         for name, minimum in (("max_halvings", 0), ("patience", 0), ("seeds", 1), ("unfreeze_epoch", 0)):
             _check_range(name, getattr(self, name), minimum)

@@ -92,7 +92,7 @@ class Augmentation:
             return batch, torch.arange(0), 1.0
         batch = dict(batch)
         share = torch.distributions.Beta(self.mixup, self.mixup).sample().item()
-        others = torch.randperm(len(batch["labels"])).to(batch["labels"].device)
+        others = torch.randperm(len(batch["labels"])).to(batch["labels"].device, non_blocking=True)
         for name, mask in FEATURES.items():
             if name in batch:
                 batch[name] = share * batch[name] + (1 - share) * batch[name][others]

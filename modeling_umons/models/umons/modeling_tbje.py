@@ -12,6 +12,7 @@
 # limitations under the License.
 """PyTorch UMONS model: a transformer that encodes text, audio and video jointly (TBJE, ACL 2020)."""
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,8 @@ from .encoders_umons import CLIPS_AT_ONCE, FromEncodersMixin, UmonsEncoder, Umon
 
 
 logger = logging.get_logger(__name__)
+# cuDNN copies the weights of an LSTM in every call, 7 MB: too little for the warning that PyTorch then shows.
+warnings.filterwarnings("ignore", message="RNN module weights are not part of single contiguous chunk of memory")
 
 # Inputs of a modality, of which a call has one at most.
 ALTERNATIVES = {
@@ -1000,10 +1003,12 @@ class UmonsModel(UmonsPreTrainedModel):
         streams = []
         for modality, sequence in sequences.items():
             padding_mask, guide_mask, ranks = masks[modality], None, rank_steps(masks[modality])
-            attention_mask = create_bidirectional_mask(self.config, sequence, padding_mask)
+            # A batch without padding requires no mask, but finding out would wait for the GPU.
+            skips = {"allow_is_bidirectional_skip": can_read_values(padding_mask)}
+            attention_mask = create_bidirectional_mask(self.config, sequence, padding_mask, **skips)
             if modality != guide and guide in sequences:
                 guide_mask = create_bidirectional_mask(
-                    self.config, sequence, masks[guide], encoder_hidden_states=sequences[guide]
+                    self.config, sequence, masks[guide], encoder_hidden_states=sequences[guide], **skips
                 )
             # CODEPATH: published three-modality checkpoints mask the video glimpse like the audio; no other model does
             if (

@@ -1,0 +1,44 @@
+# Copyright 2026 The modeling_umons authors.
+# SPDX-License-Identifier: MIT
+"""Tests of scripts/check_gpu.py in tiny sizes on the CPU."""
+
+import json
+import runpy
+import subprocess
+import sys
+
+import pytest
+import torch
+
+
+def run(root, *arguments) -> subprocess.CompletedProcess:
+    command = [sys.executable, "scripts/check_gpu.py", *map(str, arguments)]
+    return subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def script(root) -> dict:
+    return runpy.run_path(str(root / "scripts" / "check_gpu.py"))
+
+
+def test_check_gpu_writes_json_of_phases(root, tmp_path):
+    phases = ("machine", "parity", "attention", "syncs", "training", "inference")
+    process = run(root, "--device", "cpu", "--small", *phases, "--output", tmp_path / "gpu.json")
+    assert process.returncode == 0, process.stderr
+    results = json.loads(process.stdout)
+    assert list(results) == list(phases)
+    assert json.loads((tmp_path / "gpu.json").read_text()) == results
+    assert results["training"]["paper"]["batch 4"]["rows_per_s"] > 0
+
+
+def test_check_gpu_skips_phases_after_time_budget(root):
+    process = run(root, "--device", "cpu", "--small", "parity", "--time_budget", 1)
+    assert json.loads(process.stdout) == {"parity": {"skipped": "--time_budget"}}
+
+
+def test_failed_phase_is_reported_and_fails_the_run(script):
+    settings = script["Settings"](device=torch.device("cpu"), small=True, deadline=float("inf"))
+    script["PHASES"]["parity"] = (lambda settings: 1 / 0, 0)
+    result = script["run_phase"](settings, "parity")
+    assert result["error"].startswith("ZeroDivisionError")
+    assert script["failures"]({"parity": result, "syncs": {"checks": {"paper": False}}}) == ["parity", "syncs: paper"]
