@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 import torch
 
 from ..models.umons.configuration_umons import INPUT_NAMES
+from .waveforms import WaveformAugmentation
 from .word_times import word_times
 
 
@@ -27,8 +28,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# Column of waveforms, for a model with an audio encoder: one channel of float32 at the sampling rate of the encoder.
+# Column of waveforms, for an audio encoder and for augmentation: one channel of float32 at the extractor's rate.
 SOUND = "audio_values"
+# Column of the numbers of draws, for augmentation of waveforms.
+DRAW = "draw"
 # Minimum length of padded waveforms: encoders that mask spans in training (SpecAugment) need it.
 MIN_SOUND_S = 0.5
 # Columns of the inputs of models without an audio encoder.
@@ -56,6 +59,27 @@ class ArrowRows(torch.utils.data.Dataset):
     __getitems__ = __getitem__
 
 
+class DrawnRows(ArrowRows):
+    """
+    Rows with the column `draw`, a number that is different for each row and epoch: random numbers of augmentation
+    depend on it only, so that they are the same in resumed runs and with any number of workers.
+    """
+
+    def __init__(self, dataset: Dataset):
+        super().__init__(dataset)
+        self.epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # workers that persist see its changes
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch.fill_(epoch)
+
+    def __getitem__(self, index: int | slice | Sequence[int]) -> pa.Table:
+        rows = np.atleast_1d(np.arange(len(self))[index])
+        draws = int(self.epoch) * len(self) + rows
+        return super().__getitem__(rows.tolist()).append_column(DRAW, pa.array(draws, pa.int64()))
+
+    __getitems__ = __getitem__
+
+
 class UtteranceCollator:
     """
     Pad the rows of a `pa.Table` to the longest of them. Every modality of the model is in every batch, as padding of
@@ -69,8 +93,9 @@ class UtteranceCollator:
             Text is also cut at the `model_max_length` of the tokenizer.
         audio_size, video_size: sizes of the model's `input_features` and `video_features`.
         reads_word_times: whether the model takes `word_times`, from a column `words` of the table.
-        audio_processor: for a model whose audio encoder processes waveforms, its `UmonsProcessor`: batches have the
-            encoder's input, made of the column `audio_values`.
+        audio_processor: for a model that is trained on waveforms, its `UmonsProcessor`: batches have the model's audio
+            input, made of the column `audio_values`.
+        waveform_augmentation: augmentation of the waveforms of rows with the column `draw` ([`DrawnRows`]).
         input_names: names of the model inputs by modality (`config.sequence_name`), where they are not
             `input_features` and `video_features`.
     """
@@ -86,6 +111,7 @@ class UtteranceCollator:
         reads_word_times: bool = False,
         audio_processor: UmonsProcessor | None = None,
         input_names: Mapping[str, str] | None = None,
+        waveform_augmentation: WaveformAugmentation | None = None,
     ):
         if not modalities or not set(modalities) <= {"text", "audio", "video"}:
             raise ValueError(f"The modalities are {list(modalities)}, expected any of text, audio, video.")
@@ -101,6 +127,7 @@ class UtteranceCollator:
         self.max_lengths = dict(max_lengths or {})
         self.sizes = {"audio": audio_size, "video": video_size}
         self.audio_processor = audio_processor
+        self.waveform_augmentation = waveform_augmentation
         self.input_names = {**INPUT_NAMES, **(input_names or {})}
         self.reads_word_times = reads_word_times and tokenizer is not None and "text" in modalities
 
@@ -146,7 +173,7 @@ class UtteranceCollator:
         for modality, name in self.modality_columns.items():
             column = self._tokenize(table) if name == "text" else _column(table, name)
             if name == SOUND:
-                batch |= self._prepare_sound(column)
+                batch |= self.prepare_sound(column, table[DRAW].to_pylist() if DRAW in table.column_names else None)
                 continue
             values = self.input_names[modality]
             mask = "attention_mask" if modality == "text" else f"{values}_mask"
@@ -175,17 +202,27 @@ class UtteranceCollator:
         options: dict[str, Any] = {"truncation": True, "max_length": self.max_lengths.get("text")}
         return self.tokenizer(texts, return_attention_mask=False, **options)["input_ids"] if texts else []
 
-    def _prepare_sound(self, column: pa.ChunkedArray) -> dict[str, torch.Tensor]:
-        """Return the input of the audio encoder and its mask, both zero in rows without audio."""
+    def prepare_sound(self, column: pa.ChunkedArray, draws: list[int] | None = None) -> dict[str, torch.Tensor]:
+        """Return the audio input of the model and its mask, both zero in rows without audio."""
         from ..models.umons.processing_umons import prepare_waveforms
 
         pieces = [np.empty(0, np.float32)] * len(column)
         if column.null_count < len(column):
             pieces = [piece for chunk in column.chunks for piece in _pieces(chunk, SOUND)]
+        if self.waveform_augmentation is not None and draws is not None:
+            pieces = self._augment(pieces, draws)
         # The last row, removed afterwards, sets the minimum length of the others.
         silence = np.zeros(round(MIN_SOUND_S * self.audio_processor.feature_extractor.sampling_rate), np.float32)
         batch = prepare_waveforms(self.audio_processor, [*pieces, silence], "pt")
         return {name: values[:-1] for name, values in batch.items()}
+
+    def _augment(self, pieces: list[np.ndarray], draws: list[int]) -> list[np.ndarray]:
+        """Distort the waveforms of a batch, which are also each other's babble."""
+        rate, augmented = self.audio_processor.feature_extractor.sampling_rate, []
+        for i, (piece, draw) in enumerate(zip(pieces, draws, strict=True)):
+            voices = [other for j, other in enumerate(pieces) if j != i and len(other)]
+            augmented.append(self.waveform_augmentation(piece, draw, rate, voices) if len(piece) else piece)
+        return augmented
 
     def _pad(self, modality: str, name: str, column: pa.ChunkedArray) -> tuple[torch.Tensor, torch.Tensor]:
         """Return values (B, T) or (B, T, size) and their mask (B, T), with T at least 1."""

@@ -34,6 +34,7 @@ from .collator import SOUND, UtteranceCollator
 from .conversations import ConversationCollator
 from .schema import SPLIT_NAMES, SPLITS, make_features
 from .tables import TABLE_SUFFIXES, read_table
+from .waveforms import WaveformAugmentation
 
 
 logger = logging.getLogger(__name__)
@@ -421,13 +422,28 @@ def repeat_sources(rows: Dataset, repeat: list[str]) -> Dataset:
 
 
 def make_collator(
-    processor, config, task: Task | None, columns: Collection[str] = ("audio_features",)
+    processor,
+    config,
+    task: Task | None,
+    columns: Collection[str] = ("audio_features",),
+    waveform_augmentation: WaveformAugmentation | None = None,
 ) -> UtteranceCollator:
     """
     Build the collator of [`usable_rows`] for a model with this configuration. If `columns`, those of the table, have
-    no `audio_features`, batches of a model with an audio encoder have waveforms.
+    no `audio_features`, batches of a model with an audio encoder or with augmentation are made of waveforms.
+
+    Raises:
+        ValueError: `waveform_augmentation` is given for features, or for a model without audio or of conversations.
     """
-    has_encoder = "audio" in config.modalities and getattr(config, "audio_encoder", None) is not None
+    has_audio = "audio" in config.modalities
+    has_waveforms = has_audio and (SOUND in columns or "audio_features" not in columns)
+    has_encoder = has_audio and getattr(config, "audio_encoder", None) is not None
+    if waveform_augmentation is not None and (not has_waveforms or getattr(config, "takes_conversations", False)):
+        raise ValueError(
+            "--waveform_augmentation requires a model of utterances with audio, and a table of audio files without "
+            "the column `audio_features`, such as that of `umons prepare --keep_audio`."
+        )
+    is_sound = has_waveforms and (has_encoder or waveform_augmentation is not None)
     sequence_name = getattr(config, "sequence_name", None)
     kind = ConversationCollator if getattr(config, "takes_conversations", False) else UtteranceCollator
     return kind(
@@ -438,8 +454,9 @@ def make_collator(
         config.audio_feature_size,
         config.video_feature_size,
         reads_word_times=getattr(config, "alignment", None) == "words",
-        audio_processor=processor if has_encoder and (SOUND in columns or "audio_features" not in columns) else None,
+        audio_processor=processor if is_sound else None,
         input_names=None if sequence_name is None else {name: sequence_name(name) for name in config.modalities},
+        **({"waveform_augmentation": waveform_augmentation} if is_sound else {}),
     )
 
 
@@ -525,7 +542,9 @@ def _add_audio(dataset: Dataset, column: str, processor, data: DataArguments) ->
     null without sound. Return also {row: problem} of files that cannot be read.
     """
     extractor, is_sound = processor.feature_extractor, column == SOUND
-    most = round(processor.max_duration * extractor.sampling_rate) if is_sound else None
+    # Twice the span of log-mel features, because leading silence is trimmed.
+    seconds = processor.max_duration * (2 if processor.audio_frame_duration is None else 1)
+    most = round(seconds * extractor.sampling_rate)
 
     def decode(row: dict[str, Any]) -> dict[str, Any]:
         value, decoded = row[data.audio_column], {column: None, "problem": None}

@@ -146,6 +146,13 @@ class AugmentationArguments:
     bin_mask: float = field(
         default=0.0, metadata={"help": "Maximum share of mel bins in a masked stripe (SpecAugment)."}
     )
+    waveform_augmentation: float = field(
+        default=0.0,
+        metadata={
+            "help": "Probability that the waveform of an audio file is distorted: speed, cuts, reverberation, noise, "
+            "gain, telephone band, codecs."
+        },
+    )
     mixup: float = field(default=0.0, metadata={"help": "Alpha of mixup, for models without text; 0 disables it."})
     class_weights: str = field(
         default="none", metadata={"help": "Loss weights: none, or balanced (by inverse frequency)."}
@@ -153,7 +160,7 @@ class AugmentationArguments:
     focal_gamma: float = field(default=0.0, metadata={"help": "Gamma of the focal loss; 0 disables it."})
 
     def __post_init__(self):
-        for name in ("modality_dropout", "word_dropout", "time_mask", "bin_mask"):
+        for name in ("modality_dropout", "word_dropout", "time_mask", "bin_mask", "waveform_augmentation"):
             _check_range(name, getattr(self, name), 0, 1)
         for name in ("mixup", "focal_gamma"):
             _check_range(name, getattr(self, name), 0)

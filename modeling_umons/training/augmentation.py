@@ -1,11 +1,15 @@
 """Augmentation of training batches: dropout of words and modalities, SpecAugment and mixup.
 
 Random numbers are drawn in the training step, from PyTorch's generator, so that resumed runs are reproducible.
+Waveforms are augmented by the collator, in worker processes, by the number of the row and the epoch.
 """
 
 from dataclasses import dataclass
 
 import torch
+from transformers.trainer_callback import TrainerCallback
+
+from ..data.collator import DrawnRows
 
 
 # Features and waveforms of a batch, and their masks.
@@ -124,3 +128,14 @@ def _stripe(lengths: torch.Tensor, size: int, share: float) -> torch.Tensor:
     start = torch.rand(len(lengths), device=lengths.device) * (lengths - width)
     position = torch.arange(size, device=lengths.device)
     return (position >= start[:, None].floor()) & (position < (start.floor() + width.round())[:, None])
+
+
+class DrawByEpoch(TrainerCallback):
+    """Draw the augmentation of waveforms, which the collator applies, again in each epoch."""
+
+    def __init__(self, rows: DrawnRows):
+        self.rows = rows
+
+    def on_epoch_begin(self, args, state, control, **kwargs):
+        # `state.epoch` is a fraction when resuming within an epoch, and inexact at its end.
+        self.rows.set_epoch(int(state.epoch + 1e-6))

@@ -1,5 +1,7 @@
 """Initialisation of the first linear layer for standardised audio and video features."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import pyarrow as pa
 import torch
@@ -7,9 +9,11 @@ from datasets import Dataset
 from transformers import PreTrainedModel
 
 from ..data.collator import SOUND, ArrowRows, UtteranceCollator
+from .encoders import encoders_of
 
 
 CHUNK_ROWS = 1000
+WAVEFORMS = 64  # transformed at once
 
 
 @torch.no_grad()
@@ -22,10 +26,11 @@ def standardize_front_ends(model: PreTrainedModel, rows: Dataset, collator: Utte
     are not dominated by others. Models that normalise their features (TFN) and outputs of encoders are left unchanged.
     """
     for modality, column in collator.modality_columns.items():
-        if modality == "text" or column == SOUND or (parameters := _first_linear(model, modality)) is None:
+        is_encoded = column == SOUND and "audio" in encoders_of(model)
+        if modality == "text" or is_encoded or (parameters := _first_linear(model, modality)) is None:
             continue
         weight, bias = parameters
-        mean, std = feature_statistics(rows, column)
+        mean, std = feature_statistics(rows, column, collator)
         weight.div_(torch.from_numpy(std).to(weight))
         bias.sub_(weight @ torch.from_numpy(mean).to(weight))
 
@@ -41,14 +46,26 @@ def _first_linear(model: PreTrainedModel, modality: str) -> tuple[torch.Tensor, 
     return None
 
 
-def feature_statistics(rows: Dataset, column: str) -> tuple[np.ndarray, np.ndarray]:
+def feature_statistics(rows: Dataset, column: str, collator: UtteranceCollator) -> tuple[np.ndarray, np.ndarray]:
     """Compute mean and standard deviation (D,), float64, over all frames of a column; 1 for constant features."""
-    table, count = ArrowRows(rows.select_columns(column)), 0
-    total = squares = np.zeros(rows.features[column].feature.length)
-    for start in range(0, len(rows), CHUNK_ROWS):
-        for chunk in table[start : start + CHUNK_ROWS][column].chunks:
-            frames = pa.ListArray.flatten(chunk).flatten().to_numpy().reshape(-1, len(total)).astype(np.float64)
-            count, total, squares = count + len(frames), total + frames.sum(axis=0), squares + (frames**2).sum(axis=0)
+    count, total, squares = 0, 0.0, 0.0
+    for frames in _read_frames(rows, column, collator):
+        count, total, squares = count + len(frames), total + frames.sum(axis=0), squares + (frames**2).sum(axis=0)
     mean = total / max(count, 1)
     std = np.sqrt(np.maximum(squares / max(count, 1) - mean**2, 0))
     return mean, np.where(std > 1e-6, std, 1.0)
+
+
+def _read_frames(rows: Dataset, column: str, collator: UtteranceCollator) -> Iterator[np.ndarray]:
+    """Yield the frames (N, D), float64, of a column of features, or of the features of a column of waveforms."""
+    table = ArrowRows(rows.select_columns(column))
+    num_rows = WAVEFORMS if column == SOUND else CHUNK_ROWS
+    for start in range(0, len(rows), num_rows):
+        values = table[start : start + num_rows][column]
+        if column == SOUND:
+            batch = collator.prepare_sound(values)
+            yield batch["input_features"][batch["input_features_mask"].bool()].double().numpy()
+            continue
+        size = rows.features[column].feature.length
+        for chunk in values.chunks:
+            yield pa.ListArray.flatten(chunk).flatten().to_numpy().reshape(-1, size).astype(np.float64)

@@ -24,6 +24,7 @@ from ..data.rows import (
     rows_for_all,
     with_missing_labels,
 )
+from ..data.waveforms import WaveformAugmentation
 from ..evaluation.calibration import calibrate_splits, combine_modalities
 from ..evaluation.comparison import epoch_seconds, headline, print_comparison, write_comparison
 from ..evaluation.missing_modalities import missing_curves
@@ -84,7 +85,13 @@ def make_task_of(data: DataArguments, splits: Mapping[str, Dataset], systems: li
     return task
 
 
-def prepare(systems: list[System], data: DataArguments, arguments: ModelArguments, run: RunArguments) -> Prepared:
+def prepare(
+    systems: list[System],
+    data: DataArguments,
+    arguments: ModelArguments,
+    augmentation: AugmentationArguments,
+    run: RunArguments,
+) -> Prepared:
     """Load the rows that all models can use, and log the problems of the others."""
     splits = load_training_splits(data, run.seed)
     is_trained = arguments.model_name_or_path is not None
@@ -103,9 +110,8 @@ def prepare(systems: list[System], data: DataArguments, arguments: ModelArgument
         if getattr(config, "audio_encoder", None) is not None:
             # Audio is decoded once, at the largest length of all models, which --config_overrides may set.
             processors[-1].max_audio_length = max(processors[-1].max_audio_length, config.max_audio_length)
-    collators = [
-        make_collator(*of, task, splits["train"].column_names) for of in zip(processors, configs, strict=True)
-    ]
+    columns, distort = splits["train"].column_names, waveform_augmentation(augmentation, run)
+    collators = [make_collator(*of, task, columns, distort) for of in zip(processors, configs, strict=True)]
     running = set().union(*map(running_encoders, collators)) & encoders_to_train(systems, arguments)
     check_encoder_options(arguments, run, running)  # the columns of the data decide which encoders are run
     rows = {}
@@ -120,6 +126,12 @@ def prepare(systems: list[System], data: DataArguments, arguments: ModelArgument
             if name != "test" and not len(rows[name]):
                 raise ValueError(f"No row of the split {name!r} can be used; the first problem is: {problems[0]}")
     return Prepared(task, parts, {n: split for n, split in rows.items() if len(split)}, Split.of(task, rows["train"]))
+
+
+def waveform_augmentation(augmentation: AugmentationArguments, run: RunArguments) -> WaveformAugmentation | None:
+    """Return the augmentation of waveforms, `None` if it is off."""
+    probability = augmentation.waveform_augmentation
+    return WaveformAugmentation(probability, run.seed) if probability else None
 
 
 class Trained(NamedTuple):
@@ -172,7 +184,8 @@ def _train(
     processor = parts.processor
     if getattr(config, "audio_encoder", None) is not None:
         processor.max_audio_length = config.max_audio_length
-    collator = make_collator(processor, config, task, splits["train"].column_names)
+    distort = waveform_augmentation(augmentation, run)
+    collator = make_collator(processor, config, task, splits["train"].column_names, distort)
     model = make_model(config, arguments, parts, running_encoders(collator))
     rows = splits | {"train": repeat_sources(splits["train"], data.repeat)}
     if arguments.standardize_features:
@@ -246,7 +259,8 @@ def train_all(data: DataArguments, arguments: ModelArguments, *others) -> None:
         )
     trained: dict[str, dict[int, Trained]] = {system.name: {} for system in systems}
     for seed in range(run.seed, run.seed + run.seeds):
-        prepared = cache(partial(prepare, systems, data, arguments, dataclasses.replace(run, seed=seed)))
+        options = (data, arguments, others[0], dataclasses.replace(run, seed=seed))
+        prepared = cache(partial(prepare, systems, *options))
         for system in systems:
             output = Path(run.output_dir, *([system.name] if len(systems) > 1 else []))
             output = output / f"seed-{seed}" if run.seeds > 1 else output

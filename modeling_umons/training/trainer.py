@@ -14,7 +14,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import TrainerState
 from transformers.utils import WEIGHTS_NAME
 
-from ..data.collator import ArrowRows, UtteranceCollator
+from ..data.collator import ArrowRows, DrawnRows, UtteranceCollator
 from ..data.conversations import ConversationCollator, rows_for
 from ..data.sampling import LengthGroups, order_by_length, row_lengths
 from ..evaluation.metrics import task_metrics
@@ -22,7 +22,7 @@ from ..inference.logits import predict_in_row_order
 from ..tasks.losses import TaskLoss, balanced_weights, flatten_conversations
 from ..tasks.task import Task
 from .arguments import AugmentationArguments, RunArguments
-from .augmentation import Augmentation
+from .augmentation import Augmentation, DrawByEpoch
 from .checkpoints import (
     REPORT,
     check_complete,
@@ -78,6 +78,8 @@ class UmonsTrainer(Trainer):
         # `Trainer` does not support label smoothing with several labels and warns; `TaskLoss` does.
         label_smoothing, args.label_smoothing_factor = args.label_smoothing_factor, 0.0
         train_rows = rows_for(collator, rows["train"])
+        if collator.waveform_augmentation is not None:
+            train_rows = DrawnRows(rows["train"])
         # The same number of steps per epoch for rows and conversations.
         batch_size = args.per_device_train_batch_size * len(train_rows) / max(len(rows["train"]), 1)
         args.per_device_train_batch_size = max(1, round(batch_size))
@@ -111,6 +113,8 @@ class UmonsTrainer(Trainer):
             raise ValueError("--max_halvings is not supported with FSDP and DeepSpeed; set it to 0.")
         if args.max_halvings or args.patience:
             self.add_callback(ReloadBestAndHalve(args.max_halvings, args.patience))
+        if collator.waveform_augmentation is not None:
+            self.add_callback(DrawByEpoch(train_rows))
         if args.unfreeze_epoch:
             self.add_callback(UnfreezeEncoders(running_encoders(collator)))
         show_progress(self)

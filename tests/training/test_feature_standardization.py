@@ -23,7 +23,7 @@ def test_initial_model_equals_standardised_features(model_type):
     rows = Dataset.from_dict(columns, features=Features({name: features[name] for name in columns}))
 
     together = np.concatenate(frames).astype(np.float64)
-    mean, std = feature_statistics(rows, "audio_features")
+    mean, std = feature_statistics(rows, "audio_features", collator=None)
     np.testing.assert_allclose(mean, together.mean(0))
     np.testing.assert_allclose(std, [*together.std(0)[:2], 1, together.std(0)[3]])
 

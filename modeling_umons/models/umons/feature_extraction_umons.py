@@ -97,20 +97,27 @@ def is_silent(waveform: np.ndarray) -> bool:
     return bool(np.abs(waveform).max(initial=0) < SILENCE)
 
 
+def measure_level(waveform: np.ndarray, sampling_rate: int) -> float:
+    """
+    Measure the RMS of the active frames of a waveform (num_samples,) that is not silent. Silence in it does not
+    change the result.
+    """
+    size = round(LEVEL_FRAME_S * sampling_rate)
+    samples = np.pad(waveform.astype(np.float64), (0, -len(waveform) % size))
+    power = np.square(samples).reshape(-1, size).mean(axis=1)
+    power = power[power > power.max() * 10 ** (-SILENCE_GATE_DB / 10)]
+    power = power[power >= power.mean() * 10 ** (-PAUSE_GATE_DB / 10)]
+    return float(np.sqrt(power.mean()))
+
+
 def normalize_level(waveform: np.ndarray, sampling_rate: int) -> np.ndarray:
     """
-    Scale a waveform (num_samples,) to an RMS of -20 dBFS of its active frames. Neither the level of a recording nor
-    silence in it changes the result. A silent waveform is returned unchanged.
+    Scale a waveform (num_samples,) to -20 dBFS, the level of its active frames ([`measure_level`]), so that the level
+    of the recording does not matter. A silent waveform is returned unchanged.
     """
     if is_silent(waveform):
         return waveform
-    size = round(LEVEL_FRAME_S * sampling_rate)
-    samples = waveform.astype(np.float64)
-    frames = np.pad(samples, (0, -len(samples) % size)).reshape(-1, size)
-    power = np.square(frames).mean(axis=1)
-    power = power[power > power.max() * 10 ** (-SILENCE_GATE_DB / 10)]
-    power = power[power >= power.mean() * 10 ** (-PAUSE_GATE_DB / 10)]
-    return (waveform * (TARGET_RMS / np.sqrt(power.mean()))).astype(np.float32)
+    return (waveform * (TARGET_RMS / measure_level(waveform, sampling_rate))).astype(np.float32)
 
 
 class UmonsFeatureExtractor(SequenceFeatureExtractor):

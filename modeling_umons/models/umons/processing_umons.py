@@ -263,20 +263,24 @@ def has_words(tokenizer, input_ids) -> bool:
 
 def prepare_waveforms(processor: UmonsProcessor, waveforms: list[np.ndarray], return_tensors: str = "np") -> dict:
     """
-    Return the inputs of the model's audio encoder.
+    Return the audio inputs of the model.
 
     Args:
-        processor: processor of a model with an audio encoder.
+        processor: processor of the model.
         waveforms: (num_samples,) float32 each, mono at the feature extractor's rate. Truncated to `max_duration`.
-            Rows of silence have zeros, also in the mask.
+            Rows of silence, also without samples, have zeros, also in the mask.
         return_tensors: `"np"` or `"pt"`.
 
     Returns:
-        `input_values` (B, num_samples) float32 and `input_values_mask`; for an encoder of spectrograms
+        `input_features` (B, num_frames, frame_size) float32 and `input_features_mask` (B, num_frames); for an audio
+        encoder `input_values` (B, num_samples) float32 and `input_values_mask`; for an encoder of spectrograms
         `input_features` (B, num_mel_bins, num_frames) float32 and `input_features_mask` (B, num_frames). Whisper's are
         not padded to its window of 30 seconds, but to the longest of the batch.
     """
     extractor = processor.feature_extractor
+    if processor.audio_frame_duration is None:  # log-mel frames
+        waveforms = [np.zeros(1, np.float32) if is_silent(waveform) else waveform for waveform in waveforms]
+        return dict(extractor(waveforms, sampling_rate=extractor.sampling_rate, return_tensors=return_tensors))
     maximum = round(processor.max_duration * extractor.sampling_rate)
     minimum = 3 * round(processor.frame_duration * extractor.sampling_rate)  # encoders have no output for less
     silent = [i for i, waveform in enumerate(waveforms) if is_silent(waveform)]
