@@ -26,7 +26,9 @@ Layouts of other corpora, with the same columns:
   ravdess  RAVDESS: folders of actors (speech; features are extracted)
   emodb    EMO-DB: files such as 03a01Fa.wav (speech; features are extracted)
   prompts  neutral voices: prompts of Asterisk, from Debian's asterisk-core-sounds-*-g722 (speech, as above)
-  mini     the training data of umons-mini: folders mosi, mosei (labels.csv, transcripts*.csv), meld, ravdess
+  goemotions  GoEmotions: {train,dev,test}.tsv, labels.txt
+  mini     the training data of umons-base and umons-mini: any of the folders mosei (labels.csv, transcripts*.csv),
+           mosi, goemotions, meld, ravdess, emodb, prompts
 
 The output loads from the folder, and from the Hub after `umons push`:
     load_dataset(OUTPUT, split="train", streaming=True)            all columns except classes
@@ -77,12 +79,20 @@ def parse_arguments(argv: list[str] | None) -> tuple[argparse.Namespace, dict]:
     options.add_argument(
         "--keep_audio",
         action="store_true",
-        help="voices (ravdess, emodb, prompts): store the files as the column `audio` in place of features, for "
+        help="ravdess, emodb, prompts, mini: store the files as the column `audio` in place of features, for "
         "models with an audio encoder and for `umons train --waveform_augmentation`",
     )
     options.add_argument("--faces", help="ravdess: a CSV of action units by file, for the column video_features")
     options.add_argument(
-        "--sources", nargs="+", choices=["mosi", "mosei", "meld", "ravdess"], help="mini: corpora (default: all)"
+        "--sources",
+        nargs="+",
+        choices=["mosei", "mosi", "goemotions", "meld", "ravdess", "emodb", "prompts"],
+        help="mini: corpora (default: those that are there)",
+    )
+    options.add_argument(
+        "--voices_only",
+        action="store_true",
+        help="mini: leave out texts without a recording, but pair texts with voices",
     )
     arguments = parser.parse_args(argv)
     given = {action.dest: getattr(arguments, action.dest) for action in options._group_actions}

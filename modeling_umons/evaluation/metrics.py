@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from ..models.umons.configuration_umons import EMOTIONS
+from ..models.umons.configuration_umons import EMOTIONS, NEUTRAL
 from ..tasks.task import Task
 
 
@@ -39,7 +39,7 @@ def headline_metrics(task_name: str) -> tuple[str, ...]:
 
 def is_emotion_metric(metric: str) -> bool:
     """Return whether a metric is of a single emotion, such as `anger_f1`."""
-    return metric.startswith(tuple(f"{emotion}_" for emotion in EMOTIONS))
+    return metric.startswith(tuple(f"{emotion}_" for emotion in (*EMOTIONS, NEUTRAL)))
 
 
 def sentiment_metrics(truth: np.ndarray, prediction: np.ndarray) -> dict[str, float]:

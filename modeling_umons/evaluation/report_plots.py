@@ -1,14 +1,14 @@
 """Plots of training curves, predictions and comparisons. Requires matplotlib."""
 
 import io
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..inference.plots import COLORS, NEUTRAL
-from ..models.umons.configuration_umons import EMOTIONS
 from ..tasks.labels import SENTIMENT_7
 from ..tasks.task import Task
 from ..utils.files import write_atomically
@@ -58,12 +58,14 @@ def write_plots(
         ),
         "precision_recall.png": (
             emotions is not None,
-            lambda: _draw_precision_recall(*emotions, result),
+            lambda: _draw_precision_recall(*emotions, task.emotions, result),
             f"Precision-recall curve of each emotion on {name}. Dashed: base rate.",
         ),
         "calibration.png": (
             emotions is not None or classes,
-            lambda: _draw_emotion_calibration(*emotions) if emotions else _draw_class_calibration(split),
+            lambda: (
+                _draw_emotion_calibration(*emotions, task.emotions) if emotions else _draw_class_calibration(split)
+            ),
             f"Calibration on {name}: observed frequency by predicted probability (bins of at least {MIN_BIN_ROWS} "
             "rows), and expected calibration error (ECE).",
         ),
@@ -203,7 +205,7 @@ def _parts(task: Task, split: Split):
         known = ~np.isnan(truth)
         sentiment = (truth[known], prediction[known]) if known.any() else None
     if task.name in ("emotion", "joint"):
-        truth, logits = split.truth[:, -len(EMOTIONS) :], split.logits[:, -len(EMOTIONS) :]
+        truth, logits = (values[:, -len(task.emotions) :] for values in (split.truth, split.logits))
         emotions = (truth, logits) if not np.isnan(truth).all() else None
     return sentiment, emotions
 
@@ -303,17 +305,20 @@ def _draw_confusion(task: Task, split: Split, sentiment):
     return figure
 
 
-def _draw_precision_recall(truth: np.ndarray, logits: np.ndarray, result: SplitResult):
-    figure = _figure(7.2)
-    axes = figure.subplots(3, 2, sharex=True, sharey=True)
+def _draw_precision_recall(truth: np.ndarray, logits: np.ndarray, emotions: Sequence[str], result: SplitResult):
+    rows = math.ceil(len(emotions) / 2)
+    figure = _figure(2.4 * rows)
+    axes = figure.subplots(rows, 2, sharex=True, sharey=True)
+    for axis in axes.flat[len(emotions) :]:
+        axis.set_axis_off()
     tfidf = result["baselines"].get("tfidf", {})
-    for i, (emotion, axis) in enumerate(zip(EMOTIONS, axes.flat, strict=True)):
+    for i, (emotion, axis) in enumerate(zip(emotions, axes.flat, strict=False)):
         known = ~np.isnan(truth[:, i])
         present = truth[known, i] > 0
         title = emotion
         if present.any() and not present.all():
             recall, precision = _precision_recall(present, logits[known, i])
-            axis.step(recall, precision, where="pre", color=COLORS[emotion], linewidth=1.8)
+            axis.step(recall, precision, where="pre", color=COLORS.get(emotion, NEUTRAL), linewidth=1.8)
             axis.axhline(present.mean(), color=NEUTRAL, linestyle="--", linewidth=1)
             title += f": AP {result['model'][f'{emotion}_ap']:.2f}, base rate {present.mean():.2f}"
             if f"{emotion}_ap" in tfidf:
@@ -337,19 +342,21 @@ def _precision_recall(present: np.ndarray, logits: np.ndarray) -> tuple[np.ndarr
     return np.r_[0, hits / present.sum()], np.r_[hits[0] / (steps[0] + 1), hits / (steps + 1)]
 
 
-def _draw_emotion_calibration(truth: np.ndarray, logits: np.ndarray):
+def _draw_emotion_calibration(truth: np.ndarray, logits: np.ndarray, emotions: Sequence[str]):
     figure = _figure(3.8)
     lines, bars = _calibration_axes(figure)
     errors = {}
-    for i, emotion in enumerate(EMOTIONS):
+    for i, emotion in enumerate(emotions):
         known = ~np.isnan(truth[:, i])
         if known.any():
             probability = np.exp(-np.logaddexp(0, -logits[known, i].astype(float)))
             predicted, observed, counts, errors[emotion] = calibration_curve(probability, truth[known, i] > 0)
             enough = counts >= MIN_BIN_ROWS
-            lines.plot(predicted[enough], observed[enough], "o-", color=COLORS[emotion], label=emotion, ms=4)
+            lines.plot(
+                predicted[enough], observed[enough], "o-", color=COLORS.get(emotion, NEUTRAL), label=emotion, ms=4
+            )
     lines.legend(frameon=False, fontsize=8, loc="upper left")
-    drawn = bars.barh(list(errors), list(errors.values()), color=[COLORS[emotion] for emotion in errors])
+    drawn = bars.barh(list(errors), list(errors.values()), color=[COLORS.get(emotion, NEUTRAL) for emotion in errors])
     bars.bar_label(drawn, fmt="%.3f", padding=3, fontsize=9)
     bars.invert_yaxis()
     bars.set(xlabel="ECE", xlim=(0, max(0.1, 1.2 * max(errors.values()))))

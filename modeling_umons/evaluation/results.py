@@ -6,7 +6,6 @@ from typing import Any, TypedDict
 
 import numpy as np
 
-from ..models.umons.configuration_umons import EMOTIONS
 from ..tasks.task import Task
 from .bootstrap import bootstrap_intervals
 from .metrics import constant_metrics, is_emotion_metric, task_metrics, tune_thresholds
@@ -108,7 +107,7 @@ def _train_tfidf(task: Task, train: Split, validation: Split | None) -> tuple[Tf
 
 
 def _choose_thresholds(task: Task, truth: np.ndarray, logits: np.ndarray) -> np.ndarray:
-    return tune_thresholds(truth[:, -len(EMOTIONS) :], logits[:, -len(EMOTIONS) :])
+    return tune_thresholds(truth[:, -len(task.emotions) :], logits[:, -len(task.emotions) :])
 
 
 def _thresholded(metrics: dict[str, Any]) -> dict[str, Any]:
@@ -146,8 +145,7 @@ class _Evaluator:
         if tfidf_logits is not None:
             result["baselines"]["tfidf"] = task_metrics(task, truth, tfidf_logits)
         if self.thresholds is not None:
-            emotions = task.labels[-len(EMOTIONS) :]
-            result["thresholds"] = dict(zip(emotions, self.thresholds.tolist(), strict=True))
+            result["thresholds"] = dict(zip(task.emotions, self.thresholds.tolist(), strict=True))
             result["model_tuned"] = _thresholded(task_metrics(task, truth, split.logits, self.thresholds))
             result["intervals_tuned"] = _thresholded(self._intervals(split, self.thresholds)[0])
             result["baselines_tuned"] = {}

@@ -22,6 +22,7 @@ class TaskLoss(nn.Module):
             al., 2017). 0 disables it.
         label_smoothing: probability mass moved from the true class to all classes (Szegedy et al., 2016). 0 disables
             it.
+        emotion_weight: factor of the loss of the emotions of `joint`.
 
     Raises:
         ValueError: an option is out of range, or requires classes and the task is a regression.
@@ -33,6 +34,7 @@ class TaskLoss(nn.Module):
         class_weights: np.ndarray | None = None,
         focal_gamma: float = 0.0,
         label_smoothing: float = 0.0,
+        emotion_weight: float = 1.0,
     ):
         super().__init__()
         if focal_gamma < 0:
@@ -41,11 +43,14 @@ class TaskLoss(nn.Module):
             raise ValueError(
                 f"`label_smoothing` must be in [0, 1), but is {label_smoothing} (`--label_smoothing_factor`)."
             )
+        if emotion_weight != 1 and task.name != "joint":
+            raise ValueError(f"`emotion_weight` requires a joint task, not {task.name!r} (`--emotion_weight`).")
         if task.problem_type == "regression" and (class_weights is not None or focal_gamma or label_smoothing):
             raise ValueError(
                 f"Class weights, focal loss and label smoothing require classes; the task {task.name!r} has none."
             )
         self.task, self.focal_gamma, self.label_smoothing = task, focal_gamma, label_smoothing
+        self.emotion_weight = emotion_weight
         weights = None if class_weights is None else torch.as_tensor(class_weights, dtype=torch.float32)
         self.register_buffer("class_weights", weights)
 
@@ -99,7 +104,7 @@ class TaskLoss(nn.Module):
         weights = None if self.class_weights is None else self.class_weights[1:]
         sentiment = (logits[:, 0] - labels[:, 0]).abs()
         emotions = self._emotion_losses(logits[:, 1:], labels[:, 1:], weights)
-        return [(sentiment * is_known[:, 0]).sum(), (emotions * is_known[:, 1:]).sum()]
+        return [(sentiment * is_known[:, 0]).sum(), self.emotion_weight * (emotions * is_known[:, 1:]).sum()]
 
     def _class_losses(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         losses = F.cross_entropy(

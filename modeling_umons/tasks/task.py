@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..models.umons.configuration_umons import EMOTIONS
+from ..models.umons.configuration_umons import EMOTIONS, NEUTRAL
 from ..utils.suggest import did_you_mean
 from .labels import (
     EMOTION_RANGE,
@@ -24,7 +24,7 @@ from .labels import (
 )
 
 
-TASKS = ("joint", "emotion", "sentiment", "sentiment-7", "sentiment-2", "classification")
+TASKS = ("joint", "joint-neutral", "emotion", "sentiment", "sentiment-7", "sentiment-2", "classification")
 # Validation metric that selects the best epoch. UMONS uses accuracy.
 BEST_METRICS = {
     "emotion": "emotion_acc",
@@ -49,9 +49,19 @@ class Task:
     @property
     def columns(self) -> tuple[str, ...]:
         """Columns that contain the labels."""
-        return {"joint": ("sentiment", *EMOTIONS), "emotion": EMOTIONS, "classification": (self.label_column,)}.get(
-            self.name, ("sentiment",)
-        )
+        if self.name in ("joint", "emotion"):
+            return self.labels
+        return (self.label_column,) if self.name == "classification" else ("sentiment",)
+
+    @property
+    def emotions(self) -> tuple[str, ...]:
+        """Labels that are emotions, the last ones; empty for tasks without emotions."""
+        return self.labels[self.name == "joint" :] if self.name in ("joint", "emotion") else ()
+
+    @property
+    def has_probabilities(self) -> bool:
+        """Return whether labels of emotions are probabilities, and not present or absent."""
+        return NEUTRAL in self.emotions
 
     def missing(self, row: Mapping[str, Any]) -> list[str]:
         """Return the columns in which the row has no label."""
@@ -78,8 +88,7 @@ class Task:
         if all(map(math.isnan, values)):
             return None
         if self.name in ("joint", "emotion"):
-            # An emotion is present when its intensity is above 0.
-            emotions = [value if math.isnan(value) else float(value > 0) for value in values[-len(EMOTIONS) :]]
+            emotions = self._targets(np.array(values[-len(self.emotions) :])).tolist()
             if self.name == "joint":
                 return [values[0], *emotions]
             return None if any(map(math.isnan, emotions)) else emotions
@@ -104,8 +113,8 @@ class Task:
         is_unknown = np.isnan(values)
         is_known = ~(is_unknown.any(axis=1) if self.name == "emotion" else is_unknown.all(axis=1))
         if self.name in ("joint", "emotion"):
-            emotions = values[:, -len(EMOTIONS) :]
-            emotions[:] = np.where(np.isnan(emotions), np.nan, emotions > 0)
+            emotions = values[:, -len(self.emotions) :]
+            emotions[:] = self._targets(emotions)
         elif self.name != "sentiment":
             sentiment_class = {"sentiment-7": sentiment_class_7, "sentiment-2": sentiment_class_2}[self.name]
             classes, inverse = np.unique(values[is_known, 0], return_inverse=True)
@@ -113,6 +122,12 @@ class Task:
             labels[is_known] = np.array([sentiment_class(value) for value in classes], dtype=np.int64)[inverse]
             return labels, is_known
         return (values[:, 0] if self.name == "sentiment" else values).astype(np.float32), is_known
+
+    def _targets(self, emotions: np.ndarray) -> np.ndarray:
+        """Convert intensities to labels: present above 0; or probabilities, which are 1 at most. NaN is unknown."""
+        if self.has_probabilities:
+            return np.minimum(emotions, 1.0)
+        return np.where(np.isnan(emotions), np.nan, emotions > 0)
 
     def _class_array(self, column: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
         encoded = column.combine_chunks().dictionary_encode()
@@ -166,6 +181,7 @@ def make_task(name: str, label_column: str = "label", classes: Iterable[str] = (
     """Create the task called `name`; `classification` requires the `classes` in the label column."""
     labels, problem_type = {
         "joint": (("sentiment", *EMOTIONS), None),
+        "joint-neutral": (("sentiment", *EMOTIONS, NEUTRAL), None),
         "emotion": (EMOTIONS, "multi_label_classification"),
         "sentiment": (("sentiment",), "regression"),
         "sentiment-7": (SENTIMENT_7, "single_label_classification"),
@@ -184,7 +200,7 @@ def make_task(name: str, label_column: str = "label", classes: Iterable[str] = (
             f"Column {label_column!r} contains {len(labels)} class(es); classification requires at least two "
             "(`--label_column`)."
         )
-    return Task(name, labels, problem_type, label_column)
+    return Task("joint" if name == "joint-neutral" else name, labels, problem_type, label_column)
 
 
 def scale_advice(values: Iterable[float | str | None]) -> str:
@@ -212,14 +228,14 @@ def task_of(config, label_column: str = "label") -> Task:
     if kind == "single_label_classification":
         named = {SENTIMENT_7: "sentiment-7", SENTIMENT_2: "sentiment-2"}
         return make_task(named[labels]) if labels in named else Task("classification", labels, kind, label_column)
-    for name in ("joint", "emotion", "sentiment"):
+    for name in ("joint", "joint-neutral", "emotion", "sentiment"):
         task = make_task(name)
         same_labels = labels == task.labels or (name == "sentiment" and len(labels) == 1)
         is_joint = bool(getattr(config, "joint_sentiment", False))
-        if same_labels and is_joint == (name == "joint") and kind in (task.problem_type, None):
+        if same_labels and is_joint == (task.name == "joint") and kind in (task.problem_type, None):
             return task
     raise ValueError(
         f"The model has the labels {', '.join(map(str, labels))} and the problem type {kind}, which match no task. "
         f"Supported are classes, a sentiment, and the emotions {', '.join(EMOTIONS)} with or without a sentiment "
-        "first."
+        f"first, and with both {NEUTRAL} last."
     )

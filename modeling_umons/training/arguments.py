@@ -158,11 +158,14 @@ class AugmentationArguments:
         default="none", metadata={"help": "Loss weights: none, or balanced (by inverse frequency)."}
     )
     focal_gamma: float = field(default=0.0, metadata={"help": "Gamma of the focal loss; 0 disables it."})
+    emotion_weight: float = field(
+        default=1.0, metadata={"help": "Weight of the loss of the emotions next to that of the sentiment (joint)."}
+    )
 
     def __post_init__(self):
         for name in ("modality_dropout", "word_dropout", "time_mask", "bin_mask", "waveform_augmentation"):
             _check_range(name, getattr(self, name), 0, 1)
-        for name in ("mixup", "focal_gamma"):
+        for name in ("mixup", "focal_gamma", "emotion_weight"):
             _check_range(name, getattr(self, name), 0)
         if self.class_weights not in ("none", "balanced"):
             raise ValueError(f"--class_weights is {self.class_weights!r}; it must be none or balanced.")

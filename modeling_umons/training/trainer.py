@@ -149,7 +149,8 @@ class UmonsTrainer(Trainer):
             raise ValueError(f"--mixup requires classes; the task {task.name!r} has none.")
         is_balanced = augmentation.class_weights == "balanced"
         weights = balanced_weights(task, _labels(task, rows)) if is_balanced else None
-        return TaskLoss(task, weights, augmentation.focal_gamma, label_smoothing).to(self.args.device)
+        options = (augmentation.focal_gamma, label_smoothing, augmentation.emotion_weight)
+        return TaskLoss(task, weights, *options).to(self.args.device)
 
     def _get_num_items_in_batch(self, batch_samples: list[dict[str, torch.Tensor]], device) -> torch.Tensor | None:
         """Count the known labels of the accumulated batches of all processes; see [`TaskLoss.count_items`]."""

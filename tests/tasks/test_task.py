@@ -92,13 +92,23 @@ def test_config_options_of_task(name):
     assert [config.id2label[i] for i in range(config.num_labels)] == list(task.labels)
     assert config.label2id == {label: i for i, label in enumerate(task.labels)}
     assert config.problem_type == task.problem_type
-    assert config.joint_sentiment == (name == "joint")
-    if name in ("joint", "emotion"):
-        assert task.labels[-6:] == EMOTIONS
+    assert config.joint_sentiment == name.startswith("joint")
+    assert task.emotions == {
+        "joint": EMOTIONS, "joint-neutral": (*EMOTIONS, "neutral"), "emotion": EMOTIONS,
+    }.get(name, ())  # fmt: skip
+
+
+def test_joint_neutral_labels_are_probabilities():
+    task = make_task("joint-neutral")
+    row = {"sentiment": None, **dict.fromkeys(EMOTIONS, 0.0), "happy": 2.0, "sad": 0.25, "neutral": None}
+    label = task.label(row)
+    assert label[1:3] == [1.0, 0.25]
+    assert math.isnan(label[0])
+    assert math.isnan(label[-1])
 
 
 def test_make_task_rejects_unknown_task():
-    with pytest.raises(ValueError, match="Unknown task 'mood'; available: joint, emotion, sentiment"):
+    with pytest.raises(ValueError, match="Unknown task 'mood'; available: joint, joint-neutral, emotion"):
         make_task("mood")
     for classes in ([], ["calm"]):
         with pytest.raises(ValueError, match=rf"'mood' contains {len(classes)} class"):
@@ -178,6 +188,7 @@ def test_label_array_equals_labels_of_rows(name, kind):
     sentiment = [-3, -2.5, -2, -1e-3, 0, -0.0, 1e-3, 1, 1.5, 3, 2.2, -1.7, None, math.nan, None, 0.66]
     emotions = {emotion: [(i + j) % 4 * 0.33 for i in range(16)] for j, emotion in enumerate(EMOTIONS)}
     emotions["fear"][3], emotions["fear"][4] = None, math.nan
+    emotions["neutral"] = [0.5] * 16
     for values in emotions.values():
         values[14] = None  # nothing is known of this row
     columns = {"sentiment": sentiment, **emotions}

@@ -67,6 +67,7 @@ _SOURCES = {
     "labels": "LabelTables",
     "mosi": "MosiTable",
     "meld": "MeldTables",
+    "goemotions": "GoEmotionsTables",
     "ravdess": "RavdessFolder",
     "emodb": "EmodbFolder",
     "prompts": "PromptFolder",

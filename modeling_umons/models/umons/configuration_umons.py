@@ -26,6 +26,8 @@ MODALITIES = ("text", "audio", "video")
 INPUT_NAMES = {"text": "input_ids", "audio": "input_features", "video": "video_features"}
 
 EMOTIONS = ("happy", "sad", "anger", "surprise", "disgust", "fear")
+# Label of models that also predict that none of the emotions is present.
+NEUTRAL = "neutral"
 
 # Fields that must be positive.
 SIZES = (
