@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypedDict
+from functools import lru_cache
+from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 
@@ -41,6 +42,7 @@ def measure(
     splits: Mapping[str, Split],
     tune: bool = False,
     num_bootstrap: int = 1000,
+    metric: str | None = None,
 ) -> dict[str, SplitResult]:
     """
     Compute the results of each split that has logits.
@@ -48,10 +50,11 @@ def measure(
     Args:
         task: the task.
         train: training rows, for the baselines; without them there are none.
-        splits: held-out rows with logits. On `validation` the regularisation of the TF-IDF baseline is chosen (logits
-            are not needed for that) and, with `tune`, the thresholds of the emotions.
+        splits: held-out rows with logits. On `validation` the settings of the TF-IDF baseline are chosen (logits are
+            not needed for that) and, with `tune`, the thresholds of the emotions.
         tune: also compute metrics at thresholds of the emotions chosen on validation.
         num_bootstrap: number of bootstrap samples.
+        metric: metric that chooses the settings of the TF-IDF baseline; by default that of the task.
 
     Raises:
         ValueError: logits are not finite.
@@ -61,7 +64,7 @@ def measure(
     if train is None:
         notes.append("There are no baselines because there are no training rows.")
     else:
-        tfidf, note = _train_tfidf(task, train, validation)
+        tfidf, note = _train_tfidf(task, train, validation, metric)
         notes.append(note)
     if tune and not (task.name in ("emotion", "joint") and validation is not None and validation.logits is not None):
         tune = False
@@ -94,13 +97,43 @@ def measure(
     return results
 
 
-def _train_tfidf(task: Task, train: Split, validation: Split | None) -> tuple[TfidfBaseline | None, str]:
+def _train_tfidf(
+    task: Task, train: Split, validation: Split | None, metric: str | None
+) -> tuple[TfidfBaseline | None, str]:
     """Train the TF-IDF baseline; returns it, or `None`, and a note for the report."""
-    held_out = ()
+    texts, truth = train.texts or (None,) * len(train), _Array.of(train.truth)
     if validation is not None and validation.texts is not None:
-        held_out = (validation.texts, validation.truth)
+        return _fit_tfidf(task, metric, texts, truth, validation.texts, _Array.of(validation.truth))
+    return _fit_tfidf(task, metric, texts, truth)
+
+
+class _Array(NamedTuple):
+    """Content of an array, which can be hashed."""
+
+    content: bytes
+    dtype: np.dtype
+    shape: tuple[int, ...]
+
+    @classmethod
+    def of(cls, array: np.ndarray) -> "_Array":
+        return cls(array.tobytes(), array.dtype, array.shape)
+
+    def values(self) -> np.ndarray:
+        return np.frombuffer(self.content, self.dtype).reshape(self.shape)
+
+
+@lru_cache(maxsize=1)  # all models of a comparison have the same rows
+def _fit_tfidf(
+    task: Task,
+    metric: str | None,
+    texts: tuple[str | None, ...],
+    truth: _Array,
+    validation_texts: tuple[str | None, ...] = (),
+    validation_truth: _Array | None = None,
+) -> tuple[TfidfBaseline | None, str]:
+    held_out = () if validation_truth is None else (validation_texts, validation_truth.values())
     try:
-        tfidf = TfidfBaseline(task, train.texts or [None] * len(train), train.truth, *held_out)
+        tfidf = TfidfBaseline(task, texts, truth.values(), *held_out, metric=metric)
     except ValueError as error:
         return None, str(error)
     return tfidf, tfidf.describe()

@@ -2,15 +2,19 @@
 
 import warnings
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
-from ..tasks.task import Task
+from ..tasks.task import BEST_METRICS, Task
+from .metrics import classification_metrics, emotion_metrics
 
 
-# Candidates for the validation split; the first one is used without it.
+# Candidates for the validation split; the first ones are used without it.
+NGRAMS = ((1, 2), (1, 1), (1, 3))
 RIDGE_ALPHAS = (1.0, 0.3, 3.0, 10.0)
-LOGISTIC_CS = (1.0, 0.3, 3.0, 10.0)
+# Inverse regularisation and class weights.
+LOGISTIC_SETTINGS = tuple((c, weight) for weight in (None, "balanced") for c in (1.0, 0.3, 3.0, 10.0, 30.0))
 
 # From this number of rows on, words in a single row are ignored.
 ENOUGH_ROWS = 200
@@ -20,20 +24,34 @@ LOWEST = -15.0
 
 # Maps a matrix (N, words) to logits (N, labels).
 Predict = Callable[[object], np.ndarray]
+# Compares models on the validation rows: the lower, the better.
+Loss = Callable[[Predict], tuple[float, float]]
+
+
+class Fitted(NamedTuple):
+    """Linear model with its settings and its loss on the validation rows."""
+
+    settings: dict[str, object]
+    predict: Predict
+    loss: tuple[float, float] | None = None
 
 
 class TfidfBaseline:
     """
-    TF-IDF of words and word pairs (sublinear, L2) with ridge regression for a sentiment, logistic regression for each
-    emotion on the rows where it is known, and multinomial logistic regression for classes. The regularisation is
-    chosen on the validation split by mean absolute error or log loss.
+    TF-IDF of words and their n-grams (sublinear, L2) with ridge regression for numbers, logistic regression for each
+    emotion or other label on the rows where it is known, and multinomial logistic regression for classes.
+
+    N-grams, regularisation and class weights are chosen on the validation split by the metric that also chooses the
+    epoch of a model, for emotions by that of each; equals, and metrics of other kinds, by log loss. Regressions are
+    chosen by mean absolute error.
 
     Args:
         task: the task.
         texts: texts of the training rows; may contain `None`.
         truth: labels of the training rows as returned by [`Task.label_array`].
-        validation_texts: texts of the validation rows; without them the regularisation is 1.
+        validation_texts: texts of the validation rows; without them the first candidates are used.
         validation_truth: labels of the validation rows.
+        metric: metric of `task_metrics` to choose by, or "loss"; by default that of the task.
 
     Raises:
         ValueError: no row has a text, or all labels are equal. The message is a note for a report.
@@ -46,32 +64,35 @@ class TfidfBaseline:
         truth: np.ndarray,
         validation_texts: Sequence[str | None] = (),
         validation_truth: np.ndarray | None = None,
+        metric: str | None = None,
     ):
-        from sklearn.feature_extraction.text import TfidfVectorizer
-
         has_text = _has_text(texts)
         if not has_text.any():
             raise ValueError("There is no TF-IDF baseline because the training rows have no text.")
-        self.task = task
-        min_df = 2 if has_text.sum() >= ENOUGH_ROWS else 1
-        # Includes words of one letter and apostrophes ("don't").
-        pattern = r"(?u)\b\w[\w']*\b"
-        self.vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=min_df, token_pattern=pattern)
-        try:
-            words = self.vectorizer.fit_transform([texts[row] for row in np.flatnonzero(has_text)])
-        except ValueError as error:  # scikit-learn's message names stop words and pruning
-            raise ValueError(
-                "There is no TF-IDF baseline because no word of the training rows occurs often enough."
-            ) from error
+        self.task, self.metric = task, metric or BEST_METRICS[task.name]
+        self.chosen: dict[str, dict[str, object]] = {}  # settings by label, or by task
         usable = _has_text(validation_texts)
-        held_out = None
-        if usable.any():
-            held_out = self.vectorizer.transform([validation_texts[row] for row in np.flatnonzero(usable)])
-            validation_truth = np.asarray(validation_truth)[usable]
-        self.chosen: dict[str, float] = {}  # by label, or by task
-        self.is_chosen_on_validation = held_out is not None
+        self.is_chosen_on_validation = bool(usable.any())
+        truth, train = np.asarray(truth), [texts[row] for row in np.flatnonzero(has_text)]
+        held_out = [validation_texts[row] for row in np.flatnonzero(usable)]
+        held_out_truth = np.asarray(validation_truth)[usable] if held_out else None
         # Base rates are of all training rows, with and without text.
-        self.typical, self.predict = self._fit(np.asarray(truth), has_text, words, held_out, validation_truth)
+        self.typical = self._typical(truth)
+        lowest: tuple[float, float] | None = None
+        for ngrams in NGRAMS if held_out else NGRAMS[:1]:
+            vectorizer, words = _vectorize(train, ngrams)
+            check = vectorizer.transform(held_out) if held_out else None
+            # N-grams are compared with the first candidates of the other settings.
+            first = self._fit(truth[has_text], words, check, held_out_truth, num_candidates=1)
+            losses = [model.loss for model in first if model is not None and model.loss is not None]
+            loss = tuple(np.mean(losses, axis=0)) if losses else (0.0, 0.0)
+            if lowest is None or loss < lowest:
+                self.vectorizer, self.ngrams, lowest, inputs = vectorizer, ngrams, loss, (words, check)
+        self.models = self._fit(truth[has_text], *inputs, held_out_truth)
+        names = (task.name,) if task.problem_type == "single_label_classification" else task.labels
+        self.chosen = {
+            name: model.settings for name, model in zip(names, self.models, strict=True) if model is not None
+        }
 
     def logits(self, texts: Sequence[str | None]) -> np.ndarray:
         """
@@ -80,70 +101,92 @@ class TfidfBaseline:
         logits = np.tile(self.typical, (len(texts), 1))
         rows = np.flatnonzero(_has_text(texts))
         if len(rows):
-            logits[rows] = self.predict(self.vectorizer.transform([texts[row] for row in rows]))
+            words = self.vectorizer.transform([texts[row] for row in rows])
+            if self.task.problem_type == "single_label_classification":
+                logits[rows] = self.models[0].predict(words)
+                return logits
+            for i, model in enumerate(self.models):
+                if model is not None:
+                    logits[rows, i] = model.predict(words)
         return logits
 
     def describe(self) -> str:
         """Return a note for a report."""
-        kind = {"regression": "ridge regression"}.get(self.task.problem_type, "logistic regression")
-        if self.task.name == "joint":
-            kind = "ridge regression (sentiment) and logistic regressions (emotions)"
+        kinds = {"ridge regression" if _is_number(self.task, label) else "logistic regression": label
+                 for label in self.task.labels}  # fmt: skip
         how = "chosen on validation" if self.is_chosen_on_validation else "by default, without validation texts"
-        values = ", ".join(f"{name} {value:g}" for name, value in self.chosen.items())
+        values = ", ".join(
+            " ".join([name, *(str(value) for value in settings.values() if value is not None)])
+            for name, settings in self.chosen.items()
+        )
         return (
-            f"TF-IDF baseline trained on the same rows: {kind} on {len(self.vectorizer.vocabulary_)} words and word "
-            f"pairs, alpha or C {how}: {values}. A model that scores below it has learnt nothing from the text."
+            f"TF-IDF baseline trained on the same rows: {' and '.join(kinds)} on {len(self.vectorizer.vocabulary_)} "
+            f"n-grams of 1 to {self.ngrams[1]} words; n-grams, alpha or C, and class weights {how}: {values}. A model "
+            "that scores below it has learnt nothing from the text."
         )
 
-    def _fit(self, truth, has_text, words, held_out, validation_truth) -> tuple[np.ndarray, Predict]:
-        """Return the logits (labels,) of a row without text, and the function that predicts rows with text."""
+    def _typical(self, truth: np.ndarray) -> np.ndarray:
+        """Return the logits (labels,) of a row without text."""
         if self.task.problem_type == "single_label_classification":
-            return self._fit_classes(truth, has_text, words, held_out, validation_truth)
+            counts = np.bincount(truth.astype(int), minlength=len(self.task.labels)) + 0.5
+            return np.log(counts / counts.sum())
+        columns = zip(self.task.labels, truth.reshape(len(truth), -1).astype(float).T, strict=True)
+        return np.array(
+            [(_middle if _is_number(self.task, label) else _base_logit)(values[~np.isnan(values)])
+             for label, values in columns]
+        )  # fmt: skip
+
+    def _fit(self, truth, words, held_out, held_out_truth, num_candidates: int | None = None) -> list[Fitted | None]:
+        """Fit a model for the classes, or one for each label, `None` for a label that is constant."""
+        if self.task.problem_type == "single_label_classification":
+            if len(np.unique(truth)) < 2:
+                raise ValueError(
+                    "There is no TF-IDF baseline because all training rows with text have the same class."
+                )
+            check = None if held_out is None else (held_out, held_out_truth.astype(int))
+            num_classes = len(self.task.labels)
+            return [_fit_classes(words, truth.astype(int), check, num_classes, self.metric, num_candidates)]
         truth = truth.reshape(len(truth), -1).astype(float)
-        if validation_truth is not None:
-            validation_truth = validation_truth.reshape(len(validation_truth), -1).astype(float)
-        typical, columns, num_fitted = [], [], 0
+        models: list[Fitted | None] = []
         for i, label in enumerate(self.task.labels):
-            known = ~np.isnan(truth[:, i])
-            is_sentiment = label == "sentiment"
-            typical.append(_middle(truth[known, i]) if is_sentiment else _base_logit(truth[known, i]))
-            rows = known[has_text]
-            inputs, target = words[np.flatnonzero(rows)], truth[has_text, i][rows]
-            if len(np.unique(target)) < 2:
-                columns.append(None)
-                continue
-            num_fitted += 1
-            check = None
+            known = np.flatnonzero(~np.isnan(truth[:, i]))
+            inputs, target, check = words[known], truth[known, i], None
             if held_out is not None:
-                seen = np.flatnonzero(~np.isnan(validation_truth[:, i]))
-                check = (held_out[seen], validation_truth[seen, i]) if len(seen) else None
-            fit = _fit_ridge if is_sentiment else _fit_logistic
-            value, predict = fit(inputs, target, check)
-            self.chosen[label] = value
-            columns.append(predict)
-        if not num_fitted:
+                column = held_out_truth.reshape(len(held_out_truth), -1)[:, i].astype(float)
+                seen = np.flatnonzero(~np.isnan(column))
+                check = (held_out[seen], column[seen]) if len(seen) else None
+            if len(np.unique(target)) < 2:
+                models.append(None)
+            elif _is_number(self.task, label):
+                models.append(_fit_ridge(inputs, target, check, num_candidates))
+            else:
+                models.append(_fit_logistic(inputs, target > 0, check, self.metric, num_candidates))
+        if not any(models):
             raise ValueError("There is no TF-IDF baseline because all training rows with text have the same labels.")
-        typical = np.array(typical)
+        return models
 
-        def predict(inputs) -> np.ndarray:
-            parts = [
-                np.full(inputs.shape[0], typical[i]) if column is None else column(inputs)
-                for i, column in enumerate(columns)
-            ]
-            return np.stack(parts, axis=1)
 
-        return typical, predict
+def _is_number(task: Task, label: str) -> bool:
+    """Return whether a label is a number, and not the presence of something."""
+    return task.problem_type == "regression" or (task.name == "joint" and label == "sentiment")
 
-    def _fit_classes(self, truth, has_text, words, held_out, validation_truth) -> tuple[np.ndarray, Predict]:
-        num_classes = len(self.task.labels)
-        target = truth[has_text].astype(int)
-        if len(np.unique(target)) < 2:
-            raise ValueError("There is no TF-IDF baseline because all training rows with text have the same class.")
-        check = None if held_out is None else (held_out, validation_truth.astype(int))
-        self.chosen[self.task.name], model = _fit_classes(words, target, check, num_classes)
-        counts = np.bincount(truth.astype(int), minlength=num_classes)
-        typical = np.log((counts + 0.5) / (counts + 0.5).sum())
-        return typical, model
+
+def _vectorize(texts: list[str], ngrams: tuple[int, int]):
+    """Return a vectorizer and the matrix (N, words) of the texts."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    vectorizer = TfidfVectorizer(
+        ngram_range=ngrams,
+        sublinear_tf=True,
+        min_df=2 if len(texts) >= ENOUGH_ROWS else 1,
+        token_pattern=r"(?u)\b\w[\w']*\b",  # includes words of one letter and apostrophes ("don't")
+    )
+    try:
+        return vectorizer, vectorizer.fit_transform(texts)
+    except ValueError as error:  # scikit-learn's message names stop words and pruning
+        raise ValueError(
+            "There is no TF-IDF baseline because no word of the training rows occurs often enough."
+        ) from error
 
 
 def _has_text(texts: Sequence[str | None]) -> np.ndarray:
@@ -160,39 +203,53 @@ def _base_logit(present: np.ndarray) -> float:
     return float(np.log(rate / (1 - rate)))
 
 
-def _choose(values: Sequence[float], fit: Callable[[float], Predict], loss) -> tuple[float, Predict]:
-    """Return the value with the lowest `loss(predict)` and its model; the first value without a loss."""
+def _choose(candidates: Sequence[dict], fit: Callable[..., Predict], loss: Loss | None, limit: int | None) -> Fitted:
+    """Return the best of the first `limit` candidates by `loss`; the first one without a loss."""
     if loss is None:
-        return values[0], fit(values[0])
-    fitted = [(value, fit(value)) for value in values]
-    losses = [loss(predict) for _, predict in fitted]
-    return fitted[int(np.argmin(losses))]
+        return Fitted(candidates[0], fit(**candidates[0]))
+    fitted = []
+    for settings in candidates[:limit]:
+        predict = fit(**settings)
+        fitted.append(Fitted(settings, predict, loss(predict)))
+    return min(fitted, key=lambda model: model.loss)
 
 
-def _fit_ridge(inputs, target, check) -> tuple[float, Predict]:
+def _choose_logistic(fit: Callable[..., Predict], loss: Loss | None, limit: int | None) -> Fitted:
+    return _choose([{"c": c, "class_weight": weight} for c, weight in LOGISTIC_SETTINGS], fit, loss, limit)
+
+
+def _loss_of(score: float | None, log_loss: float) -> tuple[float, float]:
+    """Return a loss that compares by the metric, if the task has it, and then by log loss."""
+    return (log_loss if score is None else -score), log_loss
+
+
+def _fit_ridge(inputs, target, check, limit: int | None) -> Fitted:
     from sklearn.linear_model import Ridge
 
     def fit(alpha: float) -> Predict:
         return Ridge(alpha=alpha, solver="sparse_cg").fit(inputs, target).predict
 
-    loss = None if check is None else lambda predict: np.abs(predict(check[0]) - check[1]).mean()
-    return _choose(RIDGE_ALPHAS, fit, loss)
+    def absolute_error(predict: Predict) -> tuple[float, float]:
+        return _loss_of(None, float(np.abs(predict(check[0]) - check[1]).mean() / np.ptp(target)))
+
+    return _choose([{"alpha": alpha} for alpha in RIDGE_ALPHAS], fit, check and absolute_error, limit)
 
 
-def _fit_logistic(inputs, target, check) -> tuple[float, Predict]:
-    def fit(c: float) -> Predict:
-        return _logistic(inputs, target > 0, c).decision_function
+def _fit_logistic(inputs, target, check, metric: str, limit: int | None) -> Fitted:
+    def fit(c: float, class_weight: str | None) -> Predict:
+        return _logistic(inputs, target, c, class_weight).decision_function
 
-    def log_loss(predict: Predict) -> float:
-        logits = predict(check[0])
-        return float((np.logaddexp(0, logits) - (check[1] > 0) * logits).mean())
+    def loss(predict: Predict) -> tuple[float, float]:
+        logits, present = predict(check[0]), check[1] > 0
+        scores = emotion_metrics(present[:, None], logits[:, None], ["label"])
+        return _loss_of(scores.get(metric), float((np.logaddexp(0, logits) - present * logits).mean()))
 
-    return _choose(LOGISTIC_CS, fit, None if check is None else log_loss)
+    return _choose_logistic(fit, check and loss, limit)
 
 
-def _fit_classes(inputs, target, check, num_classes: int) -> tuple[float, Predict]:
-    def fit(c: float) -> Predict:
-        model = _logistic(inputs, target, c)
+def _fit_classes(inputs, target, check, num_classes: int, metric: str, limit: int | None) -> Fitted:
+    def fit(c: float, class_weight: str | None) -> Predict:
+        model = _logistic(inputs, target, c, class_weight)
 
         def predict(words) -> np.ndarray:
             logits = np.full((words.shape[0], num_classes), LOWEST)
@@ -202,17 +259,19 @@ def _fit_classes(inputs, target, check, num_classes: int) -> tuple[float, Predic
 
         return predict
 
-    def log_loss(predict: Predict) -> float:
-        return float(-predict(check[0])[np.arange(len(check[1])), check[1]].mean())
+    def loss(predict: Predict) -> tuple[float, float]:
+        logits = predict(check[0])
+        scores = classification_metrics(check[1], logits)
+        return _loss_of(scores.get(metric), float(-logits[np.arange(len(logits)), check[1]].mean()))
 
-    return _choose(LOGISTIC_CS, fit, None if check is None else log_loss)
+    return _choose_logistic(fit, check and loss, limit)
 
 
-def _logistic(inputs, target, c: float):
+def _logistic(inputs, target, c: float, class_weight: str | None):
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
     with warnings.catch_warnings():
         # Not fully converged is good enough: the best of several is chosen.
         warnings.simplefilter("ignore", ConvergenceWarning)
-        return LogisticRegression(C=c, max_iter=300, tol=1e-3).fit(inputs, target)
+        return LogisticRegression(C=c, max_iter=300, tol=1e-3, class_weight=class_weight).fit(inputs, target)

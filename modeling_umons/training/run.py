@@ -213,7 +213,7 @@ def _train(
     scored, calibrations, notes = calibrate_splits(model.config, task, scored, refit="validation" in scored)
     for note in notes:
         logger.info("Calibration: %s", note)
-    results = measure(task, train_split, scored, tune=run.tune_thresholds)
+    results = measure(task, train_split, scored, tune=run.tune_thresholds, metric=run.metric_for_best_model)
     for name, calibration in calibrations.items():
         results[name]["calibration"] = calibration
     if curves is not None:

@@ -21,15 +21,15 @@ def test_baseline_learns_sentiment():
     assert logits.shape == (4, 1)
     assert logits[0, 0] > 0.5 > -0.5 > logits[1, 0]
     assert logits[2:, 0].tolist() == [0.0, 0.0]  # the median of the training rows
-    assert baseline.chosen == {"sentiment": 0.3}  # what is clear wants little regularisation
-    assert "chosen on validation: sentiment 0.3" in baseline.describe()
+    assert baseline.chosen == {"sentiment": {"alpha": 0.3}}  # clear texts require little regularisation
+    assert "chosen on validation: sentiment 0.3." in baseline.describe()
 
 
 def test_rows_without_text_have_median_of_all_rows():
     truth = np.r_[SENTIMENT, np.full(30, 1.5)]
     baseline = TfidfBaseline(make_task("sentiment"), [*TEXTS, *[None] * 30], truth)
     assert baseline.logits([None]).item() == 1.5
-    assert baseline.chosen == {"sentiment": RIDGE_ALPHAS[0]}
+    assert baseline.chosen == {"sentiment": {"alpha": RIDGE_ALPHAS[0]}}
     assert "by default, without validation texts" in baseline.describe()
 
 
@@ -60,6 +60,19 @@ def test_classes_without_training_rows_are_not_predicted():
     assert (logits[:2, [0, 2, 3, 4, 6]] == LOWEST).all()
     assert np.isfinite(logits).all()
     np.testing.assert_allclose(np.exp(logits[2]).sum(), 1)
+
+
+def test_ngrams_and_class_weights_are_chosen_on_validation():
+    task = make_task("classification", classes=["a", "b"])
+    # The order of two words decides, so single words are not enough.
+    texts, truth = ["good not", "not good"] * 20, np.array([0, 1] * 20)
+    assert TfidfBaseline(task, texts, truth, texts[:4], truth[:4]).ngrams[1] > 1
+    # One row in ten is of class b; the validation rows are half of each, so weights help.
+    texts, truth = ["so"] * 17 + ["fine", "fine", "fine"], np.array([0] * 18 + [1, 0])
+    for metric, weight in (("balanced_accuracy", "balanced"), ("loss", None)):
+        held_out = (["fine", "fine", "so"], np.array([1, 0, 0]))
+        chosen = TfidfBaseline(task, texts, truth, *held_out, metric=metric).chosen
+        assert chosen["classification"]["class_weight"] == weight
 
 
 @pytest.mark.parametrize(
