@@ -204,8 +204,9 @@ def _open(source):
             container = av.open(
                 file,
                 container_options={"format_whitelist": CONTAINERS},
-                metadata_errors="ignore",
                 timeout=HTTP_TIMEOUT if isinstance(file, str) else None,
+                # Tags need not be UTF-8. PyAV 19 decodes them on access only.
+                **({"metadata_errors": "ignore"} if int(av.__version__.split(".")[0]) < 19 else {}),
             )
         except (av.FFmpegError, OSError) as error:  # OSError: FFmpeg seeks in an empty file object
             raise OSError(
@@ -401,6 +402,12 @@ class _Clock:
         return time
 
 
+def _time(frame, stream) -> float | None:
+    """Return the time stamp of a frame in seconds. The last frames of a stream have no time base in PyAV 16."""
+    time_base = frame.time_base or stream.time_base
+    return None if frame.pts is None or time_base is None else float(frame.pts * time_base)
+
+
 class _AudioTrack:
     """Resampled mono audio on the timeline of the file."""
 
@@ -421,7 +428,7 @@ class _AudioTrack:
         if frame.sample_rate not in SAMPLING_RATES:
             return
         expected = self.clock.expected if self.started else None
-        time = self.clock.time(frame.time, frame.samples / frame.sample_rate)
+        time = self.clock.time(_time(frame, self.stream), frame.samples / frame.sample_rate)
         if time is None:
             return
         input_format = (frame.format.name, frame.layout.name, frame.sample_rate)
@@ -535,7 +542,7 @@ class _VideoTrack:
 
     def add(self, frame) -> None:
         duration = self._duration(frame)
-        time = self.clock.time(frame.time, duration)
+        time = self.clock.time(_time(frame, self.stream), duration)
         if time is None:
             return
         self.end = time + duration

@@ -182,7 +182,8 @@ def test_sound_files(container_format, codec, rate, layout):
     reference = tone(2.0, 22050)
     assert clip.audio.dtype == np.float32
     assert len(clip.audio) == pytest.approx(len(reference), abs=0.06 * 22050)  # lossy codecs add to the end
-    assert_same_sound(clip.audio[: len(reference)], reference, samples=60)
+    # FFmpeg 8.0 keeps the 256 samples with which AC-3 begins.
+    assert_same_sound(clip.audio[: len(reference)], reference, samples=60, shift=128 if codec == "ac3" else 0)
     if layout != "5.1":  # the same in both channels: the mean is as loud (LAME takes 5 % off)
         assert np.sqrt(np.mean(clip.audio[: len(reference)] ** 2)) == pytest.approx(
             np.sqrt(np.mean(reference**2)), rel=0.06
@@ -218,7 +219,7 @@ def test_cover_art_is_no_video():
     with av.open(file, "w", format="mp3") as container:
         sound = container.add_stream("libmp3lame", rate=44100, layout="mono")
         cover = container.add_stream("png", rate=1, width=16, height=16, pix_fmt="rgb24")
-        cover.disposition = av.stream.Disposition.attached_pic
+        cover.disposition = av.stream.Disposition.attached_pic.value
         frame = av.VideoFrame.from_ndarray(picture(0, 16, 16))
         frame.pts = 0
         mux(container, [*cover.encode(frame), *cover.encode(None), *encode_sound(sound, tone(2.0, 44100)[None])])
@@ -391,8 +392,9 @@ def test_a_stream_that_ends_early_does_not_hold_windows_back():
         mux(container, [*pictures_of_40_s, *encode_sound(sound, tone(3.0, 44100)[None])])
     source = io.BytesIO(file.getvalue())
     windows = list(iter_windows(source, 5.0))
-    assert [len(window.frames) for window in windows] == [25] * 8
-    assert [window.audio is not None for window in windows] == [True] + [False] * 7
+    # FFmpeg 8.0 lets the pictures begin after the padding of the sound, so that they end in a ninth window.
+    assert [len(window.frames) for window in windows[:8]] == [25] * 8
+    assert [window.audio is not None for window in windows] == [True] + [False] * (len(windows) - 1)
 
 
 @pytest.mark.shared
