@@ -300,8 +300,8 @@ class UmonsLSTM(nn.Module):
         self.bias_hh_l0 = nn.Parameter(torch.empty(4 * hidden_size))
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        # CODEPATH: exported programs take texts of any length
-        if torch.compiler.is_exporting():
+        # CODEPATH: exported programs take texts of any length. PyTorch 2.11 takes every compilation for an export.
+        if torch.compiler.is_exporting() and not torch.compiler.is_dynamo_compiling():
             return self._scan(hidden_states)
         state = hidden_states.new_zeros(1, hidden_states.shape[0], self.hidden_size)
         weights = [self.weight_ih_l0, self.weight_hh_l0, self.bias_ih_l0, self.bias_hh_l0]

@@ -128,6 +128,7 @@ def test_training_modes_reduce_loss_equally(train, options, transformers_log):
 
 
 @compiles_in_parts
+@pytest.mark.skipif(torch.__version__ < "2.12", reason="the compiler of torch 2.11 fails on the LSTM of a CPU")
 def test_compiled_model_trains(train, fresh_compiler):
     """Compile to machine code, which is slow: the smallest model with an LSTM."""
     tiny = {"hidden_size": 4, "intermediate_size": 4, "num_attention_heads": 1}
@@ -176,5 +177,5 @@ def test_compiled_graph_serves_all_lengths(has_gradients, fresh_compiler):
         num_graphs.append(len(graphs))
     if has_gradients and num_graphs[0] == 1:
         pytest.skip("this version of torch compiles the LSTM too, for each length")  # 2.11
-    # Before the front ends, after them, and the head, which does not depend on the length.
-    assert num_graphs == ([3, 5, 5, 5, 5] if has_gradients else [1, 2, 2, 2, 2])
+    # Before the LSTM, two after it, and the head, which does not depend on the length.
+    assert num_graphs == ([4, 7, 7, 7, 7] if has_gradients else [1, 2, 2, 2, 2])
