@@ -57,14 +57,29 @@ def make_batch(modalities=MODALITIES, lengths=LENGTHS, seed: int = 1) -> dict[st
     return batch
 
 
-def word_times(batch: State) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return consecutive word times (B, T, 2), NaN in padding and for every fourth word, and audio offsets (B,)."""
+def make_times(batch: State) -> dict[str, torch.Tensor]:
+    """
+    Return consecutive word times (B, T, 2), NaN in padding and for every fourth word, and times of frames (B, T_m),
+    NaN in some rows.
+    """
     generator = torch.Generator().manual_seed(2)
     mask = batch["attention_mask"].bool()
     ends = (0.02 + 0.5 * torch.rand(mask.shape, generator=generator)).cumsum(dim=1)
     times = torch.stack([torch.nn.functional.pad(ends, (1, 0))[:, :-1], ends], dim=-1)
     times[:, 2::4] = torch.nan
-    return times.masked_fill(~mask[..., None], torch.nan), 0.3 + 0.3 * torch.rand(len(mask), generator=generator)
+    given = {"word_times": times.masked_fill(~mask[..., None], torch.nan)}
+    for row, modality in enumerate(("audio", "video")):
+        if VALUES[modality] in batch:
+            gaps = 0.1 + 0.4 * torch.rand(batch[MASKS[modality]].shape, generator=generator)
+            given[f"{modality}_times"] = gaps.cumsum(dim=1)
+            given[f"{modality}_times"][row] = torch.nan
+    return given
+
+
+def times_of_row(batch: State, times: State, i: int) -> dict[str, torch.Tensor]:
+    """Return the times of words and frames of a row without padding, by modality."""
+    names = {"word_times": "text", "audio_times": "audio", "video_times": "video"}
+    return {names[name]: value[i][batch[MASKS[names[name]]][i].bool()] for name, value in times.items()}
 
 
 def rows_of(batch: State) -> list[dict[str, torch.Tensor]]:
@@ -176,9 +191,8 @@ def pooled_frames(xs: torch.Tensor, num_steps: int) -> torch.Tensor:
     return torch.stack([sum(xs[start:end]) / (end - start) for start, end in spans])
 
 
-def frames_of_words(xs: torch.Tensor, times: torch.Tensor, duration: float, first_middle: float) -> torch.Tensor:
+def frames_of_words(xs: torch.Tensor, times: torch.Tensor, middles: list[float]) -> torch.Tensor:
     """Compute the mean of the frames with their middle in each word; without any, the frame nearest to its middle."""
-    middles = [first_middle + i * duration for i in range(len(xs))]
     by_word = []
     for (start, end), pooled in zip(times.tolist(), pooled_frames(xs, len(times)), strict=True):
         inside = [x for x, middle in zip(xs, middles, strict=True) if start <= middle < end]
@@ -188,16 +202,15 @@ def frames_of_words(xs: torch.Tensor, times: torch.Tensor, duration: float, firs
     return torch.stack(by_word)
 
 
-def aligned_row(state: State, config, row: dict, times: torch.Tensor | None, offset: float) -> dict:
+def aligned_row(state: State, config, row: dict, times: dict[str, torch.Tensor]) -> dict:
     """Return {modality: (T, size)}, all with the steps of the first modality of the row."""
     guide = next(modality for modality in MODALITIES if modality in row)
     aligned = {}
     for modality, xs in row.items():
         if modality == "text":
             aligned["text"] = state["model.embed_tokens.weight"][xs]
-        elif times is not None and guide == "text":
-            first = getattr(config, f"{modality}_first_middle") + (offset if modality == "audio" else 0)
-            aligned[modality] = frames_of_words(xs, times, getattr(config, f"{modality}_frame_duration"), first)
+        elif guide == "text" and modality in times and not times[modality].isnan().any():
+            aligned[modality] = frames_of_words(xs, times["text"], times[modality].tolist())
         else:
             aligned[modality] = pooled_frames(xs, len(row[guide]))
     return aligned
@@ -246,10 +259,10 @@ def graph_mfn_fuse(state: State, config, before: dict, now: dict) -> tuple[torch
 
 
 def memory_fusion(
-    state: State, config, row: dict[str, torch.Tensor], fuse, times: torch.Tensor | None = None, offset: float = 0.0
+    state: State, config, row: dict[str, torch.Tensor], fuse, times: dict[str, torch.Tensor]
 ) -> tuple[torch.Tensor, torch.Tensor, list]:
     """Compute the logits, the states [h_t; h_a; h_v; u] (T, D), and the second result of `fuse` at each step."""
-    aligned = aligned_row(state, config, row, times, offset)
+    aligned = aligned_row(state, config, row, times)
     places = {modality: i for i, modality in enumerate(config.modalities)}
     lstms = {m: lstm_steps(state, f"model.lstms.cells.{places[m]}", "", xs) for m, xs in aligned.items()}
     sizes = dict(zip(config.modalities, config.hidden_sizes(), strict=True))
@@ -295,6 +308,27 @@ def check_padding_does_not_change_logits(model):
         for i in range(len(expected)):
             alone = some_rows(batch, [i])
             torch.testing.assert_close(model(**alone).logits, expected[i : i + 1], atol=1e-6, rtol=0)
+
+
+@torch.no_grad()
+def check_times_are_used(make_memory_fusion):
+    """Check that the times of words and of each modality's frames count with `alignment="words"` only."""
+    batch = make_batch(lengths=FULL_LENGTHS)
+    times = make_times(batch)
+    model, adaptive = make_memory_fusion(alignment="words"), make_memory_fusion(alignment="adaptive")
+
+    def states(model, **times):
+        return model.model(**batch, **times).last_hidden_state
+
+    without_times = states(model)
+    for name in ("audio_times", "video_times"):
+        some = {"word_times": times["word_times"], name: times[name]}
+        assert not torch.allclose(states(model, **some), without_times, atol=1e-4)
+        reverse = states(model, **some | {name: times[name].flip(1)})
+        assert not torch.allclose(reverse, states(model, **some), atol=1e-4)
+    for incomplete in ({"word_times": times["word_times"]}, times | {"word_times": times["word_times"] * torch.nan}):
+        torch.testing.assert_close(states(model, **incomplete), without_times)
+    torch.testing.assert_close(states(adaptive, **times), without_times)
 
 
 @torch.no_grad()

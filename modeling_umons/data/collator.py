@@ -14,8 +14,8 @@ import pyarrow.compute as pc
 import torch
 
 from ..models.umons.configuration_umons import INPUT_NAMES
+from ..models.umons.tokenization_umons import find_word_times
 from .waveforms import WaveformAugmentation
-from .word_times import word_times
 
 
 if TYPE_CHECKING:
@@ -92,7 +92,8 @@ class UtteranceCollator:
         max_lengths: maximum words, frames and clips by modality (`config.length_limit`); longer sequences are cut.
             Text is also cut at the `model_max_length` of the tokenizer.
         audio_size, video_size: sizes of the model's `input_features` and `video_features`.
-        reads_word_times: whether the model takes `word_times`, from a column `words` of the table.
+        reads_word_times: whether the model takes `word_times`, `audio_times` and `video_times`, from the columns
+            `words`, `audio_times` and `video_times` of the table.
         audio_processor: for a model that is trained on waveforms, its `UmonsProcessor`: batches have the model's audio
             input, made of the column `audio_values`.
         waveform_augmentation: augmentation of the waveforms of rows with the column `draw` ([`DrawnRows`]).
@@ -162,8 +163,9 @@ class UtteranceCollator:
         Returns:
             `input_ids` (B, T_text) and `attention_mask` int64; `input_features` (B, T_audio, audio_size) float32 and
             `input_features_mask` int64, or with a `audio_processor` what [`prepare_waveforms`] returns;
-            `video_features` (B, T_video, video_size) float32 and `video_features_mask` int64; `word_times` (B, T_text,
-            2) float32, if wanted and known; `labels` (B,) or (B, num_labels), int64 for classes and else float32. A
+            `video_features` (B, T_video, video_size) float32 and `video_features_mask` int64; with `reads_word_times`,
+            `word_times` (B, T_text, 2), `audio_times` (B, T_audio) and `video_times` (B, T_video) float32 of the
+            columns that the table has; `labels` (B,) or (B, num_labels), int64 for classes and else float32. A
             row without a modality has a mask of zeros there.
 
         Raises:
@@ -179,7 +181,7 @@ class UtteranceCollator:
             mask = "attention_mask" if modality == "text" else f"{values}_mask"
             batch[values], batch[mask] = self._pad(modality, name, column)
         if self.reads_word_times and "words" in table.column_names:
-            batch["word_times"] = word_times(table, self.tokenizer, batch["input_ids"])
+            batch |= self._read_times(table, batch)
         if "labels" in table.column_names:
             batch["labels"] = _labels(table["labels"])
         elif self.task is not None:
@@ -187,6 +189,28 @@ class UtteranceCollator:
             _check_all_known(is_known, ", ".join(self.task.columns))
             batch["labels"] = torch.from_numpy(labels)
         return batch
+
+    def _read_times(self, table: pa.Table, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Return the times of words and frames, in seconds from the beginning of the segment; NaN if unknown."""
+        starts = table["start"].to_pylist() if "start" in table.column_names else [None] * len(table)
+        starts = [start or 0.0 for start in starts]
+        words = [
+            row and [
+                (word["word"], *(None if word[key] is None else word[key] - start for key in ("start", "end")))
+                for word in row
+            ]
+            for row, start in zip(table["words"].to_pylist(), starts, strict=True)
+        ]  # fmt: skip
+        times = {"word_times": find_word_times(self.tokenizer, batch["input_ids"], words)}
+        for modality, column in self.modality_columns.items():
+            name = f"{modality}_times"
+            if modality != "text" and column != SOUND and name in table.column_names:
+                num_frames = batch[self.input_names[modality]].shape[1]
+                times[name] = torch.full((len(table), num_frames), torch.nan)
+                for out, row, start in zip(times[name], table[name].to_pylist(), starts, strict=True):
+                    row = torch.tensor(row or [], dtype=torch.float64)[:num_frames] - start
+                    out[: len(row)] = row
+        return times
 
     def _tokenize(self, table: pa.Table) -> pa.ChunkedArray:
         column = _column(table, "text")
@@ -209,11 +233,14 @@ class UtteranceCollator:
         pieces = [np.empty(0, np.float32)] * len(column)
         if column.null_count < len(column):
             pieces = [piece for chunk in column.chunks for piece in _pieces(chunk, SOUND)]
-        if self.waveform_augmentation is not None and draws is not None:
+        is_augmented = self.waveform_augmentation is not None and draws is not None
+        if is_augmented:
             pieces = self._augment(pieces, draws)
         # The last row, removed afterwards, sets the minimum length of the others.
         silence = np.zeros(round(MIN_SOUND_S * self.audio_processor.feature_extractor.sampling_rate), np.float32)
-        batch = prepare_waveforms(self.audio_processor, [*pieces, silence], "pt")
+        # Augmentation changes speed and cuts, so that the times of words do not apply.
+        has_times = self.reads_word_times and not is_augmented
+        batch = prepare_waveforms(self.audio_processor, [*pieces, silence], "pt", has_times)
         return {name: values[:-1] for name, values in batch.items()}
 
     def _augment(self, pieces: list[np.ndarray], draws: list[int]) -> list[np.ndarray]:

@@ -38,7 +38,7 @@ from ..utils.workers import CONTEXT, limit_threads, worker_pool
 from .builders import describe_error
 from .clip_tables import ClipTable, Shard, plan_shards, read_clip_table, typed_columns
 from .decoding import DecodingWorker
-from .schema import make_features, to_table
+from .schema import FEATURE_COLUMNS, make_features, to_table
 
 
 SETTINGS_NAME = "extraction.json"
@@ -272,7 +272,7 @@ class RowExtractor:
             max_duration=self.max_duration,
             **self.video_options,
         )
-        features, problems = {"audio_features": None, "video_features": None}, []
+        features, problems = dict.fromkeys(FEATURE_COLUMNS), []
         for modality, stream, extract in (
             ("audio", clip.audio, self._extract_audio),
             ("video", clip.frames, self._extract_video),
@@ -281,26 +281,34 @@ class RowExtractor:
                 try:
                     if stream is None:
                         raise ValueError("the clip lacks this stream")
-                    features[f"{modality}_features"] = extract(stream)
+                    values, times = extract(stream)
+                    features[f"{modality}_features"], row[f"{modality}_times"] = values, (start or 0.0) + times
                 except ValueError as error:
                     problems.append(f"{modality}_features is null: {error}")
         if all(value is None for value in features.values()):
             raise ValueError("; ".join(problems))
         return {**row, **features}, problems
 
-    def _extract_audio(self, audio: np.ndarray) -> np.ndarray:
-        """Map (samples,) to (T, 80) float32, or (T, size) of an encoder. Raises ValueError for silence."""
+    def _extract_audio(self, audio: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """
+        Map (samples,) to (T, 80) float32, or (T, size) of an encoder, and the middles (T,) in seconds. Raises
+        ValueError for silence.
+        """
         if is_silent(audio):
             raise ValueError("the audio is silent")
         if self.encoder is not None:
-            return self.encoder(audio)
-        return self.feature_extractor([audio], sampling_rate=self.sampling_rate)["input_features"][0]
+            values = self.encoder(audio)
+            return values, self.encoder.processor.audio_times(len(values))
+        return self.feature_extractor.extract_with_times(audio, self.sampling_rate)
 
     @torch.inference_mode()
-    def _extract_video(self, frames: np.ndarray) -> np.ndarray:
-        """Map (frames, height, width, 3) uint8 to (clips, 512) float32, or (clips, size) of an encoder."""
+    def _extract_video(self, frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """
+        Map (frames, height, width, 3) uint8 to (clips, 512) float32, or (clips, size) of an encoder, and the middles
+        (clips,) in seconds.
+        """
         clips = self.video_processor([frames], return_tensors="pt")["pixel_values_videos"][0]
-        return self.tower(clips.to(self.device)).float().cpu().numpy()
+        return self.tower(clips.to(self.device)).float().cpu().numpy(), self.video_processor.clip_times(len(clips))
 
 
 # Shards

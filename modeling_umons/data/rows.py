@@ -32,7 +32,7 @@ from ..utils.suggest import nearest
 from .arguments import DataArguments
 from .collator import SOUND, UtteranceCollator
 from .conversations import ConversationCollator
-from .schema import SPLIT_NAMES, SPLITS, make_features
+from .schema import SPLIT_NAMES, SPLITS, TIME_COLUMNS, make_features
 from .tables import TABLE_SUFFIXES, read_table
 from .waveforms import WaveformAugmentation
 
@@ -42,7 +42,8 @@ logger = logging.getLogger(__name__)
 ROWS_IN_MEMORY = 64  # decoded audio; half a minute takes two megabytes
 # Columns that identify rows in reports, order them in a conversation, and give the times of words. They are kept.
 IDENTITY_COLUMNS = (
-    "segment_id", "video_id", "segment", "start", "source", "speaker", "gender", "intensity", "words"
+    "segment_id", "video_id", "segment", "start", "source", "speaker", "gender", "intensity", "words",
+    *TIME_COLUMNS,
 )  # fmt: skip
 PLACE_COLUMN = "_place"  # file and line of a row, for messages
 GROUP_COLUMNS = ("video_id", "speaker")  # rows of one group are alike, and are held out together
@@ -538,16 +539,22 @@ def _rename_text(dataset: Dataset, column: str) -> Dataset:
 
 def _add_audio(dataset: Dataset, column: str, processor, data: DataArguments) -> tuple[Dataset, dict[int, str]]:
     """
-    Add the column of audio features that the processor computes of the files, or of waveforms if it is `audio_values`;
-    null without sound. Return also {row: problem} of files that cannot be read.
+    Add the column of audio features that the processor computes of the files and `audio_times`, or of waveforms if it
+    is `audio_values`; null without sound. Return also {row: problem} of files that cannot be read.
     """
     extractor, is_sound = processor.feature_extractor, column == SOUND
     # Twice the span of log-mel features, because leading silence is trimmed.
     seconds = processor.max_duration * (2 if processor.audio_frame_duration is None else 1)
     most = round(seconds * extractor.sampling_rate)
+    if is_sound:
+        added = {column: List(Value("float32"))}
+    else:
+        frames = List(List(Value("float32"), length=extractor.frame_size))
+        added = {column: frames, "audio_times": List(Value("float64"))}
+    dataset = dataset.remove_columns([name for name in added if name in dataset.column_names])
 
     def decode(row: dict[str, Any]) -> dict[str, Any]:
-        value, decoded = row[data.audio_column], {column: None, "problem": None}
+        value, decoded = row[data.audio_column], dict.fromkeys((*added, "problem"))
         if value is not None:
             source = value if isinstance(value, (str, bytes)) else value["bytes"] or value["path"]
             try:
@@ -557,15 +564,15 @@ def _add_audio(dataset: Dataset, column: str, processor, data: DataArguments) ->
                 if is_sound:
                     decoded[column] = clip.audio[:most]
                 else:
-                    decoded[column] = extractor(clip.audio, sampling_rate=clip.sampling_rate)["input_features"][0]
+                    frames, times = extractor.extract_with_times(clip.audio, clip.sampling_rate)
+                    decoded |= {column: frames, "audio_times": (row.get("start") or 0.0) + times}
             except (OSError, ValueError) as error:
                 decoded["problem"] = str(error)
         return decoded
 
-    files = dataset.select_columns(data.audio_column)
+    files = dataset.select_columns([name for name in (data.audio_column, "start") if name in dataset.column_names])
     features = files.features.copy()
-    values = List(Value("float32")) if is_sound else List(List(Value("float32"), length=extractor.frame_size))
-    features.update({column: values, "problem": Value("string")})
+    features.update({**added, "problem": Value("string")})
     decoded = files.map(
         decode,
         features=features,
@@ -575,4 +582,4 @@ def _add_audio(dataset: Dataset, column: str, processor, data: DataArguments) ->
     )
     places, found = _places(dataset), decoded["problem"]
     problems = {row: f"{places[row]}: {problem}" for row, problem in enumerate(found) if problem is not None}
-    return concatenate_datasets([dataset.flatten_indices(), decoded.select_columns(column)], axis=1), problems
+    return concatenate_datasets([dataset.flatten_indices(), decoded.select_columns(list(added))], axis=1), problems

@@ -20,6 +20,7 @@ SPLIT_NAMES = {
     "dev": "validation", "test": "test",
 }  # fmt: skip
 FEATURE_COLUMNS = ("audio_features", "video_features")
+TIME_COLUMNS = ("audio_times", "video_times")
 
 # Columns of a configuration in addition to those of `make_features`: the labels of its task, as classes.
 CONFIGURATIONS = {
@@ -35,8 +36,9 @@ CLASS_COLUMNS = {name: feature for columns in CONFIGURATIONS.values() for name, 
 def make_features(audio_size: int = 80, video_size: int = 512, **more: Any) -> Features:
     """
     Return the columns of a data set and their types. `audio_features` (T, audio_size) and `video_features`
-    (T, video_size) are lists of lists of a fixed length in float32, which are read without a copy. A missing value is
-    null. `more` are further columns of a source.
+    (T, video_size) are lists of lists of a fixed length in float32, which are read without a copy. `audio_times` and
+    `video_times` (T,) are the middles of their frames. All times are seconds of the recording; the segment is in
+    [`start`, `end`). A missing value is null. `more` are further columns of a source.
     """
     return Features(
         {
@@ -49,6 +51,7 @@ def make_features(audio_size: int = 80, video_size: int = 512, **more: Any) -> F
             "words": List({"word": Value("string"), "start": Value("float64"), "end": Value("float64")}),
             "audio_features": List(List(Value("float32"), length=audio_size)),
             "video_features": List(List(Value("float32"), length=video_size)),
+            **dict.fromkeys(TIME_COLUMNS, List(Value("float64"))),
             **dict.fromkeys(("sentiment", *EMOTIONS), Value("float32")),
             **more,
         }

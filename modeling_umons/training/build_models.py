@@ -35,7 +35,6 @@ UMONS_OPTIONS = (
     "attention_probs_dropout_prob",
 )  # fmt: skip
 # Models that align frames with words and therefore need the times of frames.
-ALIGNED_MODELS = ("mfn", "graph_mfn")
 # Options that apply to a pretrained model.
 FINE_TUNING_OPTIONS = ("model", "model_name_or_path", "freeze_word_vectors", "freeze_encoders", "lora_rank")
 WORD_OPTIONS = ("word_vectors", "extra_words", "freeze_word_vectors", "min_word_count", "word_embedding_size")
@@ -161,13 +160,6 @@ def make_config(system: System, arguments: ModelArguments, parts: Parts, task: T
     }
     if system.model_type == "umons":
         options |= {name: getattr(arguments, name) for name in UMONS_OPTIONS}
-    if system.model_type in ALIGNED_MODELS:
-        clips = parts.processor.video_processor
-        options |= {
-            "audio_frame_duration": extractor.frame_duration,
-            "video_frame_duration": clips.clip_stride / clips.frame_rate,
-            "video_first_middle": clips.clip_length / 2 / clips.frame_rate,
-        }
     config = AutoConfig.for_model(system.model_type, **options)
     overrides = config_overrides(system, arguments.config_overrides)
     if unknown := sorted(set(overrides) - {option.name for option in dataclasses.fields(config)}):

@@ -277,6 +277,22 @@ def test_word_times():
     torch.testing.assert_close(cut(to_table(rows[:1], FEATURES))["word_times"], expected[:1, :2])
 
 
+def test_times_of_frames_count_from_the_beginning_of_the_segment():
+    words = [{"word": "good", "start": 10.0, "end": 10.5}]
+    features = {"audio_features": np.ones((3, 4), np.float32), "audio_times": np.array([10.25, 10.5, 11.0])}
+    rows = [
+        {"segment_id": "a", "text": "good", "words": words, "start": 10.0, **features},
+        {"segment_id": "b", "text": "good", "words": words, "start": None, "audio_features": np.ones((2, 4))},
+    ]
+    batch = collator(task=None, reads_word_times=True)(to_table(rows, FEATURES))
+    expected = torch.tensor([[0.25, 0.5, 1.0], [torch.nan] * 3])
+    torch.testing.assert_close(batch["audio_times"], expected, equal_nan=True)
+    assert batch["video_times"].isnan().all()
+    cut = collator(task=None, reads_word_times=True, max_lengths={"audio": 2})(to_table(rows, FEATURES))
+    torch.testing.assert_close(cut["audio_times"], expected[:, :2], equal_nan=True)
+    assert "audio_times" not in collator(task=None)(to_table(rows, FEATURES))
+
+
 def test_cut_frames_are_reported_once(caplog):
     rows = TABLE
     collate = collator(max_lengths={"audio": 1})

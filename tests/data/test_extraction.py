@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from datasets import Audio, Dataset, DatasetDict, load_dataset
+from small_pipelines import write_media
 
 from modeling_umons import (
     EMOTIONS,
@@ -326,7 +327,7 @@ def test_columns_and_types(sounds, tmp_path):
     schema = pq.read_schema(tmp_path / "out" / "data" / "train-00000-of-00003.parquet")
     assert schema.names == [
         "segment_id", "video_id", "segment", "start", "end", "text", "words", "audio_features", "video_features",
-        "sentiment", *EMOTIONS,
+        "audio_times", "video_times", "sentiment", *EMOTIONS,
     ]  # fmt: skip
     assert set(schema.names) >= set(COLUMNS) - {"emotions"}
     assert schema.field("audio_features").type.value_type == pa.list_(pa.float32(), 80)
@@ -335,6 +336,20 @@ def test_columns_and_types(sounds, tmp_path):
     assert row["segment_id"] == "c/d[0]"
     assert all(row[name] is None for name in ("start", "end", "text", "words", "video_features", "sentiment", "fear"))
     np.testing.assert_array_equal(np.float32(row["audio_features"]), direct(sounds / "c" / "d.wav"))
+
+
+def test_times_are_those_of_the_recording(tmp_path):
+    """The segment begins at 2 s of the recording, and its sound after 0.5 s of silence, which is trimmed."""
+    sound = np.zeros(4 * 22050, np.float32)
+    sound[round(2.5 * 22050) : 3 * 22050] = 0.5 * np.sin(np.arange(11025) / 10)
+    (tmp_path / "one.wav").write_bytes(write_media(sound, container="wav"))
+    write_table(tmp_path / "metadata.csv", [{"file_name": "one.wav", "start": 2.0, "end": 4.0}])
+    extract_features(tmp_path, tmp_path / "out", AUDIO)
+    (row,) = read_shards(tmp_path / "out")
+    times = np.array(row["audio_times"])
+    assert times[0] == pytest.approx(2.5, abs=2048 / 22050)  # silence is trimmed in windows of 2048 samples
+    np.testing.assert_allclose(np.diff(times), 16 * 275 / 22050)
+    assert len(times) == len(row["audio_features"])
 
 
 def test_load_dataset_streams_the_splits_in_order(sounds, tmp_path):

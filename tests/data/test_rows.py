@@ -153,7 +153,7 @@ def test_rows_are_what_the_processor_makes_of_the_files(sample, processor):
     table = load_table(sample / "metadata.csv", "file_name").select(range(2))
     rows, problems = run(table, processor, "joint")
     assert problems == []
-    assert rows.column_names == ["text", "audio_features", "sentiment", *EMOTIONS]
+    assert rows.column_names == ["audio_times", "text", "audio_features", "sentiment", *EMOTIONS]
     from modeling_umons.models.umons.media_umons import read_clip
 
     batch = make_collator(processor, UmonsConfig(), make_task("joint"))(ArrowRows(rows)[:])

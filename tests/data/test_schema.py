@@ -25,7 +25,7 @@ def test_names_and_types_of_the_columns():
     features = make_features(74, 35, speaker=Value("string"))
     assert list(features) == [
         "segment_id", "video_id", "segment", "start", "end", "text", "words", "audio_features", "video_features",
-        "sentiment", *EMOTIONS, "speaker",
+            "audio_times", "video_times", "sentiment", *EMOTIONS, "speaker",
     ]  # fmt: skip
     assert features["audio_features"].feature.length == 74
     assert features["video_features"].feature.length == 35

@@ -92,9 +92,6 @@ def test_make_config_sets_options_of_run(parts):
     assert configs["tfn_audio"].modalities == ["audio"]
     mfn = configs["mfn"]
     assert (mfn.memory_size, mfn.alignment, mfn.text_hidden_size) == (6, "adaptive", 128)
-    # Times of frames, for alignment with words.
-    assert mfn.audio_frame_duration == pytest.approx(parts.processor.feature_extractor.frame_duration)
-    assert (mfn.video_frame_duration, mfn.video_first_middle) == pytest.approx((0.4, 0.4))
     assert configs["multilogue_net"].dropout == 0.25
     model = make_model(configs["tfn_audio"], arguments, parts)
     assert type(model).__name__ == "TfnForSequenceClassification"

@@ -29,7 +29,6 @@ ROLES = {
     "video": re.compile(r".*(facet|openface|visual).*"),
 }
 MAX_SEGMENTS = 10_000  # of one video: compressed labels of zeros could declare millions in a few bytes
-SILENCE = "sp"  # a short pause, in the output of the SDK's aligner
 
 
 class CsdFiles(Source):
@@ -37,7 +36,8 @@ class CsdFiles(Source):
     `.csd` files: the labels (root `All Labels`) and any of words, audio and video features.
 
     Row k of a video's labels is the segment `video[k]`. Words and frames belong to the segment in whose [start, end)
-    the middle of their own interval lies; `start` and `end` of segments and words are seconds of the whole recording.
+    the middle of their own interval lies; all times are seconds of the whole recording. The pauses `sp` of the SDK's
+    aligner are words.
     In files that the SDK has aligned already, `video[k]` is a key itself, and all under it belongs to that segment.
 
     The splits are those of `splits.csv` (video_id, split) in the folder, or else the official ones. Segments of videos
@@ -162,17 +162,21 @@ class CsdFiles(Source):
             if (record := self._record(role, segment_id)) is None or record[0] is None:
                 continue
             frames, intervals, is_whole = record
+            times = _middles(intervals)
             if self.average_per_word:
                 frames = _average(frames, intervals, words)
+                times = _middles(np.array([(word["start"], word["end"]) for word in words]).reshape(-1, 2))
             elif not is_whole:
-                frames = frames[_lies_within(intervals, row["start"], row["end"])]
-            row[f"{role}_features"] = self._fit(frames, segment_id) if len(frames) else None
+                chosen = _lies_within(intervals, row["start"], row["end"])
+                frames, times = frames[chosen], times[chosen]
+            fitted = self._fit(frames, times, segment_id) if len(frames) else (None, None)
+            row[f"{role}_features"], row[f"{role}_times"] = fitted
         return row
 
-    def _fit(self, frames: np.ndarray, segment_id: str) -> np.ndarray:
-        """Average frames (T, D) over `max_length` equal parts if there are more."""
+    def _fit(self, frames: np.ndarray, times: np.ndarray, segment_id: str) -> tuple[np.ndarray, np.ndarray]:
+        """Average frames (T, D) and their times (T,) over `max_length` equal parts if there are more."""
         if self.max_length is None or self.average_per_word or len(frames) <= self.max_length:
-            return frames
+            return frames, times
         if not self._has_told_length:
             self._has_told_length = True
             logger.warning(
@@ -180,8 +184,9 @@ class CsdFiles(Source):
                 self.folder, segment_id, len(frames), self.max_length, self.max_length,
             )  # fmt: skip
         starts = np.arange(self.max_length) * len(frames) // self.max_length
-        counts = np.diff(starts, append=len(frames))[:, None]
-        return (np.add.reduceat(frames, starts, axis=0, dtype=np.float64) / counts).astype(frames.dtype)
+        counts = np.diff(starts, append=len(frames))
+        average = np.add.reduceat(frames, starts, axis=0, dtype=np.float64) / counts[:, None]
+        return average.astype(frames.dtype), np.add.reduceat(times, starts) / counts
 
     def _labels(self, segment_id: str) -> dict[str, Any]:
         labels, intervals, is_whole = self._record("labels", segment_id)
@@ -202,7 +207,7 @@ class CsdFiles(Source):
         chosen = range(len(words)) if is_whole else np.flatnonzero(_lies_within(intervals, start, end))
         return [
             {"word": words[i], "start": intervals[i, 0].item(), "end": intervals[i, 1].item()}
-            for i in chosen if words[i] not in ("", SILENCE)
+            for i in chosen if words[i]
         ]  # fmt: skip
 
     def _record(self, role: str, segment_id: str) -> tuple[Any, np.ndarray, bool] | None:

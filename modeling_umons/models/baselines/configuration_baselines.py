@@ -187,10 +187,10 @@ class MemoryFusionConfig(BaselineConfig):
     other modality is averaged to that number of steps, depending on `alignment`:
 
     - `"words"`: the mean of the frames whose middle is in [start, end) of the word; if there is none, the frame whose
-      middle is nearest to the word's. Requires a text guide and `word_times`. Words with unknown times (NaN), and
-      calls without `word_times`, are aligned as with `"adaptive"`.
+      middle is nearest to the word's. Requires a text guide, `word_times`, and `audio_times` or `video_times`. Words
+      and rows of frames with unknown times (NaN), and calls without times, are aligned as with `"adaptive"`.
     - `"adaptive"`: step i of n is the mean of the frames from floor(i T / n) to before ceil((i + 1) T / n) of T, as in
-      `torch.nn.functional.adaptive_avg_pool1d`. `word_times` are ignored.
+      `torch.nn.functional.adaptive_avg_pool1d`. Times are ignored.
     """
 
     text_hidden_size: int = 128
@@ -206,17 +206,6 @@ class MemoryFusionConfig(BaselineConfig):
     output_hidden_size: int = 128
     output_dropout: float | int = 0.5
     alignment: Literal["words", "adaptive"] = "words"
-    audio_frame_duration: float | int = 16 * 275 / 22050
-    audio_first_middle: float | int = 0.0
-    video_frame_duration: float | int = 8 / 15
-    video_first_middle: float | int = 8 / 15
-
-    def validate_architecture(self):
-        """Raise a ValueError for frames without a duration, and as [`BaselineConfig`]."""
-        super().validate_architecture()
-        for name in ("audio_frame_duration", "video_frame_duration"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"`{name}` is {getattr(self, name)}: it must be a positive number of seconds.")
 
     def hidden_sizes(self) -> list[int]:
         """Return the sizes of the LSTMs, in the order of `modalities`."""
@@ -282,14 +271,6 @@ class MfnConfig(MemoryFusionConfig):
     alignment (`str`, *optional*, defaults to `"words"`):
         `"words"` averages the frames of each word, `"adaptive"` pools frames to the number of steps. See
         [`MemoryFusionConfig`].
-    audio_frame_duration (`float`, *optional*, defaults to 16 * 275 / 22050):
-        Seconds from one audio frame to the next; `frame_duration` of the feature extractor.
-    audio_first_middle (`float`, *optional*, defaults to 0.0):
-        Seconds from the beginning of the audio to the middle of its first frame.
-    video_frame_duration (`float`, *optional*, defaults to 8 / 15):
-        Seconds from one video clip to the next; `clip_stride / frame_rate` of the video processor.
-    video_first_middle (`float`, *optional*, defaults to 8 / 15):
-        Seconds from the beginning of the video to the middle of its first clip; half of `clip_length / frame_rate`.
     attention_hidden_size (`int`, *optional*, defaults to 128):
         Size of the hidden layer of the attention over two steps of the cells of all LSTMs.
     attention_hidden_dropout (`float`, *optional*, defaults to 0.2):
@@ -378,14 +359,6 @@ class GraphMfnConfig(MemoryFusionConfig):
     alignment (`str`, *optional*, defaults to `"words"`):
         `"words"` averages the frames of each word, `"adaptive"` pools frames to the number of steps. See
         [`MemoryFusionConfig`].
-    audio_frame_duration (`float`, *optional*, defaults to 16 * 275 / 22050):
-        Seconds from one audio frame to the next; `frame_duration` of the feature extractor.
-    audio_first_middle (`float`, *optional*, defaults to 0.0):
-        Seconds from the beginning of the audio to the middle of its first frame.
-    video_frame_duration (`float`, *optional*, defaults to 8 / 15):
-        Seconds from one video clip to the next; `clip_stride / frame_rate` of the video processor.
-    video_first_middle (`float`, *optional*, defaults to 8 / 15):
-        Seconds from the beginning of the video to the middle of its first clip; half of `clip_length / frame_rate`.
     vertex_size (`int`, *optional*, defaults to 128):
         Size of every vertex of the fusion graph.
 

@@ -154,7 +154,7 @@ class GraphMfnModel(GraphMfnPreTrainedModel, MemoryFusionModel):
     custom_intro="""
     Graph-MFN with a classification head for emotions, sentiment classes, sentiment as a number, or, with
     `joint_sentiment`, sentiment and emotions at once. `problem_type` and `id2label` select the task. The arguments
-    `word_times`, `audio_offsets` and `output_efficacies` are passed on to the model.
+    `word_times`, `audio_times`, `video_times` and `output_efficacies` are passed on to the model.
     """
 )
 class GraphMfnForSequenceClassification(GraphMfnPreTrainedModel, BaselineForSequenceClassification):

@@ -68,9 +68,7 @@ def compute_adaptive_weights(mask: torch.BoolTensor, lengths: torch.LongTensor, 
     return normalise_weights(is_selected & (steps < lengths[:, None])[..., None])
 
 
-def compute_word_weights(
-    mask: torch.BoolTensor, word_times: torch.Tensor, frame_duration: float, first_middle: float | torch.Tensor
-) -> torch.Tensor:
+def compute_word_weights(mask: torch.BoolTensor, word_times: torch.Tensor, frame_times: torch.Tensor) -> torch.Tensor:
     """
     Compute the weights that average the frames of each word.
 
@@ -80,14 +78,13 @@ def compute_word_weights(
     Args:
         mask: (B, T), True for frames.
         word_times: float (B, S, 2), start and end in seconds.
-        frame_duration: seconds from one frame to the next.
-        first_middle: middle of the first frame in seconds; a number, or (B, 1).
+        frame_times: float (B, T), middles of the frames in seconds.
 
     Returns:
         float32 (B, S, T). The weights of a word sum to 1; they are zero in rows without frames and undefined for NaN
         times.
     """
-    middles = (first_middle + (mask.cumsum(dim=1) - 1) * frame_duration)[:, None]  # (B, 1, T)
+    middles = frame_times.float()[:, None]  # (B, 1, T)
     start, end = word_times.float()[..., None].unbind(dim=2)  # (B, S, 1) each
     is_selected = (middles >= start) & (middles < end) & mask[:, None]
     distance = (middles - (start + end) / 2).abs().masked_fill(~mask[:, None], torch.inf)
@@ -95,27 +92,26 @@ def compute_word_weights(
     return normalise_weights(torch.where(is_selected.any(dim=-1, keepdim=True), is_selected, is_nearest))
 
 
-def check_word_times(
-    word_times: torch.Tensor, audio_offsets: torch.Tensor | None, input_ids: torch.Tensor | None, can_read: bool
-):
-    """Raise a ValueError for times that do not fit the words, and for infinite or reversed times."""
-    if input_ids is None:
-        raise ValueError("`word_times` is given without `input_ids`: pass both, or leave both out.")
-    if word_times.shape != (*input_ids.shape, 2):
-        raise ValueError(
-            f"`word_times` has shape {tuple(word_times.shape)}, but `input_ids` requires {(*input_ids.shape, 2)}: "
-            "start and end of each word, in seconds."
-        )
-    if audio_offsets is not None and audio_offsets.shape != input_ids.shape[:1]:
-        raise ValueError(
-            f"`audio_offsets` has shape {tuple(audio_offsets.shape)}, but `input_ids` requires "
-            f"{tuple(input_ids.shape[:1])}: seconds trimmed before the first audio frame of each row."
-        )
-    if can_read and (word_times.isinf().any() or (word_times[..., 0] > word_times[..., 1]).any()):
-        raise ValueError(
-            "`word_times` contains infinite times, or words that end before they start: pass (start, end) in seconds "
-            "from the beginning of the segment, and NaN where they are unknown."
-        )
+def check_times(times: dict[str, torch.Tensor], values: dict[str, torch.Tensor]):
+    """Raise a ValueError for times that do not fit the words and frames, and for infinite or reversed times."""
+    names = {"text": "word_times", "audio": "audio_times", "video": "video_times"}
+    for modality, given in times.items():
+        if modality not in values:
+            raise ValueError(
+                f"`{names[modality]}` is given without `{INPUT_NAMES[modality]}`: pass both, or leave both out."
+            )
+        expected = (*values[modality].shape[:2], 2) if modality == "text" else values[modality].shape[:2]
+        if given.shape != expected:
+            meaning = "start and end of each word" if modality == "text" else "the middle of each frame"
+            raise ValueError(
+                f"`{names[modality]}` has shape {tuple(given.shape)}, but `{INPUT_NAMES[modality]}` requires "
+                f"{tuple(expected)}: {meaning}, in seconds."
+            )
+        if can_read_values(given) and given.isinf().any():
+            raise ValueError(f"`{names[modality]}` contains infinite times: pass seconds, and NaN where unknown.")
+    words = times.get("text")
+    if words is not None and can_read_values(words) and (words[..., 0] > words[..., 1]).any():
+        raise ValueError("`word_times` contains words that end before they start: pass (start, end) in seconds.")
 
 
 def align_modalities(
@@ -124,39 +120,34 @@ def align_modalities(
     masks: dict[str, torch.BoolTensor],
     lengths: torch.LongTensor,
     num_steps: int,
-    word_times: torch.Tensor | None = None,
-    audio_offsets: torch.Tensor | None = None,
+    times: dict[str, torch.Tensor] | None = None,
 ) -> dict[str, torch.Tensor]:
     """
     Align every modality with the steps of the guide (see [`MemoryFusionConfig`]).
 
     Args:
-        config: configuration with the alignment and the durations of frames.
+        config: configuration with the alignment.
         sequences: (B, T_m, D_m) by modality.
         masks: (B, T_m) by modality.
         lengths: (B,), the result of `get_guide_lengths` for the masks.
         num_steps: S, at least the maximum of `lengths`.
-        word_times: (B, T_text, 2), NaN where unknown.
-        audio_offsets: (B,), seconds trimmed before the first audio frame.
+        times: times of words (B, T_text, 2) and frames (B, T_m) by modality, NaN where unknown.
 
     Returns:
         (B, S, D_m) by modality, zero after a row's last step.
     """
     weights = {modality: compute_adaptive_weights(mask, lengths, num_steps) for modality, mask in masks.items()}
     # CODEPATH: models trained with word times; "adaptive" is for data without them
-    if config.alignment == "words" and word_times is not None:
-        times, is_word = move_padding_last(word_times, masks["text"])
-        times = times.masked_fill(~is_word[..., None], torch.nan)[:, :num_steps]
-        times = nn.functional.pad(times, (0, 0, 0, num_steps - times.shape[1]), value=torch.nan)
-        is_known = ~times.isnan().any(dim=-1, keepdim=True)
-        for modality, mask in masks.items():
-            if modality != "text":
-                first_middle = getattr(config, f"{modality}_first_middle")
-                if modality == "audio" and audio_offsets is not None:
-                    first_middle = first_middle + audio_offsets[:, None].float()
-                duration = getattr(config, f"{modality}_frame_duration")
-                by_word = compute_word_weights(mask, times, duration, first_middle)
-                weights[modality] = torch.where(is_known, by_word, weights[modality])
+    if config.alignment == "words" and times and "text" in times:
+        words, is_word = move_padding_last(times["text"], masks["text"])
+        words = words.masked_fill(~is_word[..., None], torch.nan)[:, :num_steps]
+        words = nn.functional.pad(words, (0, 0, 0, num_steps - words.shape[1]), value=torch.nan)
+        is_known = ~words.isnan().any(dim=-1, keepdim=True)
+        for modality in times.keys() - {"text"}:
+            has_time = masks[modality] & ~times[modality].isnan()
+            by_word = compute_word_weights(has_time, words, times[modality].nan_to_num())
+            is_used = is_known & has_time.any(dim=1)[:, None, None]
+            weights[modality] = torch.where(is_used, by_word, weights[modality])
     return {modality: weights[modality].to(value.dtype) @ value for modality, value in sequences.items()}
 
 
@@ -333,7 +324,8 @@ class MemoryFusionModel(BaselinePreTrainedModel):  # subclasses call `post_init`
         video_features: torch.FloatTensor | None = None,
         video_features_mask: torch.Tensor | None = None,
         word_times: torch.FloatTensor | None = None,
-        audio_offsets: torch.FloatTensor | None = None,
+        audio_times: torch.FloatTensor | None = None,
+        video_times: torch.FloatTensor | None = None,
         output_efficacies: bool = False,
         **kwargs: Unpack[TransformersKwargs],
     ) -> BaselineModelOutput:
@@ -352,10 +344,11 @@ class MemoryFusionModel(BaselinePreTrainedModel):  # subclasses call `post_init`
             1 for clips, 0 for padding.
         word_times (`torch.FloatTensor` of shape `(batch_size, text_length, 2)`, *optional*):
             Start and end of each word, in seconds from the beginning of the segment; NaN where unknown. Used with
-            `alignment="words"`.
-        audio_offsets (`torch.FloatTensor` of shape `(batch_size,)`, *optional*):
-            Seconds of silence trimmed before the first audio frame (`offsets` of the feature extractor), 0 by default.
-            Used together with `word_times`.
+            `alignment="words"`, together with `audio_times` and `video_times`.
+        audio_times (`torch.FloatTensor` of shape `(batch_size, audio_length)`, *optional*):
+            Middle of each audio frame, in the same seconds ([`~UmonsProcessor.audio_times`]); NaN where unknown.
+        video_times (`torch.FloatTensor` of shape `(batch_size, video_length)`, *optional*):
+            Middle of each video clip, in the same seconds ([`~UmonsVideoProcessor.clip_times`]); NaN where unknown.
         output_efficacies (`bool`, *optional*, defaults to `False`):
             Return the efficacies of the edges of the fusion graph. Graph-MFN only.
 
@@ -371,10 +364,11 @@ class MemoryFusionModel(BaselinePreTrainedModel):  # subclasses call `post_init`
         >>> list(outputs.pooler_output.shape)
         [2, 128]
 
-        >>> # With word times, each word is aligned with the frames spoken during it
+        >>> # With times, each word is aligned with the frames spoken during it
         >>> starts = torch.arange(8) * 0.4
         >>> times = torch.stack([starts, starts + 0.4], dim=-1).expand(2, 8, 2)
-        >>> outputs = model(input_ids=words, input_features=frames, word_times=times)
+        >>> middles = (torch.arange(20) * 0.2).expand(2, 20)
+        >>> outputs = model(input_ids=words, input_features=frames, word_times=times, audio_times=middles)
         ```
         """
         inputs = {
@@ -386,16 +380,16 @@ class MemoryFusionModel(BaselinePreTrainedModel):  # subclasses call `post_init`
         values = clear_padding(values, masks)
         check_rows(masks)
         can_read = can_read_values(*masks.values())
-        if word_times is not None:
-            check_word_times(word_times, audio_offsets, input_ids, can_read)
-            word_times = word_times if "text" in values else None
+        times = {"text": word_times, "audio": audio_times, "video": video_times}
+        times = {m: given for m, given in times.items() if given is not None and m in self.config.modalities}
+        check_times(times, values)
         lengths = get_guide_lengths(masks)
         longest = max(mask.shape[1] for mask in masks.values())
         num_steps = int(lengths.max()) if can_read else longest
 
         if "text" in values:
             values["text"] = self.embed_tokens(values["text"])
-        sequences = align_modalities(self.config, values, masks, lengths, num_steps, word_times, audio_offsets)
+        sequences = align_modalities(self.config, values, masks, lengths, num_steps, times)
         is_step = torch.arange(num_steps, device=lengths.device) < lengths[:, None]
         absent = torch.zeros_like(lengths, dtype=torch.bool)
         present = torch.stack([masks[m].any(dim=1) if m in masks else absent for m in self.config.modalities], dim=1)
@@ -468,7 +462,7 @@ class MfnModel(MfnPreTrainedModel, MemoryFusionModel):
     custom_intro="""
     The Memory Fusion Network with a classification head for emotions, sentiment classes, sentiment as a number, or,
     with `joint_sentiment`, sentiment and emotions at once. `problem_type` and `id2label` select the task. The
-    arguments `word_times` and `audio_offsets` are passed on to the model.
+    arguments `word_times`, `audio_times` and `video_times` are passed on to the model.
     """
 )
 class MfnForSequenceClassification(MfnPreTrainedModel, BaselineForSequenceClassification):

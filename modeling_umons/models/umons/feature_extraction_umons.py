@@ -211,6 +211,18 @@ class UmonsFeatureExtractor(SequenceFeatureExtractor):
         """Seconds from one kept frame to the next. Frame `i` is centred on `offset + i * frame_duration`."""
         return self.frame_stride * self.hop_length / self.sampling_rate
 
+    def extract_with_times(self, waveform, sampling_rate: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the features (num_frames, frame_size) of one waveform and the middles (num_frames,) in seconds."""
+        batch = self([waveform], sampling_rate=sampling_rate, return_offsets=True)
+        frames = batch["input_features"][0]
+        return frames, self.frame_times(len(frames), batch["offsets"][0])
+
+    def frame_times(self, num_frames: int, offset: float = 0.0) -> np.ndarray:
+        """Return the middles (num_frames,) of the first kept frames in seconds. `offset` is the start of frame 0."""
+        # With `delta_lags`, a kept frame is the mean of the frames of its stride.
+        middle = (self.frame_stride - 1) / 2 * self.hop_length / self.sampling_rate if self.delta_lags else 0.0
+        return offset + middle + np.arange(num_frames) * self.frame_duration
+
     @property
     def frame_size(self) -> int:
         """Number of values in a frame: `audio_feature_size` of the model."""

@@ -24,6 +24,7 @@ from .calibration_umons import (
 from .media_umons import iter_windows
 from .processing_umons import check_processor, has_words
 from .segmentation_umons import Segment, is_dataset, iter_segments, normalize_input, transcribe
+from .tokenization_umons import find_word_times
 
 
 MIN_LENGTH_S = 0.1  # seconds; a shorter last segment is dropped: codecs pad
@@ -269,7 +270,23 @@ class MultimodalEmotionPipeline(ChunkPipeline):
             item.update(self._process_audio(segment.audio, segment.sampling_rate))
         if self._uses_frames:
             item.update(self._process_frames(segment.frames))
+        # CODEPATH: MFN and Graph-MFN align frames with words; UMONS models have no use of times
+        if getattr(self.model.config, "alignment", None) == "words" and "text" in modalities:
+            item.update(self._find_times(segment, item))
         return item
+
+    def _find_times(self, segment: Segment, item: dict[str, Any]) -> dict[str, torch.Tensor]:
+        """Return the times of words and audio frames, in seconds from the beginning of the segment; NaN if unknown."""
+        start = segment.start or 0.0
+        words = [
+            (word["word"], *(None if time is None else time - start for time in word["timestamp"]))
+            for word in segment.words or ()
+        ]
+        times = {"word_times": find_word_times(self.processor.tokenizer, item["input_ids"], [words])}
+        if "input_features" in item:
+            middles = self.processor.audio_times(item["input_features"].shape[1], item["offset"])
+            times["audio_times"] = torch.from_numpy(middles).float()[None]
+        return times
 
     def _process_text(self, text: str) -> dict[str, torch.Tensor]:
         tokenizer = self.processor.tokenizer

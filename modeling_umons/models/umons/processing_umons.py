@@ -138,6 +138,12 @@ class UmonsProcessor(ProcessorMixin):
         """Seconds from one audio step of the model to the next."""
         return self.audio_frame_duration or self.feature_extractor.frame_duration
 
+    def audio_times(self, num_frames: int, offset: float = 0.0) -> np.ndarray:
+        """Return the middles (num_frames,) of audio steps in seconds. `offset` is the start of step 0."""
+        if self.audio_frame_duration is None:
+            return self.feature_extractor.frame_times(num_frames, offset)
+        return offset + (np.arange(num_frames) + 0.5) * self.audio_frame_duration
+
     @property
     def max_duration(self) -> float:
         """Maximum seconds of audio that the model uses."""
@@ -261,7 +267,9 @@ def has_words(tokenizer, input_ids) -> bool:
     return any(int(index) not in added for index in input_ids)
 
 
-def prepare_waveforms(processor: UmonsProcessor, waveforms: list[np.ndarray], return_tensors: str = "np") -> dict:
+def prepare_waveforms(
+    processor: UmonsProcessor, waveforms: list[np.ndarray], return_tensors: str = "np", return_times: bool = False
+) -> dict:
     """
     Return the audio inputs of the model.
 
@@ -270,6 +278,7 @@ def prepare_waveforms(processor: UmonsProcessor, waveforms: list[np.ndarray], re
         waveforms: (num_samples,) float32 each, mono at the feature extractor's rate. Truncated to `max_duration`.
             Rows of silence, also without samples, have zeros, also in the mask.
         return_tensors: `"np"` or `"pt"`.
+        return_times: whether to return `audio_times` (B, num_frames) float32 of log-mel frames, in seconds.
 
     Returns:
         `input_features` (B, num_frames, frame_size) float32 and `input_features_mask` (B, num_frames); for an audio
@@ -280,7 +289,14 @@ def prepare_waveforms(processor: UmonsProcessor, waveforms: list[np.ndarray], re
     extractor = processor.feature_extractor
     if processor.audio_frame_duration is None:  # log-mel frames
         waveforms = [np.zeros(1, np.float32) if is_silent(waveform) else waveform for waveform in waveforms]
-        return dict(extractor(waveforms, sampling_rate=extractor.sampling_rate, return_tensors=return_tensors))
+        rate = extractor.sampling_rate
+        inputs = dict(
+            extractor(waveforms, sampling_rate=rate, return_offsets=return_times, return_tensors=return_tensors)
+        )
+        if return_times:
+            middles = torch.from_numpy(extractor.frame_times(inputs["input_features"].shape[1])).float()
+            inputs["audio_times"] = inputs.pop("offsets")[:, None] + middles
+        return inputs
     maximum = round(processor.max_duration * extractor.sampling_rate)
     minimum = 3 * round(processor.frame_duration * extractor.sampling_rate)  # encoders have no output for less
     silent = [i for i, waveform in enumerate(waveforms) if is_silent(waveform)]

@@ -6,9 +6,10 @@ A tokenizer is a plain `PreTrainedTokenizerFast`: it loads with `AutoTokenizer`,
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
+import torch
 from tokenizers import Regex, Tokenizer, decoders, normalizers, pre_tokenizers
 from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast
@@ -196,6 +197,37 @@ def build_original_tokenizer(token_to_ix: Mapping[str, int], max_length: int = 6
         [decoders.WordPiece(prefix="##", cleanup=False), decoders.Replace(INNER_SPACE, " ")]
     )
     return _wrap(backend, max_length)
+
+
+def find_word_times(
+    tokenizer: PreTrainedTokenizerFast,
+    input_ids: torch.LongTensor,
+    words: Sequence[Sequence[tuple[str, float | None, float | None]] | None],
+) -> torch.Tensor:
+    """Return the times of ids, each those of its word.
+
+    Args:
+        tokenizer: tokenizer of the ids.
+        input_ids: (B, T).
+        words: word, start and end in seconds, of each row; `None` where unknown.
+
+    Returns:
+        (B, T, 2) float32, start and end in seconds; NaN if unknown: in padding, in rows without times, and in rows
+        whose words have other ids.
+    """
+    times = torch.full((*input_ids.shape, 2), torch.nan)
+    rows = [i for i, row in enumerate(words) if row and any(None not in word for word in row)]
+    if not rows:
+        return times
+    encoded = tokenizer([[word[0] for word in words[i]] for i in rows], is_split_into_words=True, truncation=True)
+    for number, i in enumerate(rows):
+        ids = encoded["input_ids"][number][: input_ids.shape[1]]
+        if input_ids[i, : len(ids)].tolist() != ids:
+            continue  # other words than the text
+        for place, index in enumerate(encoded.word_ids(number)[: len(ids)]):
+            if index is not None and None not in words[i][index]:
+                times[i, place] = torch.tensor(words[i][index][1:])
+    return times
 
 
 def build_embedding_matrix(

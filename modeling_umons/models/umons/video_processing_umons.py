@@ -85,6 +85,10 @@ class UmonsVideoProcessor(BaseVideoProcessor):
     def __init__(self, **kwargs: Unpack[UmonsVideoProcessorKwargs]):
         super().__init__(**kwargs)
 
+    def clip_times(self, num_clips: int) -> np.ndarray:
+        """Return the middles (num_clips,) of the first clips in seconds."""
+        return (self.clip_length / 2 + np.arange(num_clips) * self.clip_stride) / self.frame_rate
+
     def sample_frames(
         self,
         metadata: VideoMetadata,

@@ -39,10 +39,14 @@ def test_every_value(csd_folder):
     assert audio.dtype == video.dtype == np.float32
     assert audio.tolist() == [[10, 11, 12, 13, 14], [15, 16, 17, 18, 19], [0] * 5, [25, 26, 27, 28, 29]]
     assert video.tolist() == [[3, 4, 5], [6, 7, 8]]
+    assert row.pop("audio_times").tolist() == [1.25, 1.75, 2.25, 2.75]
+    assert row.pop("video_times").tolist() == [1.5, 2.5]
     assert row == {
-        "segment_id": FIRST, "video_id": "-3g5yACwYnA", "segment": 0, "start": 1, "end": 3, "text": "and so great",
+        "segment_id": FIRST, "video_id": "-3g5yACwYnA", "segment": 0, "start": 1, "end": 3,
+        "text": "and sp so great",
         "words": [
             {"word": "and", "start": 1, "end": 1.4},
+            {"word": "sp", "start": 1.4, "end": 1.6},
             {"word": "so", "start": 1.6, "end": 2.75},
             {"word": "great", "start": 2.75, "end": 3.15},
         ],
@@ -54,7 +58,7 @@ def test_every_value(csd_folder):
     assert row["audio_features"][:, 0].tolist() == [30, 35, 40, 45]
     assert row["video_features"].tolist() == [[9, 10, 11], [12, 13, 14]]
     row = source.read("validation", "wF8980oGklk[0]")
-    assert (row["text"], row["end"], row["surprise"]) == ("é", 9.5, 1)
+    assert (row["text"], row["end"], row["surprise"]) == ("é sp", 9.5, 1)
     assert "audio_features" not in row
     rows = [source.read("train", name) for name in (FIRST, SECOND)]
     assert to_table(rows, source.features).num_rows == 2
@@ -64,10 +68,12 @@ def test_words_get_the_mean_of_their_frames(csd_folder, write_sequence):
     source = CsdFiles(csd_folder, average_per_word=True)
     row = source.read("train", FIRST)
     steps = np.arange(5)
-    expected = [10 + steps, (40 + 2 * steps) / 3, 27.5 + steps]
+    expected = [10 + steps, 12.5 + steps, (40 + 2 * steps) / 3, 27.5 + steps]
     assert row["audio_features"] == pytest.approx(np.array(expected), rel=1e-6)
-    assert row["video_features"].tolist() == [[3, 4, 5], [4.5, 5.5, 6.5], [7.5, 8.5, 9.5]]
-    assert len(row["words"]) == 3
+    assert row["video_features"].tolist() == [[3, 4, 5], [3, 4, 5], [4.5, 5.5, 6.5], [7.5, 8.5, 9.5]]
+    assert len(row["words"]) == 4
+    for name in ("audio_times", "video_times"):  # those of the words
+        np.testing.assert_allclose(row[name], [1.2, 1.5, 2.175, 2.95])
     # Beyond the last frame, and between two frames that do not touch
     words = np.array([b"far", b"gap", b"sp"]).reshape(-1, 1)
     times = np.array([[2.0, 2.9], [1.15, 1.2], [1.4, 1.5]])
@@ -75,7 +81,7 @@ def test_words_get_the_mean_of_their_frames(csd_folder, write_sequence):
     frames = (np.array([[1.0] * 5, [2.0] * 5]), np.array([[1.0, 1.1], [1.3, 1.4]]))
     write_sequence(csd_folder / AUDIO, "COVAREP", {"-3g5yACwYnA": frames})
     source = CsdFiles(csd_folder, average_per_word=True)
-    assert source.read("train", FIRST)["audio_features"][:, 0].tolist() == [2, 1]
+    assert source.read("train", FIRST)["audio_features"][:, 0].tolist() == [2, 1, 2]
     row = source.read("train", SECOND)
     assert (row["words"], row["text"], row["audio_features"]) == (None, None, None)
     (csd_folder / WORDS).unlink()
@@ -95,7 +101,7 @@ def test_files_that_the_sdk_has_aligned(csd_folder, write_sequence):
     source = CsdFiles(csd_folder)
     assert source.segments == {"train": [FIRST, SECOND]}
     row = source.read("train", FIRST)
-    assert (row["start"], row["end"], row["text"], row["sentiment"], row["fear"]) == (1, 2, "a", 0.5, 1)
+    assert (row["start"], row["end"], row["text"], row["sentiment"], row["fear"]) == (1, 2, "a sp", 0.5, 1)
     assert row["audio_features"].tolist() == [[1, 2], [3, 4]]
     row = source.read("train", SECOND)
     assert (row["start"], row["text"], row["sentiment"], row["fear"]) == (2, None, 1, 2)
@@ -174,7 +180,7 @@ def test_video_is_read_once_and_files_are_not_pickled(csd_folder, monkeypatch):
     copy = pickle.loads(pickle.dumps(source))
     assert all(sequence._file is None for sequence in copy._sequences.values())
     assert copy._cache == ("", {})
-    assert copy.read("train", FIRST)["text"] == "and so great"
+    assert copy.read("train", FIRST)["text"] == "and sp so great"
 
 
 @pytest.mark.parametrize(
@@ -198,7 +204,7 @@ def test_wrong_record_raises_for_its_segments(csd_folder, name, data, message):
     assert source.features["audio_features"].feature.length == 5
     source = pickle.loads(pickle.dumps(source))
     change(csd_folder / AUDIO, f"{RECORD}/{name}", data)
-    assert source.read("validation", "wF8980oGklk[0]")["text"] == "é"
+    assert source.read("validation", "wF8980oGklk[0]")["text"] == "é sp"
     with pytest.raises(ValueError, match=rf"CMU_MOSEI_COVAREP\.csd, COVAREP/data/-3g5yACwYnA.*{message}"):
         source.read("train", FIRST)
 
@@ -381,6 +387,7 @@ def test_long_features_are_averaged_to_max_length(csd_folder, caplog):
     expected = [frames[0], frames[1], frames[2:].mean(axis=0)]
     np.testing.assert_allclose(rows[0]["audio_features"], expected)
     assert rows[0]["audio_features"].dtype == np.float32
+    assert rows[0]["audio_times"].tolist() == [1.25, 1.75, 2.5]
     assert rows[0]["video_features"].tolist() == whole["video_features"].tolist()
     assert caplog.text.count("features of more than 3 are averaged over 3 equal parts") == 1
     with pytest.raises(ValueError, match="max_length is 0; it must be at least 1"):

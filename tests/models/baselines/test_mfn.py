@@ -13,12 +13,14 @@ from reference_baselines import (
     check_missing_input_equals_zero_mask,
     check_padding_does_not_change_logits,
     check_saving,
+    check_times_are_used,
     make_batch,
     make_model,
+    make_times,
     memory_fusion,
     mfn_fuse,
     rows_of,
-    word_times,
+    times_of_row,
 )
 
 from modeling_umons import MfnForSequenceClassification
@@ -30,12 +32,6 @@ SIZES = {
     "attention_hidden_size": 6, "proposal_hidden_size": 8, "retain_gate_hidden_size": 9,
     "update_gate_hidden_size": 10, "output_hidden_size": 16,
 }  # fmt: skip
-FRAMES = {
-    "audio_frame_duration": 0.25,
-    "audio_first_middle": 0.1,
-    "video_frame_duration": 0.4,
-    "video_first_middle": 0.3,
-}
 
 
 def small_mfn(**overrides):
@@ -46,15 +42,14 @@ def small_mfn(**overrides):
 @pytest.mark.parametrize("alignment", ["words", "adaptive"])
 @pytest.mark.parametrize("modalities", SUBSETS, ids="-".join)
 def test_logits_equal_reference(modalities, alignment):
-    model = small_mfn(modalities=modalities, alignment=alignment, **FRAMES)
+    model = small_mfn(modalities=modalities, alignment=alignment)
     batch = make_batch(modalities, LENGTHS if len(modalities) == 3 else FULL_LENGTHS)
-    times, offsets = word_times(batch) if "text" in modalities else (None, None)
-    outputs = model.model(**batch, word_times=times, audio_offsets=offsets)
-    logits = model(**batch, word_times=times, audio_offsets=offsets).logits
+    times = make_times(batch) if "text" in modalities else {}
+    outputs = model.model(**batch, **times)
+    logits = model(**batch, **times).logits
     for i, row in enumerate(rows_of(batch)):
-        used = times[i, : len(row["text"])] if alignment == "words" and "text" in row else None
-        offset = float(offsets[i]) if used is not None else 0.0
-        expected, states, _ = memory_fusion(model.state_dict(), model.config, row, mfn_fuse, used, offset)
+        used = times_of_row(batch, times, i) if alignment == "words" else {}
+        expected, states, _ = memory_fusion(model.state_dict(), model.config, row, mfn_fuse, used)
         torch.testing.assert_close(logits[i], expected, atol=1e-5, rtol=0)
         torch.testing.assert_close(outputs.last_hidden_state[i, : len(states)], states, atol=1e-5, rtol=0)
         assert not outputs.last_hidden_state[i, len(states) :].any()
@@ -69,18 +64,8 @@ def test_hidden_states_are_returned_on_request():
     assert model(**batch).hidden_states is None
 
 
-def test_word_times_are_used_with_alignment_words():
-    batch = make_batch(lengths=FULL_LENGTHS)
-    times, offsets = word_times(batch)
-    model = small_mfn(alignment="words", **FRAMES)
-    without_times = model(**batch).logits
-    assert not torch.allclose(model(**batch, word_times=times).logits, without_times, atol=1e-4)
-    states = model.model(**batch, word_times=times).last_hidden_state
-    shifted = model.model(**batch, word_times=times, audio_offsets=offsets).last_hidden_state
-    assert not torch.allclose(shifted, states, atol=1e-4)
-    torch.testing.assert_close(model(**batch, word_times=torch.full_like(times, torch.nan)).logits, without_times)
-    adaptive = small_mfn(alignment="adaptive", **FRAMES)
-    torch.testing.assert_close(adaptive(**batch, word_times=times).logits, without_times)
+def test_times_are_used_with_alignment_words():
+    check_times_are_used(small_mfn)
 
 
 @pytest.mark.parametrize("modalities", SUBSETS, ids="-".join)
