@@ -11,7 +11,6 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from ..evaluation.metrics import CLASS_HEADLINE_METRICS, HEADLINE_METRICS
 from ..evaluation.report_tables import table_rows
 from ..models.umons.configuration_umons import UmonsConfig
 from ..utils.tables import markdown_table
@@ -23,10 +22,8 @@ TASK = "multimodal-emotion-recognition"
 HUB_TASKS = {"text": "text-classification", "audio": "audio-classification", "video": "video-classification"}
 REQUIREMENTS = {"audio": "`av` for audio", "video": "`av` and `torchvision` for video"}
 
-# Metrics in the card's table; the report has all.
-CARD_METRICS = (*HEADLINE_METRICS["joint"], *CLASS_HEADLINE_METRICS)
-# Metrics in the card's metadata, with their names on the Hub.
-INDEX_METRICS = {
+# Metrics in the card's table and metadata, with their names on the Hub; the report has all metrics.
+CARD_METRICS = {
     "mae": "mae", "corr": "pearsonr", "acc2_non0": "accuracy", "emotion_wa": "balanced_accuracy",
     "accuracy": "accuracy", "balanced_accuracy": "balanced_accuracy",
 }  # fmt: skip
@@ -209,7 +206,7 @@ def _eval_results(task: str, source: str, parts: Mapping[str, dict[str, Any]]) -
     results = []
     for name, result in parts.items():
         dataset = DATASETS.get(name, name)
-        for metric, hub_name in INDEX_METRICS.items():
+        for metric, hub_name in CARD_METRICS.items():
             if metric in result["model"]:
                 results.append(
                     EvalResult(
