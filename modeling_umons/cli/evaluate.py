@@ -58,6 +58,12 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         "the config.json of the model",
     )
     parser.add_argument(
+        "--robustness",
+        action="store_true",
+        help="evaluate a model also by voice only on distorted recordings (level, noise, babble, room, band, codec, "
+        "duration) and by speaker, gender and intensity: robustness.json, .md and .png; requires audio files",
+    )
+    parser.add_argument(
         "--num_bootstrap", type=positive_int, default=1000, help="bootstrap samples per interval (default: 1000)"
     )
     return parser.parse_args(argv)

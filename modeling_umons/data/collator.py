@@ -15,7 +15,6 @@ import torch
 
 from ..models.umons.configuration_umons import INPUT_NAMES
 from ..models.umons.tokenization_umons import find_word_times
-from .waveforms import WaveformAugmentation
 
 
 if TYPE_CHECKING:
@@ -96,7 +95,8 @@ class UtteranceCollator:
             `words`, `audio_times` and `video_times` of the table.
         audio_processor: for a model that is trained on waveforms, its `UmonsProcessor`: batches have the model's audio
             input, made of the column `audio_values`.
-        waveform_augmentation: augmentation of the waveforms of rows with the column `draw` ([`DrawnRows`]).
+        waveform_augmentation: a [`WaveformAugmentation`], or a function with its arguments, of the waveforms of rows
+            with the column `draw` ([`DrawnRows`]).
         input_names: names of the model inputs by modality (`config.sequence_name`), where they are not
             `input_features` and `video_features`.
     """
@@ -112,7 +112,7 @@ class UtteranceCollator:
         reads_word_times: bool = False,
         audio_processor: UmonsProcessor | None = None,
         input_names: Mapping[str, str] | None = None,
-        waveform_augmentation: WaveformAugmentation | None = None,
+        waveform_augmentation: Callable[..., np.ndarray] | None = None,
     ):
         if not modalities or not set(modalities) <= {"text", "audio", "video"}:
             raise ValueError(f"The modalities are {list(modalities)}, expected any of text, audio, video.")

@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,6 @@ from .collator import SOUND, UtteranceCollator
 from .conversations import ConversationCollator
 from .schema import SPLIT_NAMES, SPLITS, TIME_COLUMNS, make_features
 from .tables import TABLE_SUFFIXES, read_table
-from .waveforms import WaveformAugmentation
 
 
 logger = logging.getLogger(__name__)
@@ -427,7 +426,7 @@ def make_collator(
     config,
     task: Task | None,
     columns: Collection[str] = ("audio_features",),
-    waveform_augmentation: WaveformAugmentation | None = None,
+    waveform_augmentation: Callable[..., np.ndarray] | None = None,
 ) -> UtteranceCollator:
     """
     Build the collator of [`usable_rows`] for a model with this configuration. If `columns`, those of the table, have

@@ -1,6 +1,6 @@
 """Bootstrap confidence intervals of the metrics of a task."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -61,6 +61,34 @@ def bootstrap_intervals(
             low, high = np.quantile(values, QUANTILES)
             intervals[name] = (float(low), float(high))
     return intervals
+
+
+def interval_of_statistic(
+    statistic: Callable[[np.ndarray], np.ndarray],
+    num_segments: int,
+    groups: Sequence | None = None,
+    num_samples: int = 1000,
+    seed: int = 0,
+) -> tuple[float, float] | None:
+    """
+    Compute the 95 % percentile bootstrap interval of a statistic, as [`bootstrap_intervals`].
+
+    Args:
+        statistic: maps weights (S, num_segments) to values (S,), NaN where it is undefined.
+        num_segments: number of segments.
+        groups: group of each segment; segments are drawn if all are of one group or the group of one is unknown.
+        num_samples, seed: as in [`bootstrap_intervals`].
+
+    Returns:
+        (low, high); `None` if there are fewer than two segments, or the statistic is undefined in all samples.
+    """
+    if num_segments < 2:
+        return None
+    is_grouped = groups is not None and None not in groups and len(set(groups)) > 1
+    units = _units(groups if is_grouped else None, num_segments)
+    values = np.concatenate([statistic(weights) for weights in _draw(units, num_samples, seed)])
+    values = values[~np.isnan(values)]
+    return tuple(np.quantile(values, QUANTILES).tolist()) if len(values) else None
 
 
 def _units(groups: Sequence | np.ndarray | None, num_segments: int) -> np.ndarray:

@@ -78,7 +78,7 @@ def write_plots(
     for file, (is_wanted, draw, caption) in drawings.items():
         (folder / file).unlink(missing_ok=True)
         if is_wanted:
-            _save(draw(), folder / file)
+            save_figure(draw(), folder / file)
             plots.append((file, caption))
     return plots
 
@@ -105,7 +105,7 @@ def plot_seeds(
     models = [(str(seed), result, NEUTRAL) for seed, result in results.items()]
     if ensemble is not None:
         models.append(("ens.", ensemble, BLUE))
-    figure = _figure(1.9 * rows + 0.7)
+    figure = make_figure(1.9 * rows + 0.7)
     axes = figure.subplots(rows, 2, squeeze=False).flat
     for axis, metric in zip(axes, metrics, strict=False):
         for place, (_, result, color) in enumerate(models):
@@ -122,7 +122,7 @@ def plot_seeds(
     handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
     figure.suptitle(f"{name}: seeds with 95 % intervals", fontsize=10, parse_math=False)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _title(metric: str) -> str:
@@ -151,7 +151,7 @@ def plot_comparison(path: Path, comparison: Mapping[str, Any], metrics: list[str
     systems = comparison["systems"]
     names = list(systems)
     rows = -(-len(metrics) // 2)
-    figure = _figure((0.9 + 0.22 * len(names)) * rows + 0.6)
+    figure = make_figure((0.9 + 0.22 * len(names)) * rows + 0.6)
     axes = list(figure.subplots(rows, 2, squeeze=False, sharey=True).flat)
     for axis, metric in zip(axes, metrics, strict=False):
         for place, name in enumerate(names):
@@ -174,19 +174,19 @@ def plot_comparison(path: Path, comparison: Mapping[str, Any], metrics: list[str
     handles, labels = axes[0].get_legend_handles_labels()
     if handles:
         figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 # --- parts
 
 
-def _figure(height: float):
+def make_figure(height: float):
     from matplotlib.figure import Figure  # the object, not pyplot: nothing global, no window
 
     return Figure(figsize=(WIDTH, height), layout="constrained")
 
 
-def _save(figure, path: Path):
+def save_figure(figure, path: Path):
     for axis in figure.axes:
         axis.spines[["top", "right"]].set_visible(False)
     image = io.BytesIO()
@@ -215,7 +215,7 @@ def _has_curves(history: list[dict[str, Any]] | None) -> bool:
 
 
 def _draw_training(history: list[dict[str, Any]]):
-    figure = _figure(3)
+    figure = make_figure(3)
     losses, rates = figure.subplots(1, 2)
     for name, label, color in (("loss", "training", NEUTRAL), ("eval_loss", "validation", BLUE)):
         _draw_curve(losses, history, name, label, color)
@@ -236,7 +236,7 @@ def _draw_curve(axis, history: list[dict[str, Any]], name: str, label: str, colo
 
 def _draw_missing_modalities(curves: Mapping[str, Any]):
     metrics = list(dict.fromkeys(metric for curve in curves["without"].values() for metric in curve["metrics"]))
-    figure = _figure(3)
+    figure = make_figure(3)
     for axis, metric in zip(figure.subplots(1, 2, squeeze=False)[0], [*metrics, None, None], strict=False):
         if metric is None:
             axis.set_visible(False)
@@ -252,7 +252,7 @@ def _draw_missing_modalities(curves: Mapping[str, Any]):
 
 
 def _draw_sentiment(truth: np.ndarray, prediction: np.ndarray, model: Mapping[str, float]):
-    figure = _figure(4)
+    figure = make_figure(4)
     dots, spread = figure.subplots(1, 2)
     shown = np.clip(prediction, -4, 4)
     is_cloud = len(truth) > MAX_DOTS
@@ -284,7 +284,7 @@ def _draw_confusion(task: Task, split: Split, sentiment):
     counts = np.zeros((size, size), dtype=int)
     np.add.at(counts, (truth.astype(int), prediction.astype(int)), 1)
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    figure = _figure(max(3.6, 1.6 + 0.36 * size))
+    figure = make_figure(max(3.6, 1.6 + 0.36 * size))
     matrix, bars = figure.subplots(1, 2, width_ratios=[1.25, 1])
     matrix.imshow(share, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     if size <= 12:
@@ -307,7 +307,7 @@ def _draw_confusion(task: Task, split: Split, sentiment):
 
 def _draw_precision_recall(truth: np.ndarray, logits: np.ndarray, emotions: Sequence[str], result: SplitResult):
     rows = math.ceil(len(emotions) / 2)
-    figure = _figure(2.4 * rows)
+    figure = make_figure(2.4 * rows)
     axes = figure.subplots(rows, 2, sharex=True, sharey=True)
     for axis in axes.flat[len(emotions) :]:
         axis.set_axis_off()
@@ -343,7 +343,7 @@ def _precision_recall(present: np.ndarray, logits: np.ndarray) -> tuple[np.ndarr
 
 
 def _draw_emotion_calibration(truth: np.ndarray, logits: np.ndarray, emotions: Sequence[str]):
-    figure = _figure(3.8)
+    figure = make_figure(3.8)
     lines, bars = _calibration_axes(figure)
     errors = {}
     for i, emotion in enumerate(emotions):
@@ -367,7 +367,7 @@ def _draw_class_calibration(split: Split):
     logits = split.logits.astype(float)
     confidence = np.exp(logits.max(axis=-1) - np.logaddexp.reduce(logits, axis=-1))
     is_right = logits.argmax(axis=-1) == split.truth
-    figure = _figure(3.8)
+    figure = make_figure(3.8)
     line, bars = _calibration_axes(figure)
     predicted, observed, counts, error = calibration_curve(confidence, is_right)
     enough = counts >= MIN_BIN_ROWS

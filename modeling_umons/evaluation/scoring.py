@@ -21,6 +21,7 @@ from .calibration import MIN_ROWS, calibrate_splits, combine_modalities, write_c
 from .metrics import task_metrics
 from .report import print_results, write_report
 from .results import measure
+from .robustness import measure_robustness, print_robustness, write_robustness
 from .seeds import combine
 from .splits import Split
 
@@ -165,6 +166,7 @@ def evaluate_models(
     tune_thresholds: bool = False,
     num_bootstrap: int = 1000,
     calibrate: bool = False,
+    robustness: bool = False,
 ) -> None:
     """
     Evaluate a model, or several and their ensemble, on a split, and write and print the report.
@@ -180,12 +182,15 @@ def evaluate_models(
         tune_thresholds: Evaluate also at thresholds tuned on the validation split.
         num_bootstrap: Number of bootstrap samples of an interval.
         calibrate: Fit the calibration of each model on the validation split, and write it into its folder.
+        robustness: Measure the model on distorted voices too.
     """
     split = SPLIT_NAMES.get(split.lower(), split)
     splits = load_splits(dataset, data, split)
     device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
     members = [Member.load(name, device) for name in dict.fromkeys(models)]
     task = common_task(members, data.label_column)
+    if robustness and len(members) > 1:
+        raise ValueError("--robustness measures a single model: pass one --model.")
 
     about = {"models": [member.name for member in members], "dataset": dataset, "split": split}
     has_validation = split != "validation" and len(splits.get("validation", ())) > 0
@@ -222,5 +227,12 @@ def evaluate_models(
     output = output if output.suffix == ".json" else output / "report.json"
     write_report(output.parent, task, results, scored, about=about, json_name=output.name, shown=split)
     print_results(results)
+    if robustness:
+        rows = labelled(task, splits[split], data, split)
+        measured = measure_robustness(
+            members[0].model, members[0].processor, task, rows, data, batch_size, num_bootstrap
+        )
+        write_robustness(output.parent, measured)
+        print_robustness(measured)
     if "ensemble" in about:
         print(f"\n{about['ensemble']}")

@@ -1,0 +1,336 @@
+# Copyright 2026 The modeling_umons authors.
+# SPDX-License-Identifier: MIT
+"""Robustness of a model to the recording: scores on distorted voices, and by group of speakers."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+from transformers import PreTrainedModel
+
+from ..data.arguments import DataArguments
+from ..data.collator import DrawnRows
+from ..data.rows import make_collator, usable_rows
+from ..data.waveforms import (
+    CODECS,
+    NOISES,
+    TELEPHONE_BAND,
+    add_noise,
+    change_gain,
+    code,
+    cut_speech,
+    limit_band,
+    make_babble,
+    make_noise,
+    reverberate,
+)
+from ..inference.logits import predict_in_row_order
+from ..models.umons.processing_umons import UmonsProcessor
+from ..tasks.task import Task
+from ..utils.files import write_atomically
+from ..utils.tables import markdown_table, print_table
+from .bootstrap import interval_of_statistic
+from .calibration import calibrate_splits
+from .metrics import weighted_metrics
+from .report import to_json
+from .splits import Split
+
+
+GROUP_COLUMNS = ("speaker", "gender", "intensity")
+MIN_GROUP_ROWS = 10
+PCM_SCALE = 2**15
+
+Distortion = Callable[[np.ndarray, int, np.random.Generator, Sequence[np.ndarray]], np.ndarray]
+
+
+def _level(gain_db, waveform, rate, rng, voices):
+    return (np.round(PCM_SCALE * change_gain(waveform, gain_db)) / PCM_SCALE).astype(np.float32)  # 16-bit samples
+
+
+def _noise(color, snr_db, waveform, rate, rng, voices):
+    return add_noise(waveform, make_noise(len(waveform), color, rng), snr_db, rate)
+
+
+def _babble(snr_db, waveform, rate, rng, voices):
+    return add_noise(waveform, make_babble(len(waveform), voices, rng), snr_db, rate)
+
+
+def _room(seconds, waveform, rate, rng, voices):
+    return reverberate(waveform, seconds, rate, rng)
+
+
+def _band(waveform, rate, rng, voices):
+    return limit_band(waveform, *TELEPHONE_BAND, rate)
+
+
+def _codec(codec, waveform, rate, rng, voices):
+    return code(waveform, codec, rate)
+
+
+def _duration(seconds, waveform, rate, rng, voices):
+    return cut_speech(waveform, seconds, rate, rng)
+
+
+@dataclass(frozen=True)
+class Condition:
+    """
+    Distortion of all rows of a split, in the place of a [`WaveformAugmentation`] of the collator.
+
+    Attributes:
+        kind: what is changed, with its unit.
+        value: by how much.
+        distort: the distortion.
+    """
+
+    kind: str
+    value: float | str
+    distort: Distortion | None = None
+
+    def __call__(
+        self, waveform: np.ndarray, draw: int, sampling_rate: int, voices: Sequence[np.ndarray] = ()
+    ) -> np.ndarray:
+        if self.distort is None:
+            return waveform
+        return self.distort(waveform, sampling_rate, np.random.default_rng(draw), voices)
+
+
+CLEAN = Condition("clean", "")
+CONDITIONS = (
+    *(Condition("level, dB", gain, partial(_level, gain)) for gain in (-30, -20, -10, 10)),
+    *(
+        Condition(f"{color} noise, dB SNR", snr, partial(_noise, color, snr))
+        for color in NOISES
+        for snr in ((20, 10, 0) if color == "pink" else (20,))
+    ),
+    *(Condition("babble, dB SNR", snr, partial(_babble, snr)) for snr in (20, 10, 0)),
+    *(Condition("room, s RT60", seconds, partial(_room, seconds)) for seconds in (0.2, 0.5)),
+    Condition("band", "300 to 3,400 Hz", _band),
+    *(Condition("codec", codec, partial(_codec, codec)) for codec in CODECS),
+    *(Condition("cut, s", seconds, partial(_duration, seconds)) for seconds in (0.5, 1, 2)),
+)
+
+
+def measure_robustness(
+    model: PreTrainedModel,
+    processor: UmonsProcessor,
+    task: Task,
+    dataset: Dataset,
+    data: DataArguments,
+    batch_size: int = 32,
+    num_bootstrap: int = 1000,
+    conditions: Sequence[Condition] = CONDITIONS,
+) -> dict[str, Any]:
+    """
+    Measure a model by voice only on distorted recordings, and on groups of the clean ones.
+
+    Args:
+        model: the model, on its device.
+        processor: its processor.
+        task: its task.
+        dataset: labelled rows, with files in `data.audio_column`; texts are not read. Groups are those of the columns
+            `speaker`, `gender` and `intensity`.
+        data: names of the columns.
+        batch_size: rows per batch. The voices of a batch are each other's babble.
+        num_bootstrap: number of bootstrap samples of an interval, of videos (speakers).
+        conditions: the distortions.
+
+    Returns:
+        `rows`; `metric`: mean area under the ROC curve of the emotions that occur, balanced accuracy of classes, or
+        the correlation of sentiments; `clean`, `conditions` and `groups`, each with its `score` and 95 % `interval`.
+        A condition also has its mean absolute `shift` of the predictions (probabilities or sentiments) from the clean
+        ones.
+
+    Raises:
+        ValueError: the model has no audio input, or no row has audio.
+    """
+    rows, collator = _read_voices(model, processor, task, dataset, data)
+    logits = {}
+    for condition in (CLEAN, *conditions):
+        collator.waveform_augmentation = condition
+        logits[condition] = _predict(model, rows, collator, batch_size)
+    combination = ("audio",) * len(rows)
+    splits = {str(i): Split.of(task, rows, logits[condition], combination) for i, condition in enumerate(logits)}
+    splits, _, _ = calibrate_splits(model.config, task, splits, refit=False)
+    clean, *distorted = splits.values()
+
+    def interval(statistic: Callable[[np.ndarray, Split], np.ndarray], split: Split) -> dict[str, Any]:
+        score = float(statistic(np.ones((1, len(split))), split)[0])
+        bounds = interval_of_statistic(lambda w: statistic(w, split), len(split), split.groups, num_bootstrap)
+        return {"score": score, "interval": bounds}
+
+    score = partial(_score, task)
+    expected = _probabilities(task, clean.logits)
+    measured = []
+    for condition, split in zip(conditions, distorted, strict=True):
+        shift = np.abs(_probabilities(task, split.logits) - expected).reshape(len(split), -1).mean(axis=1)
+        mean = partial(lambda shift, weights, _: weights @ shift / weights.sum(axis=1), shift)
+        measured.append({
+            "kind": condition.kind,
+            "value": condition.value,
+            **interval(score, split),
+            "shift": interval(mean, split)["score"],
+        })  # fmt: skip
+    return {
+        "rows": len(rows),
+        "metric": _metric_name(task),
+        "clean": interval(score, clean),
+        "conditions": measured,
+        "groups": {
+            column: groups
+            for column in GROUP_COLUMNS
+            if column in rows.column_names and (groups := _score_groups(score, clean, rows[column]))
+        },
+    }
+
+
+def _read_voices(model: PreTrainedModel, processor: UmonsProcessor, task: Task, dataset: Dataset, data: DataArguments):
+    """Return the rows with audio, decoded, and the collator of their waveforms. Texts and features are dropped."""
+    config = model.config
+    if "audio" not in config.modalities:
+        raise ValueError(f"--robustness requires a model with audio; this one has {', '.join(config.modalities)}.")
+    if data.audio_column not in dataset.column_names:
+        raise ValueError(
+            f"--robustness requires audio files, but there is no column {data.audio_column!r} (--audio_column)."
+        )
+    dropped = {data.text_column, "text", "words", "audio_features", "video_features"} & set(dataset.column_names)
+    dataset = dataset.remove_columns(sorted(dropped))
+    collator = make_collator(processor, config, task, dataset.column_names, CLEAN)
+    has_file = [value is not None for value in dataset[data.audio_column]]
+    options = DataArguments(audio_column=data.audio_column, label_column=data.label_column)
+    rows, problems = usable_rows(
+        dataset.select(np.flatnonzero(has_file)), collator, processor, options, is_trained=True
+    )
+    if not len(rows):
+        raise ValueError(f"--robustness: no row has audio that can be read. First problem: {[*problems, 'none'][0]}")
+    return rows, collator
+
+
+def _predict(model: PreTrainedModel, rows: Dataset, collator, batch_size: int) -> np.ndarray:
+    @torch.inference_mode()
+    def predict(sorted_rows) -> np.ndarray:
+        logits = []
+        loader = torch.utils.data.DataLoader(DrawnRows(sorted_rows.dataset), batch_size, collate_fn=collator)
+        for batch in loader:
+            inputs = {name: values.to(model.device) for name, values in batch.items() if name != "labels"}
+            logits.append(model(**inputs).logits.float().cpu().numpy())
+        return np.concatenate(logits)
+
+    return predict_in_row_order(predict, rows.select_columns(collator.columns), collator)
+
+
+def _metric_name(task: Task) -> str:
+    if task.problem_type == "single_label_classification":
+        return "balanced_accuracy"
+    return "corr" if task.name == "sentiment" else "emotion_auroc"
+
+
+def _score(task: Task, weights: np.ndarray, split: Split) -> np.ndarray:
+    """Return the metric under weights (S, N), NaN where it is undefined; of emotions, the mean of those that occur."""
+    metrics, name = weighted_metrics(task, weights, split.truth, split.logits), _metric_name(task)
+    if name != "emotion_auroc":
+        return metrics[name]
+    areas = np.array([metrics[f"{label}_auroc"] for label in task.labels if label != "sentiment"])
+    occurs = ~np.isnan(areas)
+    return np.where(occurs, areas, 0).sum(axis=0) / np.where(occurs.any(axis=0), occurs.sum(axis=0), np.nan)
+
+
+def _probabilities(task: Task, logits: np.ndarray) -> np.ndarray:
+    """Return probabilities (N, L), of emotions or classes, or sentiments (N,)."""
+    if task.name == "sentiment":
+        return logits.reshape(-1)
+    logits = torch.from_numpy(logits)
+    if task.problem_type == "single_label_classification":
+        return logits.softmax(dim=1).numpy()
+    return logits[:, task.labels.index("sentiment") + 1 if "sentiment" in task.labels else 0 :].sigmoid().numpy()
+
+
+def _score_groups(score, clean: Split, values: Sequence[str | None]) -> dict[str, Any]:
+    """Return the score of each group of at least `MIN_GROUP_ROWS` rows, from the worst to the best."""
+    groups = {}
+    for name in sorted({value for value in values if value is not None}):
+        rows = np.flatnonzero([value == name for value in values])
+        if len(rows) < MIN_GROUP_ROWS:
+            continue
+        split = replace(clean.take(rows), groups=None)
+        value = float(score(np.ones((1, len(rows))), split)[0])
+        if not np.isnan(value):
+            bounds = interval_of_statistic(lambda weights, split=split: score(weights, split), len(rows))
+            groups[name] = {"rows": len(rows), "score": value, "interval": bounds}
+    return dict(sorted(groups.items(), key=lambda item: item[1]["score"])) if len(groups) > 1 else {}
+
+
+# Output
+
+
+def write_robustness(folder: str | Path, results: Mapping[str, Any]) -> None:
+    """Write robustness.json, robustness.md and robustness.png."""
+    folder = Path(folder)
+    header, rows = robustness_table(results)
+    text = [
+        "# Robustness",
+        "",
+        f"Predictions by voice only of {results['rows']} recordings, distorted. `{results['metric']}` with its 95 % "
+        "bootstrap interval; shift is the mean absolute change of the predictions.",
+        "",
+        markdown_table(header, rows),
+        "",
+        "![Robustness](robustness.png)",
+    ]
+    folder.mkdir(parents=True, exist_ok=True)
+    _draw(folder / "robustness.png", results)
+    write_atomically(folder / "robustness.md", "\n".join(text) + "\n")
+    write_atomically(folder / "robustness.json", to_json(results))
+
+
+def print_robustness(results: Mapping[str, Any]) -> None:
+    """Print the table of all conditions and groups."""
+    print_table(*robustness_table(results))
+
+
+def robustness_table(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Return header and rows of a table of all conditions and groups."""
+    rows = [["clean", *_cells(results["clean"])]]
+    rows += [[f"{record['kind']}: {record['value']}", *_cells(record)] for record in results["conditions"]]
+    for column, groups in results["groups"].items():
+        rows += [
+            [f"{column} {name} ({group['rows']} rows){', worst' if i == 0 else ''}", *_cells(group)]
+            for i, (name, group) in enumerate(groups.items())
+        ]
+    return ["condition", results["metric"], "95 % interval", "shift"], rows
+
+
+def _cells(record: Mapping[str, Any]) -> list[str]:
+    bounds = record["interval"]
+    return [
+        f"{record['score']:.3f}",
+        "" if bounds is None else f"{bounds[0]:.3f} to {bounds[1]:.3f}",
+        f"{record['shift']:.3f}" if "shift" in record else "",
+    ]
+
+
+def _draw(path: Path, results: Mapping[str, Any]) -> None:
+    """Draw a panel for each kind of condition, with the clean score as a line."""
+    from .report_plots import BLUE, NEUTRAL, make_figure, save_figure
+
+    kinds = list(dict.fromkeys(record["kind"] for record in results["conditions"]))
+    figure = make_figure(2 * ((len(kinds) + 3) // 4))
+    axes = figure.subplots((len(kinds) + 3) // 4, 4, squeeze=False, sharey=True).flat
+    for axis in axes:
+        axis.set_visible(False)
+    for axis, kind in zip(axes, kinds, strict=False):
+        axis.set_visible(True)
+        records = [record for record in results["conditions"] if record["kind"] == kind]
+        axis.axhline(results["clean"]["score"], color=NEUTRAL, linewidth=1, linestyle="--")
+        for place, record in enumerate(records):
+            if record["interval"] is not None:
+                axis.plot([place, place], record["interval"], color=BLUE, linewidth=2, alpha=0.5)
+        axis.plot([record["score"] for record in records], "o-", color=BLUE, ms=4)
+        axis.set_xticks(range(len(records)), [str(record["value"]) for record in records])
+        axis.set_xlim(-0.5, len(records) - 0.5)
+        axis.set_title(kind, loc="left", fontsize=10)
+    save_figure(figure, path)
