@@ -6,6 +6,7 @@ from typing import Any
 from ..data.decoding import DecodingWorker
 from ..registration import MODELS, PIPELINE_TASK, register_auto_classes
 from ..utils.hub_files import DEFAULT_MODEL, find_model
+from .damage import describe_damage
 
 
 def load_model(name: str, model_types: tuple[str, ...] = tuple(MODELS), **options: Any) -> tuple[Any, Any]:
@@ -21,7 +22,6 @@ def load_model(name: str, model_types: tuple[str, ...] = tuple(MODELS), **option
         OSError: There is no such folder, or no model can be loaded from there.
     """
     register_auto_classes()
-    from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModelForSequenceClassification
 
     from ..models.umons.processing_umons import UmonsProcessor
@@ -35,8 +35,10 @@ def load_model(name: str, model_types: tuple[str, ...] = tuple(MODELS), **option
             folder, config=config, use_safetensors=True, **options
         )
         return model.eval(), UmonsProcessor.from_pretrained(folder)
-    except (OSError, ValueError, SafetensorError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except ImportError:
+        raise
+    except Exception as error:  # transformers raises errors of many types for damaged files
+        reason = describe_damage(folder, error)
         raise OSError(f"--model {name}: no model can be loaded from there: {reason}") from error
 
 
@@ -69,9 +71,11 @@ def load_pipeline(model: str | None = None, trust_remote_code: bool = False, pac
             trust_remote_code=trust_remote_code or None,
             model_kwargs={"use_safetensors": True},
         )
-    except (OSError, ValueError) as error:
+    except ImportError:
+        raise
+    except Exception as error:
         place = "" if Path(folder).is_dir() else ", which is not a local folder"
-        raise ValueError(f"--model {name}{place}: {error}") from error
+        raise ValueError(f"--model {name}{place}: {describe_damage(folder, error)}") from error
     recognize.read_windows = DecodingWorker().iter_windows
     if pack:
         from .packed_linear import pack_if_faster

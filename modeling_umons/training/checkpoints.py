@@ -110,6 +110,8 @@ def check_fingerprint(checkpoint: str | Path, fingerprint: dict) -> None:
         saved = json.loads((Path(checkpoint) / MARK).read_text(encoding="utf-8") or "{}")
     except ValueError as error:
         raise OSError(f"{checkpoint} is damaged: its file {MARK!r} is not valid JSON.") from error
+    if not isinstance(saved, dict) or not all(isinstance(group, dict) for group in saved.values()):
+        raise OSError(f"{checkpoint} is damaged: its file {MARK!r} is not an object of objects.")
     differences = list_differences(saved, fingerprint)
     processes = [text for text in differences if text.startswith("processes ")]
     if processes:
@@ -120,6 +122,33 @@ def check_fingerprint(checkpoint: str | Path, fingerprint: dict) -> None:
             f"The run of {checkpoint} used other data or options, which differ in {'; '.join(differences)}. Resume it "
             "with the same ones, or choose another --output_dir for a new run."
         )
+
+
+def load_state(checkpoint: Path) -> TrainerState:
+    """Load the state of a checkpoint. Raises ValueError for values of other types than a training writes."""
+    state = TrainerState.load_from_json(checkpoint / TRAINER_STATE_NAME)
+    for name in ("global_step", "max_steps", "train_batch_size", "num_train_epochs"):
+        if not isinstance(getattr(state, name), int):
+            raise ValueError(f"{TRAINER_STATE_NAME}: `{name}` is {getattr(state, name)!r:.80}, expected an integer")
+    for name in ("epoch", "best_metric"):
+        if not isinstance(getattr(state, name), (int, float, type(None))):
+            raise ValueError(f"{TRAINER_STATE_NAME}: `{name}` is {getattr(state, name)!r:.80}, expected a number")
+    entries = state.log_history if isinstance(state.log_history, list) else [None]
+    if not all(isinstance(entry, dict) and _has_numbers(entry) for entry in entries):
+        raise ValueError(f"{TRAINER_STATE_NAME}: `log_history` is not a list of objects of numbers")
+    callbacks = state.stateful_callbacks
+    saved = [one for value in callbacks.values() for one in (value if isinstance(value, list) else [value])]
+    if not all(isinstance(one, dict) and {"args", "attributes"} <= {*one} and _has_objects(one) for one in saved):
+        raise ValueError(f"{TRAINER_STATE_NAME}: `stateful_callbacks` has a value without `args` and `attributes`")
+    return state
+
+
+def _has_numbers(entry: dict) -> bool:
+    return all(isinstance(value, (int, float, type(None))) for value in entry.values())
+
+
+def _has_objects(callback: dict) -> bool:
+    return all(isinstance(callback[name], dict) for name in ("args", "attributes"))
 
 
 @contextmanager

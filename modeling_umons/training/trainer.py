@@ -10,8 +10,6 @@ import torch
 from datasets import Dataset
 from torch.utils.data import SequentialSampler
 from transformers import Trainer
-from transformers.trainer import TRAINER_STATE_NAME
-from transformers.trainer_callback import TrainerState
 from transformers.utils import WEIGHTS_NAME
 
 from ..data.collator import ArrowRows, DrawnRows, UtteranceCollator
@@ -32,6 +30,7 @@ from .checkpoints import (
     discard_run,
     find_checkpoint,
     list_checkpoints,
+    load_state,
     name_damage,
     remove_later,
 )
@@ -271,7 +270,7 @@ class UmonsTrainer(Trainer):
     def _load_if_stopped(self, checkpoint: Path) -> bool:
         """Return whether early stopping ended training at this checkpoint; if so, load the final weights."""
         with name_damage(checkpoint):
-            state = TrainerState.load_from_json(checkpoint / TRAINER_STATE_NAME)
+            state = load_state(checkpoint)
         schedule = state.stateful_callbacks.get(ReloadBestAndHalve.__name__)
         if not schedule or not 0 < self.args.patience <= schedule["attributes"]["without_gain"]:
             return False

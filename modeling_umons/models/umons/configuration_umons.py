@@ -36,6 +36,8 @@ SIZES = (
     "video_feature_size",
 )  # fmt: skip
 
+MAX_LAYERS = 1000  # more take minutes to build, before their weights are missed
+
 # Fields of encoders with the number of their positions: learnt positions of tokens, and Whisper's.
 POSITIONS = {"text": "max_position_embeddings", "audio": "max_source_positions"}
 # Encoders whose positions start after `pad_token_id`, as RoBERTa's.
@@ -269,6 +271,10 @@ class UmonsConfig(PreTrainedConfig):
         for name in SIZES:
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` is {getattr(self, name)}: it must be at least 1.")
+        if not all(isinstance(label, str) for label in self.id2label.values()):
+            raise ValueError(f"`id2label` is {self.id2label!r:.200}: its values must be names of labels.")
+        if self.num_hidden_layers > MAX_LAYERS:
+            raise ValueError(f"`num_hidden_layers` is {self.num_hidden_layers}: it must be at most {MAX_LAYERS}.")
         if self.hidden_size % self.num_attention_heads != 0:
             raise ValueError(
                 f"`hidden_size` ({self.hidden_size}) must be a multiple of `num_attention_heads` "

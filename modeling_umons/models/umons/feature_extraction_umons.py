@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: MIT
 """Feature extractor of the UMONS models: waveforms to log-mel frames."""
 
+import math
 from functools import lru_cache
-from numbers import Number
+from numbers import Integral, Number, Real
 
 import numpy as np
 import torch
@@ -30,6 +31,7 @@ TARGET_RMS = 0.1
 LEVEL_FRAME_S = 0.05
 SILENCE_GATE_DB = 40.0
 PAUSE_GATE_DB = 10.0
+MAX_SETTING = 2**20  # of sizes, rates and lengths: larger ones exhaust memory
 # Integer samples: the value of silence and its distance to full scale.
 PCM_SCALES = {"uint8": (128, 2**7), "int16": (0, 2**15), "int32": (0, 2**31)}
 
@@ -54,6 +56,10 @@ def _mel_basis(n_fft: int, feature_size: int, sampling_rate: int) -> torch.Tenso
         mel_scale="slaney",
     )
     return torch.from_numpy(filters.astype(np.float32))
+
+
+def _is_count(value) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool) and 0 < value <= MAX_SETTING
 
 
 def to_mono(waveform, name: str) -> np.ndarray:
@@ -195,16 +201,29 @@ class UmonsFeatureExtractor(SequenceFeatureExtractor):
         self.delta_lags = delta_lags
         self.normalize_level = normalize_level
 
-        positive = ("sampling_rate", "n_fft", "hop_length", "win_length", "trim_db", "frame_stride", "max_length")
-        for name in positive:
-            if not getattr(self, name) > 0:
-                raise ValueError(f"`{name}` is {getattr(self, name)}; it must be positive.")
-        if any(lag < 1 for lag in delta_lags or ()):
-            raise ValueError(f"`delta_lags` is {delta_lags}; lags must be at least 1 frame.")
-        if feature_size < 2:
-            raise ValueError(f"`feature_size` is {feature_size}; it must be at least 2 mel bands.")
-        if win_length > n_fft:
-            raise ValueError(f"`win_length` is {win_length}, longer than `n_fft` ({n_fft}); it must fit inside it.")
+        self._check_settings()
+
+    def _check_settings(self):
+        counts = ("feature_size", "sampling_rate", "n_fft", "hop_length", "win_length", "frame_stride", "max_length")
+        for name in counts:
+            if not _is_count(getattr(self, name)):
+                raise ValueError(
+                    f"`{name}` is {getattr(self, name)!r:.80}; it must be an integer from 1 to {MAX_SETTING}."
+                )
+        for name in ("preemphasis", "trim_db", "padding_value"):
+            value = getattr(self, name)
+            if not isinstance(value, Real) or not math.isfinite(value) or (name == "trim_db" and value <= 0):
+                number = "a positive, finite number" if name == "trim_db" else "a finite number"
+                raise ValueError(f"`{name}` is {value!r:.80}; it must be {number}.")
+        lags = self.delta_lags
+        if lags is not None and not (isinstance(lags, (list, tuple)) and all(map(_is_count, lags))):
+            raise ValueError(f"`delta_lags` is {lags!r:.80}; it must be a list of lags of at least 1 frame.")
+        if self.feature_size < 2:
+            raise ValueError(f"`feature_size` is {self.feature_size}; it must be at least 2 mel bands.")
+        if self.win_length > self.n_fft:
+            raise ValueError(
+                f"`win_length` is {self.win_length}, longer than `n_fft` ({self.n_fft}); it must fit inside it."
+            )
 
     @property
     def frame_duration(self) -> float:

@@ -347,13 +347,18 @@ def _whisper_frames(extractor: WhisperFeatureExtractor, waveforms: list[np.ndarr
 
 def check_processor(processor: UmonsProcessor, config: PreTrainedConfig):
     """Raise ValueError if a model of this configuration has encoders that need other inputs than the processor's."""
+    if not isinstance(length := processor.tokenizer.model_max_length, (int, float)):
+        raise ValueError(
+            f"`model_max_length` in tokenizer_config.json is {length!r:.80}, expected a number of tokens."
+        )
     if getattr(config, "text_encoder", None) is not None:
         _check_vocabulary(processor.tokenizer, config.text_encoder)
     has_encoder = getattr(config, "audio_encoder", None) is not None
     if has_encoder != (processor.audio_frame_duration is not None) and "audio" in config.modalities:
         raise ValueError(
             f"The model has {'an' if has_encoder else 'no'} audio encoder, but the processor is for a model with "
-            f"{'none' if has_encoder else 'one'}: create it with `UmonsProcessor.from_encoders`."
+            f"{'none' if has_encoder else 'one'} (`audio_frame_duration` in processor_config.json): create it with "
+            "`UmonsProcessor.from_encoders`."
         )
     expected = getattr(config, "audio_sampling_rate", None)
     if has_encoder and expected not in (None, processor.feature_extractor.sampling_rate):
