@@ -43,8 +43,7 @@ def test_mutated_inputs_are_opened_or_refused(door, tmp_path):
     failures += [result for result in results if result["outcome"] not in ("opened", "refused")]
     report = "\n".join(f"{failure['outcome']} at seed {failure['seed']}: {failure['message']}" for failure in failures)
     assert not failures, f"{report}\nTo repeat one: python {WORKER} {door} SEED SEED+1 FOLDER"
-    # The mutations are neither harmless nor always fatal.
-    assert {result["outcome"] for result in results} == {"opened", "refused"}
+    assert any(result["outcome"] == "refused" for result in results)  # the worker opens the originals first
     if door == "media" and results[0]["open_files"]:
         assert len({result["open_files"] for result in results}) == 1
         assert results[-1]["resident_mb"] - results[len(results) // 2]["resident_mb"] < MAX_GROWTH
