@@ -17,6 +17,7 @@ COMMANDS = {
     "evaluate": "evaluate saved models on a split",
     "compare": "train several models on the same rows and compare them",
     "prepare": "convert CMU-MOSEI and other corpora to Parquet",
+    "distill": "mix the labels of a data set with the predictions of a model",
     "extract": "extract features of clips to Parquet",
     "export": "export a model to ONNX",
     "convert": "convert a checkpoint of the published implementation",
