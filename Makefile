@@ -6,10 +6,7 @@ INSTALLED := .venv/.installed
 DEMO_INSTALLED := $(or $(wildcard $(INSTALLED)),.venv/.installed-train)
 LAUNCH := $(BIN)/accelerate launch --quiet --config_file modeling_umons/recipes/accelerate/one_process.yaml
 
-# Without code: a push adds it.
-MINI_FILES := README.md config.json model.safetensors preprocessor_config.json processor_config.json report tokenizer.json tokenizer_config.json
-
-.PHONY: demo test test-oldest test-newest space benchmark mini docs lint clean
+.PHONY: demo test test-oldest test-newest space benchmark base mini docs lint clean
 
 demo: $(DEMO_INSTALLED)
 	$(LAUNCH) scripts/train.py sample
@@ -44,11 +41,20 @@ space: $(INSTALLED)
 benchmark: $(INSTALLED)
 	$(BIN)/python scripts/benchmark.py --output docs/benchmarks
 
-# Retrain umons-mini from a folder with mosi, mosei, meld and ravdess: make mini DATA=folder
+# Retrain the models from a folder with the corpora (docs/results.md): make base mini DATA=folder. Interrupted runs resume.
+# Whisper is a folder or Hub id.
+WHISPER ?= openai/whisper-tiny.en
+base: $(INSTALLED)
+	$(BIN)/umons prepare --layout mini --sources mosei mosi goemotions meld --source $(DATA) --output runs/text-data
+	$(LAUNCH) scripts/train.py umons-base-text --resume_from_checkpoint last
+	$(BIN)/umons prepare --layout mini --voices_only --keep_audio --source $(DATA) --output runs/voice-data
+	$(LAUNCH) scripts/train.py umons-base --audio_encoder $(WHISPER) --resume_from_checkpoint last
+
+# After make base, which is the teacher
 mini: $(INSTALLED)
-	$(BIN)/umons prepare --layout mini --source $(DATA) --output runs/mini-data --model umons-mini
-	$(LAUNCH) scripts/train.py umons-mini
-	cp -r $(addprefix runs/umons-mini/,$(MINI_FILES)) hub/umons-mini
+	test -d runs/mini-text-data || $(BIN)/umons distill runs/text-data --model runs/umons-base-text --output runs/mini-text-data
+	$(LAUNCH) scripts/train.py umons-mini-text --resume_from_checkpoint last
+	$(LAUNCH) scripts/train.py umons-mini --resume_from_checkpoint last
 
 # The documentation, in site
 docs: .venv/.installed-docs

@@ -21,7 +21,9 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("dataset", help="data set of texts, of `umons prepare --layout mini`")
     parser.add_argument("--model", required=True, help="teacher, a model of the task joint-neutral")
     parser.add_argument("--output", required=True, help="folder to write")
-    parser.add_argument("--weight", type=float, default=0.7, help="share of the teacher in known labels (default: 0.7)")
+    parser.add_argument(
+        "--weight", type=float, default=0.7, help="share of the teacher in known labels (default: 0.7)"
+    )
     parser.add_argument("--batch_size", type=int, default=128, help="rows of a batch (default: 128)")
     return parser.parse_args(argv)
 

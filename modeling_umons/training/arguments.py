@@ -51,6 +51,13 @@ class ModelArguments:
     model_name_or_path: str | None = field(
         default=None, metadata={"help": "Trained model to fine-tune: a folder or Hub repository."}
     )
+    text_model: str | None = field(
+        default=None,
+        metadata={
+            "help": "UMONS: trained model of text with the same sizes and labels, whose weights and tokenizer the new "
+            "model has. They stay fixed, so that only the other modalities are trained."
+        },
+    )
     modalities: list[str] = field(
         default_factory=lambda: ["text", "audio"], metadata={"help": "Modalities of the model: text, audio, video."}
     )

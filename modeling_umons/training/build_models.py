@@ -25,6 +25,7 @@ from ..utils.hub_files import find_model
 from .arguments import ModelArguments
 from .encoders import encoders_of, find_encoder, prepare_encoders
 from .plain_encoder import PlainEncoderConfig
+from .text_model import copy_text_model
 
 
 logger = logging.getLogger(__name__)
@@ -111,12 +112,15 @@ class Parts:
         """Create the parts; the vocabulary is that of the pretrained model, the text encoder or the training texts."""
         if arguments.model_name_or_path is not None:
             return cls(UmonsProcessor.from_pretrained(find_model(arguments.model_name_or_path)))
+        own_tokenizer = None
+        if arguments.text_model is not None:
+            own_tokenizer = UmonsProcessor.from_pretrained(find_model(arguments.text_model)).tokenizer
         if encoders:
             # Only the encoders of this model are used.
             small = {"hidden_size": 1, "num_attention_heads": 1, "intermediate_size": 1, "num_hidden_layers": 1}
             pretrained = UmonsModel.from_encoders(**encoders, **small)
             own = cls.make(arguments, texts) if "text" not in encoders else None
-            tokenizer = None if own is None else own.processor.tokenizer
+            tokenizer = own_tokenizer if own is None else own.processor.tokenizer
             processor = UmonsProcessor.from_encoders(**encoders, tokenizer=tokenizer)
             return cls(processor, None if own is None else own.vectors, pretrained)
         vectors = None
@@ -127,7 +131,8 @@ class Parts:
         extractor = UmonsFeatureExtractor()
         if arguments.feature_extractor is not None:
             extractor = UmonsFeatureExtractor.from_pretrained(find_model(arguments.feature_extractor))
-        return cls(UmonsProcessor(build_tokenizer(words), extractor, UmonsVideoProcessor()), vectors)
+        tokenizer = build_tokenizer(words) if own_tokenizer is None else own_tokenizer
+        return cls(UmonsProcessor(tokenizer, extractor, UmonsVideoProcessor()), vectors)
 
 
 def union(systems: Sequence[System]) -> System:
@@ -192,6 +197,8 @@ def make_model(
                 "%.1f %% of the %d words have a vector in %s", 100 * coverage, len(tokenizer), arguments.word_vectors
             )
     prepare_encoders(model, arguments, running)
+    if arguments.text_model is not None:
+        copy_text_model(model, arguments.text_model)
     if arguments.freeze_word_vectors and "text" in config.modalities:
         model.get_input_embeddings().requires_grad_(False)
     return model
