@@ -32,6 +32,14 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--abstain_below", type=float, metavar="P", help='label results of a lower confidence "unsure" (0 to 1)'
     )
+    parser.add_argument("--strict", action="store_true", help="fail for an input with warnings")
+    parser.add_argument(
+        "--overflow",
+        choices=["segment", "truncate", "error"],
+        default="segment",
+        help="for an input longer than the model processes at once: predict it in parts, use its beginning, or "
+        "fail (default: segment)",
+    )
     add_model_arguments(parser)
     return parser.parse_args(argv)
 
@@ -62,6 +70,7 @@ def predict(inputs: list[dict[str, str]], arguments: argparse.Namespace) -> int:
     recognize = load_pipeline(arguments.model, arguments.trust_remote_code, pack=len(inputs) >= 20)
     results, failed, with_plot = [], False, arguments.plot is not None
     options = {"on_error": "return", "return_attention": with_plot, "abstain_below": arguments.abstain_below}
+    options |= {"strict": arguments.strict, "overflow": arguments.overflow}
     predictions = recognize((entry for entry in inputs), **options)
     for entry, result in zip(inputs, predictions, strict=True):
         name, attention = entry.get("video") or entry["text"], result.pop("attention", None)
@@ -91,6 +100,7 @@ def format_result(result: dict) -> str:
         lines.append(f"  label     {result['label']}")
     for entry in result.get("emotions", result.get("labels", [])):
         lines.append(f"  {entry['label']:<14}{entry['score']:5.2f}  {'█' * round(20 * entry['score'])}")
+    lines += [f"  warning   {warning['message']}" for warning in result.get("warnings", ())]
     return "\n".join(lines)
 
 

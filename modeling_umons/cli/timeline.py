@@ -37,6 +37,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         help='JSON list of timed words: [{"word": "glad", "timestamp": [0.5, 0.9]}, ...]',
     )
     parser.add_argument("--json", action="store_true", help="print a JSON list with one entry per segment")
+    parser.add_argument("--strict", action="store_true", help="stop at a segment with warnings")
     add_model_arguments(parser)
     return parser.parse_args(argv)
 
@@ -51,7 +52,7 @@ def timeline(arguments: argparse.Namespace) -> int:
     if arguments.words is not None:
         inputs["words"] = read_words(arguments.words)
     recognize = load_pipeline(arguments.model, arguments.trust_remote_code, pack=True)
-    options = {"chunk_length_s": arguments.chunk_length_s}
+    options = {"chunk_length_s": arguments.chunk_length_s, "strict": arguments.strict}
     if arguments.transcriber is not None:
         options["transcriber"] = load_transcriber(arguments.transcriber)
     segments = recognize.stream(inputs, **options)
@@ -71,7 +72,9 @@ def print_table(segments, has_files: bool):
         scores = describe({name: segment[name] for name in ("emotions", "labels") if name in segment}, num_scores=2)
         if not segment["modalities"]:
             scores = "(no input)"
-        print_or_stop(f"{start}-{end} {sentiment:>9}  {scores:<32}{segment.get('text', '')}".rstrip(), has_files)
+        codes = ", ".join(warning["code"] for warning in segment["warnings"] if segment["modalities"])
+        line = f"{start}-{end} {sentiment:>9}  {scores:<32}{segment.get('text', '')}{f'  [{codes}]' if codes else ''}"
+        print_or_stop(line.rstrip(), has_files)
         yield segment
 
 

@@ -22,6 +22,7 @@ from ..models.umons.calibration_umons import (
     name_combination,
     sentiment_interval,
 )
+from ..models.umons.input_checks_umons import share_of_english, split_words
 from ..tasks.task import Task
 from ..utils.files import write_atomically
 from .metrics import tune_thresholds
@@ -30,6 +31,7 @@ from .splits import Split
 
 
 MIN_ROWS = 50  # of a combination of modalities; a 90 % quantile of fewer is unreliable
+MIN_ENGLISH = 0.4  # share of frequent English words in English texts
 MIN_OF_EACH = 10  # rows with an emotion, and rows without it
 MIN_FACTOR = 0.05  # a smaller factor would make the scores constant
 NUM_BINS = 10  # of the expected calibration error
@@ -61,6 +63,9 @@ def fit_calibration(task: Task, split: Split) -> tuple[dict[str, dict[str, Any]]
             continue
         entry, note = _fit_combination(task, split.truth[rows], split.logits[rows])
         calibration[combination] = {"rows": len(rows), **entry}
+        texts = [split.texts[row] for row in rows if split.texts and split.texts[row]]
+        if "text" in combination.split("+") and share_of_english(split_words(" ".join(texts))) > MIN_ENGLISH:
+            calibration[combination]["language"] = "en"
         if note:
             notes.append(f"{combination} {note}")
     return calibration, notes

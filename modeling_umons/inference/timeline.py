@@ -160,7 +160,7 @@ def _in_text(write: Callable, newline: str | None = None) -> Callable:
 
 
 def _write_csv(file: TextIO, labels: list[str]):
-    own = ["start", "end", "modalities", "sentiment", "text"]
+    own = ["start", "end", "modalities", "warnings", "sentiment", "text"]
     names = {}
     for label in labels:
         name = label
@@ -177,6 +177,7 @@ def _write_csv(file: TextIO, labels: list[str]):
             "start": start,
             "end": end,
             "modalities": "+".join(segment["modalities"]),
+            "warnings": "+".join(warning["code"] for warning in segment.get("warnings", ())),
             **{names[label]: f"{score:.6f}" for label, score in scores_of(segment).items()},
         }
         table.writerow({**row, "sentiment": sentiment, "text": _no_formula(segment.get("text"))})

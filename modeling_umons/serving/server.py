@@ -63,6 +63,11 @@ class Emotion(Score):
     present: bool
 
 
+class Warning(BaseModel):
+    code: str
+    message: str
+
+
 class Prediction(BaseModel):
     """Prediction of an input, or of one of its segments. Which fields it has depends on the model and the options."""
 
@@ -73,6 +78,7 @@ class Prediction(BaseModel):
     emotions: list[Emotion] | None = None
     labels: list[Score] | None = None
     modalities: list[str] = []
+    warnings: list[Warning] = []
     timestamp: tuple[float, float] | None = None
     attention: dict[str, list[dict[str, Any]]] | None = None
 
@@ -303,9 +309,9 @@ def make_app(
         Predict sentiment and emotions.
 
         The body is JSON (`inputs`: a text, an object of `text`, `audio` and `video` in base64, or a list of those;
-        `parameters`: `top_k`, `chunk_length_s`, `return_timestamps`, `return_attention`, `abstain_below`), a form with
-        `file`, `text` and the parameters, or a clip or audio file with `text` and the parameters in the query. URLs
-        are not fetched.
+        `parameters`: `top_k`, `chunk_length_s`, `return_timestamps`, `return_attention`, `abstain_below`, `overflow`,
+        `strict`), a form with `file`, `text` and the parameters, or a clip or audio file with `text` and the
+        parameters in the query. URLs are not fetched.
         """
         began = time.monotonic()
         metrics.requests += 1

@@ -32,7 +32,7 @@ def test_installed_command_prints_json(model, clips, tmp_path):
     assert f"{broken} could not be opened" in failed["error"]
     assert done.stderr == f"umons predict: {failed['error']}\n"
     for entry in (first, second):
-        assert list(entry) == ["input", "sentiment", "emotions", "modalities"]
+        assert list(entry) == ["input", "sentiment", "label", "confidence", "emotions", "modalities", "warnings"]
         assert entry["modalities"] == ["audio"]
     recognize = pipeline("multimodal-emotion-recognition", model=model)
     for entry, clip in zip((first, second), clips, strict=True):

@@ -270,7 +270,7 @@ def test_train_text_only(run, table, tmp_path, caplog):
     assert "emotion_acc" not in splits["test"]["model"]
     assert "train: 10 rows, 0 with a problem" in caplog.text
     result = pipeline(TASK, model=str(tmp_path / "out"))({"text": "I am so happy"})
-    assert set(result) == {"sentiment", "label", "modalities"}
+    assert set(result) == {"sentiment", "label", "modalities", "warnings"}
 
 
 def test_train_audio_only(run, table, tmp_path, clip):

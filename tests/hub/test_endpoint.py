@@ -53,7 +53,7 @@ def call(handler, inputs, **parameters):
 def test_handler_predicts_each_form_of_input(handler, clip):
     encoded = base64.b64encode(clip).decode()
     expected = call(handler, clip)  # audio/* and video/* arrive as bytes
-    assert list(expected) == ["sentiment", "label", "confidence", "emotions", "modalities"]
+    assert list(expected) == ["sentiment", "label", "confidence", "emotions", "modalities", "warnings"]
     assert expected["modalities"] == ["audio"]
     assert call(handler, {"video": encoded}) == expected
     assert call(handler, {"audio": f"data:video/mp4;base64,{encoded}"})["sentiment"] == pytest.approx(

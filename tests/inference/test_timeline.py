@@ -78,7 +78,7 @@ def test_table_has_a_row_for_each_segment(tmp_path):
     write_timeline(SEGMENTS, tmp_path / "clip.csv")
     with open(tmp_path / "clip.csv", encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert list(rows[0]) == ["start", "end", "modalities", "sentiment", *EMOTIONS, "text"]
+    assert list(rows[0]) == ["start", "end", "modalities", "warnings", "sentiment", *EMOTIONS, "text"]
     assert len(rows) == len(SEGMENTS)
     assert (rows[0]["start"], rows[0]["sentiment"], rows[0]["sad"]) == ("0.0", "-1.250000", "0.750000")
     assert [rows[k]["text"] for k in (0, 2)] == [SEGMENTS[k]["text"] for k in (0, 2)]
@@ -96,9 +96,9 @@ def test_table_renames_columns_and_escapes_formulas(tmp_path):
     with open(tmp_path / "clip.csv", encoding="utf-8", newline="") as file:
         head, *rows = csv.reader(file)
     names = ["score_text", "score_score_text", "score_start", "'=1+1"]
-    assert head == ["start", "end", "modalities", "sentiment", *names, "text"]
+    assert head == ["start", "end", "modalities", "warnings", "sentiment", *names, "text"]
     assert [row[-1] for row in rows] == ["'=HYPERLINK(0)", "'+1", "'-1", "'@here", "'\tso", "so = glad", ""]
-    assert [float(score) for score in rows[1][4:8]] == list(scores.values())
+    assert [float(score) for score in rows[1][5:9]] == list(scores.values())
     assert rows[1][0] == "1"
 
 
@@ -117,7 +117,7 @@ def test_json_equals_the_predictions(tmp_path):
     assert json.loads((tmp_path / "clip.json").read_text(encoding="utf-8")) == json.loads(json.dumps(SEGMENTS))
     write_timeline([], tmp_path / "clip.json", tmp_path / "clip.csv", tmp_path / "clip.vtt")
     assert json.loads((tmp_path / "clip.json").read_text()) == []
-    assert (tmp_path / "clip.csv").read_text() == "start,end,modalities,sentiment,text\n"
+    assert (tmp_path / "clip.csv").read_text() == "start,end,modalities,warnings,sentiment,text\n"
     assert (tmp_path / "clip.vtt").read_text() == "WEBVTT\n\n"
 
 
@@ -129,8 +129,8 @@ def test_predictions_of_other_models(tmp_path):
     ]  # fmt: skip
     regression = [{"sentiment": 1.5, "modalities": ["text"], "timestamp": (0, 1)}]
     for name, segments, head, caption in (
-        ("classes", classes, "start,end,modalities,sentiment,angry,calm,text", "[calm 1.00]"),
-        ("regression", regression, "start,end,modalities,sentiment,text", "[sentiment +1.50]"),
+        ("classes", classes, "start,end,modalities,warnings,sentiment,angry,calm,text", "[calm 1.00]"),
+        ("regression", regression, "start,end,modalities,warnings,sentiment,text", "[sentiment +1.50]"),
     ):
         paths = [tmp_path / f"{name}{suffix}" for suffix in (".csv", ".vtt", ".png")]
         write_timeline(segments, *paths)

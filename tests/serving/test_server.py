@@ -177,9 +177,9 @@ def make_tfn():
     [
         (
             lambda: make_model(id2label={0: "calm", 1: "cross", 2: "glad"}),
-            ["label", "confidence", "labels", "modalities"],
+            ["label", "confidence", "labels", "modalities", "warnings"],
         ),
-        (make_tfn, ["sentiment", "label", "modalities"]),
+        (make_tfn, ["sentiment", "label", "modalities", "warnings"]),
     ],
     ids=["classes", "baseline"],
 )

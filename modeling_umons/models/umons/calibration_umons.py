@@ -6,6 +6,7 @@
 or `"text+audio"`:
 
     rows (`int`): number of calibration rows.
+    language (`str`): "en" if their texts are English.
     temperature, bias (`dict[str, float]`): by label; the calibrated logit is `logit / temperature + bias`.
     threshold (`dict[str, float]`): by emotion, the score in [0, 1] from which it is present.
     sentiment_error (`float`): absolute error of the sentiment that 90 % of unseen inputs do not exceed.
@@ -37,6 +38,12 @@ def name_combination(modalities: Sequence[str]) -> str:
 def find_calibration(config: PreTrainedConfig, modalities: Sequence[str]) -> Mapping[str, Any]:
     """Return the calibration of a model for inputs with these modalities; empty if it has none."""
     return (getattr(config, "calibration", None) or {}).get(name_combination(modalities), {})
+
+
+def find_language(config: PreTrainedConfig) -> str | None:
+    """Return the language of the validation texts of a calibrated model; `None` if it is not known."""
+    entries = (getattr(config, "calibration", None) or {}).values()
+    return next((entry["language"] for entry in entries if "language" in entry), None)
 
 
 def check_calibration(calibration: Any):

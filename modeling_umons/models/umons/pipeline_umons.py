@@ -6,7 +6,9 @@ import math
 import re
 from bisect import bisect_left
 from collections.abc import Iterator
+from itertools import groupby
 from numbers import Integral, Real
+from operator import itemgetter
 from typing import Any
 
 import torch
@@ -19,15 +21,25 @@ from .calibration_umons import (
     choose_emotion,
     choose_polarity,
     find_calibration,
+    find_language,
+    name_combination,
     sentiment_interval,
 )
-from .media_umons import iter_windows
+from .input_checks_umons import (
+    check_audio,
+    check_sampling_rate,
+    check_text,
+    make_warning,
+    read_emoji,
+)
+from .media_umons import WHOLE_S, iter_windows
 from .processing_umons import check_processor, has_words
-from .segmentation_umons import Segment, is_dataset, iter_segments, normalize_input, transcribe
+from .segmentation_umons import Segment, is_dataset, iter_segments, normalize_input, split_segment, transcribe
 from .tokenization_umons import find_word_times
 
 
 MIN_LENGTH_S = 0.1  # seconds; a shorter last segment is dropped: codecs pad
+OVERFLOWS = ("segment", "truncate", "error")
 MODALITY_OF_MASK = {
     "attention_mask": "text",
     "input_features_mask": "audio",
@@ -64,7 +76,9 @@ class MultimodalEmotionPipeline(ChunkPipeline):
 
     or a list, generator, data set or column of inputs, with `batch_size`. `None` and NaN are missing values.
 
-    - Without `chunk_length_s`, the first two minutes of a file are read.
+    - Without `chunk_length_s`, the result is of the whole input; see `overflow`.
+    - `warnings` names what the model cannot be expected to understand, `[{"code": ..., "message": ...}]`: see
+      `input_checks_umons.py` and the page on predictions in the documentation.
     - Video frames are used by models with a video tower or encoder.
     - A video without audio raises no error if `text` is given.
     - Audio below one 16-bit quantisation step is treated as missing.
@@ -81,14 +95,17 @@ class MultimodalEmotionPipeline(ChunkPipeline):
         chunk_length_s (`float`, *optional*): length of a segment in seconds. The result is then a list with one result
             per segment, each with its `timestamp` (start, end) in seconds. Files of any length are read window by
             window; [`~MultimodalEmotionPipeline.stream`] yields each result as soon as it is computed. A last segment
-            shorter than one audio frame of the model is dropped. Of a segment longer than the model's maximum, the
-            beginning is used.
+            shorter than one audio frame of the model is dropped.
         return_timestamps (`bool`, *optional*): the same, with segments of the model's maximum length.
         transcriber (an `automatic-speech-recognition` pipeline, *optional*): transcribes the audio of inputs without
             `text` and `words`. Results then have their `text` and, if the transcriber returns times, their `words`
             with `timestamp`. With times, 30 seconds are transcribed at once and words are assigned to the segments.
         on_error (`str`, *optional*, defaults to `"raise"`): `"return"` returns `{"error": message}` for an input that
             is invalid or cannot be read, and the results of the others.
+        overflow (`str`, *optional*, defaults to `"segment"`): what is done with a text or file that is longer than the
+            model processes at once: `"segment"` predicts it in parts and returns means of their scores, weighted by
+            their lengths; `"truncate"` uses the beginning; `"error"` raises ValueError.
+        strict (`bool`, *optional*, defaults to `False`): raise ValueError for an input with `warnings`.
         abstain_below (`float`, *optional*): the `label` of a result with a lower `confidence` is `"unsure"`.
         return_attention (`bool`, *optional*): adds `attention`, the weights of the final glimpse over the words, audio
             frames and video clips. ValueError for a model without glimpses.
@@ -120,6 +137,8 @@ class MultimodalEmotionPipeline(ChunkPipeline):
         transcriber=None,
         return_attention=None,
         abstain_below=None,
+        overflow=None,
+        strict=None,
         on_error=None,
         **unknown,
     ):
@@ -138,6 +157,12 @@ class MultimodalEmotionPipeline(ChunkPipeline):
             preprocess["chunk_length_s"] = postprocess["chunk_length_s"] = float(chunk_length_s)
         if transcriber is not None:
             preprocess["transcriber"] = transcriber
+        if overflow is not None:
+            if overflow not in OVERFLOWS:
+                raise ValueError(f"`overflow` is {overflow!r}: pass one of {', '.join(map(repr, OVERFLOWS))}.")
+            preprocess["overflow"] = overflow
+        if strict is not None:
+            preprocess["strict"] = bool(strict)
         if on_error is not None:
             if on_error not in ("raise", "return"):
                 raise ValueError(f"`on_error` is {on_error!r}: pass 'raise' or 'return'.")
@@ -211,6 +236,8 @@ class MultimodalEmotionPipeline(ChunkPipeline):
         transcriber=None,
         stream: bool = False,
         on_error: str = "raise",
+        overflow: str = "segment",
+        strict: bool = False,
     ) -> Iterator[dict[str, Any]]:
         """
         Yield the model's inputs of each segment, with a batch axis of 1 and all modalities of the model.
@@ -218,13 +245,14 @@ class MultimodalEmotionPipeline(ChunkPipeline):
         Results are collected up to the segment that `is_last`; in a `stream` every segment is.
         """
         try:
-            yield from self._iter_items(inputs, chunk_length_s, transcriber, stream)
+            yield from self._iter_items(inputs, chunk_length_s, transcriber, stream, overflow, strict)
         except (OSError, ValueError) as error:
             if on_error == "raise":
                 raise
             yield {**self._process(Segment()), "error": str(error), "is_last": True}
 
-    def _iter_items(self, inputs, chunk_length_s, transcriber, stream) -> Iterator[dict[str, Any]]:
+    def _iter_items(self, inputs, chunk_length_s, transcriber, stream, overflow, strict) -> Iterator[dict[str, Any]]:
+        """Yield the parts of each segment: one, or several of a segment that is longer than the model processes."""
         config, video_processor = self.model.config, self.processor.video_processor
         inputs = normalize_input(inputs)
         if "text" not in config.modalities:
@@ -235,6 +263,7 @@ class MultimodalEmotionPipeline(ChunkPipeline):
         segments = iter_segments(
             inputs,
             chunk_length_s,
+            read_all=overflow == "segment",
             audio="audio" in config.modalities or needs_transcript,
             video=self._uses_frames,
             sampling_rate=self.processor.feature_extractor.sampling_rate,
@@ -245,14 +274,139 @@ class MultimodalEmotionPipeline(ChunkPipeline):
         )
         if needs_transcript:
             segments = transcribe(segments, transcriber)
-        segment = next(segments)
+        segment, group, has_input = next(segments), 0, False
         while segment is not None:
             following = next(segments, None)
-            item = self._process(segment)
-            if chunk_length_s is None and not any(item[mask].any() for mask in MODALITY_OF_MASK if mask in item):
-                raise ValueError(self._describe_missing_input(inputs, segment))
-            yield {**item, "is_last": stream or following is None}
-            segment = following
+            warnings = self._check(inputs, segment, overflow)
+            parts = [(segment, 1.0)]
+            if overflow == "segment":
+                parts = split_segment(segment, self._max_duration, self._frame_rate, self._split_text)
+            if strict and (len(parts) > 1 or (chunk_length_s is None and following is not None)):
+                raise ValueError(self._describe_parts(len(parts))["message"])
+            transcript = None if segment.words is None else (segment.text, segment.words)
+            for index, (part, weight) in enumerate(parts):
+                item = {**self._process(part), "group": group, "weight": weight}
+                given = {modality for mask, modality in MODALITY_OF_MASK.items() if mask in item and item[mask].any()}
+                has_input |= bool(given)
+                item["transcript"] = transcript if index == 0 else None
+                item["warnings"] = (warnings if index == 0 else []) + self._check_modalities(given)
+                if strict and item["warnings"]:
+                    raise ValueError("; ".join(f"{w['code']}: {w['message']}" for w in item["warnings"]))
+                is_end = index == len(parts) - 1
+                if is_end and following is None and chunk_length_s is None and not has_input:
+                    raise ValueError(self._describe_missing_input(inputs, segment))
+                yield {**item, "is_last": is_end and (stream or following is None)}
+            segment, group = following, group if chunk_length_s is None else group + 1
+
+    @property
+    def _max_duration(self) -> float:
+        """Seconds of a file that the model processes at once."""
+        settings = self.processor.video_processor
+        of_frames = settings.max_clips * settings.clip_stride / settings.frame_rate
+        return min(
+            [self.processor.max_duration] * self._uses_audio + [of_frames] * self._uses_frames, default=math.inf
+        )
+
+    @property
+    def _frame_rate(self) -> float:
+        return self.processor.video_processor.frame_rate
+
+    @property
+    def _uses_audio(self) -> bool:
+        return "audio" in self.model.config.modalities
+
+    @property
+    def _max_tokens(self) -> int:
+        """Tokens of a text, without special ones, that the model processes at once."""
+        tokenizer = self.processor.tokenizer
+        limit = min(tokenizer.model_max_length, self.model.config.max_text_length)
+        return max(1, limit - tokenizer.num_special_tokens_to_add())
+
+    def _count_tokens(self, words: list[str]) -> list[int]:
+        ids = self.processor.tokenizer(words, add_special_tokens=False, verbose=False)["input_ids"] if words else []
+        return [len(of_word) for of_word in ids]
+
+    def _split_text(self, text: str) -> list[str]:
+        """Cut a text that is longer than the model processes into parts of about the same length, between words."""
+        limit = self._max_tokens
+        words = [text] if len(self._count_tokens([text])) == 0 else text.split()
+        counts = self._count_tokens(words)
+        if sum(counts) <= limit:
+            return [text]
+        # A "word" of a script without spaces can exceed the limit by itself.
+        pieces = [
+            word[i : i + size]
+            for word, count in zip(words, counts, strict=True)
+            for size in [max(1, len(word) * limit // (count + 1)) if count > limit else len(word)]
+            for i in range(0, len(word), size)
+        ]
+        counts = self._count_tokens(pieces)
+        target = sum(counts) / -(-sum(counts) // limit)
+        parts: list[list[str]] = [[]]
+        length = 0
+        for piece, count in zip(pieces, counts, strict=True):
+            if parts[-1] and (length + count > limit or length >= target):
+                parts.append([])
+                length = 0
+            parts[-1].append(piece)
+            length += count
+        return [" ".join(part) for part in parts]
+
+    def _check(self, inputs: dict[str, Any], segment: Segment, overflow: str) -> list[dict[str, str]]:
+        """Return the warnings of a segment, and replace its text by words if it has emoji only."""
+        warnings = []
+        if "text" in self.model.config.modalities and segment.text is not None and segment.text.strip():
+            warnings += self._check_text(segment, overflow)
+        if self._uses_audio:
+            if segment.is_silent:
+                warnings.append(make_warning("silent", "The audio is silent, and is treated as missing."))
+            if not isinstance(inputs.get("audio"), (str, bytes)) and isinstance(inputs.get("sampling_rate"), Real):
+                warnings += check_sampling_rate(inputs["sampling_rate"])
+            if segment.audio is not None:
+                warnings += check_audio(segment.audio, segment.sampling_rate)
+                warnings += self._check_duration(len(segment.audio) / segment.sampling_rate, overflow)
+        return warnings
+
+    def _check_text(self, segment: Segment, overflow: str) -> list[dict[str, str]]:
+        tokenizer, text, warnings = self.processor.tokenizer, segment.text, []
+        if not any(character.isalnum() for character in text):
+            words = read_emoji(text)
+            if not words:
+                return [make_warning("no_words", f"The text has no word: {text!r:.50}.")]
+            segment.text = words
+            return [make_warning("emoji", f"The text has emoji only; they were read as {words!r:.100}.")]
+        if not has_words(tokenizer, tokenizer(text, truncation=True)["input_ids"]):
+            return [make_warning("no_words", f"The text has no word that the model can know: {text!r:.50}.")]
+        warnings += check_text(text, tokenizer, find_language(self.model.config))
+        count = sum(self._count_tokens(text.split()))
+        if count > self._max_tokens:
+            fact = f"The text has {count} tokens, and the model processes {self._max_tokens} at once"
+            warnings += _check_overflow("text_cut", fact, overflow)
+        return warnings
+
+    def _check_modalities(self, modalities: set[str]) -> list[dict[str, str]]:
+        """Return a warning for a combination of modalities that the validation rows of a calibrated model lack."""
+        calibration = getattr(self.model.config, "calibration", None)
+        combination = name_combination([m for m in self.model.config.modalities if m in modalities])
+        if not combination or not calibration or combination in calibration:
+            return []
+        message = (
+            f"The model was validated on {' and '.join(calibration)}, not on {combination}: scores are less certain."
+        )
+        return [make_warning("untested_modalities", message)]
+
+    def _check_duration(self, duration: float, overflow: str) -> list[dict[str, str]]:
+        if duration <= self._max_duration + 0.1:
+            return []
+        limit = "at least " if duration >= WHOLE_S and overflow != "segment" else ""
+        fact = f"The audio has {limit}{duration:.1f} s, and the model processes {self._max_duration:.1f} s at once"
+        return _check_overflow("audio_cut", fact, overflow)
+
+    def _describe_parts(self, number: int) -> dict[str, str]:
+        limits = [f"{self._max_tokens} tokens of text"] * ("text" in self.model.config.modalities)
+        limits += [f"{self._max_duration:.1f} s"] * math.isfinite(self._max_duration)
+        fact = f"The input is longer than the model processes at once ({', '.join(limits)})"
+        return make_warning("pooled", f"{fact}: the scores are means over {number} parts.")
 
     @property
     def _uses_frames(self) -> bool:
@@ -262,8 +416,8 @@ class MultimodalEmotionPipeline(ChunkPipeline):
     def _process(self, segment: Segment) -> dict[str, Any]:
         """Return the model's tensors, under the same names for every segment, so that segments can be batched."""
         modalities = self.model.config.modalities
-        item = {name: getattr(segment, name) for name in ("start", "end", "text", "words")}
-        item |= {"offset": 0.0, "error": None}
+        item = {name: getattr(segment, name) for name in ("start", "end", "text")}
+        item |= {"offset": 0.0, "error": None, "group": 0, "weight": 1.0, "warnings": [], "transcript": None}
         if "text" in modalities:
             item.update(self._process_text(segment.text or ""))
         if "audio" in modalities:
@@ -384,47 +538,81 @@ class MultimodalEmotionPipeline(ChunkPipeline):
         if (error := model_outputs[-1]["error"]) is not None:
             return {"error": error}
         results = []
-        for outputs in model_outputs:
-            # Each entry is one segment, with or without its batch axis.
-            outputs = {k: v[0] if isinstance(v, torch.Tensor) and k != "logits" else v for k, v in outputs.items()}
-            modalities = [m for m in self.model.config.modalities if outputs.get(f"{m}_length", 0) > 0]
-            result = self._to_scores(outputs["logits"].flatten(), modalities, top_k) if modalities else {}
-            if abstain_below is not None and result:
+        for _, group in groupby(model_outputs, key=itemgetter("group")):
+            parts = [self._read_part(outputs) for outputs in group]
+            result = self._pool(parts, top_k)
+            if abstain_below is not None and "label" in result:
                 self._abstain(result, abstain_below)
-            result["modalities"] = modalities
+            result["modalities"] = self._list_modalities(parts)
             if chunk_length_s is not None:
-                result["timestamp"] = (round(outputs["start"], 3), round(outputs["end"], 3))
-            if outputs["words"] is not None:
-                result["text"] = outputs["text"]
-            if outputs["words"]:
-                result["words"] = outputs["words"]
+                start, end = parts[0]["start"], max(part["end"] for part in parts)
+                result["timestamp"] = (round(start, 3), round(end, 3))
+            warnings = [self._describe_parts(len(parts))] if len(parts) > 1 else []
+            warnings += [warning for part in parts for warning in part["warnings"]]
+            result["warnings"] = list({warning["code"]: warning for warning in reversed(warnings)}.values())[::-1]
+            spoken = [part["transcript"] for part in parts if part["transcript"] is not None]
+            if spoken:
+                result["text"] = " ".join(text for text, _ in spoken)
+                if words := [word for _, of_part in spoken for word in of_part]:
+                    result["words"] = words
             if return_attention:
-                result["attention"] = {m: self._attention_over(m, outputs) for m in modalities}
+                result["attention"] = self._join_attention(parts)
             results.append(result)
         return results if chunk_length_s is not None else results[0]
 
-    def _to_scores(self, logits: torch.Tensor, modalities: list[str], top_k: int | None) -> dict[str, Any]:
-        """Convert the logits (num_labels,) of one segment to sentiment, emotions or labels, by the model's task."""
+    def _read_part(self, outputs: dict[str, Any]) -> dict[str, Any]:
+        """Return the outputs of one part without their batch axis, with its modalities and calibrated scores."""
+        part = {k: v[0] if isinstance(v, torch.Tensor) and k != "logits" else v for k, v in outputs.items()}
+        part["modalities"] = [m for m in self.model.config.modalities if part.get(f"{m}_length", 0) > 0]
+        if part["modalities"]:
+            part["sentiment"], part["scores"] = self._score(part["logits"].flatten(), part["modalities"])
+        return part
+
+    def _list_modalities(self, parts: list[dict[str, Any]]) -> list[str]:
+        return [m for m in self.model.config.modalities if any(m in part["modalities"] for part in parts)]
+
+    def _score(self, logits: torch.Tensor, modalities: list[str]) -> tuple[float | None, dict[str, float]]:
+        """Convert logits (num_labels,) to the sentiment, `None` without one, and the calibrated score of labels."""
         config, names = self.model.config, self.labels
-        calibration, result = find_calibration(config, modalities), {}
-        if not names or getattr(config, "joint_sentiment", False):
-            result["sentiment"] = logits[0].item()
-            if (interval := sentiment_interval(result["sentiment"], calibration)) is not None:
-                result["sentiment_interval"] = interval
+        sentiment = logits[0].item() if not names or getattr(config, "joint_sentiment", False) else None
         if not names:
-            label, confidence = choose_polarity(result["sentiment"], calibration)
-            return {**result, "label": label, **({} if confidence is None else {"confidence": confidence})}
-        factors, biases = calibration_weights(names, calibration)
+            return sentiment, {}
+        factors, biases = calibration_weights(names, find_calibration(config, modalities))
         logits = logits[-len(names) :] * torch.tensor(factors) + torch.tensor(biases)
-        if result or config.problem_type == "multi_label_classification":
-            scores = dict(zip(names, logits.sigmoid().tolist(), strict=True))
+        is_binary = sentiment is not None or config.problem_type == "multi_label_classification"
+        scores = logits.sigmoid() if is_binary else logits.softmax(dim=0)
+        return sentiment, dict(zip(names, scores.tolist(), strict=True))
+
+    def _pool(self, parts: list[dict[str, Any]], top_k: int | None) -> dict[str, Any]:
+        """Return the result of a segment: means of the scores of its parts, weighted by their lengths."""
+        known = [part for part in parts if part["modalities"]]
+        if not known:
+            return {}
+        weights = [part["weight"] / sum(part["weight"] for part in known) for part in known]
+        sentiments = [part["sentiment"] for part in known]
+        sentiment = None if None in sentiments else _dot(weights, sentiments)
+        scores = {name: _dot(weights, [part["scores"][name] for part in known]) for name in self.labels}
+        return self._describe_scores(sentiment, scores, self._list_modalities(known), top_k)
+
+    def _describe_scores(
+        self, sentiment: float | None, scores: dict[str, float], modalities: list[str], top_k: int | None
+    ) -> dict[str, Any]:
+        """Return sentiment, interval, label and scores, by the model's task."""
+        calibration, result = find_calibration(self.model.config, modalities), {}
+        if sentiment is not None:
+            result["sentiment"] = sentiment
+            if (interval := sentiment_interval(sentiment, calibration)) is not None:
+                result["sentiment_interval"] = interval
+        if not scores:
+            label, confidence = choose_polarity(sentiment, calibration)
+            return {**result, "label": label, **({} if confidence is None else {"confidence": confidence})}
+        ranked = [{"label": name, "score": score} for name, score in sorted(scores.items(), key=lambda pair: -pair[1])]
+        if sentiment is not None or self.model.config.problem_type == "multi_label_classification":
             result["label"], result["confidence"], present = choose_emotion(scores, calibration)
-            result["emotions"] = [{**entry, "present": entry["label"] in present} for entry in _rank(scores, top_k)]
+            result["emotions"] = [{**entry, "present": entry["label"] in present} for entry in ranked[:top_k]]
             return result
-        scores = dict(zip(names, logits.softmax(dim=0).tolist(), strict=True))
-        ranked = _rank(scores, top_k)
-        result = {"label": ranked[0]["label"], "confidence": ranked[0]["score"], "labels": ranked}
-        if all(_is_number(name) for name in names):  # sentiment classes: the expected value
+        result = {"label": ranked[0]["label"], "confidence": ranked[0]["score"], "labels": ranked[:top_k]}
+        if all(_is_number(name) for name in scores):  # sentiment classes: the expected value
             result["sentiment"] = sum(float(name) * score for name, score in scores.items())
         return result
 
@@ -437,6 +625,19 @@ class MultimodalEmotionPipeline(ChunkPipeline):
             )
         if result["confidence"] < abstain_below:
             result["label"] = UNSURE
+
+    def _join_attention(self, parts: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+        """Return the attention of a segment by modality; weights of a part are scaled by its length."""
+        attention = {}
+        for modality in self._list_modalities(parts):
+            having = [part for part in parts if modality in part["modalities"]]
+            total = sum(part["weight"] for part in having)
+            attention[modality] = [
+                {**entry, "weight": entry["weight"] * part["weight"] / total}
+                for part in having
+                for entry in self._attention_over(modality, part)
+            ]
+        return attention
 
     def _attention_over(self, modality: str, outputs: dict[str, Any]) -> list[dict[str, Any]]:
         """Return the glimpse weights of a modality with the word or time of each."""
@@ -474,9 +675,15 @@ def _is_number(text: str) -> bool:
     return text.removeprefix("-").replace(".", "", 1).isdigit()
 
 
-def _rank(scores: dict[str, float], top_k: int | None) -> list[dict[str, Any]]:
-    ranked = sorted(scores.items(), key=lambda pair: -pair[1])
-    return [{"label": name, "score": score} for name, score in ranked[:top_k]]
+def _dot(weights: list[float], values: list[float]) -> float:
+    return values[0] if len(values) == 1 else sum(w * value for w, value in zip(weights, values, strict=True))
+
+
+def _check_overflow(code: str, fact: str, overflow: str) -> list[dict[str, str]]:
+    """Return a warning for an input that is truncated; raise ValueError if its length is an error."""
+    if overflow == "error":
+        raise ValueError(f"{fact}: pass a shorter one, or `overflow='segment'`.")
+    return [make_warning(code, f"{fact}: the rest was not used.")] if overflow == "truncate" else []
 
 
 __all__ = ["MultimodalEmotionPipeline"]

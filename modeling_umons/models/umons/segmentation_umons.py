@@ -7,7 +7,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 from numbers import Real
 from operator import itemgetter
@@ -28,6 +28,7 @@ INPUT_NAMES = ("text", "words", "audio", "sampling_rate", "video")
 # Keys of a dict given as `audio` or `video`; the first two need a `sampling_rate`.
 FILE_NAMES = ("array", "raw", "bytes", "path")
 MAX_WORD_S = 1e6  # seconds, 11 days; no file is as long as a word with a later time says
+MAX_EXCESS_S = 0.1  # seconds by which a segment may exceed the model's maximum: codecs pad
 TRANSCRIPTION_S = 30.0  # seconds transcribed at once: Whisper's window
 
 
@@ -199,9 +200,11 @@ def iter_segments(
     size: tuple[int, int],
     min_length_s: float,
     read_windows: Callable[..., Iterator[Clip]] = iter_windows,
+    read_all: bool = False,
 ) -> Iterator[Segment]:
     """
-    Cut an input into segments; into one, of its first two minutes, if `chunk_length_s` is `None`.
+    Cut an input into segments. If `chunk_length_s` is `None`, into one of its first two minutes; with `read_all`, each
+    of the following two minutes is another segment, without text.
 
     Args:
         inputs: dict of `INPUT_NAMES`.
@@ -212,6 +215,7 @@ def iter_segments(
         size: (height, width) of the frames.
         min_length_s: a shorter last segment is dropped.
         read_windows: decoder of files, with the arguments of [`iter_windows`].
+        read_all: whether a file is read to its end if `chunk_length_s` is `None`.
     """
     text, words = inputs.get("text"), inputs.get("words")
     if chunk_length_s is not None and text is not None and words is None:
@@ -224,7 +228,7 @@ def iter_segments(
     queue = _order_words(words or ())
     tracks = []
     if audio:
-        tracks += _audio_tracks(inputs, text, chunk_length_s, sampling_rate, read_windows)
+        tracks += _audio_tracks(inputs, text, chunk_length_s, sampling_rate, read_windows, read_all)
     tracks += _video_tracks(inputs, text, chunk_length_s, audio, video, sampling_rate, frame_rate, size, read_windows)
     if not tracks and chunk_length_s is not None:
         if not words:
@@ -234,36 +238,39 @@ def iter_segments(
     index = segment = None
     for index, clips in enumerate(zip_longest(*tracks)):
         following = _merge_clips([clip for clip in clips if clip is not None])
-        if index > 0 and following.end - following.start < min(chunk_length_s, min_length_s) - 1e-3:
+        if index > 0 and following.end - following.start < min(chunk_length_s or WHOLE_S, min_length_s) - 1e-3:
             break  # some milliseconds: codecs pad, and segments have a whole number of samples
         segment = following
         if segment.audio is not None and is_silent(segment.audio):
             segment.audio, segment.is_silent = None, True
         if chunk_length_s is None:
-            segment.text, segment.words = text, words
+            if index == 0:
+                segment.text, segment.words = text, words
             yield segment
-            for track in tracks:
-                track.close()
-            return
+            if not read_all:
+                break
+            continue
         if words is not None:
             _assign_words(queue, segment)
         yield segment
+    for track in tracks:
+        track.close()
     if index is None:  # text only, or video frames that the model does not use
         yield Segment(text, words)
-    elif queue:
+    elif queue and chunk_length_s is not None:
         logger.warning(
             f"{len(queue)} of the {len(words)} words are dropped: their `timestamp` is after the end of the file at "
             f"{segment.end:.1f} s. Is it in seconds?"
         )
 
 
-def _audio_tracks(inputs, text, chunk_length_s, sampling_rate, read_windows) -> list[Iterator[Clip]]:
+def _audio_tracks(inputs, text, chunk_length_s, sampling_rate, read_windows, read_all) -> list[Iterator[Clip]]:
     """Return the windows of `audio`, if it is given."""
     source = inputs.get("audio")
     if source is None:
         return []
     if not _is_file(source):
-        return [_iter_waveform_windows(source, inputs.get("sampling_rate"), chunk_length_s, sampling_rate)]
+        return [_iter_waveform_windows(source, inputs.get("sampling_rate"), chunk_length_s, sampling_rate, read_all)]
     windows = read_windows(source, chunk_length_s or WHOLE_S, video=False, sampling_rate=sampling_rate)
     return [windows if text is None else _allow_missing_audio(windows, source, read_windows)]
 
@@ -285,7 +292,7 @@ def _video_tracks(
     return [windows if text is None else _allow_missing_audio(windows, source, read_windows)]
 
 
-def _iter_waveform_windows(waveform, rate, chunk_length_s, sampling_rate) -> Iterator[Clip]:
+def _iter_waveform_windows(waveform, rate, chunk_length_s, sampling_rate, read_all) -> Iterator[Clip]:
     """Cut a waveform into the windows that a file of the same samples is cut into."""
     if isinstance(rate, (np.ndarray, torch.Tensor)) and rate.ndim == 0:
         rate = rate.item()
@@ -294,7 +301,9 @@ def _iter_waveform_windows(waveform, rate, chunk_length_s, sampling_rate) -> Ite
             f"`audio` is a waveform and its `sampling_rate` is {rate!r:.50}: pass its rate in Hz, a number."
         )
     waveform = to_mono(waveform, "The waveform")
-    if chunk_length_s is None:  # one second more than is used, so that the resampler does not end there
+    if (
+        chunk_length_s is None and not read_all
+    ):  # one second more than is used, so that the resampler does not end there
         waveform = waveform[: math.ceil((WHOLE_S + 1) * rate)]
     waveform = resample(waveform, rate, sampling_rate)
     duration, window_s = len(waveform) / sampling_rate, chunk_length_s or WHOLE_S
@@ -352,12 +361,91 @@ def _order_words(words: list[dict[str, Any]]) -> deque[tuple[float, dict[str, An
     return deque(sorted(ordered, key=itemgetter(0)))
 
 
-def _assign_words(queue: deque, segment: Segment, separator: str = " "):
-    """Move the words spoken before the end of a segment from the queue to the segment."""
+def _assign_words(queue: deque, segment: Segment, separator: str = " ", until: float | None = None):
+    """Move the words spoken before the end of a segment, or `until` then, from the queue to the segment."""
     segment.words = []
-    while queue and queue[0][0] < segment.end:
+    while queue and queue[0][0] < (segment.end if until is None else until):
         segment.words.append(queue.popleft()[1])
     segment.text = separator.join(word["word"] for word in segment.words)
+
+
+# --- parts
+
+
+def split_segment(
+    segment: Segment, max_duration: float, frame_rate: float, split_text: Callable[[str], list[str]]
+) -> list[tuple[Segment, float]]:
+    """
+    Cut a segment that is longer than the model processes into parts.
+
+    Parts of audio and frames are equally long. Each has the words of its time, or, without the times of words, the
+    whole text. A text that is itself too long is cut, and its parts are assigned to those of the audio in order.
+
+    Args:
+        segment: the segment.
+        max_duration: maximum duration of a part in seconds.
+        frame_rate: rate of the frames in Hz.
+        split_text: function that cuts a text into parts that the model processes.
+
+    Returns:
+        The parts with their weights, in seconds, or in words if there is a single part of audio or none. Silent parts
+        are left out.
+    """
+    parts = _split_time(segment, max_duration, frame_rate)
+    words = segment.words or ()
+    if len(parts) > 1 and any(time is not None for word in words for time in word["timestamp"]):
+        queue = _order_words(words)
+        for part in parts:
+            _assign_words(queue, part, until=math.inf if part is parts[-1] else part.end)
+        texts = [split_text(part.text) for part in parts]
+        pieces = [replace(part, text=text) for part, own in zip(parts, texts, strict=True) for text in own]
+        weights = [(p.end - p.start) / len(own) for p, own in zip(parts, texts, strict=True) for _ in own]
+    else:
+        texts = [segment.text] if segment.text is None else split_text(segment.text)
+        if len(texts) == 1:
+            texts = texts * len(parts)
+        # A part after the last one has the audio of the last, and takes no further time.
+        pieces = [
+            replace(parts[min(i, len(parts) - 1)], text=texts[i] if i < len(texts) else None)
+            for i in range(max(len(parts), len(texts)))
+        ]
+        if len(parts) == 1:
+            weights = [float(max(1, len((piece.text or "").split()))) for piece in pieces]
+        else:
+            weights = [part.end - part.start for part in pieces]
+        for piece in pieces[len(parts) :]:
+            piece.start = piece.end
+    found = [
+        (piece, weight)
+        for piece, weight in zip(pieces, weights, strict=True)
+        if piece.audio is not None or piece.frames is not None or (piece.text or "").strip()
+    ]
+    return found or [(segment, 1.0)]
+
+
+def _split_time(segment: Segment, max_duration: float, frame_rate: float) -> list[Segment]:
+    """Cut the audio and the frames of a segment into parts of the same duration, at most `max_duration` seconds."""
+    durations = [0.0]
+    if segment.audio is not None:
+        durations.append(len(segment.audio) / segment.sampling_rate)
+    if segment.frames is not None:
+        durations.append(len(segment.frames) / frame_rate)
+    count = max(1, math.ceil((max(durations) - MAX_EXCESS_S) / max_duration))
+    if count == 1:
+        return [replace(segment)]
+    step, parts = max(durations) / count, []
+    for index in range(count):
+        first, last = index * step, (index + 1) * step
+        part = replace(segment, start=segment.start + first, end=segment.start + last)
+        if segment.audio is not None:
+            rate = segment.sampling_rate
+            part.audio = segment.audio[round(first * rate) : round(last * rate)]
+            part.audio = None if is_silent(part.audio) else part.audio
+        if segment.frames is not None:
+            frames = segment.frames[round(first * frame_rate) : round(last * frame_rate)]
+            part.frames = frames if len(frames) else None
+        parts.append(part)
+    return parts
 
 
 # --- transcription

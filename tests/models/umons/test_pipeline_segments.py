@@ -72,7 +72,7 @@ def test_gap_in_file_has_no_prediction(recognize):
     for batch_size in (1, 4):
         results = recognize(file.getvalue(), chunk_length_s=1.0, batch_size=batch_size, return_attention=True)
         assert [r["modalities"] for r in results] == [["audio"], [], [], [], ["audio"]]
-        assert set(results[2]) == {"modalities", "timestamp", "attention"}
+        assert set(results[2]) == {"modalities", "timestamp", "warnings", "attention"}
         assert results[2]["attention"] == {}
 
 
@@ -289,7 +289,9 @@ def test_silence_has_no_prediction(recognize):
         with pytest.raises(ValueError, match="has nothing for a model of text and audio, its audio is silent: "):
             recognize(silence, **options)
     assert len(transcriber.heard) == 3
-    assert recognize({**silence, "text": "so glad"}) == recognize({"text": "so glad"})
+    result = recognize({**silence, "text": "so glad"})
+    assert [warning["code"] for warning in result["warnings"]] == ["silent"]
+    assert {**result, "warnings": []} == recognize({"text": "so glad"})
     assert [result["modalities"] for result in recognize(silence, chunk_length_s=0.5)] == [[], []]
 
 

@@ -12,7 +12,7 @@ import av
 import numpy as np
 import pytest
 import torch
-from small_pipelines import FIXTURES, RATE, TASK, Transcriber, close, make_model, make_pipeline, tone
+from small_pipelines import FIXTURES, RATE, TASK, Transcriber, close, make_model, make_pipeline, tone, write_media
 from transformers import pipeline
 from transformers.modeling_outputs import SequenceClassifierOutput
 
@@ -27,7 +27,7 @@ recognize, sound, clip, wav, silent_clip = FIXTURES
 
 def test_joint_model_returns_sentiment_and_emotions(recognize):
     result = recognize({"text": "so very glad"})
-    assert list(result) == ["sentiment", "label", "confidence", "emotions", "modalities"]
+    assert list(result) == ["sentiment", "label", "confidence", "emotions", "modalities", "warnings"]
     assert isinstance(result["sentiment"], float)
     assert {entry["label"] for entry in result["emotions"]} == set(EMOTIONS)
     scores = [entry["score"] for entry in result["emotions"]]
@@ -227,10 +227,100 @@ def test_batches_equal_single_inputs(recognize, clip, silent_clip):
                 )
 
 
-def test_long_inputs_are_truncated(recognize):
-    assert close(recognize({"text": "so " * 60 + "glad " * 500}), recognize({"text": "so " * 60}))
-    long = recognize({"audio": tone(30), "sampling_rate": RATE}, return_attention=True)
+def test_long_text_is_the_mean_of_its_parts(recognize):
+    result = recognize({"text": "so " * 60 + "glad " * 60})
+    parts = recognize([{"text": "so " * 60}, {"text": "glad " * 60}])
+    assert result["sentiment"] == pytest.approx((parts[0]["sentiment"] + parts[1]["sentiment"]) / 2, abs=1e-5)
+    scores, *of_parts = ({e["label"]: e["score"] for e in r["emotions"]} for r in (result, *parts))
+    for name in EMOTIONS:
+        assert scores[name] == pytest.approx(np.mean([part[name] for part in of_parts]), abs=1e-5)
+    (warning,) = result["warnings"]
+    assert warning["code"] == "pooled"
+    assert "60 tokens of text, 12.0 s): the scores are means over 2 parts" in warning["message"]
+
+
+def test_parts_are_weighted_by_their_length(recognize):
+    """Sixty-one words are cut in two parts of about the same length, and none is lost."""
+    words = [f"{word} " for word in ("so", "very", "glad")] * 21
+    seen = []
+    original = recognize._process_text
+    recognize._process_text = lambda text: seen.append(text) or original(text)
+    try:
+        recognize({"text": "".join(words)})
+    finally:
+        del recognize._process_text
+    assert [len(text.split()) for text in seen] == [32, 31]
+    assert " ".join(seen).split() == "".join(words).split()
+
+
+def test_long_audio_is_the_mean_of_its_parts(recognize):
+    sound = tone(30) * np.linspace(0.1, 1, 30 * RATE, dtype=np.float32)
+    result = recognize({"audio": sound, "sampling_rate": RATE, "text": "so glad"}, return_attention=True)
+    thirds = [recognize({"audio": p, "sampling_rate": RATE, "text": "so glad"}) for p in np.split(sound, 3)]
+    assert result["sentiment"] == pytest.approx(np.mean([third["sentiment"] for third in thirds]), abs=1e-4)
+    times = [entry["time"] for entry in result["attention"]["audio"]]
+    assert times == sorted(times)
+    assert times[-1] > 29
+    for weights in result["attention"].values():
+        assert sum(entry["weight"] for entry in weights) == pytest.approx(1, abs=1e-4)
+
+
+def test_file_longer_than_two_minutes_is_read_to_its_end(recognize):
+    quiet_then_loud = np.concatenate([tone(121) * 0.01, tone(20)])
+    whole = recognize({"audio": quiet_then_loud, "sampling_rate": RATE})
+    file = recognize(write_media(quiet_then_loud, container="wav"))
+    start = recognize({"audio": quiet_then_loud[: 120 * RATE], "sampling_rate": RATE})
+    assert whole["sentiment"] == pytest.approx(file["sentiment"], abs=1e-2)
+    assert abs(whole["sentiment"] - start["sentiment"]) > 1e-3
+    assert "means over 13 parts" in whole["warnings"][0]["message"]  # ten of the first two minutes, two of 21 s
+
+
+def test_truncated_input_is_named(recognize):
+    given = {"text": "so " * 60 + "glad " * 500}
+    result = recognize(given, overflow="truncate")
+    assert {**result, "warnings": []} == recognize({"text": "so " * 60})
+    assert result["warnings"] == [
+        {
+            "code": "text_cut",
+            "message": "The text has 560 tokens, and the model processes 60 at once: the rest was not used.",
+        }
+    ]
+    long = recognize({"audio": tone(30), "sampling_rate": RATE}, return_attention=True, overflow="truncate")
     assert len(long["attention"]["audio"]) == 60
+    assert "audio_cut" in [warning["code"] for warning in long["warnings"]]
+    with pytest.raises(ValueError, match=r"The text has 560 tokens.*overflow='segment'"):
+        recognize(given, overflow="error")
+    with pytest.raises(ValueError, match="`overflow` is 'drop'"):
+        recognize(given, overflow="drop")
+
+
+def test_words_of_a_long_file_stay_at_their_time(recognize):
+    words = [{"word": "so", "timestamp": (1.0, 2.0)}, {"word": "glad", "timestamp": (25.0, 26.0)}]
+    sound = tone(30)
+    result = recognize({"audio": sound, "sampling_rate": RATE, "words": words})
+    thirds = [
+        recognize({"audio": part, "sampling_rate": RATE, **text})
+        for part, text in zip(np.split(sound, 3), ({"text": "so"}, {}, {"text": "glad"}), strict=True)
+    ]
+    assert result["sentiment"] == pytest.approx(np.mean([third["sentiment"] for third in thirds]), abs=1e-4)
+    assert result["text"] == "so glad"
+    assert result["words"] == words
+
+
+def test_text_without_spaces_is_cut(recognize):
+    assert recognize({"text": "so" * 5000})["modalities"] == ["text"]
+    parts = recognize._split_text("so glad " * 5000)
+    assert len(parts) == 167
+    assert max(len(part.split()) for part in parts) <= 60
+
+
+def test_strict_makes_warnings_errors(recognize):
+    for given in ({"text": "so " * 61}, {"text": "\N{POUTING FACE}"}, {"text": "xqz qzx"}):
+        with pytest.raises(ValueError, match=r"parts|emoji|unknown_words"):
+            recognize(given, strict=True)
+        assert "error" in recognize(given, strict=True, on_error="return")
+        assert recognize(given, strict=False)["warnings"]
+    assert recognize({"text": "so glad"}, strict=True)["warnings"] == []
 
 
 # --- video frames
@@ -479,7 +569,7 @@ def test_results_are_json(recognize, clip):
 def test_emotion_model(clip):
     recognize = make_pipeline(id2label=dict(enumerate(EMOTIONS)), problem_type="multi_label_classification")
     result = recognize({"text": "so glad", "video": clip})
-    assert list(result) == ["label", "confidence", "emotions", "modalities"]
+    assert list(result) == ["label", "confidence", "emotions", "modalities", "warnings"]
     assert len(result["emotions"]) == 6
 
 
@@ -492,14 +582,14 @@ def test_single_emotion_has_its_name():
 
 def test_regression_model():
     result = make_pipeline(num_labels=1, problem_type="regression")({"text": "so glad"})
-    assert list(result) == ["sentiment", "label", "modalities"]
+    assert list(result) == ["sentiment", "label", "modalities", "warnings"]
 
 
 def test_sentiment_classes_return_the_expected_value():
     names = ("-3", "-2", "-1", "0", "1", "2", "3")
     recognize = make_pipeline(id2label=dict(enumerate(names)), problem_type="single_label_classification")
     result = recognize({"text": "so glad"})
-    assert list(result) == ["label", "confidence", "labels", "sentiment", "modalities"]
+    assert list(result) == ["label", "confidence", "labels", "sentiment", "modalities", "warnings"]
     assert sum(entry["score"] for entry in result["labels"]) == pytest.approx(1)
     expected = sum(float(entry["label"]) * entry["score"] for entry in result["labels"])
     assert result["sentiment"] == pytest.approx(expected, abs=1e-6)
@@ -510,7 +600,7 @@ def test_sentiment_classes_return_the_expected_value():
 def test_classes_that_are_not_numbers():
     recognize = make_pipeline(id2label={0: "calm", 1: "angry", 2: "2nd"}, problem_type="single_label_classification")
     result = recognize({"text": "so glad"})
-    assert list(result) == ["label", "confidence", "labels", "modalities"]
+    assert list(result) == ["label", "confidence", "labels", "modalities", "warnings"]
     assert {entry["label"] for entry in result["labels"]} == {"calm", "angry", "2nd"}
 
 
