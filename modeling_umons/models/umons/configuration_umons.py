@@ -147,6 +147,11 @@ class UmonsConfig(PreTrainedConfig):
         Mask padding in the first block only, as the published code does; with all three modalities, its video glimpse
         has the audio mask. For converted checkpoints. A missing modality contributes nothing in either case, where
         the published code attends to its padding. By default, padding is masked everywhere.
+    modality_fusion (`str`, *optional*, defaults to `"attention"`):
+        `"attention"`: the guide attends over the other modalities, and the head processes the sum of all, as in the
+        paper. `"vote"`: modalities do not attend to each other, the head processes each alone, and the logits are
+        combined by `combine_votes` in `modeling_tbje.py`; requires `joint_sentiment`. For models trained without rows
+        of several modalities.
     joint_sentiment (`bool`, *optional*, defaults to `False`):
         Predict sentiment and emotions at once: label 0 is the sentiment in [-3, 3], the others are emotions. Sets
         seven labels unless `id2label` is given, and requires `problem_type=None`.
@@ -198,6 +203,7 @@ class UmonsConfig(PreTrainedConfig):
     layer_norm_eps: float = 1e-6
     initializer_factor: float = 1.0
     legacy_masking: bool = False
+    modality_fusion: str = "attention"
     joint_sentiment: bool = False
     calibration: dict | None = None
     pad_token_id: int | None = 0
@@ -292,6 +298,13 @@ class UmonsConfig(PreTrainedConfig):
             raise ValueError(
                 f"`joint_sentiment=True` requires `problem_type=None`, but it is {self.problem_type!r}, which would "
                 "apply to the sentiment too: remove `problem_type` from the configuration."
+            )
+        if self.modality_fusion not in ("attention", "vote"):
+            raise ValueError(f"`modality_fusion` is {self.modality_fusion!r}: it must be 'attention' or 'vote'.")
+        if self.modality_fusion == "vote" and (not self.joint_sentiment or self.legacy_masking):
+            raise ValueError(
+                "`modality_fusion='vote'` requires `joint_sentiment=True` and `legacy_masking=False`: it combines a "
+                "sentiment and emotions."
             )
         if self.joint_sentiment and self.num_labels < 2:
             raise ValueError(

@@ -31,13 +31,17 @@ from transformers.utils import ModelOutput, TransformersKwargs, auto_docstring, 
 from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
-from .configuration_umons import INPUT_NAMES, UmonsConfig, UmonsVideoTowerConfig
+from .configuration_umons import INPUT_NAMES, NEUTRAL, UmonsConfig, UmonsVideoTowerConfig
 from .encoders_umons import CLIPS_AT_ONCE, FromEncodersMixin, UmonsEncoder, UmonsEncoders
 
 
 logger = logging.get_logger(__name__)
 # cuDNN copies the weights of an LSTM in every call, 7 MB: too little for the warning that PyTorch then shows.
 warnings.filterwarnings("ignore", message="RNN module weights are not part of single contiguous chunk of memory")
+
+# Weight of the sentiments of modalities after the first one of a row, where modalities vote: a voice shifts the
+# sentiment of its words, and does not decide over it.
+OTHER_SENTIMENTS = 0.25
 
 # Inputs of a modality, of which a call has one at most.
 ALTERNATIVES = {
@@ -73,7 +77,8 @@ class UmonsModelOutput(ModelOutput):
     last_hidden_state (`torch.FloatTensor` of shape `(B, S, hidden_size)`):
         Joint sequence after the last block.
     pooler_output (`torch.FloatTensor` of shape `(B, 2 * hidden_size)`):
-        Normalised sum over modalities of the projected final glimpses.
+        Normalised sum over modalities of the projected final glimpses; with `modality_fusion="vote"` of shape
+        `(B, M, 2 * hidden_size)`, the normalised glimpses of the M given modalities.
     hidden_states (`tuple[torch.FloatTensor]`, *optional*, with `output_hidden_states=True`):
         Joint sequence before the first block and after each block: `num_hidden_layers + 1` tensors of shape
         `(B, S, hidden_size)`.
@@ -84,6 +89,8 @@ class UmonsModelOutput(ModelOutput):
     glimpse_weights (`tuple[torch.FloatTensor]`, *optional*, with `output_glimpse_weights=True`):
         Weights of the glimpses over time (axis 1), in the same order: `(B, T_m, T_m)` for all blocks but the last, one
         glimpse per position; then `(B, T_m, 1)` for the final glimpse of each modality.
+    modality_mask (`torch.BoolTensor` of shape `(B, M)`, *optional*, with `modality_fusion="vote"`):
+        `True` for the given modalities that the row has.
     """
 
     last_hidden_state: torch.FloatTensor | None = None
@@ -92,6 +99,7 @@ class UmonsModelOutput(ModelOutput):
     attentions: tuple[torch.FloatTensor, ...] | None = None
     cross_attentions: tuple[torch.FloatTensor, ...] | None = None
     glimpse_weights: tuple[torch.FloatTensor, ...] | None = None
+    modality_mask: torch.BoolTensor | None = None
 
 
 @auto_docstring(custom_intro="Output class of [`UmonsForSequenceClassification`].")
@@ -669,7 +677,8 @@ class UmonsLayer(GradientCheckpointingLayer):
 
     def __init__(self, config: UmonsConfig, is_last: bool):
         super().__init__()
-        self.guide = config.modalities[0]
+        # CODEPATH: in models whose modalities vote, no modality attends to another
+        self.guide = config.modalities[0] if config.modality_fusion == "attention" else None
         self.modality_layers = nn.ModuleDict(
             {modality: UmonsModalityLayer(config, modality, is_last) for modality in config.modalities}
         )
@@ -933,11 +942,16 @@ class UmonsModel(UmonsPreTrainedModel):
                     stream._replace(padding_mask=None, attention_mask=None, guide_mask=None) for stream in streams
                 ]
 
-        pooled = 0.0
-        for sequence, stream in zip(hidden_states.split([s.length for s in streams], dim=1), streams, strict=True):
-            glimpse = self.poolers[stream.modality](sequence, stream.padding_mask)
-            pooled = pooled + glimpse * present[stream.modality][:, None].to(glimpse.dtype)
-        return UmonsModelOutput(last_hidden_state=hidden_states, pooler_output=self.layer_norm(pooled))
+        glimpses = [
+            self.poolers[stream.modality](sequence, stream.padding_mask)
+            for sequence, stream in zip(hidden_states.split([s.length for s in streams], dim=1), streams, strict=True)
+        ]
+        mask = torch.stack([present[stream.modality] for stream in streams], dim=1)
+        glimpses = torch.stack(glimpses, dim=1) * mask[:, :, None].to(hidden_states.dtype)
+        # CODEPATH: the head processes the modalities of models that vote one by one, and the sum in all other models
+        if self.config.modality_fusion == "vote":
+            return UmonsModelOutput(hidden_states, self.layer_norm(glimpses), modality_mask=mask)
+        return UmonsModelOutput(hidden_states, self.layer_norm(glimpses.sum(dim=1)))
 
     def _embed_inputs(
         self, inputs: dict[str, tuple[torch.Tensor | None, torch.Tensor | None]]
@@ -1020,6 +1034,33 @@ class UmonsModel(UmonsPreTrainedModel):
                 padding_mask = torch.where(present["audio"][:, None], masks["audio"], padding_mask)
             streams.append(UmonsStream(modality, sequence.shape[1], padding_mask, attention_mask, guide_mask, ranks))
         return streams
+
+
+def combine_votes(logits: torch.Tensor, mask: torch.BoolTensor, neutral: int | None) -> torch.Tensor:
+    """
+    Combine the logits of single modalities, (B, M, num_labels), to those of each row, (B, num_labels).
+
+    An emotion is present if any modality expresses it, with independent probabilities (noisy-or; Pearl, 1988), and the
+    row is neutral if all its modalities are. The sentiment is that of the first modality of the row, the words if it
+    has any, plus `OTHER_SENTIMENTS` times those of the others. A single modality keeps its logits.
+
+    Args:
+        logits: column 0 is the sentiment, the others are emotions.
+        mask: (B, M), `True` for modalities that the row has.
+        neutral: column of the label "neutral", if there is one.
+    """
+    dtype, logits = logits.dtype, logits.float()
+    known = mask[:, :, None].to(logits.dtype)
+    sign = torch.ones(logits.shape[-1], device=logits.device)
+    if neutral is not None:
+        sign[neutral] = -1.0
+    # The negative logarithm of the probability that no modality expresses the emotion, or that all are neutral.
+    cost = (nn.functional.softplus(logits * sign) * known).sum(dim=1).clamp(min=1e-30)
+    combined = sign * (cost + torch.log(-torch.expm1(-cost)))
+    is_first = known * (known.cumsum(dim=1) == 1)
+    weights = is_first + OTHER_SENTIMENTS * (known - is_first)
+    sentiment = (logits[..., :1] * weights).sum(dim=1)
+    return torch.cat([sentiment, combined[:, 1:]], dim=1).to(dtype)
 
 
 def joint_sentiment_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -1144,6 +1185,10 @@ class UmonsForSequenceClassification(UmonsPreTrainedModel):
             **kwargs,
         )
         logits = self.classifier(outputs.pooler_output)
+        # CODEPATH: in umons-base and umons-mini, words and voice vote
+        if self.config.modality_fusion == "vote":
+            neutral = next((i for i, label in self.config.id2label.items() if label == NEUTRAL), None)
+            logits = combine_votes(logits, outputs.modality_mask, neutral)
 
         loss = None
         # CODEPATH: models of sentiment and emotions at once, such as umons-mini; models of one task have the stock
