@@ -15,8 +15,8 @@ DESCRIPTION = """Evaluate a model, or several and their ensemble, on a split of 
     umons evaluate --model runs/mosei/seed-* --dataset mosei --split test --output runs/mosei/test
 
 A data set is a table (.csv, .tsv, .jsonl, .parquet), with a column `split` or of one split only, or a folder
-or Hub repository of `datasets`. The task is that of the models; labels are in the same columns as for
-training.
+or Hub repository of `datasets`. The task is that of the models. Pass the same --text_column, --audio_column
+and --label_column as for training.
 
 The report contains every metric with its 95 % bootstrap interval. If the data set has a training split, the
 report also contains a constant predictor and a TF-IDF baseline. If it has a validation split, an ensemble

@@ -214,8 +214,10 @@ def hold_out(dataset: Dataset, share: float, seed: int, label_column: str | None
     """
     Hold out `share` of the rows as validation, drawn by `seed`. With a column `video_id` or `speaker`, all rows of a
     video or speaker are held out together, because they are alike. Otherwise, with a `label_column`, each class keeps
-    its share; a class of one row stays in train.
+    its share; a class of one row stays in train. Raises ValueError for less than two rows.
     """
+    if len(dataset) < 2:
+        raise ValueError(f"The table has {len(dataset)} row(s): training and validation need at least one each.")
     rng = np.random.default_rng(seed)
     if PLACE_COLUMN not in dataset.column_names:  # messages name the rows as they were numbered before
         dataset = dataset.add_column(PLACE_COLUMN, [f"train, row {row}" for row in range(len(dataset))])
@@ -228,7 +230,7 @@ def hold_out(dataset: Dataset, share: float, seed: int, label_column: str | None
             how, is_held_out = f"grouped by {column}", np.array([group in drawn for group in groups])
             break
     else:
-        if label_column is None or label_column not in dataset.column_names or len(dataset) < 2:
+        if label_column is None or label_column not in dataset.column_names:
             how, splits = "at random", dataset.train_test_split(share, seed=seed)
             splits = DatasetDict(train=splits["train"], validation=splits["test"])
             _log_hold_out(splits, how, seed)

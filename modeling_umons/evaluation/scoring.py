@@ -11,7 +11,7 @@ from datasets import Dataset
 
 from ..data.arguments import DataArguments
 from ..data.collator import UtteranceCollator
-from ..data.rows import load_splits, make_collator, read_labels, usable_rows, with_missing_labels
+from ..data.rows import check_columns, load_splits, make_collator, read_labels, usable_rows, with_missing_labels
 from ..data.schema import SPLIT_NAMES
 from ..inference.loading import load_model
 from ..inference.logits import predict_logits
@@ -60,9 +60,8 @@ def with_numbers(dataset: Dataset) -> Dataset:
 def labelled(task: Task, dataset: Dataset, data: DataArguments, name: str) -> Dataset:
     """Select the rows that have a label, with their texts in the column `text`."""
     dataset = with_missing_labels(dataset, task)
-    wanted = task.columns if data.text_column == "text" else (*task.columns, data.text_column)
-    if missing := [column for column in wanted if column not in dataset.column_names]:
-        raise ValueError(f"The split {name} has no column {missing}; its columns are {dataset.column_names}.")
+    inputs = {} if data.text_column == "text" else {"text": "text"}
+    check_columns(dataset, task, inputs, data, name=f"split {name}")
     if data.text_column != "text":
         dataset = dataset.remove_columns("text") if "text" in dataset.column_names else dataset
         dataset = dataset.rename_column(data.text_column, "text")

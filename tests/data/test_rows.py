@@ -344,6 +344,11 @@ def test_videos_are_held_out_whole():
     assert hold_out(table, 0.2, seed=3)["validation"]["text"] == splits["validation"]["text"]
 
 
+def test_hold_out_of_one_row_raises():
+    with pytest.raises(ValueError, match=r"The table has 1 row\(s\): training and validation need at least one each."):
+        hold_out(Dataset.from_dict({"text": ["so"]}), 0.1, seed=0)
+
+
 def test_hold_out_is_stratified_by_class(caplog):
     caplog.set_level("INFO")
     labels = ["calm"] * 60 + ["angry "] * 20 + ["angry"] * 20 + ["rare"]
