@@ -83,7 +83,7 @@ def glimpses(m: torch.Tensor, weights: Weights, count: int) -> torch.Tensor:
 
 def block(x: dict[str, torch.Tensor], weights: Weights, config, is_last: bool) -> dict[str, torch.Tensor]:
     """One co-attention block over {modality: (T, D)}."""
-    guide = x.get(config.modalities[0])
+    guide = x.get(config.guide_modality)
     result = {}
     for modality, q in x.items():
         w = weights / "modality_layers" / modality
@@ -92,11 +92,12 @@ def block(x: dict[str, torch.Tensor], weights: Weights, config, is_last: bool) -
             return layer_norm(value, w / f"{name}_layer_norm", config.layer_norm_eps)
 
         h = norm(q + attention(q, q, w / "self_attn", config.num_attention_heads), "self_attn")
-        if modality != config.modalities[0]:
+        if config.use_cross_attention and modality != config.guide_modality:
             seen = 0 if guide is None else attention(h, guide, w / "cross_attn", config.num_attention_heads)
             h = norm(h + seen, "cross_attn")
-        m = q + norm(h + mlp(h, w / "mlp"), "mlp")
-        result[modality] = m if is_last else norm(m + glimpses(m, w / "glimpse", len(m)), "glimpse")
+        m = norm(h + mlp(h, w / "mlp"), "mlp") + (q if config.use_outer_residual else 0)
+        has_glimpses = config.use_glimpses and not is_last
+        result[modality] = m if not has_glimpses else norm(m + glimpses(m, w / "glimpse", len(m)), "glimpse")
     return result
 
 
@@ -111,6 +112,8 @@ def encode_row(weights: Weights, config, row: dict[str, torch.Tensor]) -> tuple[
         if modality in row and modality == "text":
             words = (front_ends / "text" / "embed_tokens")["weight"][row["text"]]
             x["text"] = lstm(words, front_ends / "text" / "lstm")
+        elif modality == "audio" and modality in row and config.audio_front_end == "lstm":
+            x["audio"] = lstm(row["audio"], front_ends / "audio")
         elif modality in row:
             x[modality] = linear(row[modality], front_ends / modality)
 
@@ -120,7 +123,8 @@ def encode_row(weights: Weights, config, row: dict[str, torch.Tensor]) -> tuple[
     s = 0
     for modality, m in x.items():
         pooler = weights / "poolers" / modality
-        s = s + linear(glimpses(m, pooler / "glimpse", 1)[0], pooler / "projection")
+        summary = glimpses(m, pooler / "glimpse", 1)[0] if config.use_glimpses else sum(m) / len(m)
+        s = s + linear(summary, pooler / "projection")
     return x, layer_norm(s, weights / "layer_norm", config.layer_norm_eps)
 
 

@@ -24,7 +24,7 @@ from transformers import PreTrainedModel
 
 from ..models.umons.configuration_umons import UmonsConfig
 from ..models.umons.encoders_umons import UmonsAudioEncoder, UmonsWhisperEncoder
-from ..models.umons.modeling_tbje import UmonsForSequenceClassification, UmonsLSTM
+from ..models.umons.modeling_tbje import UmonsForSequenceClassification, UmonsLSTM, UmonsTextFrontEnd
 
 
 MASK_NAMES = {
@@ -214,12 +214,15 @@ def _named_encoders(exported: UmonsForSequenceClassification):
 def _prepare(model: UmonsForSequenceClassification) -> UmonsForSequenceClassification:
     """Return a copy of the exported part of the model, prepared for the exporter."""
     exported = copy.deepcopy(model).cpu().float().eval()
-    body, config = exported.model, exported.config
+    body = exported.model
     body.video_tower = None
     if "video" in body.encoders:
         del body.encoders["video"]
-    if "text" in config.modalities and "text" not in body.encoders:
-        body.front_ends["text"].lstm = OnnxLSTM(body.front_ends["text"].lstm)
+    for modality, front_end in body.front_ends.items():
+        if isinstance(front_end, UmonsLSTM):
+            body.front_ends[modality] = OnnxLSTM(front_end)
+        elif isinstance(front_end, UmonsTextFrontEnd):
+            front_end.lstm = OnnxLSTM(front_end.lstm)
     for module in exported.modules():
         if isinstance(module, PreTrainedModel):
             module.config._attn_implementation = "eager"  # half as many operators as sdpa

@@ -44,6 +44,7 @@ MLP_LAYERS = {"mlp.fc.linear": "fc1", "mlp.linear": "fc2"}
 FRONT_ENDS = {
     "embedding": "front_ends.text.embed_tokens",
     "lstm_x": "front_ends.text.lstm",
+    "lstm_y": "front_ends.audio",  # of models of MELD
     "adapter": "front_ends.audio",
     "adapter_y": "front_ends.audio",
     "adapter_z": "front_ends.video",
@@ -101,13 +102,19 @@ def convert_state_dict(state_dict: Mapping[str, torch.Tensor], model: str) -> di
     return converted
 
 
-def convert_config(args: Mapping, vocab_size: int) -> UmonsConfig:
-    """Return the configuration for the published training arguments `args`."""
+def convert_config(args: Mapping, vocab_size: int, audio_front_end: str = "linear") -> UmonsConfig:
+    """
+    Return the configuration for the published training arguments `args`. Classes of MELD have no names, because the
+    published code does not name them.
+    """
     if args.get("model") not in list(MODALITY_OF_UNIT):
         raise ValueError(f"The checkpoint is of `{args.get('model')}`; expected one of {', '.join(MODALITY_OF_UNIT)}.")
     if missing := [name for name in ARGUMENTS if name not in args]:
         raise ValueError(f"The checkpoint's training arguments have no {', '.join(missing)}.")
-    if args["task"] == "emotion":
+    if args.get("dataset") == "MELD":
+        labels = tuple(f"LABEL_{i}" for i in range(args["ans_size"]))
+        problem_type = "single_label_classification"
+    elif args["task"] == "emotion":
         labels, problem_type = EMOTIONS, "multi_label_classification"
     elif args["ans_size"] == 2:
         labels, problem_type = ("negative", "not negative"), "single_label_classification"
@@ -130,6 +137,7 @@ def convert_config(args: Mapping, vocab_size: int) -> UmonsConfig:
             audio_feature_size=args["audio_feat_size"],
             video_feature_size=args["video_feat_size"],
             legacy_masking=True,
+            audio_front_end=audio_front_end,
             problem_type=problem_type,
             id2label=dict(enumerate(labels)),
             label2id={label: i for i, label in enumerate(labels)},
@@ -150,7 +158,8 @@ def convert_model(state_dict: Mapping[str, torch.Tensor], args: Mapping) -> Umon
         raise ValueError(
             "The checkpoint has no matrix `embedding.weight`: it is not one of the published implementation."
         )
-    config = convert_config(args, vocab_size=len(embedding))
+    has_lstm = any(name.removeprefix("module.").startswith("lstm_y.") for name in state_dict)
+    config = convert_config(args, len(embedding), audio_front_end="lstm" if has_lstm else "linear")
     converted = convert_state_dict(state_dict, args["model"])
     # Checked before the model is built, because a hostile number of layers may be very large.
     blocks = {name.split(".")[2] for name in converted if name.startswith("model.layers.")}
@@ -217,6 +226,11 @@ def _convert(checkpoint: Path, folder: Path, token_to_ix: Path | None) -> None:
         UmonsFeatureExtractor(feature_size=model.config.audio_feature_size, max_length=model.config.max_audio_length),
         UmonsVideoProcessor(max_clips=model.config.max_video_length),
     )
+    if "LABEL_0" in model.config.label2id:
+        logger.warning(
+            "%s has %d classes of MELD, whose names it does not contain: set `id2label` in config.json to the order "
+            "of its labels.", checkpoint, model.config.num_labels,
+        )  # fmt: skip
     model.save_pretrained(folder)
     use_default_mode(folder)
     processor.save_pretrained(folder)

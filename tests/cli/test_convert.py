@@ -140,6 +140,35 @@ def test_convert_config_follows_arguments(script):
     assert tuple(config.id2label.values()) == EMOTIONS
 
 
+@torch.no_grad()
+@pytest.mark.parametrize(("task", "num_classes"), [("emotion", 7), ("sentiment", 3)])
+def test_meld_checkpoint_has_lstm_of_audio_and_its_own_classes(script, tmp_path, caplog, task, num_classes):
+    """
+    The published code for MELD has an LSTM over audio frames, `lstm_y`, in place of the linear `adapter`. With the
+    identity as `adapter`, the model of MOSEI takes the states of that LSTM as its features.
+    """
+    weights, args, _, _ = read_golden(FIXTURES / "model_la_sentiment7.safetensors")
+    size = args["hidden_size"]
+    weights |= {name: weights[name][:num_classes].clone() for name in ("proj.weight", "proj.bias")}
+    lstm = torch.nn.LSTM(args["audio_feat_size"], size, batch_first=True)
+    meld = {name: tensor for name, tensor in weights.items() if not name.startswith("adapter")}
+    meld |= {f"lstm_y.{name}": parameter.detach() for name, parameter in lstm.named_parameters()}
+    meld_args = args | {"dataset": "MELD", "task": task, "ans_size": num_classes}
+    checkpoint = save_checkpoint(tmp_path / "best.pkl", meld, meld_args)
+    script.convert_checkpoint(checkpoint, tmp_path / "out")
+    assert f"{num_classes} classes of MELD, whose names it does not contain: set `id2label`" in caplog.text
+    model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "out")
+    assert model.config.problem_type == "single_label_classification"
+
+    weights |= {"adapter.weight": torch.eye(size), "adapter.bias": torch.zeros(size)}
+    other = script.convert_model(weights, meld_args | {"audio_feat_size": size})
+    words = torch.randint(1, 40, (2, args["lang_seq_len"]))
+    frames = torch.randn(2, args["audio_seq_len"], args["audio_feat_size"])
+    logits = model(input_ids=words, input_features=frames).logits
+    assert logits.shape == (2, num_classes)
+    torch.testing.assert_close(logits, other(input_ids=words, input_features=lstm(frames)[0]).logits)
+
+
 @pytest.mark.parametrize("legacy", [False, True], ids=["zip", "before torch 1.6"])
 def test_command_converts_checkpoint(tmp_path, command, legacy):
     weights, args, inputs, expected = read_golden(FIXTURES / "model_lav_emotion.safetensors")

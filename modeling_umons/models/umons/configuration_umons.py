@@ -12,14 +12,14 @@
 # limitations under the License.
 """UMONS model configuration"""
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from huggingface_hub.dataclasses import strict
 from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
 from transformers.utils import auto_docstring
 
 
-# In the order of all modalities of the package. The first one of a model guides the others.
+# In the order of all modalities of the package. By default the first one of a model guides the others.
 MODALITIES = ("text", "audio", "video")
 
 # Inputs that hold the sequence of a modality. After an encoder the names are `audio_embeds` and `video_embeds`.
@@ -94,7 +94,7 @@ class UmonsVideoTowerConfig(PreTrainedConfig):
 class UmonsConfig(PreTrainedConfig):
     r"""
     modalities (`list[str]`, *optional*, defaults to `["text", "audio"]`):
-        Any of `"text"`, `"audio"`, `"video"`. The first of them, in this order, guides the others.
+        Any of `"text"`, `"audio"`, `"video"`. The first of them, in this order, guides the others by default.
     vocab_size (`int`, *optional*, defaults to 14000):
         Number of word ids, including padding and the unknown word.
     word_embedding_size (`int`, *optional*, defaults to 300):
@@ -152,6 +152,16 @@ class UmonsConfig(PreTrainedConfig):
         paper. `"vote"`: modalities do not attend to each other, the head processes each alone, and the logits are
         combined by `combine_votes` in `modeling_tbje.py`; requires `joint_sentiment`. For models trained without rows
         of several modalities.
+    guide (`str`, *optional*):
+        Modality that guides the others by cross-attention; the first of `modalities` by default.
+    use_cross_attention (`bool`, *optional*, defaults to `True`):
+        Whether the guide guides the others. Otherwise every modality has the self-attention of the guide only.
+    use_glimpses (`bool`, *optional*, defaults to `True`):
+        Whether blocks and poolers have glimpses. Otherwise blocks have none, and poolers average over time.
+    use_outer_residual (`bool`, *optional*, defaults to `True`):
+        Whether a residual connection spans the attention unit of each block.
+    audio_front_end (`str`, *optional*, defaults to `"linear"`):
+        `"linear"` projects each audio frame, `"lstm"` encodes their order, as in the published code for MELD.
     joint_sentiment (`bool`, *optional*, defaults to `False`):
         Predict sentiment and emotions at once: label 0 is the sentiment in [-3, 3], the others are emotions. Sets
         seven labels unless `id2label` is given, and requires `problem_type=None`.
@@ -204,12 +214,17 @@ class UmonsConfig(PreTrainedConfig):
     initializer_factor: float = 1.0
     legacy_masking: bool = False
     modality_fusion: str = "attention"
+    guide: str | None = None
+    use_cross_attention: bool = True
+    use_glimpses: bool = True
+    use_outer_residual: bool = True
+    audio_front_end: Literal["linear", "lstm"] = "linear"
     joint_sentiment: bool = False
     calibration: dict | None = None
     pad_token_id: int | None = 0
 
     def __post_init__(self, **kwargs):
-        # Canonical order: `modalities[0]` is the guide. Unknown names are left to the validation.
+        # Canonical order: `modalities[0]` is the default guide. Unknown names are left to the validation.
         known = [modality for modality in MODALITIES if modality in self.modalities]
         self.modalities = known if sorted(known) == sorted(self.modalities) else list(self.modalities)
         if self.joint_sentiment and self.id2label is None and kwargs.get("num_labels", 7) == 1 + len(EMOTIONS):
@@ -268,6 +283,11 @@ class UmonsConfig(PreTrainedConfig):
                 if hasattr(encoder, drop):
                     setattr(encoder, drop, 0.0)
 
+    @property
+    def guide_modality(self) -> str:
+        """Modality that guides the others."""
+        return self.guide or self.modalities[0]
+
     def validate_architecture(self):
         """Raise a ValueError for unknown modalities and for sizes that do not fit each other."""
         if not self.modalities or any(self.modalities.count(m) != 1 or m not in MODALITIES for m in self.modalities):
@@ -286,6 +306,8 @@ class UmonsConfig(PreTrainedConfig):
                 f"`hidden_size` ({self.hidden_size}) must be a multiple of `num_attention_heads` "
                 f"({self.num_attention_heads})."
             )
+        if self.guide is not None and self.guide not in self.modalities:
+            raise ValueError(f"`guide` is {self.guide!r}: it must be one of `modalities`, {self.modalities}.")
         self._validate_encoders()
         if self.video_tower is not None and "video" not in self.modalities:
             raise ValueError(f"`video_tower` is given, but `modalities` is {self.modalities}: add 'video'.")

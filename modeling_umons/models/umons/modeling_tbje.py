@@ -349,16 +349,21 @@ class UmonsFrontEnds(nn.ModuleDict):
     Projection of each modality to (B, T, hidden_size): x = LSTM(embedding(ids)), y = Linear(audio), z = Linear(video).
 
     There are no position embeddings: the LSTM encodes the order of words, and the order of frames is not encoded.
-    After a pretrained text encoder, text is projected by a linear layer.
+    After a pretrained text encoder, text is projected by a linear layer. With `audio_front_end="lstm"`,
+    y = LSTM(audio).
     """
 
     def __init__(self, config: UmonsConfig):
         encoder = config.text_encoder
+        # CODEPATH: published checkpoints of MELD have an LSTM over audio frames; those of MOSEI project them
+        has_audio_lstm = config.audio_front_end == "lstm"
         front_ends = {
             "text": lambda: (
                 nn.Linear(encoder.hidden_size, config.hidden_size) if encoder else UmonsTextFrontEnd(config)
             ),
-            "audio": lambda: nn.Linear(config.audio_feature_size, config.hidden_size),
+            "audio": lambda: (UmonsLSTM if has_audio_lstm else nn.Linear)(
+                config.audio_feature_size, config.hidden_size
+            ),
             "video": lambda: nn.Linear(config.video_feature_size, config.hidden_size),
         }
         super().__init__({modality: front_ends[modality]() for modality in config.modalities})
@@ -367,7 +372,7 @@ class UmonsFrontEnds(nn.ModuleDict):
         # With gradients, the compiler unrolls the LSTM for every length, which takes minutes, and fails on a CPU if
         # the word vectors are frozen. The break is not in `UmonsLSTM`: a graph does not resume after a break inside a
         # loop.
-        has_lstm = "text" in values and isinstance(self["text"], UmonsTextFrontEnd)
+        has_lstm = any(isinstance(self[modality], (UmonsTextFrontEnd, UmonsLSTM)) for modality in values)
         if has_lstm and torch.is_grad_enabled() and not torch.compiler.is_exporting():
             return self._encode_uncompiled(values)
         return self._encode(values)
@@ -625,11 +630,16 @@ class UmonsModalityLayer(nn.Module):
 
     A residual connection spans the whole unit: m = m + SA(m), or m = m + SGA(m, x). In all blocks but the last, the
     glimpses follow: m = LN(m + glimpses(m)). Dropout precedes every sum but the residual connection of the unit.
+
+    Without `use_cross_attention`, all modalities have SA; without `use_outer_residual`, m = SA(m) or m = SGA(m, x);
+    without `use_glimpses`, no glimpses follow.
     """
 
     def __init__(self, config: UmonsConfig, modality: str, is_last: bool):
         super().__init__()
-        is_guided = modality != config.modalities[0]
+        is_guided = config.use_cross_attention and modality != config.guide_modality
+        has_glimpse = config.use_glimpses and not is_last
+        self.has_outer_residual = config.use_outer_residual
 
         def layer_norm() -> nn.LayerNorm:
             return nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
@@ -640,8 +650,8 @@ class UmonsModalityLayer(nn.Module):
         self.cross_attn_layer_norm = layer_norm() if is_guided else None
         self.mlp = UmonsMLP(config)
         self.mlp_layer_norm = layer_norm()
-        self.glimpse = None if is_last else UmonsGlimpse(config, config.length_limit(modality))
-        self.glimpse_layer_norm = None if is_last else layer_norm()
+        self.glimpse = UmonsGlimpse(config, config.length_limit(modality)) if has_glimpse else None
+        self.glimpse_layer_norm = layer_norm() if has_glimpse else None
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def forward(
@@ -664,7 +674,9 @@ class UmonsModalityLayer(nn.Module):
             hidden_states = self.cross_attn_layer_norm(hidden_states)
 
         hidden_states = self.mlp_layer_norm(hidden_states + self.dropout(self.mlp(hidden_states)))
-        hidden_states = residual + hidden_states
+        # CODEPATH: the paper's models have the outer residual connection; an ablation has none
+        if self.has_outer_residual:
+            hidden_states = residual + hidden_states
 
         if self.glimpse is not None:
             glimpses, _ = self.glimpse(hidden_states, stream.padding_mask, stream.ranks)
@@ -678,7 +690,7 @@ class UmonsLayer(GradientCheckpointingLayer):
     def __init__(self, config: UmonsConfig, is_last: bool):
         super().__init__()
         # CODEPATH: in models whose modalities vote, no modality attends to another
-        self.guide = config.modalities[0] if config.modality_fusion == "attention" else None
+        self.guide = config.guide_modality if config.modality_fusion == "attention" else None
         self.modality_layers = nn.ModuleDict(
             {modality: UmonsModalityLayer(config, modality, is_last) for modality in config.modalities}
         )
@@ -693,7 +705,8 @@ class UmonsLayer(GradientCheckpointingLayer):
         # Contiguous: a linear layer would split other tensors into many small products.
         lengths = [stream.length for stream in streams]
         sequences = [sequence.contiguous() for sequence in hidden_states.split(lengths, dim=1)]
-        guide = sequences[0] if streams[0].modality == self.guide else None
+        places = [stream.modality for stream in streams]
+        guide = sequences[places.index(self.guide)] if self.guide in places else None
         sequences = [
             self.modality_layers[stream.modality](sequence, stream, guide, guide_present, **kwargs)
             for sequence, stream in zip(sequences, streams, strict=True)
@@ -702,16 +715,25 @@ class UmonsLayer(GradientCheckpointingLayer):
 
 
 class UmonsPooler(nn.Module):
-    """Final glimpse of one modality and its projection, (B, T, hidden_size) -> (B, 2 * hidden_size)."""
+    """
+    Final glimpse of one modality and its projection, (B, T, hidden_size) -> (B, 2 * hidden_size). Without
+    `use_glimpses`, the mean over time replaces the glimpse.
+    """
 
     def __init__(self, config: UmonsConfig):
         super().__init__()
-        self.glimpse = UmonsGlimpse(config, num_glimpses=1)
+        # CODEPATH: all published checkpoints have glimpses; an ablation has none
+        self.glimpse = UmonsGlimpse(config, num_glimpses=1) if config.use_glimpses else None
         self.projection = nn.Linear(config.hidden_size, 2 * config.hidden_size)
 
     def forward(self, hidden_states: torch.Tensor, padding_mask: torch.BoolTensor | None) -> torch.Tensor:
-        glimpse, _ = self.glimpse(hidden_states, padding_mask)
-        return self.projection(glimpse.squeeze(1))
+        if self.glimpse is not None:
+            glimpse, _ = self.glimpse(hidden_states, padding_mask)
+            return self.projection(glimpse.squeeze(1))
+        if padding_mask is None:
+            return self.projection(hidden_states.mean(dim=1))
+        weights = padding_mask[..., None].to(hidden_states.dtype)
+        return self.projection((hidden_states * weights).sum(dim=1) / weights.sum(dim=1))
 
 
 @auto_docstring
@@ -930,7 +952,7 @@ class UmonsModel(UmonsPreTrainedModel):
         # the guide and from the sum.
         masks = {modality: mask | ~present[modality][:, None] for modality, mask in masks.items()}
         streams = self._make_streams(sequences, masks, present)
-        guide = self.config.modalities[0]
+        guide = self.config.guide_modality
         hidden_states = torch.cat(list(sequences.values()), dim=1)
         guide_present = present[guide][:, None, None].to(hidden_states.dtype) if guide in present else None
 
@@ -976,16 +998,21 @@ class UmonsModel(UmonsPreTrainedModel):
         # CODEPATH: checkpoints of the published code attend to padding in later blocks; models trained here never do
         if self.config.legacy_masking:
             pad_to_full_length(self.config, values, masks)
-        if "text" not in values:
-            return self.front_ends(values), masks
-        # The LSTM and the encoders' positions depend on the order of the ids: padding moves behind the words.
-        ranks = rank_steps(masks["text"])
-        values["text"] = torch.zeros_like(values["text"]).scatter(1, ranks, values["text"])
-        if "text" in self.encoders:
-            is_word = torch.arange(ranks.shape[1], device=ranks.device) < masks["text"].sum(dim=1, keepdim=True)
+        # LSTMs, and the positions of encoders, depend on the order of steps: padding moves behind the others.
+        has_order = {"text": True, "audio": self.config.audio_front_end == "lstm", "video": False}
+        ranks = {modality: rank_steps(masks[modality]) for modality in values if has_order[modality]}
+        for modality, places in ranks.items():
+            value = values[modality]
+            places = places if value.ndim == 2 else places[..., None].expand_as(value)
+            values[modality] = torch.zeros_like(value).scatter(1, places, value)
+        if "text" in values and "text" in self.encoders:
+            steps = torch.arange(values["text"].shape[1], device=values["text"].device)
+            is_word = steps < masks["text"].sum(dim=1, keepdim=True)
             values["text"] = self.encoders["text"](values["text"], is_word).to(self.dtype)
         sequences = self.front_ends(values)
-        sequences["text"] = sequences["text"].gather(1, ranks[..., None].expand_as(sequences["text"]))
+        for modality, places in ranks.items():
+            sequence = sequences[modality]
+            sequences[modality] = sequence.gather(1, places[..., None].expand_as(sequence))
         return sequences, masks
 
     def _check_names(self, given: list[str]):
@@ -1013,7 +1040,7 @@ class UmonsModel(UmonsPreTrainedModel):
         masks: dict[str, torch.BoolTensor],
         present: dict[str, torch.BoolTensor],
     ) -> list[UmonsStream]:
-        guide = self.config.modalities[0]
+        guide = self.config.guide_modality
         streams = []
         for modality, sequence in sequences.items():
             padding_mask, guide_mask, ranks = masks[modality], None, rank_steps(masks[modality])

@@ -509,7 +509,7 @@ class MultimodalEmotionPipeline(ChunkPipeline):
                 inputs = {name: tensor[:, None] for name, tensor in inputs.items()}
             outputs = self.model(**inputs, **options)
             logits[rows.cpu()] = outputs.logits.float().cpu().reshape(-1, self.model.config.num_labels)
-            if return_attention and getattr(outputs, "glimpse_weights", None) is None:
+            if return_attention and not getattr(outputs, "glimpse_weights", None):
                 raise ValueError(
                     "`return_attention=True` requires a model with glimpses, which a "
                     f"{type(self.model).__name__} does not have: omit it."

@@ -109,6 +109,24 @@ def test_forward_equals_paper_equations(modalities, dtype, atol, attn_implementa
             assert_same(steps[: len(row[modality])], sequences[modality], atol)
 
 
+ABLATIONS = [
+    {"use_cross_attention": False}, {"use_glimpses": False}, {"use_outer_residual": False}, {"guide": "audio"},
+    {"audio_front_end": "lstm"},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("options", ABLATIONS, ids=lambda options: next(iter(options)))
+def test_ablation_equals_its_equation(options, tmp_path):
+    model = make_model(**options)
+    batch = make_batch(lengths={"text": [9, 0, 4], "audio": [3, 11, 0], "video": [1, 5, 7]})
+    expected = torch.stack([classify_row(model.state_dict(), model.config, row) for row in rows_of(batch)])
+    assert_same(logits_of(model, batch), expected)
+    model.save_pretrained(tmp_path)
+    loaded = UmonsForSequenceClassification.from_pretrained(tmp_path)
+    assert torch.equal(logits_of(loaded, batch), logits_of(model, batch))
+    assert (logits_of(make_model(), batch) - expected).abs().max() > 1e-3
+
+
 @pytest.mark.parametrize("given", SUBSETS[:-1], ids="+".join)
 def test_forward_equals_equations_without_modalities(given):
     """Missing modalities add nothing, and without text there is no guided attention."""
@@ -169,8 +187,9 @@ def test_padding_does_not_change_logits(modalities, attn_implementation):
 
 @torch.no_grad()
 @pytest.mark.parametrize("kept", ["11100", "00111", "10101"])
-def test_masked_steps_do_not_count_in_any_place(kept):
-    model = make_model()
+@pytest.mark.parametrize("audio_front_end", ["linear", "lstm"])
+def test_masked_steps_do_not_count_in_any_place(kept, audio_front_end):
+    model = make_model(audio_front_end=audio_front_end)
     batch = make_batch(lengths={"text": [3], "audio": [3], "video": [3]})
     is_kept = torch.tensor([[step == "1" for step in kept]])
     spread = {}
