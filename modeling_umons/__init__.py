@@ -13,9 +13,16 @@ __version__ = "0.2.0.dev0"
 
 # Attributes load on first access. Editors and type checkers read the imports below instead.
 _MODULES = {
-    "models.baselines.configuration_baselines": ["GraphMfnConfig", "MfnConfig", "MultilogueNetConfig", "TfnConfig"],
+    "models.baselines.configuration_baselines": [
+        "GraphMfnConfig",
+        "MfnConfig",
+        "MultConfig",
+        "MultilogueNetConfig",
+        "TfnConfig",
+    ],
     "models.baselines.modeling_graph_mfn": ["GraphMfnForSequenceClassification", "GraphMfnModel"],
     "models.baselines.modeling_mfn": ["MfnForSequenceClassification", "MfnModel"],
+    "models.baselines.modeling_mult": ["MultForSequenceClassification", "MultModel"],
     "models.baselines.modeling_multilogue_net": ["MultilogueNetForSequenceClassification", "MultilogueNetModel"],
     "models.baselines.modeling_tfn": ["TfnForSequenceClassification", "TfnModel"],
     "models.umons.configuration_umons": ["EMOTIONS", "MODALITIES", "UmonsConfig"],
@@ -39,6 +46,9 @@ __all__ = [
     "MfnConfig",
     "MfnForSequenceClassification",
     "MfnModel",
+    "MultConfig",
+    "MultForSequenceClassification",
+    "MultModel",
     "MultilogueNetConfig",
     "MultilogueNetForSequenceClassification",
     "MultilogueNetModel",
@@ -58,9 +68,16 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from .models.baselines.configuration_baselines import GraphMfnConfig, MfnConfig, MultilogueNetConfig, TfnConfig
+    from .models.baselines.configuration_baselines import (
+        GraphMfnConfig,
+        MfnConfig,
+        MultConfig,
+        MultilogueNetConfig,
+        TfnConfig,
+    )
     from .models.baselines.modeling_graph_mfn import GraphMfnForSequenceClassification, GraphMfnModel
     from .models.baselines.modeling_mfn import MfnForSequenceClassification, MfnModel
+    from .models.baselines.modeling_mult import MultForSequenceClassification, MultModel
     from .models.baselines.modeling_multilogue_net import MultilogueNetForSequenceClassification, MultilogueNetModel
     from .models.baselines.modeling_tfn import TfnForSequenceClassification, TfnModel
     from .models.umons.configuration_umons import EMOTIONS, MODALITIES, UmonsConfig

@@ -10,6 +10,7 @@ MODELS = {
     "mfn": ("Mfn", "baselines.configuration_baselines", "baselines.modeling_mfn"),
     "graph_mfn": ("GraphMfn", "baselines.configuration_baselines", "baselines.modeling_graph_mfn"),
     "multilogue_net": ("MultilogueNet", "baselines.configuration_baselines", "baselines.modeling_multilogue_net"),
+    "mult": ("Mult", "baselines.configuration_baselines", "baselines.modeling_mult"),
 }
 PIPELINE_TASK = "multimodal-emotion-recognition"
 

@@ -1,6 +1,6 @@
 # Copyright 2026 The modeling_umons authors.
 # SPDX-License-Identifier: MIT
-"""Reference implementation of TFN, MFN and Graph-MFN from the equations of their papers, and helpers of their tests.
+"""Reference implementation of TFN, MFN, Graph-MFN and MulT from the equations of their papers, and helpers of tests.
 
 The reference computes one row at a time, without torch modules. A row is {modality: word ids (T,) or frames (T, size)}
 without padding and masks; missing modalities are left out. The helpers build small models and ragged batches.
@@ -134,7 +134,8 @@ def softmax(x: torch.Tensor) -> torch.Tensor:
 
 
 def two_layers(state: State, name: str, x: torch.Tensor) -> torch.Tensor:
-    return linear(state, f"{name}_fc2", relu(linear(state, f"{name}_fc1", x)))
+    """Apply the layers `{name}fc1` and `{name}fc2`."""
+    return linear(state, f"{name}fc2", relu(linear(state, f"{name}fc1", x)))
 
 
 def lstm_steps(state: State, name: str, suffix: str, xs: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
@@ -224,7 +225,7 @@ def mfn_fuse(state: State, config, before: dict, now: dict) -> tuple[torch.Tenso
         [(step | {m: none[m] for m in sizes if m not in now})[m][1] for step in (before, now) for m in sizes]
     )
     is_present = torch.cat([torch.full((sizes[m],), m in now) for _ in range(2) for m in sizes])
-    scores = two_layers(state, "model.attention", star)
+    scores = two_layers(state, "model.attention_", star)
     attention = torch.zeros_like(star)
     attention[is_present] = softmax(scores[is_present])
     return attention * star, None
@@ -240,7 +241,7 @@ def graph_mfn_fuse(state: State, config, before: dict, now: dict) -> tuple[torch
         else:
             value[modality] = torch.zeros(config.vertex_size)
     given = torch.cat([value[modality] for modality in config.modalities])
-    efficacy = dict(zip(config.edges(), sigmoid(two_layers(state, "model.graph.efficacy", given)), strict=True))
+    efficacy = dict(zip(config.edges(), sigmoid(two_layers(state, "model.graph.efficacy_", given)), strict=True))
     for source, target in efficacy:
         if not set(source.split("_")) | (set(target.split("_")) - {"output"}) <= set(now):
             efficacy[source, target] = torch.tensor(0.0)
@@ -272,15 +273,100 @@ def memory_fusion(
     for t in range(len(next(iter(aligned.values())))):
         before, now = now, {m: steps[t] for m, steps in lstms.items()}
         fused, other = fuse(state, config, before, now)
-        proposal = torch.tanh(two_layers(state, "model.proposal", fused))
-        retain = sigmoid(two_layers(state, "model.memory.retain", torch.cat([fused, u])))
-        update = sigmoid(two_layers(state, "model.memory.update", torch.cat([fused, u])))
+        proposal = torch.tanh(two_layers(state, "model.proposal_", fused))
+        retain = sigmoid(two_layers(state, "model.memory.retain_", torch.cat([fused, u])))
+        update = sigmoid(two_layers(state, "model.memory.update_", torch.cat([fused, u])))
         u = retain * u + update * proposal
         hidden = [now[m][0] if m in now else torch.zeros(sizes[m]) for m in config.modalities]
         states.append(torch.cat([*hidden, u]))
         others.append(other)
     pooled = relu(linear(state, "model.output_fc", states[-1]))
     return linear(state, "classifier", pooled), torch.stack(states), others
+
+
+# --- MulT (Tsai et al., ACL 2019)
+
+
+def normalise(state: State, name: str, x: torch.Tensor) -> torch.Tensor:
+    deviation = ((x - x.mean()) ** 2).mean().add(1e-5).sqrt()
+    return (x - x.mean()) / deviation * state[f"{name}.weight"] + state[f"{name}.bias"]
+
+
+def convolve(weight: torch.Tensor, xs: torch.Tensor) -> torch.Tensor:
+    """Compute sum_k W_k x_(t + k - (K - 1) // 2), with zeros outside of the sequence."""
+    size = weight.shape[2]
+    steps = []
+    for t in range(len(xs)):
+        places = [(k, t + k - (size - 1) // 2) for k in range(size)]
+        steps.append(sum(weight[:, :, k] @ xs[place] for k, place in places if 0 <= place < len(xs)))
+    return torch.stack(steps)
+
+
+def with_positions(xs: torch.Tensor) -> torch.Tensor:
+    """Compute sqrt(D) x_t + PE_t, with sin(t / 10000^(2i / D)) and the cosine in turn."""
+    size, steps = xs.shape[1], []
+    for t, x in enumerate(xs):
+        angles = [t / 10000 ** (2 * (i // 2) / size) for i in range(size)]
+        steps.append(
+            math.sqrt(size) * x + torch.tensor([(math.sin, math.cos)[i % 2](a) for i, a in enumerate(angles)])
+        )
+    return torch.stack(steps)
+
+
+def mult_transformer(state: State, name: str, config, zs: torch.Tensor, source: torch.Tensor | None) -> torch.Tensor:
+    """Compute D blocks z = z + MHA(LN(z), LN(s)); z = z + FFN(LN(z)); s is z itself without a source."""
+    zs, heads = with_positions(zs), config.num_attention_heads
+    source = source if source is None else with_positions(source)
+    for i in range(config.num_hidden_layers):
+        layer = f"{name}.layers.{i}"
+        normed = [normalise(state, f"{layer}.attn_layer_norm", z) for z in zs]
+        keys = normed if source is None else [normalise(state, f"{layer}.attn_layer_norm", s) for s in source]
+        size, attended = zs.shape[1] // heads, []
+        for query in normed:
+            q = linear(state, f"{layer}.attn.q_proj", query).split(size)
+            ks = [linear(state, f"{layer}.attn.k_proj", key).split(size) for key in keys]
+            vs = [linear(state, f"{layer}.attn.v_proj", key).split(size) for key in keys]
+            parts = []
+            for head in range(heads):
+                shares = softmax(torch.stack([q[head] @ k[head] for k in ks]) / math.sqrt(size))
+                parts.append(sum(share * v[head] for share, v in zip(shares, vs, strict=True)))
+            attended.append(linear(state, f"{layer}.attn.o_proj", torch.cat(parts)))
+        zs = zs + torch.stack(attended)
+        inner = [normalise(state, f"{layer}.mlp_layer_norm", z) for z in zs]
+        zs = zs + torch.stack([linear(state, f"{layer}.fc2", relu(linear(state, f"{layer}.fc1", z))) for z in inner])
+    return torch.stack([normalise(state, f"{name}.layer_norm", z) for z in zs])
+
+
+def mult_without_source(state: State, name: str, config, zs: torch.Tensor) -> torch.Tensor:
+    """Compute the blocks of a crossmodal transformer whose source is missing: FFNs only."""
+    zs = with_positions(zs)
+    for i in range(config.num_hidden_layers):
+        layer = f"{name}.layers.{i}"
+        inner = [normalise(state, f"{layer}.mlp_layer_norm", z) for z in zs]
+        zs = zs + torch.stack([linear(state, f"{layer}.fc2", relu(linear(state, f"{layer}.fc1", z))) for z in inner])
+    return torch.stack([normalise(state, f"{name}.layer_norm", z) for z in zs])
+
+
+def mult_logits(state: State, config, row: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Compute the head of [h_t; h_a; h_v], the last steps of the transformers over [Z_(b -> a); Z_(c -> a)]."""
+    xs = {m: state["model.embed_tokens.weight"][x] if m == "text" else x for m, x in row.items()}
+    xs = {m: convolve(state[f"model.convolutions.{m}.weight"], x) for m, x in xs.items()}
+    last = []
+    for target in config.modalities:
+        if target not in xs:
+            last.append(torch.zeros(config.memory_size))
+            continue
+        parts = []
+        for source in config.modalities:
+            name = f"model.crossmodal.{target}.{source}"
+            if source != target and source in xs:
+                parts.append(mult_transformer(state, name, config, xs[target], xs[source]))
+            elif source != target:
+                parts.append(mult_without_source(state, name, config, xs[target]))
+        joined = torch.cat(parts, dim=1) if parts else xs[target]
+        last.append(mult_transformer(state, f"model.memories.{target}", config, joined, None)[-1])
+    h = torch.cat(last)
+    return linear(state, "classifier", h + two_layers(state, "model.", h))
 
 
 # --- properties of every model

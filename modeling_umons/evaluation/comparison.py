@@ -40,6 +40,10 @@ PUBLISHED = (
         "Graph-MFN with BERT (MMSA)",
         {"acc2_has0": 0.8128, "acc2_non0": 0.8348, "acc7_rounded": 0.5137, "mae": 0.575, "corr": 0.713},
     ),
+    (
+        "MulT with BERT (MMSA)",
+        {"acc2_has0": 0.812, "acc2_non0": 0.846, "acc7_rounded": 0.528, "mae": 0.559, "corr": 0.733},
+    ),
 )  # fmt: skip
 ABOUT_PUBLISHED = (
     "Scores on the test split of CMU-MOSEI (4,662 segments), with other features and more training data. They are "

@@ -38,6 +38,7 @@ SYSTEMS = {
     "mfn": "the Memory Fusion Network (MFN)",
     "graph_mfn": "the Dynamic Fusion Graph (Graph-MFN)",
     "multilogue_net": "Multilogue-Net",
+    "mult": "the Multimodal Transformer (MulT)",
 }
 
 # Papers in BibTeX, by model type.
@@ -83,6 +84,15 @@ PAPERS = {
     year = "2020",
     publisher = "Association for Computational Linguistics",
     doi = "10.18653/v1/2020.challengehml-1.3",
+}""",
+    "mult": """@inproceedings{tsai-etal-2019-multimodal,
+    title = "Multimodal Transformer for Unaligned Multimodal Language Sequences",
+    author = "Tsai, Yao-Hung Hubert and Bai, Shaojie and Liang, Paul Pu and Kolter, J. Zico and
+              Morency, Louis-Philippe and Salakhutdinov, Ruslan",
+    booktitle = "Proceedings of the 57th Annual Meeting of the Association for Computational Linguistics",
+    year = "2019",
+    publisher = "Association for Computational Linguistics",
+    doi = "10.18653/v1/P19-1656",
 }""",
 }
 

@@ -36,10 +36,10 @@ class ModelArguments:
     model: list[str] = field(
         default_factory=lambda: ["umons"],
         metadata={
-            "help": "New model: umons, tfn, mfn, graph_mfn or multilogue_net, optionally with some modalities only, "
-            "such as umons_text or tfn_text_audio. With pretrained encoders also umons_paper (the same without them) "
-            "and plain_encoder (text encoder with a linear head). Several models are trained on the same rows and "
-            "compared."
+            "help": "New model: umons, tfn, mfn, graph_mfn, multilogue_net or mult, optionally with some modalities "
+            "only, such as umons_text or tfn_text_audio. With pretrained encoders also umons_paper (the same without "
+            "them) and plain_encoder (text encoder with a linear head). Several models are trained on the same rows "
+            "and compared."
         },
     )
     config_overrides: list[str] = field(

@@ -128,6 +128,15 @@ class TfnMixin(BaselineTesterMixin):
         return [(self.model_tester.batch_size, sizes[modality]) for modality in self.modalities]
 
 
+class MultMixin(BaselineTesterMixin):
+    name = "Mult"
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+
+    def hidden_shapes(self):
+        size = 8 * (len(self.modalities) - 1)
+        return [(self.model_tester.batch_size, LENGTHS[modality], size) for modality in self.modalities]
+
+
 class MemoryFusionMixin(BaselineTesterMixin):
     def hidden_shapes(self):
         size = sum(FRAME_NETWORKS[f"{modality}_hidden_size"] for modality in self.modalities) + 8
@@ -145,10 +154,12 @@ class GraphMfnMixin(MemoryFusionMixin):
 
 
 class ConfigurationMixin:
+    size_name = "text_hidden_size"
+
     def test_config(self):
         config_class = self.model_tester.config_class
-        properties = ["text_hidden_size", "audio_hidden_size", "vocab_size"]
-        tester = ConfigTester(self, config_class=config_class, common_properties=properties, text_hidden_size=36)
+        properties = [self.size_name, "audio_feature_size", "vocab_size"]
+        tester = ConfigTester(self, config_class=config_class, common_properties=properties, **{self.size_name: 48})
         tester.run_common_tests()
 
 
@@ -162,6 +173,13 @@ class MfnModelTest(ConfigurationMixin, MfnMixin, unittest.TestCase): ...
 
 
 class GraphMfnModelTest(ConfigurationMixin, GraphMfnMixin, unittest.TestCase): ...
+
+
+class MultModelTest(ConfigurationMixin, MultMixin, unittest.TestCase):
+    size_name = "hidden_size"
+
+
+class MultAudioVideoModelTest(TextlessMixin, MultMixin, unittest.TestCase): ...
 
 
 class GraphMfnAudioVideoModelTest(TextlessMixin, GraphMfnMixin, unittest.TestCase): ...

@@ -163,6 +163,7 @@ DOIS = {
     "mfn": (None, "Zadeh"),
     "graph_mfn": ("10.18653/v1/P18-1208", "Zadeh"),
     "multilogue_net": ("10.18653/v1/2020.challengehml-1.3", "Shenoy"),
+    "mult": ("10.18653/v1/P19-1656", "Tsai"),
 }
 
 

@@ -45,7 +45,7 @@ def test_parse_system_name(name, model_type, modalities):
 
 @pytest.mark.parametrize("name", ["lstm", "graph", "text", "umons_smell", "umons-text", ""])
 def test_parse_rejects_unknown_name(name):
-    with pytest.raises(ValueError, match="is unknown; available: umons, tfn, mfn, graph_mfn, multilogue_net"):
+    with pytest.raises(ValueError, match="is unknown; available: umons, tfn, mfn, graph_mfn, multilogue_net, mult"):
         System.parse(name, ALL)
 
 

@@ -1,1 +1,1 @@
-"""Baselines of the UMONS model from related work: TFN, MFN, Graph-MFN and Multilogue-Net."""
+"""Baselines of the UMONS model from related work: TFN, MFN, Graph-MFN, Multilogue-Net and MulT."""

@@ -10,7 +10,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Configurations of the baselines of the UMONS model: TFN, MFN, Graph-MFN and Multilogue-Net."""
+"""Configurations of the baselines of the UMONS model: TFN, MFN, Graph-MFN, Multilogue-Net and MulT."""
 
 from itertools import combinations
 from typing import ClassVar, Literal
@@ -487,11 +487,120 @@ class MultilogueNetConfig(BaselineConfig):
     recurrent_dropout: float | int = 0.1
 
 
+@auto_docstring(
+    custom_intro="""
+    Configuration of the Multimodal Transformer (MulT; Tsai et al., ACL 2019). The default sizes and rates are those of
+    the paper for CMU-MOSEI.
+    """
+)
+@strict
+class MultConfig(BaselineConfig):
+    r"""
+    modalities (`list[str]`, *optional*, defaults to `["text", "audio"]`):
+        Any of `"text"`, `"audio"`, `"video"`.
+    vocab_size (`int`, *optional*, defaults to 14000):
+        Number of word ids, including padding and the unknown word.
+    word_embedding_size (`int`, *optional*, defaults to 300):
+        Size of the word vectors.
+    max_text_length (`int`, *optional*, defaults to 60):
+        Maximum number of words.
+    max_audio_length (`int`, *optional*, defaults to 60):
+        Maximum number of audio frames.
+    max_video_length (`int`, *optional*, defaults to 60):
+        Maximum number of video clips.
+    audio_feature_size (`int`, *optional*, defaults to 80):
+        Number of mel bins of an audio frame.
+    video_feature_size (`int`, *optional*, defaults to 512):
+        Size of the feature vector of a video clip.
+    initializer_factor (`float`, *optional*, defaults to 1.0):
+        Factor of the initial weights; 1.0 is PyTorch's own initialisation.
+    joint_sentiment (`bool`, *optional*, defaults to `False`):
+        Predict sentiment and emotions at once: label 0 is the sentiment in [-3, 3], the others are emotions.
+    calibration (`dict`, *optional*):
+        Temperatures, thresholds and errors by combination of modalities, as in `UmonsConfig`.
+    pad_token_id (`int`, *optional*, defaults to 0):
+        Word id of padding.
+    hidden_size (`int`, *optional*, defaults to 40):
+        Size of each modality after its convolution. Must be a multiple of `num_attention_heads`.
+    num_hidden_layers (`int`, *optional*, defaults to 4):
+        Number of blocks of each transformer.
+    num_attention_heads (`int`, *optional*, defaults to 8):
+        Number of attention heads of each transformer.
+    text_kernel_size (`int`, *optional*, defaults to 3):
+        Number of words in the kernel of the temporal convolution.
+    audio_kernel_size (`int`, *optional*, defaults to 3):
+        Number of audio frames in the kernel.
+    video_kernel_size (`int`, *optional*, defaults to 3):
+        Number of video clips in the kernel.
+    text_dropout (`float`, *optional*, defaults to 0.3):
+        Dropout of the word vectors.
+    attention_dropout (`float`, *optional*, defaults to 0.1):
+        Dropout of the attention probabilities.
+    hidden_dropout (`float`, *optional*, defaults to 0.1):
+        Dropout of embeddings, residual branches and feed-forward networks of the transformers.
+    output_dropout (`float`, *optional*, defaults to 0.1):
+        Dropout in the layers before the head.
+
+    Example:
+
+    ```python
+    >>> from modeling_umons import MultConfig, MultModel
+
+    >>> # Initializing a configuration with the default sizes
+    >>> configuration = MultConfig(modalities=["text", "audio"])
+
+    >>> # Initializing a model with random weights from the configuration
+    >>> model = MultModel(configuration)
+
+    >>> # Accessing the model configuration
+    >>> configuration = model.config
+    ```
+    """
+
+    model_type = "mult"
+    _model_name: ClassVar[str] = "Mult"
+    _model_module: ClassVar[str] = "modeling_mult"
+
+    hidden_size: int = 40
+    num_hidden_layers: int = 4
+    num_attention_heads: int = 8
+    text_kernel_size: int = 3
+    audio_kernel_size: int = 3
+    video_kernel_size: int = 3
+    text_dropout: float | int = 0.3
+    attention_dropout: float | int = 0.1
+    hidden_dropout: float | int = 0.1
+    output_dropout: float | int = 0.1
+
+    def validate_architecture(self):
+        """Raise a ValueError for numbers of layers and heads that do not fit, and as [`BaselineConfig`]."""
+        super().validate_architecture()
+        for name in ("num_hidden_layers", "num_attention_heads"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"`{name}` is {getattr(self, name)}: it must be at least 1.")
+        if self.hidden_size % self.num_attention_heads != 0:
+            raise ValueError(
+                f"`hidden_size` ({self.hidden_size}) must be a multiple of `num_attention_heads` "
+                f"({self.num_attention_heads})."
+            )
+
+    @property
+    def memory_size(self) -> int:
+        """Size of the concatenated crossmodal sequences of a modality."""
+        return max(1, len(self.modalities) - 1) * self.hidden_size
+
+    @property
+    def pooled_size(self) -> int:
+        """Size of the input of the head."""
+        return len(self.modalities) * self.memory_size
+
+
 __all__ = [
     "BaselineConfig",
     "GraphMfnConfig",
     "MemoryFusionConfig",
     "MfnConfig",
+    "MultConfig",
     "MultilogueNetConfig",
     "TfnConfig",
 ]

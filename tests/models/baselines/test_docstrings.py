@@ -9,7 +9,7 @@ import modeling_umons
 from modeling_umons.models.baselines import configuration_baselines
 
 
-NAMES = ["Tfn", "Mfn", "GraphMfn", "MultilogueNet"]
+NAMES = ["Tfn", "Mfn", "GraphMfn", "MultilogueNet", "Mult"]
 
 
 def run_examples(docstring: str) -> int:

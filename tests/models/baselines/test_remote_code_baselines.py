@@ -13,7 +13,7 @@ from transformers import pipeline
 import modeling_umons
 
 
-NAMES = {"tfn": "Tfn", "mfn": "Mfn", "graph_mfn": "GraphMfn", "multilogue_net": "MultilogueNet"}
+NAMES = {"tfn": "Tfn", "mfn": "Mfn", "graph_mfn": "GraphMfn", "multilogue_net": "MultilogueNet", "mult": "Mult"}
 LOAD = """
 import json, sys
 from importlib.abc import MetaPathFinder

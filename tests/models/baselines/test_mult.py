@@ -1,0 +1,104 @@
+"""MulT: equations of the paper, and properties that hold for any weights."""
+
+import pytest
+import torch
+from reference_baselines import (
+    FULL_LENGTHS,
+    LENGTHS,
+    SUBSETS,
+    check_errors,
+    check_every_parameter_has_gradient,
+    check_half_precision,
+    check_labels,
+    check_missing_input_equals_zero_mask,
+    check_padding_does_not_change_logits,
+    check_saving,
+    make_batch,
+    make_model,
+    mult_logits,
+    rows_of,
+)
+
+from modeling_umons import MultConfig, MultForSequenceClassification
+
+
+SIZES = {"hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "text_kernel_size": 2}
+
+
+def small_mult(**overrides):
+    return make_model(MultForSequenceClassification, **SIZES, **overrides)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("modalities", SUBSETS, ids="-".join)
+def test_logits_equal_reference(modalities):
+    model = small_mult(modalities=modalities)
+    batch = make_batch(modalities, LENGTHS if len(modalities) == 3 else FULL_LENGTHS)
+    logits = model(**batch).logits
+    for i, row in enumerate(rows_of(batch)):
+        expected = mult_logits(model.state_dict(), model.config, row)
+        torch.testing.assert_close(logits[i], expected, atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_hidden_states_are_returned_on_request():
+    model, batch = small_mult(), make_batch()
+    outputs = model(**batch, output_hidden_states=True)
+    assert [states.shape for states in outputs.hidden_states] == [(6, 9, 16), (6, 11, 16), (6, 7, 16)]
+    assert model(**batch).hidden_states is None
+
+
+def test_default_sizes_are_those_of_the_paper():
+    config = MultConfig(modalities=["text", "audio", "video"])
+    assert (config.hidden_size, config.num_hidden_layers, config.num_attention_heads) == (40, 4, 8)
+    assert (config.memory_size, config.pooled_size) == (80, 240)
+
+
+def test_invalid_sizes_raise():
+    with pytest.raises(ValueError, match=r"`hidden_size` \(40\) must be a multiple of `num_attention_heads` \(7\)"):
+        MultConfig(num_attention_heads=7)
+    with pytest.raises(ValueError, match="`num_hidden_layers` is 0"):
+        MultConfig(num_hidden_layers=0)
+    with pytest.raises(ValueError, match="`text_kernel_size` is 0"):
+        MultConfig(text_kernel_size=0)
+
+
+@pytest.mark.parametrize("modalities", SUBSETS, ids="-".join)
+def test_every_parameter_has_gradient(modalities):
+    check_every_parameter_has_gradient(MultForSequenceClassification, modalities)
+
+
+@pytest.mark.parametrize("rate", ["text_dropout", "attention_dropout", "hidden_dropout", "output_dropout"])
+def test_dropout_is_active_in_training_only(rate):
+    rates = dict.fromkeys(("text_dropout", "attention_dropout", "hidden_dropout", "output_dropout"), 0.0)
+    batch = make_batch(lengths=FULL_LENGTHS)
+    assert torch.equal(*(small_mult(**rates).train()(**batch).logits for _ in range(2)))
+    model = small_mult(**rates | {rate: 0.5})
+    assert torch.equal(model(**batch).logits, model(**batch).logits)
+    model.train()
+    assert not torch.equal(model(**batch).logits, model(**batch).logits)
+
+
+def test_padding_does_not_change_logits():
+    check_padding_does_not_change_logits(small_mult())
+
+
+def test_missing_input_equals_zero_mask():
+    check_missing_input_equals_zero_mask(small_mult())
+
+
+def test_labels_give_loss():
+    check_labels(MultForSequenceClassification)
+
+
+def test_invalid_inputs_raise():
+    check_errors(MultForSequenceClassification)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_half_precision_is_close(dtype):
+    check_half_precision(MultForSequenceClassification, dtype)
+
+
+def test_saved_model_loads_with_auto_classes(tmp_path):
+    check_saving(MultForSequenceClassification, tmp_path)
