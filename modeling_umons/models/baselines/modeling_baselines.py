@@ -29,6 +29,32 @@ logger = logging.get_logger(__name__)
 # Copied from modeling_umons.models.umons.configuration_umons.INPUT_NAMES
 INPUT_NAMES = {"text": "input_ids", "audio": "input_features", "video": "video_features"}
 MASK_NAMES = {"text": "attention_mask", "audio": "input_features_mask", "video": "video_features_mask"}
+# Documentation of the inputs of the baselines, for `auto_docstring`.
+INPUT_DOCS = r"""
+        input_ids (`torch.LongTensor` of shape `(batch_size, text_length)`, *optional*):
+            Word ids.
+        attention_mask (`torch.Tensor` of shape `(batch_size, text_length)`, *optional*):
+            1 for words, 0 for padding.
+        input_features (`torch.FloatTensor` of shape `(batch_size, audio_length, audio_feature_size)`, *optional*):
+            Log-mel frames.
+        input_features_mask (`torch.Tensor` of shape `(batch_size, audio_length)`, *optional*):
+            1 for frames, 0 for padding.
+        video_features (`torch.FloatTensor` of shape `(batch_size, video_length, video_feature_size)`, *optional*):
+            Features of consecutive video clips.
+        video_features_mask (`torch.Tensor` of shape `(batch_size, video_length)`, *optional*):
+            1 for clips, 0 for padding.
+"""
+# Documentation of the labels, for `auto_docstring`.
+LABEL_DOCS = r"""
+        labels (`torch.Tensor`, *optional*):
+            Labels, by the task:
+
+            - single-label classification: class ids, `(batch_size,)` int64;
+            - multi-label classification: 0 or 1, `(batch_size, num_labels)` float;
+            - regression: numbers, `(batch_size,)` float;
+            - `joint_sentiment`: the sentiment, then the emotions (0 or 1), `(batch_size, num_labels)` float, NaN where
+              unknown.
+"""
 
 
 @auto_docstring(custom_intro="Output class of the baselines.")
@@ -309,7 +335,7 @@ class BaselineForSequenceClassification(BaselinePreTrainedModel):
         return self.loss_function(labels, logits, self.config)
 
     @can_return_tuple
-    @auto_docstring
+    @auto_docstring(custom_args=INPUT_DOCS + LABEL_DOCS)
     def forward(
         self,
         input_ids: torch.LongTensor | None = None,
@@ -322,27 +348,6 @@ class BaselineForSequenceClassification(BaselinePreTrainedModel):
         **kwargs: Unpack[TransformersKwargs],
     ) -> BaselineSequenceClassifierOutput:
         r"""
-        input_ids (`torch.LongTensor` of shape `(batch_size, text_length)`, *optional*):
-            Word ids.
-        attention_mask (`torch.Tensor` of shape `(batch_size, text_length)`, *optional*):
-            1 for words, 0 for padding.
-        input_features (`torch.FloatTensor` of shape `(batch_size, audio_length, audio_feature_size)`, *optional*):
-            Log-mel frames.
-        input_features_mask (`torch.Tensor` of shape `(batch_size, audio_length)`, *optional*):
-            1 for frames, 0 for padding.
-        video_features (`torch.FloatTensor` of shape `(batch_size, video_length, video_feature_size)`, *optional*):
-            Features of consecutive video clips.
-        video_features_mask (`torch.Tensor` of shape `(batch_size, video_length)`, *optional*):
-            1 for clips, 0 for padding.
-        labels (`torch.Tensor`, *optional*):
-            Labels, by the task:
-
-            - single-label classification: class ids, `(batch_size,)` int64;
-            - multi-label classification: 0 or 1, `(batch_size, num_labels)` float;
-            - regression: numbers, `(batch_size,)` float;
-            - `joint_sentiment`: the sentiment, then the emotions (0 or 1), `(batch_size, num_labels)` float, NaN where
-              unknown.
-
         Example:
 
         ```python

@@ -21,6 +21,7 @@ from transformers.utils import TransformersKwargs, auto_docstring, can_return_tu
 
 from .configuration_baselines import MemoryFusionConfig, MfnConfig
 from .modeling_baselines import (
+    INPUT_DOCS,
     INPUT_NAMES,
     BaselineForSequenceClassification,
     BaselineModelOutput,
@@ -32,6 +33,20 @@ from .modeling_baselines import (
     move_padding_last,
     prepare_inputs,
 )
+
+
+# Documentation of the times of words and frames, for `auto_docstring`.
+TIME_DOCS = r"""
+        word_times (`torch.FloatTensor` of shape `(batch_size, text_length, 2)`, *optional*):
+            Start and end of each word, in seconds from the beginning of the segment; NaN where unknown. Used with
+            `alignment="words"`, together with `audio_times` and `video_times`.
+        audio_times (`torch.FloatTensor` of shape `(batch_size, audio_length)`, *optional*):
+            Middle of each audio frame, in the same seconds ([`~UmonsProcessor.audio_times`]); NaN where unknown.
+        video_times (`torch.FloatTensor` of shape `(batch_size, video_length)`, *optional*):
+            Middle of each video clip, in the same seconds ([`~UmonsVideoProcessor.clip_times`]); NaN where unknown.
+        output_efficacies (`bool`, *optional*, defaults to `False`):
+            Whether to return the efficacies of the edges of the fusion graph. Graph-MFN only.
+"""
 
 
 def get_guide_lengths(masks: dict[str, torch.BoolTensor]) -> torch.LongTensor:
@@ -314,7 +329,7 @@ class MemoryFusionModel(BaselinePreTrainedModel):  # subclasses call `post_init`
         raise NotImplementedError("Subclasses implement `fuse`.")
 
     @can_return_tuple
-    @auto_docstring
+    @auto_docstring(custom_args=INPUT_DOCS + TIME_DOCS)
     def forward(
         self,
         input_ids: torch.LongTensor | None = None,
@@ -330,28 +345,6 @@ class MemoryFusionModel(BaselinePreTrainedModel):  # subclasses call `post_init`
         **kwargs: Unpack[TransformersKwargs],
     ) -> BaselineModelOutput:
         r"""
-        input_ids (`torch.LongTensor` of shape `(batch_size, text_length)`, *optional*):
-            Word ids.
-        attention_mask (`torch.Tensor` of shape `(batch_size, text_length)`, *optional*):
-            1 for words, 0 for padding.
-        input_features (`torch.FloatTensor` of shape `(batch_size, audio_length, audio_feature_size)`, *optional*):
-            Log-mel frames.
-        input_features_mask (`torch.Tensor` of shape `(batch_size, audio_length)`, *optional*):
-            1 for frames, 0 for padding.
-        video_features (`torch.FloatTensor` of shape `(batch_size, video_length, video_feature_size)`, *optional*):
-            Features of consecutive video clips.
-        video_features_mask (`torch.Tensor` of shape `(batch_size, video_length)`, *optional*):
-            1 for clips, 0 for padding.
-        word_times (`torch.FloatTensor` of shape `(batch_size, text_length, 2)`, *optional*):
-            Start and end of each word, in seconds from the beginning of the segment; NaN where unknown. Used with
-            `alignment="words"`, together with `audio_times` and `video_times`.
-        audio_times (`torch.FloatTensor` of shape `(batch_size, audio_length)`, *optional*):
-            Middle of each audio frame, in the same seconds ([`~UmonsProcessor.audio_times`]); NaN where unknown.
-        video_times (`torch.FloatTensor` of shape `(batch_size, video_length)`, *optional*):
-            Middle of each video clip, in the same seconds ([`~UmonsVideoProcessor.clip_times`]); NaN where unknown.
-        output_efficacies (`bool`, *optional*, defaults to `False`):
-            Return the efficacies of the edges of the fusion graph. Graph-MFN only.
-
         Example:
 
         ```python

@@ -19,6 +19,7 @@ from transformers.utils import TransformersKwargs, auto_docstring, can_return_tu
 
 from .configuration_baselines import TfnConfig
 from .modeling_baselines import (
+    INPUT_DOCS,
     INPUT_NAMES,
     BaselineForSequenceClassification,
     BaselineModelOutput,
@@ -141,7 +142,7 @@ class TfnModel(TfnPreTrainedModel):
         self.post_init()
 
     @can_return_tuple
-    @auto_docstring
+    @auto_docstring(custom_args=INPUT_DOCS)
     def forward(
         self,
         input_ids: torch.LongTensor | None = None,
@@ -153,19 +154,6 @@ class TfnModel(TfnPreTrainedModel):
         **kwargs: Unpack[TransformersKwargs],
     ) -> BaselineModelOutput:
         r"""
-        input_ids (`torch.LongTensor` of shape `(batch_size, text_length)`, *optional*):
-            Word ids.
-        attention_mask (`torch.Tensor` of shape `(batch_size, text_length)`, *optional*):
-            1 for words, 0 for padding.
-        input_features (`torch.FloatTensor` of shape `(batch_size, audio_length, audio_feature_size)`, *optional*):
-            Log-mel frames.
-        input_features_mask (`torch.Tensor` of shape `(batch_size, audio_length)`, *optional*):
-            1 for frames, 0 for padding.
-        video_features (`torch.FloatTensor` of shape `(batch_size, video_length, video_feature_size)`, *optional*):
-            Features of consecutive video clips.
-        video_features_mask (`torch.Tensor` of shape `(batch_size, video_length)`, *optional*):
-            1 for clips, 0 for padding.
-
         Example:
 
         ```python

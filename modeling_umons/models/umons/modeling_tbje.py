@@ -48,6 +48,43 @@ ALTERNATIVES = {
     "audio": ("input_features", "input_values", "audio_embeds"),
     "video": ("video_features", "pixel_values_videos", "video_embeds"),
 }
+# Documentation of the inputs of both models, for `auto_docstring`.
+INPUT_DOCS = r"""
+        input_ids (`torch.LongTensor` of shape `(batch_size, text_length)`, *optional*):
+            Word ids.
+        attention_mask (`torch.Tensor` of shape `(batch_size, text_length)`, *optional*):
+            1 for words, 0 for padding.
+        input_features (`torch.FloatTensor` of shape `(batch_size, audio_length, audio_feature_size)`, *optional*):
+            Log-mel frames. With an audio encoder that takes spectrograms (Whisper), its `(batch_size, mel_bins,
+            num_frames)`.
+        input_features_mask (`torch.Tensor` of shape `(batch_size, audio_length)`, *optional*):
+            1 for frames, 0 for padding.
+        input_values (`torch.FloatTensor` of shape `(batch_size, num_samples)`, *optional*):
+            Waveforms, for an audio encoder that takes them (wav2vec 2.0, HuBERT, WavLM).
+        input_values_mask (`torch.Tensor` of shape `(batch_size, num_samples)`, *optional*):
+            1 for samples, 0 for padding.
+        audio_embeds (`torch.FloatTensor` of shape `(batch_size, audio_length, audio_feature_size)`, *optional*):
+            Output of the audio encoder, in place of its input. See [`~UmonsModel.get_audio_features`].
+        audio_embeds_mask (`torch.Tensor` of shape `(batch_size, audio_length)`, *optional*):
+            1 for steps, 0 for padding.
+        video_features (`torch.FloatTensor` of shape `(batch_size, video_length, video_feature_size)`, *optional*):
+            Features of consecutive video clips.
+        video_features_mask (`torch.Tensor` of shape `(batch_size, video_length)`, *optional*):
+            1 for clips, 0 for padding, in `video_features` or `pixel_values_videos`.
+        video_embeds (`torch.FloatTensor` of shape `(batch_size, video_length, video_feature_size)`, *optional*):
+            Output of the video encoder, in place of its input. See [`~UmonsModel.get_video_features`].
+        video_embeds_mask (`torch.Tensor` of shape `(batch_size, video_length)`, *optional*):
+            1 for clips, 0 for padding.
+        pixel_values_videos (`torch.FloatTensor` of shape `(batch_size, video_length, 16, 3, 112, 112)`, *optional*):
+            Normalised clips, for the video tower or encoder.
+"""
+# Documentation of the labels, for `auto_docstring`.
+LABEL_DOCS = r"""
+        labels (`torch.Tensor`, *optional*):
+            Classes, `(batch_size,)` int64; several labels, `(batch_size, num_labels)` float of 0 and 1; a number,
+            `(batch_size,)` float; with `joint_sentiment`, `(batch_size, num_labels)` float, the sentiment and then the
+            emotions (0 or 1), NaN where unknown.
+"""
 
 
 @auto_docstring(custom_intro="Output class of `get_audio_features`.")
@@ -890,7 +927,7 @@ class UmonsModel(UmonsPreTrainedModel):
 
     @merge_with_config_defaults
     @capture_outputs
-    @auto_docstring
+    @auto_docstring(custom_args=INPUT_DOCS)
     def forward(
         self,
         input_ids: torch.LongTensor | None = None,
@@ -908,35 +945,6 @@ class UmonsModel(UmonsPreTrainedModel):
         pixel_values_videos: torch.FloatTensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> UmonsModelOutput:
-        r"""
-        input_ids (`torch.LongTensor` of shape `(batch_size, text_length)`, *optional*):
-            Word ids.
-        attention_mask (`torch.Tensor` of shape `(batch_size, text_length)`, *optional*):
-            1 for words, 0 for padding.
-        input_features (`torch.FloatTensor` of shape `(batch_size, audio_length, audio_feature_size)`, *optional*):
-            Log-mel frames. With an audio encoder that takes spectrograms (Whisper), its `(batch_size, mel_bins,
-            num_frames)`.
-        input_features_mask (`torch.Tensor` of shape `(batch_size, audio_length)`, *optional*):
-            1 for frames, 0 for padding.
-        input_values (`torch.FloatTensor` of shape `(batch_size, num_samples)`, *optional*):
-            Waveforms, for an audio encoder that takes them (wav2vec 2.0, HuBERT, WavLM).
-        input_values_mask (`torch.Tensor` of shape `(batch_size, num_samples)`, *optional*):
-            1 for samples, 0 for padding.
-        audio_embeds (`torch.FloatTensor` of shape `(batch_size, audio_length, audio_feature_size)`, *optional*):
-            Output of the audio encoder, in place of its input. See [`~UmonsModel.get_audio_features`].
-        audio_embeds_mask (`torch.Tensor` of shape `(batch_size, audio_length)`, *optional*):
-            1 for steps, 0 for padding.
-        video_features (`torch.FloatTensor` of shape `(batch_size, video_length, video_feature_size)`, *optional*):
-            Features of consecutive video clips.
-        video_features_mask (`torch.Tensor` of shape `(batch_size, video_length)`, *optional*):
-            1 for clips, 0 for padding, in `video_features` or `pixel_values_videos`.
-        video_embeds (`torch.FloatTensor` of shape `(batch_size, video_length, video_feature_size)`, *optional*):
-            Output of the video encoder, in place of its input. See [`~UmonsModel.get_video_features`].
-        video_embeds_mask (`torch.Tensor` of shape `(batch_size, video_length)`, *optional*):
-            1 for clips, 0 for padding.
-        pixel_values_videos (`torch.FloatTensor` of shape `(batch_size, video_length, 16, 3, 112, 112)`, *optional*):
-            Normalised clips, for the video tower or encoder.
-        """
         inputs = {
             "input_ids": (input_ids, attention_mask),
             "input_features": (input_features, input_features_mask),
@@ -1130,7 +1138,7 @@ class UmonsForSequenceClassification(UmonsPreTrainedModel):
         self.post_init()
 
     @can_return_tuple
-    @auto_docstring
+    @auto_docstring(custom_args=INPUT_DOCS + LABEL_DOCS)
     def forward(
         self,
         input_ids: torch.LongTensor | None = None,
@@ -1150,38 +1158,6 @@ class UmonsForSequenceClassification(UmonsPreTrainedModel):
         **kwargs: Unpack[TransformersKwargs],
     ) -> UmonsSequenceClassifierOutput:
         r"""
-        input_ids (`torch.LongTensor` of shape `(batch_size, text_length)`, *optional*):
-            Word ids.
-        attention_mask (`torch.Tensor` of shape `(batch_size, text_length)`, *optional*):
-            1 for words, 0 for padding.
-        input_features (`torch.FloatTensor` of shape `(batch_size, audio_length, audio_feature_size)`, *optional*):
-            Log-mel frames. With an audio encoder that takes spectrograms (Whisper), its `(batch_size, mel_bins,
-            num_frames)`.
-        input_features_mask (`torch.Tensor` of shape `(batch_size, audio_length)`, *optional*):
-            1 for frames, 0 for padding.
-        input_values (`torch.FloatTensor` of shape `(batch_size, num_samples)`, *optional*):
-            Waveforms, for an audio encoder that takes them (wav2vec 2.0, HuBERT, WavLM).
-        input_values_mask (`torch.Tensor` of shape `(batch_size, num_samples)`, *optional*):
-            1 for samples, 0 for padding.
-        audio_embeds (`torch.FloatTensor` of shape `(batch_size, audio_length, audio_feature_size)`, *optional*):
-            Output of the audio encoder, in place of its input. See [`~UmonsModel.get_audio_features`].
-        audio_embeds_mask (`torch.Tensor` of shape `(batch_size, audio_length)`, *optional*):
-            1 for steps, 0 for padding.
-        video_features (`torch.FloatTensor` of shape `(batch_size, video_length, video_feature_size)`, *optional*):
-            Features of consecutive video clips.
-        video_features_mask (`torch.Tensor` of shape `(batch_size, video_length)`, *optional*):
-            1 for clips, 0 for padding, in `video_features` or `pixel_values_videos`.
-        video_embeds (`torch.FloatTensor` of shape `(batch_size, video_length, video_feature_size)`, *optional*):
-            Output of the video encoder, in place of its input. See [`~UmonsModel.get_video_features`].
-        video_embeds_mask (`torch.Tensor` of shape `(batch_size, video_length)`, *optional*):
-            1 for clips, 0 for padding.
-        pixel_values_videos (`torch.FloatTensor` of shape `(batch_size, video_length, 16, 3, 112, 112)`, *optional*):
-            Normalised clips, for the video tower or encoder.
-        labels (`torch.Tensor`, *optional*):
-            Classes, `(batch_size,)` int64; several labels, `(batch_size, num_labels)` float of 0 and 1; a number,
-            `(batch_size,)` float; with `joint_sentiment`, `(batch_size, num_labels)` float, the sentiment and then the
-            emotions (0 or 1), NaN where unknown.
-
         Example:
 
         ```python
