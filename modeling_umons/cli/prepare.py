@@ -77,6 +77,10 @@ def parse_arguments(argv: list[str] | None) -> tuple[argparse.Namespace, dict]:
         "and video clips (default: 60)",
     )
     options.add_argument(
+        "--audio_encoder",
+        help="folder, voices: a pretrained audio encoder (a folder or Hub id), whose output replaces log-mel frames",
+    )
+    options.add_argument(
         "--keep_audio",
         action="store_true",
         help="ravdess, emodb, prompts, mini: store the files as the column `audio` in place of features, for "

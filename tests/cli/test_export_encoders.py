@@ -41,6 +41,10 @@ MODELS = {
     "deberta-whisper": lambda: {
         "text_encoder": TEXT["deberta-v2"](), "audio_encoder": AUDIO["whisper"](), "max_audio_length": 60,
     },
+    "bert-whisper-average": lambda: {
+        "text_encoder": TEXT["bert"](), "audio_encoder": AUDIO["whisper"](), "max_audio_length": 60,
+        "average_audio": True, "use_weighted_layer_sum": ["audio"],
+    },
     "roberta-mixed-videomae": lambda: {
         "modalities": ["text", "video"], "text_encoder": TEXT["roberta"](), "video_encoder": VIDEO["videomae"](),
         "max_video_length": 6, "use_weighted_layer_sum": True,

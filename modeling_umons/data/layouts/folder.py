@@ -35,6 +35,7 @@ class ClipFolder(Source):
         model: a saved model, for its extractors and, without `tower_weights`, its video tower.
         tower_weights: a state dict of torchvision's `r2plus1d_18`, or the name of weights of torchvision.
         max_length: audio frames and video clips kept of a segment; `None` keeps the number of the extractors, 60.
+        audio_encoder: a pretrained audio encoder (a folder or Hub id), whose output replaces log-mel frames.
 
     Raises:
         ValueError: the options contradict each other.
@@ -47,6 +48,7 @@ class ClipFolder(Source):
         model: str | None = None,
         tower_weights: str | None = None,
         max_length: int | None = None,
+        audio_encoder: str | None = None,
     ):
         super().__init__(folder)
         self.modalities = tuple(modalities)
@@ -58,9 +60,11 @@ class ClipFolder(Source):
         if set(self.modalities) != {"text"}:
             from ..extraction import ExtractionSettings
 
-            self.settings = ExtractionSettings(self.modalities, max_length, tower_weights, model)
-        elif any(option is not None for option in (model, tower_weights, max_length)):
-            raise ValueError("Text only is copied: model, tower_weights and max_length do not apply.")
+            self.settings = ExtractionSettings(
+                self.modalities, max_length, tower_weights, model, audio_encoder=audio_encoder
+            )
+        elif any(option is not None for option in (model, tower_weights, max_length, audio_encoder)):
+            raise ValueError("Text only is copied: model, tower_weights, max_length and audio_encoder do not apply.")
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the state without the extractor, which each process builds for itself."""
@@ -73,7 +77,10 @@ class ClipFolder(Source):
     def _sizes(self) -> dict[str, int]:
         """Return the arguments of `make_features`."""
         has_audio = self.settings is not None and "audio" in self.modalities
-        return {"audio_size": self.settings.feature_extractor().frame_size} if has_audio else {}
+        if not has_audio:
+            return {}
+        encoder = self.settings.encoder_features()
+        return {"audio_size": self.settings.feature_extractor().frame_size if encoder is None else encoder.size}
 
     @cached_property
     def _extract(self):
@@ -103,7 +110,7 @@ class ClipFolder(Source):
     @cached_property
     def segments(self) -> dict[str, list[str]]:
         if self.settings is not None:  # errors of a model or a tower appear here, and not for each segment
-            self.settings.feature_extractor()
+            _ = self.features
             if "video" in self.modalities:
                 self.settings.tower()
         segments: dict[str, list[str]] = {split: [] for split in SPLITS}

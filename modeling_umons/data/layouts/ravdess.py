@@ -43,9 +43,9 @@ class RavdessFolder(VoiceFolder):
     [`split_of_actor`].
 
     Args:
-        model, max_length, keep_audio: as in [`VoiceFolder`].
         faces: a CSV with the columns `file` (03-01-06-01-02-01-12) and OpenFace's action units, averaged over the
             clip: the column `video_features` is then one step of these values, null for clips that are not in it.
+        options: of [`VoiceFolder`].
 
     Raises:
         OSError, ValueError: `faces` cannot be read, or is not such a table.

@@ -25,6 +25,7 @@ class VoiceFolder(ClipFolder):
     Args:
         model: a saved model, whose feature extractor is used.
         max_length: audio frames kept of a file; `None` keeps the number of the extractor, 60.
+        audio_encoder: a pretrained audio encoder (a folder or Hub id), whose output replaces log-mel frames.
         keep_audio: store the files, as the column `audio`, in place of features: for models with an audio encoder and
             for augmentation of waveforms.
 
@@ -38,11 +39,19 @@ class VoiceFolder(ClipFolder):
     neutral_classes: ClassVar[tuple[str, ...]] = ("neutral",)
 
     def __init__(
-        self, folder: str | Path, model: str | None = None, max_length: int | None = None, keep_audio: bool = False
+        self,
+        folder: str | Path,
+        model: str | None = None,
+        max_length: int | None = None,
+        audio_encoder: str | None = None,
+        keep_audio: bool = False,
     ):
-        if keep_audio and (model is not None or max_length is not None):
-            raise ValueError("--keep_audio stores no features, so --model and --max_length have no effect.")
-        super().__init__(folder, ("text",) if keep_audio else ("text", "audio"), model=model, max_length=max_length)
+        if keep_audio and any(option is not None for option in (model, max_length, audio_encoder)):
+            raise ValueError(
+                "--keep_audio stores no features, so --model, --max_length and --audio_encoder have no effect."
+            )
+        modalities = ("text",) if keep_audio else ("text", "audio")
+        super().__init__(folder, modalities, model, max_length=max_length, audio_encoder=audio_encoder)
         self.keep_audio = keep_audio
 
     @cached_property

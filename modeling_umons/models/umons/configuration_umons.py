@@ -137,6 +137,9 @@ class UmonsConfig(PreTrainedConfig):
     use_weighted_layer_sum (`bool` or `list[str]`, *optional*, defaults to `False`):
         Use a learnt weighted mean of the hidden layers of an encoder in place of the last layer: `True` for all
         encoders, or a list of modalities. Sets `layerdrop` of these encoders to 0.
+    average_audio (`bool`, *optional*, defaults to `False`):
+        Average the output of the audio encoder over time: the model has one audio step. Better than all steps if the
+        training data have few voices.
     audio_sampling_rate (`int`, *optional*):
         Sampling rate of the audio encoder in Hz, which the processor must share.
     layer_norm_eps (`float`, *optional*, defaults to 1e-6):
@@ -209,6 +212,7 @@ class UmonsConfig(PreTrainedConfig):
     audio_encoder: PreTrainedConfig | dict | None = None
     video_encoder: PreTrainedConfig | dict | None = None
     use_weighted_layer_sum: bool | list[str] | tuple[str, ...] = False
+    average_audio: bool = False
     audio_sampling_rate: int | None = None
     layer_norm_eps: float = 1e-6
     initializer_factor: float = 1.0
@@ -348,6 +352,8 @@ class UmonsConfig(PreTrainedConfig):
                 raise ValueError(
                     f"`legacy_masking=True` is for published checkpoints, which have no `{name}`: remove one of them."
                 )
+        if self.average_audio and self.audio_encoder is None:
+            raise ValueError("`average_audio=True` averages the output of an `audio_encoder`, which is not given.")
         if not isinstance(self.use_weighted_layer_sum, bool):
             for modality in self.use_weighted_layer_sum:
                 if modality not in MODALITIES or self.encoder_of(modality) is None:

@@ -97,12 +97,27 @@ class UmonsAudioEncoder(UmonsEncoder):
 
     Padding is masked as far as the encoder masks it. Encoders that first normalise features over time (wav2vec 2.0 and
     HuBERT with `feat_extract_norm="group"`, as in their base models) process rows of each length separately, without
-    padding, but not in compiled and exported graphs.
+    padding, but not in compiled and exported graphs. With `average_audio` the output has one step (T = 1).
     """
+
+    def __init__(self, config: UmonsConfig, modality: str):
+        super().__init__(config, modality)
+        self.averages = config.average_audio
 
     def forward(
         self, values: torch.FloatTensor, mask: torch.BoolTensor | None
     ) -> tuple[torch.FloatTensor, torch.BoolTensor]:
+        states, mask = self.encode_steps(values, mask)
+        if not self.averages:
+            return states, mask
+        weights = mask.to(states.dtype)
+        total = (weights[..., None] * states).sum(dim=1, keepdim=True)
+        return total / weights.sum(dim=1).clamp(min=1)[:, None, None], mask.any(dim=1, keepdim=True)
+
+    def encode_steps(
+        self, values: torch.FloatTensor, mask: torch.BoolTensor | None
+    ) -> tuple[torch.FloatTensor, torch.BoolTensor]:
+        """Return the output of all steps of the encoder, and its mask."""
         rule = getattr(self.model, "_get_feat_extract_output_lengths", None)
         can_count = rule is not None and not torch.compiler.is_compiling()  # the rule creates tensors
         if can_count and values.ndim == 2 and rule(values.shape[1]) < 1:
@@ -162,13 +177,13 @@ class UmonsWhisperEncoder(UmonsAudioEncoder):
     are those of the clip, and padding is masked in convolutions and attention: a row has the same output in any batch.
     """
 
-    def forward(
+    def encode_steps(
         self, values: torch.FloatTensor, mask: torch.BoolTensor | None
     ) -> tuple[torch.FloatTensor, torch.BoolTensor]:
         if mask is not None and not torch.compiler.is_compiling() and not mask.is_meta:
             longest = max(1, int(mask.sum(dim=1).max()))  # frames that are padding in all rows are cut
             values, mask = values[..., :longest], mask[:, :longest]
-        return super().forward(values, mask)
+        return super().encode_steps(values, mask)
 
     def run_layers(self, values: torch.Tensor, mask: torch.BoolTensor | None) -> list[torch.Tensor]:
         model, limit = self.model, 2 * self.model.max_source_positions  # the second convolution has a stride of 2

@@ -10,6 +10,7 @@ import av
 import numpy as np
 import pytest
 from datasets import Audio, load_dataset
+from small_encoders import AUDIO, save_encoder
 
 from modeling_umons import EMOTIONS
 from modeling_umons.data.builders import builder_class
@@ -67,6 +68,14 @@ def test_emodb_leaves_out_other_files(tmp_path):
     (tmp_path / "03a01Fa.wav").unlink()
     with pytest.raises(OSError, match=r"no recording of EMO-DB: expected files such as 03a01Fa\.wav"):
         _ = EmodbFolder(tmp_path).segments
+
+
+def test_outputs_of_an_encoder_replace_frames(tmp_path):
+    write_wav(tmp_path / "voices" / "03a01Fa.wav")
+    source = EmodbFolder(tmp_path / "voices", audio_encoder=save_encoder(AUDIO["whisper"](), tmp_path / "encoder"))
+    assert source.features["audio_features"].feature.length == 16
+    assert source.segments == {"train": ["03a01Fa"]}
+    assert source.read("train", "03a01Fa")["audio_features"].shape == (100, 16)  # two seconds, its window
 
 
 @pytest.mark.shared

@@ -237,6 +237,29 @@ def test_whisper_of_cut_clip_does_not_depend_on_batch(num_frames):
         encoder(torch.randn(1, 8, 202), None)
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["wav2vec2", "whisper"])
+def test_averaged_audio_is_mean_of_steps(name):
+    encoders = {"text_encoder": TEXT["bert"](), "audio_encoder": AUDIO[name]()}
+    model, averaging = (make_model(**encoders, average_audio=average) for average in (False, True))
+    averaging.load_state_dict(model.state_dict())
+    inputs = make_inputs("bert", name)
+    inputs["attention_mask"][2, 0] = 1
+    sound = {key: value for key, value in inputs.items() if key.startswith("input_") and key != "input_ids"}
+    steps, mean = (m.get_audio_features(**sound) for m in (model, averaging))
+    assert mean.pooler_output.shape == (3, 1, 16)
+    assert mean.attention_mask.flatten().tolist() == [1, 1, 0]
+    for row in range(2):
+        expected = steps.pooler_output[row][steps.attention_mask[row].bool()].mean(dim=0)
+        torch.testing.assert_close(mean.pooler_output[row, 0], expected)
+    logits = averaging(**inputs).logits
+    assert logits.isfinite().all()
+    alone = {key: value[2:] for key, value in inputs.items() if key in ("input_ids", "attention_mask")}
+    torch.testing.assert_close(averaging(**alone).logits, logits[2:])
+    with pytest.raises(ValueError, match="`average_audio=True` averages the output of an `audio_encoder`"):
+        UmonsConfig(average_audio=True)
+
+
 def test_whisper_frames_equal_those_of_padded_window(folders):
     processor = UmonsProcessor.from_encoders(audio=folders["whisper"], normalize_level=False)
     sound = [np.random.default_rng(i).normal(0, 0.1, n).astype(np.float32) for i, n in enumerate((16123, 4801))]
