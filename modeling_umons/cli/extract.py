@@ -81,6 +81,12 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         default="local",
         help="ray runs the workers as actors on the cluster of RAY_ADDRESS, or on this machine (default: local)",
     )
+    parser.add_argument(
+        "--gpus_per_worker",
+        type=float,
+        default=1.0,
+        help="GPUs of a Ray actor, with video: 0.25 runs four on each GPU (default: 1)",
+    )
     return parser.parse_args(argv)
 
 
@@ -101,7 +107,14 @@ def extract(arguments: argparse.Namespace) -> int:
         audio_encoder=arguments.audio_encoder,
         video_encoder=arguments.video_encoder,
     )
-    report = extract_features(arguments.input, arguments.output, settings, arguments.num_proc, arguments.engine)
+    report = extract_features(
+        arguments.input,
+        arguments.output,
+        settings,
+        arguments.num_proc,
+        arguments.engine,
+        arguments.gpus_per_worker,
+    )
     if report is None:  # a rank other than the first
         return 0
     print_report(report, arguments.output)

@@ -276,6 +276,12 @@ class UtteranceCollator:
             values = torch.zeros(len(pieces), length, size)
         for row, piece in zip(values.numpy(), pieces, strict=True):
             row[: len(piece)] = piece[:length]
+        if size is not None and not torch.isfinite(values).all():  # models check it on CPUs only
+            rows = (~torch.isfinite(values)).flatten(1).any(dim=1).nonzero().flatten().tolist()
+            raise ValueError(
+                f"The column {name} has NaN or infinite values in row(s) {rows} of the batch: remove or repair these "
+                "rows."
+            )
         return values, torch.from_numpy((np.arange(length) < lengths[:, None]).astype(np.int64))
 
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, wait
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -380,6 +381,7 @@ def extract_features(
     settings: ExtractionSettings,
     num_proc: int | None = None,
     engine: str = "local",
+    gpus_per_worker: float = 1.0,
 ) -> ExtractionReport | None:
     """
     Write the features of all clips of `source` to Parquet shards in `output`, and the problems to failures.csv. Shards
@@ -391,6 +393,7 @@ def extract_features(
         settings: features to extract.
         num_proc: worker processes, or actors of Ray; `None` is one for each GPU, or one.
         engine: "local" or "ray".
+        gpus_per_worker: GPUs of an actor of Ray, such as 0.25 for four actors on each GPU.
 
     Returns:
         a report; `None` on all ranks but the first.
@@ -401,6 +404,8 @@ def extract_features(
     rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     if num_proc is not None and num_proc < 1:
         raise ValueError(f"--num_proc is {num_proc}; it must be at least 1.")
+    if gpus_per_worker <= 0:
+        raise ValueError(f"--gpus_per_worker is {gpus_per_worker:g}; it must be above 0.")
     if engine == "ray" and world_size > 1:
         raise ValueError("Ray starts its own processes: start --engine ray once, without a launcher.")
     output = Path(output).absolute()
@@ -414,7 +419,7 @@ def extract_features(
     pending = [i for i in mine if not (output / shards[i].name).exists()]
     total = sum(len(shards[i].rows) for i in mine)
     done = total - sum(len(shards[i].rows) for i in pending)
-    run = _run_ray if engine == "ray" else _run_local
+    run = partial(_run_ray, gpus_per_worker=gpus_per_worker) if engine == "ray" else _run_local
     if pending:
         with tqdm(total=total, initial=done, unit="clip", desc="features", disable=True if rank else None) as bar:
             run(clips, settings, str(output), pending, num_proc, bar)
@@ -511,8 +516,10 @@ class _RayExtractor(ShardExtractor):
         super().__init__(*arguments)
 
 
-def _run_ray(clips, settings, output, pending: list[int], num_proc: int | None, bar: tqdm) -> None:
-    """Run one actor for each GPU of the cluster, or `num_proc` on CPUs. Several machines must share the files."""
+def _run_ray(
+    clips, settings, output, pending: list[int], num_proc: int | None, bar: tqdm, gpus_per_worker: float
+) -> None:
+    """Run actors on all GPUs of the cluster, or `num_proc` on CPUs. Several machines must share the files."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         import ray
@@ -531,9 +538,11 @@ def _run_ray(clips, settings, output, pending: list[int], num_proc: int | None, 
         _RayExtractor,
         fn_constructor_args=(clips, settings, output),
         batch_size=1,
-        compute=ray.data.ActorPoolStrategy(size=min(num_proc or max(1, num_gpus), len(pending))),
+        compute=ray.data.ActorPoolStrategy(
+            size=min(num_proc or max(1, int(num_gpus / gpus_per_worker)), len(pending))
+        ),
         num_cpus=1,
-        num_gpus=1 if num_gpus else 0,
+        num_gpus=gpus_per_worker if num_gpus else 0,
         max_restarts=3,  # an actor that dies is restarted, and gets its shard again
         max_task_retries=3,
     )

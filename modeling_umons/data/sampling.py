@@ -1,4 +1,4 @@
-"""Order of training rows with batches of rows of about the same length."""
+"""Order of training rows: batches of rows of about the same length, and steps of several processes."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 from datasets import Dataset
-from torch.utils.data import Sampler
+from torch.utils.data import BatchSampler, Sampler
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from .collator import SOUND, ArrowRows, UtteranceCollator
@@ -50,6 +50,45 @@ class LengthGroups(Sampler[int]):
         num_full = len(rows) // self.batch_size
         for batch in [*torch.randperm(num_full, generator=generator).tolist(), *range(num_full, len(batches))]:
             yield from batches[batch]
+
+
+class EvenBatches(BatchSampler):
+    """
+    Batch sampler of several processes, `num_processes` batches a step, each row once in an epoch. (accelerate repeats
+    rows in the last step, which then count twice.) The rows of the last step are divided evenly. If they are fewer
+    than the processes, they join the step before.
+
+    Args:
+        sampler: order of the rows.
+        batch_size: rows of a batch.
+        num_processes: processes that train together.
+
+    Raises:
+        ValueError: there are fewer rows than processes.
+    """
+
+    def __init__(self, sampler: Sampler[int], batch_size: int, num_processes: int):
+        super().__init__(sampler, batch_size, drop_last=False)
+        self.num_processes = num_processes
+        if len(sampler) < num_processes:  # type: ignore[arg-type]
+            raise ValueError(
+                f"{num_processes} processes cannot share {len(sampler)} training rows: launch fewer processes."  # type: ignore[arg-type]
+            )
+
+    def _count_steps(self) -> int:
+        full, rest = divmod(len(self.sampler), self.batch_size * self.num_processes)  # type: ignore[arg-type]
+        return full + (rest >= self.num_processes or not full)
+
+    def __len__(self) -> int:
+        return self._count_steps() * self.num_processes
+
+    def __iter__(self) -> Iterator[list[int]]:
+        rows, num_steps = np.array(list(self.sampler)), self._count_steps()
+        size = self.batch_size * self.num_processes
+        for step in range(num_steps):
+            stop = (step + 1) * size if step < num_steps - 1 else len(rows)
+            for batch in np.array_split(rows[step * size : stop], self.num_processes):
+                yield batch.tolist()
 
 
 def row_lengths(

@@ -16,9 +16,17 @@ IGNORED = ("_name_or_path", "name_or_path", "transformers_version")
 
 
 def run_fingerprint(
-    rows: dict[str, Dataset], labels: tuple[str, ...], config: PreTrainedConfig, processor: Any, args: RunArguments
+    rows: dict[str, Dataset],
+    labels: tuple[str, ...],
+    config: PreTrainedConfig,
+    processor: Any,
+    args: RunArguments,
+    sharding: str | None = None,
 ) -> dict[str, dict]:
-    """Return what a resumed run must share, as groups of names and JSON values. Rows and vocabulary are hashed."""
+    """
+    Return what a resumed run must share, as groups of names and JSON values. Rows and vocabulary are hashed.
+    `sharding` (FSDP, DEEPSPEED) determines the files of checkpoints.
+    """
     vocabulary = processor.tokenizer.get_vocab()
     groups = {
         "data": {name: f"{len(split)} rows {_hash_rows(split)}" for name, split in rows.items()}
@@ -28,6 +36,7 @@ def run_fingerprint(
             "--train_sampling_strategy": str(args.train_sampling_strategy),
             "rows per step": args.train_batch_size * args.gradient_accumulation_steps * args.world_size,
             "processes": args.world_size,
+            **({"sharding": sharding} if sharding else {}),
         },
         "configuration": config.to_dict(),
         "processor": processor.to_dict(),

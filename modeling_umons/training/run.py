@@ -210,6 +210,7 @@ def _train(
     curves = missing_curves(task, trainer.logits, rows[shown], scored[shown].logits, collator, run.seed)
     if not trainer.is_world_process_zero():
         return None
+    model = trainer.model  # a whole one in place of a sharded one
     scored, calibrations, notes = calibrate_splits(model.config, task, scored, refit="validation" in scored)
     for note in notes:
         logger.info("Calibration: %s", note)

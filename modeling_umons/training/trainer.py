@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate.data_loader import BatchSamplerShard
 from datasets import Dataset
 from torch.utils.data import SequentialSampler
 from transformers import Trainer
@@ -14,7 +15,7 @@ from transformers.utils import WEIGHTS_NAME
 
 from ..data.collator import ArrowRows, DrawnRows, UtteranceCollator
 from ..data.conversations import ConversationCollator, rows_for
-from ..data.sampling import LengthGroups, order_by_length, row_lengths
+from ..data.sampling import EvenBatches, LengthGroups, order_by_length, row_lengths
 from ..evaluation.metrics import task_metrics
 from ..inference.logits import predict_in_row_order
 from ..tasks.losses import TaskLoss, balanced_weights, flatten_conversations
@@ -34,7 +35,14 @@ from .checkpoints import (
     name_damage,
     remove_later,
 )
-from .encoders import UnfreezeEncoders, merge_lora, parameter_groups, running_encoders, set_frozen_encoders_to_eval
+from .encoders import (
+    UnfreezeEncoders,
+    encoders_of,
+    merge_lora,
+    parameter_groups,
+    running_encoders,
+    set_frozen_encoders_to_eval,
+)
 from .fast_dropout import use_fast_dropout
 from .fingerprint import run_fingerprint
 from .progress import show_progress
@@ -96,6 +104,7 @@ class UmonsTrainer(Trainer):
         )
         args.label_smoothing_factor = label_smoothing
         self.model_accepts_loss_kwargs = True  # for versions of `Trainer` without `loss_is_scaled_for_ga`
+        self.model_class = type(model)  # sharded models have a class of their own
         self.augment = Augmentation(
             modality_dropout=augmentation.modality_dropout,
             word_dropout=augmentation.word_dropout,
@@ -106,10 +115,12 @@ class UmonsTrainer(Trainer):
         )
         self.fingerprint = {}
         if self.is_world_process_zero():
-            self.fingerprint = run_fingerprint(rows, task.labels, model.config, processor, args)
+            self.fingerprint = run_fingerprint(rows, task.labels, model.config, processor, args, self._sharding())
         self.task_loss = self._make_loss(task, augmentation, label_smoothing, rows["train"])
-        if args.max_halvings and (self.is_fsdp_enabled or self.is_deepspeed_enabled):  # also by accelerate's config
-            raise ValueError("--max_halvings is not supported with FSDP and DeepSpeed; set it to 0.")
+        has_lora = any(hasattr(encoder, "peft_config") for encoder in encoders_of(model).values())
+        for name, is_set in (("max_halvings", args.max_halvings), ("lora_rank", has_lora)):
+            if is_set and self._sharding():
+                raise ValueError(f"--{name} is not supported with FSDP and DeepSpeed; set it to 0.")
         if args.max_halvings or args.patience:
             self.add_callback(ReloadBestAndHalve(args.max_halvings, args.patience))
         if collator.waveform_augmentation is not None:
@@ -117,6 +128,10 @@ class UmonsTrainer(Trainer):
         if args.unfreeze_epoch:
             self.add_callback(UnfreezeEncoders(running_encoders(collator)))
         show_progress(self)
+
+    def _sharding(self) -> str | None:
+        """Return how the model is sharded, also by accelerate's config: FSDP, DEEPSPEED or `None`."""
+        return self.accelerator.distributed_type.value if self.is_fsdp_enabled or self.is_deepspeed_enabled else None
 
     def create_optimizer(self, model=None) -> torch.optim.Optimizer:
         model = self.model if model is None else model
@@ -126,6 +141,16 @@ class UmonsTrainer(Trainer):
             optimizer, options = self.get_optimizer_cls_and_kwargs(self.args, model)
             self.optimizer = optimizer(groups, **options)
         return super().create_optimizer(model)
+
+    def get_train_dataloader(self):
+        loader = super().get_train_dataloader()
+        shard = loader.batch_sampler
+        if isinstance(shard, BatchSamplerShard) and self.args.world_size > 1 and not self.args.dataloader_drop_last:
+            shard.batch_sampler = EvenBatches(
+                shard.batch_sampler.sampler, self.args.train_batch_size, self.args.world_size
+            )
+            shard.batch_size, shard.even_batches = None, False  # the batches are even
+        return loader
 
     def _get_train_sampler(self, train_dataset=None):
         # `Trainer` reads lengths from dictionaries, not from Arrow rows.
@@ -195,6 +220,26 @@ class UmonsTrainer(Trainer):
             self.state.best_global_step = self.state.global_step
         return is_better
 
+    def _save(self, output_dir=None, state_dict=None):
+        # FSDP on CPUs returns tensors that may still be in transfer; `clone` waits for them.
+        state_dict = state_dict and {name: value.clone() for name, value in state_dict.items()}
+        # Saving copies the code of the class, which for a model sharded by FSDP would be PyTorch's.
+        current, self.model.__class__ = self.model.__class__, self.model_class
+        try:
+            super()._save(output_dir, state_dict)
+        finally:
+            self.model.__class__ = current
+
+    def _unshard(self) -> None:
+        """Replace a model sharded by FSDP by a whole one with its weights, in all processes."""
+        from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+
+        weights = get_model_state_dict(self.model, options=StateDictOptions(full_state_dict=True))
+        model = self.model_class(self.model.config)
+        model.load_state_dict(weights)
+        self.model = self.model_wrapped = model.to(self.args.device).eval()
+        self.accelerator._models[:] = [self.model]  # otherwise `predict` would shard it again
+
     def _save_checkpoint(self, model, trial):
         # `Trainer` removes older checkpoints by their time, before the new one is complete in all processes.
         limit, self.args.save_total_limit = self.args.save_total_limit, None
@@ -258,6 +303,8 @@ class UmonsTrainer(Trainer):
                 "space and resume with --resume_from_checkpoint last."
             ) from error
         self._log_best()
+        if type(self.model) is not self.model_class:
+            self._unshard()
         merge_lora(self.model)
 
     def _log_best(self) -> None:

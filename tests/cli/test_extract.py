@@ -100,6 +100,7 @@ def test_unreadable_input_exits_1(main, tmp_path, capsys):
         (["--modalities", "audio", "video"], "pass --tower_weights"),
         (["--modalities", "smell"], "invalid choice: 'smell'"),
         (["--num_proc", "0"], "--num_proc is 0"),
+        (["--gpus_per_worker", "0"], "--gpus_per_worker is 0"),
     ],
 )
 def test_wrong_usage_exits_2(main, clips, tmp_path, capsys, options, message):

@@ -57,6 +57,7 @@ def joint_table(table, tmp_path) -> Path:
     """Table of `joint`: the first half has no sentiment, the second no emotions."""
     with open(table, encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
+    del rows[59:64]  # the last of the steps of 8 rows has 3
     for i, row in enumerate(rows):
         value = float(row["sentiment"])
         emotions = {"happy": value > 0, "sad": value < 0, "anger": 0, "surprise": 0, "disgust": 0, "fear": 0}
@@ -162,7 +163,14 @@ def test_killed_run_resumes_bit_exactly(root, tmp_path, options):
 
 
 def test_loss_of_two_processes_is_mean_over_known_labels(root, tmp_path, options, joint_table):
-    options.update(task="joint", train_file=joint_table, num_train_epochs=1, hidden_dropout_prob=0, word_dropout=0)
+    options.update(
+        task="joint",
+        train_file=joint_table,
+        num_train_epochs=1,
+        logging_steps=1,
+        hidden_dropout_prob=0,
+        word_dropout=0,
+    )
     options.update(attention_probs_dropout_prob=0, output_dir=tmp_path / "one")
     assert train(root, options).returncode == 0
     options.update(output_dir=tmp_path / "two", per_device_train_batch_size=4)

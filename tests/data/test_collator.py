@@ -180,6 +180,13 @@ def test_mismatched_tables_raise(table, options, message):
         collator(modalities=modalities, **options)(table)
 
 
+def test_features_that_are_not_finite_raise():
+    rows = [{**row} for row in ROWS[10:13]]
+    rows[1]["audio_features"] = np.array([[0.0, np.inf, 0.0, 0.0]], np.float32)
+    with pytest.raises(ValueError, match=r"audio_features has NaN or infinite values in row\(s\) \[1\] of the batch"):
+        collator()(to_table(rows, FEATURES))
+
+
 def test_unknown_modalities_raise():
     for modalities in ([], ["smell"]):
         with pytest.raises(ValueError, match=r"expected any of text, audio, video"):

@@ -10,7 +10,7 @@ from datasets import Dataset
 from torch.utils.data import BatchSampler, DataLoader
 
 from modeling_umons.data.collator import ArrowRows
-from modeling_umons.data.sampling import LengthGroups, combine_lengths, row_lengths
+from modeling_umons.data.sampling import EvenBatches, LengthGroups, combine_lengths, row_lengths
 from modeling_umons.data.schema import make_features, to_table
 
 
@@ -118,3 +118,24 @@ def test_sorted_rows_are_alike_in_both_modalities():
     for one in (words, frames):
         assert ours < padded(np.argsort(one, kind="stable"))
     assert padded(np.arange(len(frames))) > 1.8 * ours
+
+
+@pytest.mark.parametrize(
+    ("num_rows", "steps"),
+    [(16, [[4, 4], [4, 4]]), (19, [[4, 4], [4, 4], [2, 1]]), (17, [[4, 4], [5, 4]]), (3, [[2, 1]])],
+)
+def test_even_batches_have_each_row_once(num_rows, steps):
+    """Two processes in batches of 4, also after a resumption; one row that is left joins the step before."""
+    batches = EvenBatches(range(num_rows), 4, 2)
+    assert [len(batch) for batch in batches] == [size for step in steps for size in step]
+    assert [row for batch in batches for row in batch] == list(range(num_rows))
+    shards = [BatchSamplerShard(batches, 2, rank, even_batches=False) for rank in range(2)]
+    for shard in shards:
+        shard.batch_size = None
+        assert len(shard) == len(steps)
+    assert [[len(batch) for batch in step] for step in zip(*shards, strict=True)] == steps
+
+
+def test_even_batches_refuse_fewer_rows_than_processes():
+    with pytest.raises(ValueError, match="4 processes cannot share 3 training rows"):
+        EvenBatches(range(3), 4, 4)

@@ -405,6 +405,13 @@ class UmonsFrontEnds(nn.ModuleDict):
         }
         super().__init__({modality: front_ends[modality]() for modality in config.modalities})
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype that features must have. In sharded models (FSDP) it is not that of all parameters."""
+        layers = (layer for layer in self.values() if not isinstance(layer, UmonsTextFrontEnd))
+        biases = (layer.bias_ih_l0 if isinstance(layer, UmonsLSTM) else layer.bias for layer in layers)
+        return next((bias.dtype for bias in biases), torch.float32)
+
     def forward(self, values: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         # With gradients, the compiler unrolls the LSTM for every length, which takes minutes, and fails on a CPU if
         # the word vectors are frozen. The break is not in `UmonsLSTM`: a graph does not resume after a break inside a
@@ -1001,7 +1008,7 @@ class UmonsModel(UmonsPreTrainedModel):
 
         names = {modality: self.config.sequence_name(modality) for modality in INPUT_NAMES}
         sequences = {modality: inputs[name] for modality, name in names.items()}
-        values, masks = prepare_inputs(self.config, sequences, self.dtype, names)
+        values, masks = prepare_inputs(self.config, sequences, self.front_ends.dtype, names)
         check_rows(masks)
         # CODEPATH: checkpoints of the published code attend to padding in later blocks; models trained here never do
         if self.config.legacy_masking:
@@ -1016,7 +1023,7 @@ class UmonsModel(UmonsPreTrainedModel):
         if "text" in values and "text" in self.encoders:
             steps = torch.arange(values["text"].shape[1], device=values["text"].device)
             is_word = steps < masks["text"].sum(dim=1, keepdim=True)
-            values["text"] = self.encoders["text"](values["text"], is_word).to(self.dtype)
+            values["text"] = self.encoders["text"](values["text"], is_word).to(self.front_ends.dtype)
         sequences = self.front_ends(values)
         for modality, places in ranks.items():
             sequence = sequences[modality]
