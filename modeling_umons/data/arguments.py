@@ -18,6 +18,20 @@ class DataArguments:
         default=None, metadata={"help": "In place of tables: a folder or Hub repository for `load_dataset`."}
     )
     dataset_config_name: str | None = field(default=None, metadata={"help": "Configuration of --dataset_name."})
+    streaming: bool = field(
+        default=False,
+        metadata={
+            "help": "Read the training rows of --dataset_name while training, without downloading them. Requires "
+            "--max_steps, extracted features and a validation split."
+        },
+    )
+    streaming_buffer: int = field(
+        default=10_000,
+        metadata={
+            "help": "Rows of the shuffle buffer of --streaming. As many first rows of the stream provide the "
+            "vocabulary, class weights and baselines."
+        },
+    )
     task: str = field(default="joint", metadata={"help": f"Task: {', '.join(TASKS)}."})
     text_column: str = field(default="text", metadata={"help": "Column of texts."})
     audio_column: str = field(

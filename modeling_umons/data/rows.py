@@ -33,6 +33,7 @@ from .arguments import DataArguments
 from .collator import SOUND, UtteranceCollator
 from .conversations import ConversationCollator
 from .schema import SPLIT_NAMES, SPLITS, TIME_COLUMNS, make_features
+from .streams import open_stream, read_heads
 from .tables import TABLE_SUFFIXES, read_table
 
 
@@ -91,6 +92,8 @@ class FileAudio(Audio):
 
 def _load_dataset(source: str | Path, data: DataArguments) -> Mapping[str, Dataset]:
     """Load the splits of a data set of `datasets`. Raises ValueError with the cause if it cannot be loaded."""
+    if data.streaming:
+        return read_heads(open_stream(source, data.dataset_config_name), data.streaming_buffer)
     if any(Path(source, name).is_file() for name in ("dataset_dict.json", "state.json")):
         saved = load_from_disk(str(source))
         return saved if isinstance(saved, DatasetDict) else {"train": saved}
@@ -155,6 +158,8 @@ def load_training_splits(data: DataArguments, seed: int) -> DatasetDict:
         )
     splits.update({split: load_splits(file, data, split)[split] for split, file in files.items()})
     if "validation" not in splits:
+        if data.streaming:
+            raise ValueError(f"--streaming requires a validation split, which {data.dataset_name} has not.")
         column = data.label_column if data.task == "classification" else None
         splits.update(hold_out(splits["train"], data.validation_share, seed, column))
     if not len(splits["validation"]):

@@ -13,7 +13,7 @@ from datasets import Dataset
 from transformers import AutoConfig, PreTrainedModel, pipeline, set_seed
 
 from ..data.arguments import DataArguments
-from ..data.collator import MODALITY_COLUMNS
+from ..data.collator import MODALITY_COLUMNS, UtteranceCollator
 from ..data.rows import (
     check_columns,
     load_training_splits,
@@ -24,6 +24,7 @@ from ..data.rows import (
     rows_for_all,
     with_missing_labels,
 )
+from ..data.streams import RowStream, open_stream
 from ..data.waveforms import WaveformAugmentation
 from ..evaluation.calibration import calibrate_splits, combine_modalities
 from ..evaluation.comparison import epoch_seconds, headline, print_comparison, write_comparison
@@ -198,7 +199,8 @@ def _train(
             f"{batch}. Lower --per_device_train_batch_size."
         )
 
-    trainer = UmonsTrainer(model, run, task, rows, collator, augmentation, processor)
+    stream = make_stream(data, collator, run) if data.streaming else None
+    trainer = UmonsTrainer(model, run, task, rows, collator, augmentation, processor, stream)
     trainer.run()
 
     scored = {
@@ -222,12 +224,37 @@ def _train(
     output = Path(run.output_dir)
     save(model, processor, output)
     source = Path(data.train_file or data.dataset_name).as_posix()
-    sizes = {name: len(split) for name, split in splits.items()}
+    sizes = {name: len(split) for name, split in splits.items() if not (data.streaming and name == "train")}
     write_model_card(output, config, source, sizes, recipe, results, **vars(card))
     history = trainer.state.log_history
     about = {"model": system.name, "parameters": model.num_parameters(), "seconds_per_epoch": epoch_seconds(history)}
     report = write_report(output / "report", task, results, scored, history=history, recipe=recipe, about=about)
     return Trained(report, task, train_split, scored)
+
+
+def check_streaming(data: DataArguments, run: RunArguments) -> None:
+    """Check the options that --streaming restricts. Raises ValueError."""
+    if data.dataset_name is None:
+        raise ValueError("--streaming requires --dataset_name: a folder of Parquet files or a Hub repository.")
+    if run.max_steps < 1:
+        raise ValueError("--streaming requires --max_steps: a stream has no epochs.")
+    if data.streaming_buffer < 1:
+        raise ValueError(f"--streaming_buffer is {data.streaming_buffer}; it must be at least 1.")
+    for name, is_set in (
+        ("repeat", data.repeat),
+        ("task classification", data.task == "classification"),
+        ("train_sampling_strategy group_by_length", run.train_sampling_strategy == "group_by_length"),
+    ):
+        if is_set:
+            raise ValueError(f"--streaming does not support --{name}; remove one of them.")
+
+
+def make_stream(data: DataArguments, collator: UtteranceCollator, run: RunArguments) -> RowStream:
+    """Open the stream of training rows of this process."""
+    rows = open_stream(data.dataset_name, data.dataset_config_name)["train"]
+    if data.text_column != "text":
+        rows = rows.rename_column(data.text_column, "text")
+    return RowStream(rows, collator, run.seed, data.streaming_buffer, run.process_index, run.world_size)
 
 
 def save(model: PreTrainedModel, processor, output: Path) -> None:
@@ -253,6 +280,8 @@ def train_all(data: DataArguments, arguments: ModelArguments, *others) -> None:
     systems = [System.parse(name, arguments.modalities) for name in dict.fromkeys(arguments.model)]
     check_options(systems, arguments, [*run.learning_rates, *run.epochs])
     check_encoder_options(arguments, run, encoders_to_train(systems, arguments))
+    if data.streaming:
+        check_streaming(data, run)
     is_one = len(systems) * run.seeds == 1
     if run.resume_from_checkpoint not in (None, "last") and not is_one:
         raise ValueError(

@@ -9,13 +9,14 @@ import numpy as np
 import torch
 from accelerate.data_loader import BatchSamplerShard
 from datasets import Dataset
-from torch.utils.data import SequentialSampler
+from torch.utils.data import DataLoader, SequentialSampler
 from transformers import Trainer
 from transformers.utils import WEIGHTS_NAME
 
 from ..data.collator import ArrowRows, DrawnRows, UtteranceCollator
 from ..data.conversations import ConversationCollator, rows_for
 from ..data.sampling import EvenBatches, LengthGroups, order_by_length, row_lengths
+from ..data.streams import RowStream
 from ..evaluation.metrics import task_metrics
 from ..inference.logits import predict_in_row_order
 from ..tasks.losses import TaskLoss, balanced_weights, flatten_conversations
@@ -65,6 +66,7 @@ class UmonsTrainer(Trainer):
         collator: the collator.
         augmentation: options of augmentation and loss.
         processor: the processor, saved with each checkpoint.
+        stream: training rows in place of `rows["train"]`, which then are the first of them.
     """
 
     # `compute_loss` divides by the labels of all accumulated batches of all processes.
@@ -79,6 +81,7 @@ class UmonsTrainer(Trainer):
         collator: UtteranceCollator,
         augmentation: AugmentationArguments,
         processor,
+        stream: RowStream | None = None,
     ):
         args.choose_best_by(task)
         _check_metric(args.metric_for_best_model, task, rows["validation"])
@@ -90,6 +93,7 @@ class UmonsTrainer(Trainer):
         # The same number of steps per epoch for rows and conversations.
         batch_size = args.per_device_train_batch_size * len(train_rows) / max(len(rows["train"]), 1)
         args.per_device_train_batch_size = max(1, round(batch_size))
+        train_rows = train_rows if stream is None else stream
         if args.device.type == "cpu":
             use_fast_dropout(model)
         super().__init__(
@@ -143,6 +147,15 @@ class UmonsTrainer(Trainer):
         return super().create_optimizer(model)
 
     def get_train_dataloader(self):
+        if isinstance(self.train_dataset, RowStream):  # shared by the processes: accelerate would share it again
+            return DataLoader(
+                self.train_dataset,
+                self.args.train_batch_size,
+                collate_fn=self.train_dataset.collate,
+                num_workers=self.args.dataloader_num_workers,
+                pin_memory=self.args.dataloader_pin_memory,
+                prefetch_factor=self.args.dataloader_prefetch_factor,
+            )
         loader = super().get_train_dataloader()
         shard = loader.batch_sampler
         if isinstance(shard, BatchSamplerShard) and self.args.world_size > 1 and not self.args.dataloader_drop_last:
