@@ -70,13 +70,13 @@ class EvenBatches(BatchSampler):
     def __init__(self, sampler: Sampler[int], batch_size: int, num_processes: int):
         super().__init__(sampler, batch_size, drop_last=False)
         self.num_processes = num_processes
-        if len(sampler) < num_processes:  # type: ignore[arg-type]
+        if len(sampler) < num_processes:
             raise ValueError(
-                f"{num_processes} processes cannot share {len(sampler)} training rows: launch fewer processes."  # type: ignore[arg-type]
+                f"{num_processes} processes cannot share {len(sampler)} training rows: launch fewer processes."
             )
 
     def _count_steps(self) -> int:
-        full, rest = divmod(len(self.sampler), self.batch_size * self.num_processes)  # type: ignore[arg-type]
+        full, rest = divmod(len(self.sampler), self.batch_size * self.num_processes)
         return full + (rest >= self.num_processes or not full)
 
     def __len__(self) -> int:

@@ -72,7 +72,7 @@ class RowStream(torch.utils.data.IterableDataset):
                 slot = random.integers(self.buffer_size)
                 buffer[slot], row = row, buffer[slot]
                 yield row
-            random.shuffle(buffer)  # type: ignore[arg-type]
+            random.shuffle(buffer)
             yield from buffer
 
     def collate(self, rows: list[pa.Table]) -> dict[str, torch.Tensor]:

@@ -11,6 +11,7 @@ from accelerate.data_loader import BatchSamplerShard
 from datasets import Dataset
 from torch.utils.data import DataLoader, SequentialSampler
 from transformers import Trainer
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import WEIGHTS_NAME
 
 from ..data.collator import ArrowRows, DrawnRows, UtteranceCollator
@@ -254,6 +255,10 @@ class UmonsTrainer(Trainer):
         self.accelerator._models[:] = [self.model]  # otherwise `predict` would shard it again
 
     def _save_checkpoint(self, model, trial):
+        # A process that does not find the folder of another one would not take it for the best checkpoint.
+        Path(self.args.output_dir, f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}").mkdir(
+            parents=True, exist_ok=True
+        )
         # `Trainer` removes older checkpoints by their time, before the new one is complete in all processes.
         limit, self.args.save_total_limit = self.args.save_total_limit, None
         try:
