@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +13,7 @@ from datasets import Dataset, IterableDataset, load_dataset
 
 from .collator import UtteranceCollator
 from .conversations import ConversationCollator
+from .schema import SPLIT_NAMES
 
 
 logger = logging.getLogger(__name__)
@@ -102,9 +104,10 @@ class RowStream(torch.utils.data.IterableDataset):
             )
 
 
-def open_stream(source: str, config_name: str | None) -> Mapping[str, IterableDataset]:
-    """Open the splits of a folder or Hub repository without downloading it."""
-    return load_dataset(source, config_name, streaming=True)
+def open_stream(source: str | Path, config_name: str | None) -> Mapping[str, IterableDataset]:
+    """Open the splits of a folder or Hub repository, by their names in `SPLITS`, without downloading it."""
+    splits = load_dataset(str(source), config_name, streaming=True)
+    return {SPLIT_NAMES.get(name.lower(), name): rows for name, rows in splits.items()}
 
 
 def read_heads(splits: Mapping[str, IterableDataset], num_train: int) -> dict[str, Dataset]:

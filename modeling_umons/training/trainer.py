@@ -235,8 +235,6 @@ class UmonsTrainer(Trainer):
         return is_better
 
     def _save(self, output_dir=None, state_dict=None):
-        # FSDP on CPUs returns tensors that may still be in transfer; `clone` waits for them.
-        state_dict = state_dict and {name: value.clone() for name, value in state_dict.items()}
         # Saving copies the code of the class, which for a model sharded by FSDP would be PyTorch's.
         current, self.model.__class__ = self.model.__class__, self.model_class
         try:

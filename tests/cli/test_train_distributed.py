@@ -33,7 +33,8 @@ start = AcceleratorState.__init__
 def start_sharded(self, *arguments, **options):
     if not PartialState._shared_state:
         PartialState(True)
-    PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
+    if PartialState._shared_state["distributed_type"] == DistributedType.MULTI_CPU:
+        PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
     start(self, *arguments, **options)
 
 AcceleratorState.__init__ = start_sharded
