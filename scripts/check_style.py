@@ -19,7 +19,7 @@ LINE_LENGTH = 119
 FIRST_WORDS = re.compile(r"\s*(By|How|If|It|Of|So|That|There|They|This|What|When|Where|Whether|Which|Who|Whose|Why)\b")
 # House words for which the field has its own.
 HOUSE_WORDS = re.compile(r"\b(?:rivals?|strangers?|anew|(?:is|are|holds) no (?:JSON|numbers?|lists?|texts?))\b")
-GENERATED = ("docs/benchmarks/", "hub/umons-mini/")
+GENERATED = ("docs/benchmarks/", "hub/umons-mini/", "hub/umons-base/")
 URLS = re.compile(r"\]\([^)]*\)|https?://\S+")
 
 

@@ -3,7 +3,8 @@
     python scripts/measure_models.py hub/umons-base hub/umons-mini --data DATA --output docs/results.json
 
 DATA has the folders of `umons prepare --layout mini`. Texts are those of the official validation splits; voices those
-of speakers in no training split. Intervals of 95 % are by bootstrap over videos or speakers.
+of speakers in no training split. Intervals of 95 % are by bootstrap over videos or speakers; of a single speaker, over
+recordings.
 """
 
 import argparse
@@ -44,7 +45,8 @@ class Predictions:
 
 
 def interval(groups: list[str], measure, seed: int = 0) -> dict[str, list[float]]:
-    """Return {metric: [score, low, high]} of `measure(rows)`, by a bootstrap over groups."""
+    """Return {metric: [score, low, high]} of `measure(rows)`, by a bootstrap over groups (rows of one)."""
+    groups = groups if len(set(groups)) > 1 else [str(row) for row in range(len(groups))]
     names, index = np.unique(groups, return_inverse=True)
     members = [np.flatnonzero(index == i) for i in range(len(names))]
     rng, samples = np.random.default_rng(seed), []

@@ -5,7 +5,7 @@
     python app.py
 
 Environment variables:
-    MODEL: folder or Hub repository of the model; by default umons-mini, from the checkout or from the Hub.
+    MODEL: folder or Hub repository of the model; by default umons-base, from the checkout or from the Hub.
     TRANSCRIBER: speech recognition model that fills in the text; without it, there is no Transcribe button.
 """
 
@@ -25,8 +25,8 @@ from drawing import CSS, Picture, draw
 
 
 HERE = Path(__file__).resolve().parent
-MINI = HERE.parent / "umons-mini"
-MODEL = os.environ.get("MODEL") or (str(MINI) if MINI.is_dir() else "umons/umons-mini")
+BASE = HERE.parent / "umons-base"
+MODEL = os.environ.get("MODEL") or (str(BASE) if BASE.is_dir() else "umons/umons-base")
 TRANSCRIBER = os.environ.get("TRANSCRIBER") or None
 
 MAX_FILE_SIZE = "100mb"
@@ -39,8 +39,8 @@ DELETE_EVERY, DELETE_AFTER = 60, 15 * 60  # seconds
 TITLE = "Sentiment and emotion in a clip"
 INTRODUCTION = f"""# {TITLE}
 Upload or record a clip, type what is said in it, or do both. A
-[UMONS](https://doi.org/10.18653/v1/2020.challengehml-1.1) model predicts the sentiment and six emotions from the text
-and the audio.
+[UMONS](https://doi.org/10.18653/v1/2020.challengehml-1.1) model predicts the sentiment, six emotions and
+neutral from the text and the audio.
 
 **Predictions estimate how annotators would label the clip, not what a person feels.** Do not use them to judge
 anyone."""

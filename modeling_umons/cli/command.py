@@ -37,7 +37,7 @@ def make_parser(name: str, description: str, **options) -> argparse.ArgumentPars
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     """Add `--model` and `--trust_remote_code`."""
-    parser.add_argument("--model", help="a folder or Hub id (default: umons-mini, which is part of the package)")
+    parser.add_argument("--model", help="a folder or Hub id (default: umons-base in a checkout, else umons-mini)")
     parser.add_argument("--trust_remote_code", action="store_true", help="allow models that bring their own code")
 
 

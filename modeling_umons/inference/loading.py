@@ -14,7 +14,7 @@ def load_model(name: str, model_types: tuple[str, ...] = tuple(MODELS), **option
     Load a model for classification, in evaluation mode, and its processor.
 
     Args:
-        name: A folder, Hub id, or `umons-mini`.
+        name: A folder, Hub id, `umons-base` or `umons-mini`.
         model_types: Accepted values of `model_type` in the configuration.
         options: Passed to `from_pretrained`, for example `dtype`.
 
@@ -44,10 +44,10 @@ def load_model(name: str, model_types: tuple[str, ...] = tuple(MODELS), **option
 
 def load_pipeline(model: str | None = None, trust_remote_code: bool = False, pack: bool = False):
     """
-    Load the pipeline of a model; without a name, of umons-mini. It decodes files in a worker process.
+    Load the pipeline of a model; without a name, of the default one. It decodes files in a worker process.
 
     Args:
-        model: A folder, Hub id, or `umons-mini`.
+        model: A folder, Hub id, `umons-base` or `umons-mini`.
         trust_remote_code: Let a model of another package execute its code.
         pack: Pack the weights if that makes the model faster (`pack_if_faster`). It pays off for about 20 inputs.
 

@@ -7,7 +7,8 @@ from .suggest import did_you_mean
 
 
 PACKAGE = Path(__file__).resolve().parent.parent
-DEFAULT_MODEL = "umons-mini"
+# Models in `hub/`. The installed package has umons-mini only.
+SMALL_MODEL, LARGE_MODEL = "umons-mini", "umons-base"
 
 
 def hub_path(*parts: str) -> Path:
@@ -18,13 +19,13 @@ def hub_path(*parts: str) -> Path:
 
 def find_model(name: str) -> str:
     """
-    Return the folder of the model that the package contains for the name `umons-mini`, any other name as it is.
+    Return the folder in `hub/` for the names `umons-base` and `umons-mini`, any other name as it is.
 
     Raises:
         FileNotFoundError: the name is a path, and there is no such folder. The Hub would otherwise be asked for it.
     """
     path = Path(name)
-    if name == DEFAULT_MODEL and not path.exists():
+    if name in (SMALL_MODEL, LARGE_MODEL) and not path.exists() and hub_path(name).is_dir():
         return str(hub_path(name))
     if not path.exists() and _is_path(name):
         siblings = [sibling.name for sibling in path.parent.glob("*") if sibling.is_dir()]
@@ -43,4 +44,6 @@ def _is_path(name: str) -> bool:
 
 
 # Folder of the model that the package contains, for `pipeline` and `from_pretrained`.
-UMONS_MINI = str(hub_path(DEFAULT_MODEL))
+UMONS_MINI = str(hub_path(SMALL_MODEL))
+# Model of the commands, unless another is chosen: umons-base in a checkout, umons-mini in the installed package.
+DEFAULT_MODEL = LARGE_MODEL if hub_path(LARGE_MODEL, "config.json").is_file() else SMALL_MODEL

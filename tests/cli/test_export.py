@@ -175,7 +175,7 @@ def mini(script, tmp_path_factory):
 def test_exported_folder_takes_processor_output(mini):
     folder, _ = mini
     processor, model = AutoProcessor.from_pretrained(folder), AutoModelForSequenceClassification.from_pretrained(MINI)
-    assert AutoConfig.from_pretrained(folder).id2label == dict(enumerate(("sentiment", *EMOTIONS)))
+    assert AutoConfig.from_pretrained(folder).id2label == dict(enumerate(("sentiment", *EMOTIONS, "neutral")))
     voice = np.random.default_rng(0).normal(size=16000).astype(np.float32)
     session = make_session(folder / "model.onnx")
     for given in (

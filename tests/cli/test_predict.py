@@ -101,9 +101,9 @@ def test_folder_without_model_raises(tmp_path, capsys):
     assert "not a local folder" not in err
 
 
-def test_predict_uses_umons_mini_by_default(capsys):
+def test_predict_uses_umons_base_by_default_in_a_checkout(capsys):
     results = []
-    for options in ([], ["--model", "umons-mini"], ["--model", str(hub_path("umons-mini"))]):
+    for options in ([], ["--model", "umons-base"], ["--model", str(hub_path("umons-base"))]):
         assert predict.main(["--text", "so glad", "--json", *options]) == 0
         results.append(json.loads(capsys.readouterr().out))
     assert results[0] == results[1] == results[2]

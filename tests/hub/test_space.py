@@ -35,7 +35,7 @@ FLAGS = [
     "--disable-background-networking", "--disable-component-update", "--disable-sync", "--window-size=1280,1100",
 ]  # fmt: skip
 WORDS = "We laughed the whole way home, it was a wonderful evening."
-EMOTIONS = {"happy", "sad", "anger", "surprise", "disgust", "fear"}
+EMOTIONS = {"happy", "sad", "anger", "surprise", "disgust", "fear", "neutral"}
 
 # As on the Hub: the package is not installed, and the model comes with its code.
 WITHOUT_THE_PACKAGE = """
@@ -470,7 +470,7 @@ def app(root):
 
 @pytest.fixture(scope="module")
 def analyst(app, root):
-    assert Path(app.MODEL) == root / "hub" / "umons-mini"
+    assert Path(app.MODEL) == root / "hub" / "umons-base"
     return app.Analyst(app.load_pipeline())
 
 

@@ -1,4 +1,4 @@
-"""hub/umons-mini."""
+"""hub/umons-mini, and the card of hub/umons-base."""
 
 import json
 import subprocess
@@ -26,16 +26,18 @@ def test_folder_is_small_and_names_its_code(folder):
     assert config["auto_map"] == UmonsConfig().auto_map
 
 
-def test_card_agrees_with_the_report(folder):
-    card = ModelCard.load(folder / "README.md")
+@pytest.mark.parametrize("name", ["umons-mini", "umons-base"])
+def test_card_agrees_with_the_results(root, name):
+    card = ModelCard.load(root / "hub" / name / "README.md")
     assert card.data.license == "cc-by-nc-sa-4.0"
-    for words in ("RAVDESS", "North American English", "95 % interval", "TF-IDF", "Do not use it to judge people"):
+    for words in ("RAVDESS", "North American", "95 % intervals", "Do not use it to judge people", "article 50"):
         assert words in card.text
-    report = json.loads((folder / "report" / "report.json").read_text(encoding="utf-8"))
+    results = json.loads((root / "docs" / "results.json").read_text(encoding="utf-8"))[name]
     values = {(result.dataset_type, result.metric_name): result.metric_value for result in card.data.eval_results}
-    assert {name for name, _ in values} == {"cmu-mosi", "cmu-mosei", "meld", "ravdess"}
-    mosi = report["splits"]["test"]["sources"]["mosi"]["model"]
-    assert values["cmu-mosi", "mae"] == pytest.approx(mosi["mae"], abs=1e-4)
+    assert {corpus for corpus, _ in values} == {"cmu-mosei", "ravdess", "emodb"}
+    assert values["cmu-mosei", "mae"] == pytest.approx(results["texts"]["mosei"]["mae"][0], abs=1e-4)
+    auroc = results["ravdess"]["alone"]["emotion_auroc"][0]
+    assert values["ravdess", "emotion_auroc"] == pytest.approx(auroc, abs=1e-4)
 
 
 PREDICT = """

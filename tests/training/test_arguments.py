@@ -31,7 +31,10 @@ KEPT = (
     "sentiment",
     "sentiment-2",
     "sentiment-7",
+    "umons-base",
+    "umons-base-text",
     "umons-mini",
+    "umons-mini-text",
 )
 OF_THE_PAPER = ("emotion", "joint", "sentiment", "sentiment-2", "sentiment-7")
 
