@@ -68,7 +68,9 @@ def test_defaults_match_paper():
     assert (model.num_attention_heads, model.word_embedding_size, model.hidden_dropout_prob) == (4, 300, 0.1)
     assert (model.modalities, data.task) == (["text", "audio"], "joint")
     assert augmentation == AugmentationArguments()
-    assert not any(value for name, value in vars(augmentation).items() if name != "class_weights")
+    assert not any(
+        value for name, value in vars(augmentation).items() if name not in ("class_weights", "emotion_weight")
+    )
     assert (run.max_halvings, run.patience, run.seeds) == (0, 0, 1)
     assert run.report_to == []
     assert run.load_best_model_at_end
