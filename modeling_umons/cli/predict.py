@@ -13,6 +13,8 @@ from .output import print_or_stop
 
 
 SUFFIX = re.compile(r"\.\w{2,5}$")
+SHOWN_UNITS = 5  # words or moments of each modality
+
 DESCRIPTION = """Predict sentiment and emotions of clips, audio files and texts.
 
     umons predict clip.mp4
@@ -31,6 +33,9 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--plot", type=Path, metavar="PNG", help="plot the scores and the attention weights")
     parser.add_argument(
         "--abstain_below", type=float, metavar="P", help='label results of a lower confidence "unsure" (0 to 1)'
+    )
+    parser.add_argument(
+        "--explain", action="store_true", help="show what each modality and word contributes to the prediction"
     )
     parser.add_argument("--strict", action="store_true", help="fail for an input with warnings")
     parser.add_argument(
@@ -70,6 +75,7 @@ def predict(inputs: list[dict[str, str]], arguments: argparse.Namespace) -> int:
     recognize = load_pipeline(arguments.model, arguments.trust_remote_code, pack=len(inputs) >= 20)
     results, failed, with_plot = [], False, arguments.plot is not None
     options = {"on_error": "return", "return_attention": with_plot, "abstain_below": arguments.abstain_below}
+    options |= {"return_explanations": arguments.explain}
     options |= {"strict": arguments.strict, "overflow": arguments.overflow}
     predictions = recognize((entry for entry in inputs), **options)
     for entry, result in zip(inputs, predictions, strict=True):
@@ -100,8 +106,24 @@ def format_result(result: dict) -> str:
         lines.append(f"  label     {result['label']}")
     for entry in result.get("emotions", result.get("labels", [])):
         lines.append(f"  {entry['label']:<14}{entry['score']:5.2f}  {'█' * round(20 * entry['score'])}")
+    if "explanations" in result:
+        lines += format_explanations(result["explanations"], "sentiment" if "sentiment" in result else result["label"])
     lines += [f"  warning   {warning['message']}" for warning in result.get("warnings", ())]
     return "\n".join(lines)
+
+
+def format_explanations(explanations: dict, score: str) -> list[str]:
+    """Format the contributions to a score: of the modalities, and of the words and moments with the largest ones."""
+    lines = [f"  contributions to the {score}:"]
+    if score not in next(iter(explanations["modalities"].values()), {score: 0}):  # "neutral" is not a score
+        return []
+    for modality, scores in explanations["modalities"].items():
+        lines.append(f"    {modality:<14}{scores[score]:+.2f}")
+        units = sorted(explanations.get(modality, ()), key=lambda unit: -abs(unit[score]))[:SHOWN_UNITS]
+        for unit in units:
+            name = unit["word"] if "word" in unit else f"{unit['time']:.1f} s"
+            lines.append(f"      {name:<16.16}{unit[score]:+.2f}")
+    return lines
 
 
 def main(argv: list[str] | None = None) -> int:

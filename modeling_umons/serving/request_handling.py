@@ -27,7 +27,8 @@ logger = logging.get_logger(__name__)
 MEDIA_TYPES = ("audio/", "video/", "application/octet-stream")
 INPUTS = ("text", "audio", "video")
 PARAMETERS = (
-    "top_k", "chunk_length_s", "return_timestamps", "return_attention", "abstain_below", "overflow", "strict",
+    "top_k", "chunk_length_s", "return_timestamps", "return_attention", "abstain_below", "return_explanations",
+    "overflow", "strict",
 )  # fmt: skip
 MAX_JSON_PARTS = 50_000  # a request has few objects and lists: its size is in texts and base64
 MAX_CHUNK_LENGTH_S = 120.0  # a segment is held in memory
@@ -195,7 +196,7 @@ def _read_parameters(parameters: Any) -> dict[str, Any]:
     if not isinstance(parameters, dict):
         raise RequestError(f"`parameters` must be an object, not {_json_type(parameters)}.")
     _check_names("`parameters`", parameters, PARAMETERS)
-    for name in ("return_timestamps", "return_attention", "strict"):
+    for name in ("return_timestamps", "return_attention", "return_explanations", "strict"):
         if not isinstance(parameters.get(name), bool | None):
             raise RequestError(f"`{name}` must be true or false, not {parameters[name]!r:.80}.")
     chunk_length_s = parameters.get("chunk_length_s")

@@ -20,7 +20,7 @@ import numpy as np
 import uvicorn
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HTTPRequest
@@ -54,33 +54,51 @@ REQUEST_BODY = {
 }
 
 
-class Score(BaseModel):
+class Schema(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Score(Schema):
     label: str
-    score: float
+    score: float = Field(ge=0, le=1)
 
 
 class Emotion(Score):
     present: bool
 
 
-class Warning(BaseModel):
+class Warning(Schema):
     code: str
     message: str
 
 
-class Prediction(BaseModel):
+class Word(Schema):
+    word: str
+    timestamp: tuple[float | None, float | None]
+
+
+class Weight(Schema):
+    word: str | None = None
+    time: float | None = None
+    weight: float
+
+
+class Prediction(Schema):
     """Prediction of an input, or of one of its segments. Which fields it has depends on the model and the options."""
 
     sentiment: float | None = None
     sentiment_interval: tuple[float, float] | None = None
     label: str | None = None
-    confidence: float | None = None
+    confidence: float | None = Field(None, ge=0, le=1)
     emotions: list[Emotion] | None = None
     labels: list[Score] | None = None
-    modalities: list[str] = []
-    warnings: list[Warning] = []
+    modalities: list[str]
     timestamp: tuple[float, float] | None = None
-    attention: dict[str, list[dict[str, Any]]] | None = None
+    warnings: list[Warning]
+    text: str | None = None
+    words: list[Word] | None = None
+    attention: dict[str, list[Weight]] | None = None
+    explanations: dict[str, dict[str, dict[str, float]] | list[dict[str, float | str]]] | None = None
 
 
 class Failure(BaseModel):
@@ -309,9 +327,10 @@ def make_app(
         Predict sentiment and emotions.
 
         The body is JSON (`inputs`: a text, an object of `text`, `audio` and `video` in base64, or a list of those;
-        `parameters`: `top_k`, `chunk_length_s`, `return_timestamps`, `return_attention`, `abstain_below`, `overflow`,
-        `strict`), a form with `file`, `text` and the parameters, or a clip or audio file with `text` and the
-        parameters in the query. URLs are not fetched.
+        `parameters`: the options of the pipeline), a form with `file`, `text` and the parameters, or a clip or audio
+        file with `text` and the parameters in the query. URLs are not fetched. Predictions estimate what annotators
+        perceive. Do not infer emotions at work or in education (EU AI Act, article 5(1)(f)), and inform the people
+        whom you analyse (article 50).
         """
         began = time.monotonic()
         metrics.requests += 1

@@ -121,6 +121,14 @@ def test_format_result_shows_the_interval():
     assert predict.format_result(result).splitlines()[1] == "  sentiment +1.00  (90 %: -0.50 to +2.50)"
 
 
+def test_explain_prints_contributions(model, capsys):
+    assert predict.main(["--text", "so very glad", "--model", model, "--explain"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    start = lines.index("  contributions to the sentiment:")
+    assert lines[start + 1].split()[0] == "text"
+    assert sorted(line.split()[0] for line in lines[start + 2 : start + 5]) == ["glad", "so", "very"]
+
+
 def test_format_result_of_classes():
     result = {"input": "x.wav", "labels": [{"label": "angry", "score": 0.75}], "modalities": ["audio"]}
     assert predict.format_result(result) == "x.wav  (audio)\n  angry          0.75  ███████████████"

@@ -3,6 +3,7 @@
 """`umons serve`: a real server and model."""
 
 import base64
+import json
 import os
 import signal
 import socket
@@ -16,9 +17,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx
+import jsonschema
 import pytest
 import torch
-from small_pipelines import TASK, WORDS, close, make_model, make_processor
+from small_pipelines import RATE, TASK, WORDS, close, make_model, make_processor, tone
 from transformers import pipeline
 
 from modeling_umons import TfnConfig, TfnForSequenceClassification
@@ -163,6 +165,34 @@ def test_health_metrics_and_schema(client):
     assert set(schema["paths"]) == {"/predict", "/health", "/metrics"}
     assert {"Prediction", "Failure"} <= set(schema["components"]["schemas"])
     assert "swagger" in client.get("/docs").text
+
+
+@pytest.mark.parametrize(
+    ("inputs", "options"),
+    [
+        ({"text": "so glad"}, {}),
+        ({"text": "so " * 70}, {"return_explanations": True, "return_attention": True, "abstain_below": 1.0}),
+        ({"text": "so glad", "audio": tone(13), "sampling_rate": RATE}, {"return_explanations": True}),
+        ({"audio": tone(3), "sampling_rate": RATE}, {"chunk_length_s": 1.0, "return_attention": True}),
+    ],
+)
+@pytest.mark.parametrize("kind", ["joint", "classes", "sentiment"])
+def test_results_match_the_schema(client, kind, inputs, options):
+    calibration = {"text": {"rows": 50, "sentiment_error": 1.0}}
+    task = {
+        "joint": {"joint_sentiment": True, "calibration": calibration},
+        "classes": {"id2label": {0: "calm", 1: "cross"}, "problem_type": "single_label_classification"},
+        "sentiment": {"num_labels": 1, "calibration": calibration},
+    }[kind]
+    schema = client.get("/openapi.json").json()
+    validator = jsonschema.Draft202012Validator(
+        {"$ref": "#/components/schemas/Prediction", "components": schema["components"]}
+    )
+    results = pipeline(TASK, model=make_model(**task), processor=make_processor())(inputs, **options)
+    for result in results if isinstance(results, list) else [results]:
+        validator.validate(json.loads(json.dumps(result)))
+    with pytest.raises(jsonschema.ValidationError):
+        validator.validate({"modalities": [], "warnings": [], "happiness": 1.0})
 
 
 def make_tfn():

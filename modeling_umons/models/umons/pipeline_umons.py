@@ -25,6 +25,15 @@ from .calibration_umons import (
     name_combination,
     sentiment_interval,
 )
+from .explanations_umons import (
+    MAX_PARTS,
+    MOMENT_S,
+    explain_scores,
+    group_steps,
+    group_words,
+    list_variants,
+    predict_variants,
+)
 from .input_checks_umons import (
     check_audio,
     check_sampling_rate,
@@ -107,6 +116,9 @@ class MultimodalEmotionPipeline(ChunkPipeline):
             their lengths; `"truncate"` uses the beginning; `"error"` raises ValueError.
         strict (`bool`, *optional*, defaults to `False`): raise ValueError for an input with `warnings`.
         abstain_below (`float`, *optional*): the `label` of a result with a lower `confidence` is `"unsure"`.
+        return_explanations (`bool`, *optional*): adds `explanations`: the contribution of each modality to the
+            sentiment and to each score (Shapley values), and those of single words and of moments of one second, the
+            prediction minus the one without them.
         return_attention (`bool`, *optional*): adds `attention`, the weights of the final glimpse over the words, audio
             frames and video clips. ValueError for a model without glimpses.
 
@@ -136,6 +148,7 @@ class MultimodalEmotionPipeline(ChunkPipeline):
         return_timestamps=None,
         transcriber=None,
         return_attention=None,
+        return_explanations=None,
         abstain_below=None,
         overflow=None,
         strict=None,
@@ -177,6 +190,9 @@ class MultimodalEmotionPipeline(ChunkPipeline):
             postprocess["abstain_below"] = float(abstain_below)
         if return_attention is not None:
             forward["return_attention"] = postprocess["return_attention"] = return_attention
+        if return_explanations is not None:
+            for options in (preprocess, forward, postprocess):
+                options["return_explanations"] = bool(return_explanations)
         return preprocess, forward, postprocess
 
     @property
@@ -238,6 +254,7 @@ class MultimodalEmotionPipeline(ChunkPipeline):
         on_error: str = "raise",
         overflow: str = "segment",
         strict: bool = False,
+        return_explanations: bool = False,
     ) -> Iterator[dict[str, Any]]:
         """
         Yield the model's inputs of each segment, with a batch axis of 1 and all modalities of the model.
@@ -245,14 +262,17 @@ class MultimodalEmotionPipeline(ChunkPipeline):
         Results are collected up to the segment that `is_last`; in a `stream` every segment is.
         """
         try:
-            yield from self._iter_items(inputs, chunk_length_s, transcriber, stream, overflow, strict)
+            for item, number in self._iter_items(inputs, chunk_length_s, transcriber, stream, overflow, strict):
+                yield {**item, "units": self._list_units(item, number)} if return_explanations else item
         except (OSError, ValueError) as error:
             if on_error == "raise":
                 raise
             yield {**self._process(Segment()), "error": str(error), "is_last": True}
 
-    def _iter_items(self, inputs, chunk_length_s, transcriber, stream, overflow, strict) -> Iterator[dict[str, Any]]:
-        """Yield the parts of each segment: one, or several of a segment that is longer than the model processes."""
+    def _iter_items(
+        self, inputs, chunk_length_s, transcriber, stream, overflow, strict
+    ) -> Iterator[tuple[dict[str, Any], int]]:
+        """Yield each part of each segment with the number of its parts: several if it exceeds the model."""
         config, video_processor = self.model.config, self.processor.video_processor
         inputs = normalize_input(inputs)
         if "text" not in config.modalities:
@@ -289,13 +309,14 @@ class MultimodalEmotionPipeline(ChunkPipeline):
                 given = {modality for mask, modality in MODALITY_OF_MASK.items() if mask in item and item[mask].any()}
                 has_input |= bool(given)
                 item["transcript"] = transcript if index == 0 else None
+                item["repeats_text"] = index > 0 and part.text == segment.text
                 item["warnings"] = (warnings if index == 0 else []) + self._check_modalities(given)
                 if strict and item["warnings"]:
                     raise ValueError("; ".join(f"{w['code']}: {w['message']}" for w in item["warnings"]))
                 is_end = index == len(parts) - 1
                 if is_end and following is None and chunk_length_s is None and not has_input:
                     raise ValueError(self._describe_missing_input(inputs, segment))
-                yield {**item, "is_last": is_end and (stream or following is None)}
+                yield {**item, "is_last": is_end and (stream or following is None)}, len(parts)
             segment, group = following, group if chunk_length_s is None else group + 1
 
     @property
@@ -417,7 +438,15 @@ class MultimodalEmotionPipeline(ChunkPipeline):
         """Return the model's tensors, under the same names for every segment, so that segments can be batched."""
         modalities = self.model.config.modalities
         item = {name: getattr(segment, name) for name in ("start", "end", "text")}
-        item |= {"offset": 0.0, "error": None, "group": 0, "weight": 1.0, "warnings": [], "transcript": None}
+        item |= {
+            "offset": 0.0,
+            "error": None,
+            "group": 0,
+            "weight": 1.0,
+            "warnings": [],
+            "transcript": None,
+            "repeats_text": False,
+        }
         if "text" in modalities:
             item.update(self._process_text(segment.text or ""))
         if "audio" in modalities:
@@ -495,7 +524,50 @@ class MultimodalEmotionPipeline(ChunkPipeline):
             f"pass {' or '.join(remedies[m] for m in modalities if m in remedies)}."
         )
 
-    def _forward(self, model_inputs: dict[str, Any], return_attention: bool = False) -> dict[str, Any]:
+    def _list_units(self, item: dict[str, Any], num_parts: int) -> dict[str, dict[str, Any]]:
+        """Return the words and moments of a part that are left out: their steps and names, by the mask."""
+        units = {}
+        for mask, modality in MODALITY_OF_MASK.items():
+            length = int(item[mask].sum()) if mask in item else 0
+            if length == 0:
+                continue
+            if modality == "text":
+                words = list(re.finditer(r"\S+", item["text"]))
+                spans = self._token_spans(item["text"])
+                size = -(-num_parts // MAX_PARTS)
+                steps = group_words(spans, [word.end() for word in words], size)
+                ends = [word.end() for word in words]
+                numbers = [bisect_left(ends, spans[group[0]][1]) // size for group in steps]
+                names = [" ".join(word.group() for word in words[n * size : (n + 1) * size]) for n in numbers]
+            else:
+                times = self._step_times(modality, item, length)
+                steps = group_steps(length, times[1] - times[0] if length > 1 else MOMENT_S)
+                names = [times[group[0]] for group in steps]
+            units[mask] = {"steps": steps, "names": names}
+        return units
+
+    def _token_spans(self, text: str) -> list[tuple[int, int]]:
+        """Return the characters (start, end) of each token of a text."""
+        tokenizer = self.processor.tokenizer
+        if not tokenizer.is_fast:
+            raise ValueError(f"{type(tokenizer).__name__} does not return the places of words: use a fast tokenizer.")
+        return tokenizer(text, truncation=True, return_offsets_mapping=True)["offset_mapping"]
+
+    def _step_times(self, modality: str, outputs: dict[str, Any], length: int) -> list[float]:
+        """Return the time of each audio frame or video clip, in seconds from the beginning of the file."""
+        first = outputs["start"] or 0.0
+        if modality == "audio":
+            step = self.processor.frame_duration
+            first += outputs["offset"]
+        else:  # the middle of each clip
+            settings = self.processor.video_processor
+            step = settings.clip_stride / settings.frame_rate
+            first += settings.clip_length / 2 / settings.frame_rate
+        return [round(first + i * step, 3) for i in range(length)]
+
+    def _forward(
+        self, model_inputs: dict[str, Any], return_attention: bool = False, return_explanations: bool = False
+    ) -> dict[str, Any]:
         tensors = {name: value for name, value in model_inputs.items() if isinstance(value, torch.Tensor)}
         masks = {name: tensors[name].bool() for name in MODALITY_OF_MASK if name in tensors}
         # Segments without input are not passed to the model.
@@ -505,9 +577,7 @@ class MultimodalEmotionPipeline(ChunkPipeline):
         if rows.any():
             options = {"output_glimpse_weights": True} if return_attention else {}
             inputs = {name: tensor[rows] for name, tensor in tensors.items()}
-            if getattr(self.model.config, "takes_conversations", False):  # each input or segment is a conversation
-                inputs = {name: tensor[:, None] for name, tensor in inputs.items()}
-            outputs = self.model(**inputs, **options)
+            outputs = self._run_model(inputs, **options)
             logits[rows.cpu()] = outputs.logits.float().cpu().reshape(-1, self.model.config.num_labels)
             if return_attention and not getattr(outputs, "glimpse_weights", None):
                 raise ValueError(
@@ -524,8 +594,30 @@ class MultimodalEmotionPipeline(ChunkPipeline):
             )
         plain = {name: value for name, value in model_inputs.items() if name not in tensors}
         glimpses = {f"{MODALITY_OF_MASK[name]}_weights": weights[name] for name in weights}
+        if return_explanations:
+            plain["variants"] = self._predict_variants(tensors, masks, plain.pop("units"))
         lengths = {f"{MODALITY_OF_MASK[name]}_length": mask.sum(dim=1).cpu() for name, mask in masks.items()}
         return {"logits": logits, **glimpses, **lengths, **plain}
+
+    def _run_model(self, inputs: dict[str, torch.Tensor], **options):
+        if getattr(self.model.config, "takes_conversations", False):  # each input or segment is a conversation
+            inputs = {name: tensor[:, None] for name, tensor in inputs.items()}
+        return self.model(**inputs, **options)
+
+    def _predict_variants(self, tensors, masks, units) -> list[dict[str, Any]]:
+        """Predict each row without single modalities, words and moments."""
+
+        def predict(batch: dict[str, torch.Tensor]) -> torch.Tensor:
+            return self._run_model(batch).logits.float().cpu().reshape(-1, self.model.config.num_labels)
+
+        found = []
+        for row, of_row in enumerate([units] if isinstance(units, dict) else units):
+            lengths = {name: int(mask[row].sum()) for name, mask in masks.items() if mask[row].any()}
+            variants = list_variants(lengths, {mask: unit["steps"] for mask, unit in of_row.items()})
+            alone = {name: tensor[row : row + 1] for name, tensor in tensors.items()}
+            kept = [[MODALITY_OF_MASK[mask] for mask, steps in variant.items() if steps] for variant in variants]
+            found.append({"logits": predict_variants(predict, alone, variants), "modalities": kept, "units": of_row})
+        return found
 
     def postprocess(
         self,
@@ -533,6 +625,7 @@ class MultimodalEmotionPipeline(ChunkPipeline):
         chunk_length_s: float | None = None,
         top_k: int | None = None,
         return_attention: bool = False,
+        return_explanations: bool = False,
         abstain_below: float | None = None,
     ) -> dict[str, Any] | list[dict[str, Any]]:
         if (error := model_outputs[-1]["error"]) is not None:
@@ -557,6 +650,8 @@ class MultimodalEmotionPipeline(ChunkPipeline):
                     result["words"] = words
             if return_attention:
                 result["attention"] = self._join_attention(parts)
+            if return_explanations:
+                result["explanations"] = self._join_explanations(parts)
             results.append(result)
         return results if chunk_length_s is not None else results[0]
 
@@ -626,38 +721,69 @@ class MultimodalEmotionPipeline(ChunkPipeline):
         if result["confidence"] < abstain_below:
             result["label"] = UNSURE
 
+    def _explain_part(self, part: dict[str, Any]) -> dict[str, Any]:
+        """Return the contributions of the modalities, words and moments of a part to the sentiment and the scores."""
+        variants = part["variants"][0] if isinstance(part["variants"], list) else part["variants"]
+        found = []
+        for logits, modalities in zip(variants["logits"], variants["modalities"], strict=False):
+            found.append(self._name_scores(*self._score(logits, modalities)) if modalities else None)
+        found += [None] * (len(variants["modalities"]) - len(found))
+        order = {modality: mask for mask, modality in MODALITY_OF_MASK.items() if mask in variants["units"]}
+        names = {modality: variants["units"][mask]["names"] for modality, mask in order.items()}
+        full = self._name_scores(part["sentiment"], part["scores"])
+        explanation = explain_scores(full, found, list(order), {modality: len(n) for modality, n in names.items()})
+        for modality, of_units in names.items():
+            key = "word" if modality == "text" else "time"
+            explanation[modality] = [
+                {key: name, **scores} for name, scores in zip(of_units, explanation[modality], strict=True)
+            ]
+        return explanation
+
+    @staticmethod
+    def _name_scores(sentiment: float | None, scores: dict[str, float]) -> dict[str, float]:
+        return {**({} if sentiment is None else {"sentiment": sentiment}), **scores}
+
+    def _join_explanations(self, parts: list[dict[str, Any]]) -> dict[str, Any]:
+        """Return the explanation of a segment; contributions in a part are scaled by its length."""
+        known = [part for part in parts if part["modalities"]]
+        total = sum(part["weight"] for part in known)
+        joined: dict[str, Any] = {"modalities": {}}
+        for part in known:
+            explanation, share = self._explain_part(part), part["weight"] / total
+            for modality, scores in explanation.pop("modalities").items():
+                before = joined["modalities"].get(modality, dict.fromkeys(scores, 0.0))
+                joined["modalities"][modality] = {n: before[n] + share * value for n, value in scores.items()}
+            for modality, units in explanation.items():
+                scaled = [
+                    {n: value * share if n not in ("word", "time") else value for n, value in unit.items()}
+                    for unit in units
+                ]
+                _extend(joined.setdefault(modality, []), scaled, modality == "text" and part["repeats_text"])
+        return joined
+
     def _join_attention(self, parts: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
         """Return the attention of a segment by modality; weights of a part are scaled by its length."""
         attention = {}
         for modality in self._list_modalities(parts):
             having = [part for part in parts if modality in part["modalities"]]
             total = sum(part["weight"] for part in having)
-            attention[modality] = [
-                {**entry, "weight": entry["weight"] * part["weight"] / total}
-                for part in having
-                for entry in self._attention_over(modality, part)
-            ]
+            attention[modality] = []
+            for part in having:
+                weights = self._attention_over(modality, part)
+                scaled = [{**entry, "weight": entry["weight"] * part["weight"] / total} for entry in weights]
+                _extend(attention[modality], scaled, modality == "text" and part["repeats_text"])
         return attention
 
     def _attention_over(self, modality: str, outputs: dict[str, Any]) -> list[dict[str, Any]]:
         """Return the glimpse weights of a modality with the word or time of each."""
         weights = outputs[f"{modality}_weights"][: int(outputs[f"{modality}_length"])].tolist()
         if modality == "text":
-            tokenizer = self.processor.tokenizer
-            # Words as in the text, not as in the vocabulary.
-            spans = tokenizer(outputs["text"], truncation=True, return_offsets_mapping=True)["offset_mapping"]
+            spans = self._token_spans(outputs["text"])  # words as in the text, not as in the vocabulary
             if getattr(self.model.config, "text_encoder", None) is not None:
                 return _sum_by_word(outputs["text"], spans, weights)
             return [{"word": outputs["text"][i:j], "weight": w} for (i, j), w in zip(spans, weights, strict=True)]
-        first = outputs["start"] or 0.0
-        if modality == "audio":
-            step = self.processor.frame_duration
-            first += outputs["offset"]
-        else:  # the middle of each clip
-            settings = self.processor.video_processor
-            step = settings.clip_stride / settings.frame_rate
-            first += settings.clip_length / 2 / settings.frame_rate
-        return [{"time": round(first + i * step, 3), "weight": weight} for i, weight in enumerate(weights)]
+        times = self._step_times(modality, outputs, len(weights))
+        return [{"time": time, "weight": weight} for time, weight in zip(times, weights, strict=True)]
 
 
 def _sum_by_word(text: str, spans: list[tuple[int, int]], weights: list[float]) -> list[dict[str, Any]]:
@@ -673,6 +799,15 @@ def _sum_by_word(text: str, spans: list[tuple[int, int]], weights: list[float]) 
 
 def _is_number(text: str) -> bool:
     return text.removeprefix("-").replace(".", "", 1).isdigit()
+
+
+def _extend(entries: list[dict[str, Any]], following: list[dict[str, Any]], repeats: bool):
+    """Append the entries of another part, or add their numbers to those of the same words."""
+    if not repeats or not entries:
+        entries.extend(following)
+        return
+    for entry, other in zip(entries, following, strict=True):
+        entry.update({n: entry[n] + value for n, value in other.items() if n != "word"})
 
 
 def _dot(weights: list[float], values: list[float]) -> float:
