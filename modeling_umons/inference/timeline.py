@@ -161,7 +161,7 @@ def _in_text(write: Callable, newline: str | None = None) -> Callable:
 
 def _write_csv(file: TextIO, labels: list[str]):
     own = ["start", "end", "modalities", "warnings", "sentiment", "text"]
-    names = {}
+    names: dict[str, str] = {}
     for label in labels:
         name = label
         while name in own or name in names.values():

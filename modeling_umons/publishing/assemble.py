@@ -122,8 +122,8 @@ def _copy_or_link(source: Path, target: Path, is_linked: bool) -> None:
 
 def _add_code(folder: Path) -> None:
     """Add the package's code to a folder that names code and holds none."""
-    references = {name for config in read_configs(folder).values() for name in find_references(config)}
-    references = sorted(name for name in references if "--" not in name)  # `user/repo--module.Class` is elsewhere
+    named = {name for config in read_configs(folder).values() for name in find_references(config)}
+    references = sorted(name for name in named if "--" not in name)  # `user/repo--module.Class` is elsewhere
     if any((folder / f"{name.rpartition('.')[0]}.py").exists() for name in references):
         return
     for reference in references:

@@ -59,7 +59,7 @@ def _mel_basis(n_fft: int, feature_size: int, sampling_rate: int) -> torch.Tenso
 
 
 def _is_count(value) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool) and 0 < value <= MAX_SETTING
+    return isinstance(value, Integral) and not isinstance(value, bool) and 0 < int(value) <= MAX_SETTING
 
 
 def to_mono(waveform, name: str) -> np.ndarray:
@@ -172,7 +172,8 @@ class UmonsFeatureExtractor(SequenceFeatureExtractor):
     """
 
     model_input_names = ["input_features", "input_features_mask"]
-    _auto_class = "AutoFeatureExtractor"  # `save_pretrained` copies the code, so that the folder loads by itself
+    # `save_pretrained` copies the code, so that the folder loads by itself.
+    _auto_class = "AutoFeatureExtractor"  # type: ignore[assignment]
 
     def __init__(
         self,
@@ -327,7 +328,7 @@ class UmonsFeatureExtractor(SequenceFeatureExtractor):
             offsets.append(start / self.sampling_rate)
 
         # `pad` handles the mask under this name only.
-        data = {"input_features": features, "attention_mask": masks}
+        data: dict[str, list] = {"input_features": features, "attention_mask": masks}
         if return_offsets:
             data["offsets"] = offsets
         batch = self.pad(

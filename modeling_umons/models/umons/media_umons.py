@@ -7,11 +7,11 @@ import io
 import math
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -140,7 +140,9 @@ def iter_windows(
     return _iter_windows(source, window_s, None, None, sampling_rate, frame_rate, size, audio, video)
 
 
-def _iter_windows(source, window_s, start, end, sampling_rate, frame_rate, size, audio, video) -> Iterator[Clip]:
+def _iter_windows(
+    source, window_s, start, end, sampling_rate, frame_rate, size, audio, video
+) -> Generator[Clip, None, None]:
     _check_arguments(window_s, start, end, sampling_rate, frame_rate, size, audio, video)
     first, last = start or 0.0, math.inf if end is None else end
 
@@ -370,8 +372,8 @@ def _count_index_entries(file, name: str, start: int, end: int, track: dict[str,
 
 
 def _too_large(name: str, size: int, kind: bytes, length: int) -> OSError:
-    kind = kind.decode("latin-1")
-    return OSError(f"{name} has {size} bytes and declares {length} of {kind!r}. Pass an undamaged file.")
+    declared = kind.decode("latin-1")
+    return OSError(f"{name} has {size} bytes and declares {length} of {declared!r}. Pass an undamaged file.")
 
 
 class _Clock:
@@ -389,8 +391,6 @@ class _Clock:
     def time(self, stamp: float | None, duration: float) -> float | None:
         """Return the time of a frame, or `None` if it is unknown."""
         time = None if stamp is None or not math.isfinite(stamp) else stamp + self.offset
-        if self.expected is None and time is None:
-            return None
         jitter = self.max_jitter if self.last > -math.inf else 0.0  # the first stamp is that of audio that starts late
         if self.expected is not None:
             if time is not None and abs(time - self.expected) > MAX_GAP:
@@ -398,7 +398,8 @@ class _Clock:
                 time = self.expected
             elif time is None or time <= self.last or abs(time - self.expected) <= jitter:
                 time = self.expected
-        self.last, self.expected = time, time + duration
+        if time is not None:
+            self.last, self.expected = time, time + duration
         return time
 
 
@@ -413,7 +414,8 @@ class _AudioTrack:
 
     def __init__(self, stream, name: str, clock: _Clock, sampling_rate: int):
         self.stream, self.name, self.clock, self.sampling_rate = stream, name, clock, sampling_rate
-        self.resampler = self.input_format = None
+        self.resampler: Any = None
+        self.input_format: tuple[str, str, int] | None = None
         self.chunks: list[tuple[int, np.ndarray]] = []  # (position in samples from the beginning of the file, samples)
         self.position = 0
         self.started = False
@@ -537,7 +539,7 @@ class _VideoTrack:
         self.reformatter = import_av().video.reformatter.VideoReformatter()
         self.frames: list[tuple[float, np.ndarray]] = []
         self.num_sampled = 0
-        self.previous = None  # (time, frame)
+        self.previous: tuple[float, Any] | None = None  # time and frame
         self.end = self.progress = 0.0
 
     def add(self, frame) -> None:
@@ -559,11 +561,12 @@ class _VideoTrack:
         self.previous = (time, frame)
 
     def flush(self) -> None:
-        if self.frame_rate is not None:
-            self._sample_until(self.end - EPSILON)
+        self._sample_until(self.end - EPSILON)
 
     def _sample_until(self, end: float) -> None:
         """Repeat the previous frame for all samples up to `end`."""
+        if self.frame_rate is None:
+            return
         rgb = None
         while (time := self.first + self.num_sampled / self.frame_rate) < end:
             if self.previous is not None:

@@ -13,6 +13,7 @@
 """Processor of the UMONS models: text, audio and video to model inputs."""
 
 import inspect
+from typing import Any
 
 import numpy as np
 import torch
@@ -43,7 +44,7 @@ class UmonsProcessorKwargs(ProcessingKwargs, total=False):
 
 
 # An exception to TRF019 of the model linter: transformers 5.20 does not read defaults from processor_config.json.
-UmonsProcessorKwargs._defaults = {"text_kwargs": {"padding": True, "truncation": True}}
+UmonsProcessorKwargs._defaults = {"text_kwargs": {"padding": True, "truncation": True}}  # type: ignore[attr-defined]
 
 
 @auto_docstring(
@@ -55,7 +56,8 @@ UmonsProcessorKwargs._defaults = {"text_kwargs": {"padding": True, "truncation":
 )
 class UmonsProcessor(ProcessorMixin):
     valid_processor_kwargs = UmonsProcessorKwargs
-    _auto_class = "AutoProcessor"  # `save_pretrained` copies the code, so that the folder loads by itself
+    # `save_pretrained` copies the code, so that the folder loads by itself.
+    _auto_class = "AutoProcessor"  # type: ignore[assignment]
 
     def __init__(
         self, tokenizer, feature_extractor, video_processor, max_audio_length=None, audio_frame_duration=None
@@ -211,22 +213,23 @@ class UmonsProcessor(ProcessorMixin):
             if isinstance(rows, (list, tuple)) and not rows:
                 raise ValueError(f"`{name}` is an empty list: pass at least one row, or omit it.")
 
+        options: dict[str, Any] = {**kwargs}
         words = text and ["" if row is None else row for row in text]
         present_audio, has_audio = _drop_missing(audio if audio is None else as_batch(audio))
         if present_audio and all(isinstance(row, str) for row in present_audio):
-            rate = kwargs["sampling_rate"] = self.feature_extractor.sampling_rate
+            rate = options["sampling_rate"] = self.feature_extractor.sampling_rate
             present_audio = [read_clip(file, video=False, sampling_rate=rate).audio for file in present_audio]
         present_videos, has_video = _drop_missing(videos)
-        data = super().__call__(text=words, audio=present_audio, videos=present_videos, **kwargs)
+        data = super().__call__(text=words, audio=present_audio, videos=present_videos, **options)
         _restore_missing(data, self._audio_names, has_audio)
         _restore_missing(data, self.video_processor.model_input_names, has_video)
 
-        has = {
+        found = {
             "text": [has_words(self.tokenizer, ids) for ids in data["input_ids"]] if "input_ids" in data else None,
             "audio": _find_present(data, self._audio_names[1]) or has_audio,
             "videos": _find_present(data, "video_features_mask") or has_video,
         }
-        has = {name: rows for name, rows in has.items() if rows is not None}
+        has: dict[str, list[bool]] = {name: rows for name, rows in found.items() if rows is not None}
         _check_rows(has, text, has_audio)
         if not any(has.get("audio", [True])):
             for name in self._audio_names:
@@ -305,7 +308,7 @@ def prepare_waveforms(
         waveforms = [normalize_level(waveform, extractor.sampling_rate) for waveform in waveforms]
     waveforms = [np.pad(waveform, (0, max(0, minimum - len(waveform)))) for waveform in waveforms]
     if isinstance(extractor, WhisperFeatureExtractor):
-        encoded = _whisper_frames(extractor, waveforms)
+        encoded: dict[str, Any] = _whisper_frames(extractor, waveforms)
         if return_tensors == "pt":
             encoded = {name: torch.from_numpy(values) for name, values in encoded.items()}
     else:
@@ -405,7 +408,9 @@ def _drop_missing(rows):
 
 def _restore_missing(data: BatchFeature, names: list[str], is_present: list[bool] | None):
     """Insert zeros, also in masks, for the rows that were dropped."""
-    for name in names if is_present is not None else ():
+    if is_present is None:
+        return
+    for name in names:
         if name in data:
             # Present rows get their own values; missing ones get those of another row, which are then zeroed.
             rows = data[name][np.cumsum(is_present) - 1]

@@ -216,17 +216,18 @@ def find_word_times(
         whose words have other ids.
     """
     times = torch.full((*input_ids.shape, 2), torch.nan)
-    rows = [i for i, row in enumerate(words) if row and any(None not in word for word in row)]
+    rows = {i: row for i, row in enumerate(words) if row and any(None not in word for word in row)}
     if not rows:
         return times
-    encoded = tokenizer([[word[0] for word in words[i]] for i in rows], is_split_into_words=True, truncation=True)
-    for number, i in enumerate(rows):
+    spoken = [[word[0] for word in row] for row in rows.values()]
+    encoded = tokenizer(spoken, is_split_into_words=True, truncation=True)
+    for number, (i, row) in enumerate(rows.items()):
         ids = encoded["input_ids"][number][: input_ids.shape[1]]
         if input_ids[i, : len(ids)].tolist() != ids:
             continue  # other words than the text
         for place, index in enumerate(encoded.word_ids(number)[: len(ids)]):
-            if index is not None and None not in words[i][index]:
-                times[i, place] = torch.tensor(words[i][index][1:])
+            if index is not None and None not in row[index]:
+                times[i, place] = torch.tensor(row[index][1:])
     return times
 
 
@@ -264,8 +265,8 @@ def build_embedding_matrix(
     words = vocabulary.keys() - set(tokenizer.all_special_tokens)
     found = 0
     for word in words:
-        vector = vectors.get(word, vectors.get(word.replace(INNER_SPACE, " ")))
-        if vector is not None:
-            matrix[vocabulary[word]] = vector
+        known = vectors.get(word, vectors.get(word.replace(INNER_SPACE, " ")))
+        if known is not None:
+            matrix[vocabulary[word]] = known
             found += 1
     return matrix, found / len(words) if words else 0.0
