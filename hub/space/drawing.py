@@ -93,8 +93,8 @@ def draw(result: dict, attention: dict, timeline: list[dict], picture: Picture) 
         timeline: predictions with a `timestamp` each, or empty.
         picture: inputs to draw with it.
     """
-    ranked = result.get("emotions") or result.get("labels") or []
-    named = "Emotions" if "emotions" in result else "Classes"
+    ranked = result.get("emotions") or result.get("labels") or result.get("values") or []
+    named = "Values" if "values" in result else "Emotions" if "emotions" in result else "Classes"
     parts = [f'<p class="quiet">{escape(" ".join(picture.notes))}</p>', '<div class="top">']
     if "sentiment" in result:
         parts.append(_dial(result["sentiment"]))
@@ -147,11 +147,18 @@ def _on_circle(value: float, radius: float = 90.0) -> tuple[float, float]:
 def _bars(ranked: list[dict[str, Any]], named: str) -> str:
     rows = "".join(
         f'<li><span class="label">{escape(entry["label"])}</span><span class="track" aria-hidden="true">'
-        f'<i style="width:{100 * entry["score"]:.1f}%"></i></span>'
+        f'<i style="width:{100 * _share(entry):.1f}%"></i></span>'
         f'<span class="number">{entry["score"]:.2f}</span></li>'
         for entry in ranked
     )
-    return f'<ul class="rows emotions" aria-label="{named}, most likely first">{rows}</ul>'
+    order = "" if named == "Values" else ", most likely first"
+    return f'<ul class="rows emotions" aria-label="{named}{order}">{rows}</ul>'
+
+
+def _share(entry: dict[str, Any]) -> float:
+    """Return the place of a score in its range, from 0 to 1."""
+    low, high = entry.get("range", (0.0, 1.0))
+    return min(1.0, max(0.0, (entry["score"] - low) / (high - low)))
 
 
 def _words(text: str, weights: list[dict[str, Any]]) -> str:
@@ -216,7 +223,8 @@ def _timeline(timeline: list[dict[str, Any]]) -> str:
     if any("sentiment" in entry for entry in timeline):
         parts.append(_curve(timeline, end))
     scores = [
-        {e["label"]: e["score"] for e in entry.get("emotions") or entry.get("labels") or []} for entry in timeline
+        {e["label"]: _share(e) for e in entry.get("emotions") or entry.get("labels") or entry.get("values") or []}
+        for entry in timeline
     ]
     labels = next((list(labelled) for labelled in scores if labelled), [])
     for label in sorted(labels, key=lambda label: -sum(labelled.get(label, 0.0) for labelled in scores)):

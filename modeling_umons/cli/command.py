@@ -59,7 +59,9 @@ def run(prog: str, extra: str | None, work: Callable[[], int | None], interrupte
         interrupted: Message after Ctrl-C.
     """
     if not sys.stderr.isatty():
-        os.environ.setdefault("TQDM_DISABLE", "1")  # progress bars fill log files; tqdm reads this when it is imported
+        # Progress bars fill log files. Both variables are read by imports.
+        os.environ.setdefault("TQDM_DISABLE", "1")
+        os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     from safetensors import SafetensorError
 
     try:

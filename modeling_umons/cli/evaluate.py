@@ -16,7 +16,7 @@ DESCRIPTION = """Evaluate a model, or several and their ensemble, on a split of 
 
 A data set is a table (.csv, .tsv, .jsonl, .parquet), with a column `split` or of one split only, or a folder
 or Hub repository of `datasets`. The task is that of the models. Pass the same --text_column, --audio_column
-and --label_column as for training.
+and --label_columns as for training.
 
 The report contains every metric with its 95 % bootstrap interval. If the data set has a training split, the
 report also contains a constant predictor and a TF-IDF baseline. If it has a validation split, an ensemble
@@ -40,7 +40,14 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         default="file_name",
         help="column of audio or video files, if there is no column `audio_features` (default: file_name)",
     )
-    parser.add_argument("--label_column", default="label", help="column of classes (default: label)")
+    parser.add_argument(
+        "--label_columns", "--label_column", nargs="+", default=[],
+        help="columns of the labels, in the order of the model (default: their names; label for classes)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--label_range", nargs=2, type=float, metavar=("LOW", "HIGH"),
+        help="scale of the sentiments in the data set, which are rescaled to [-3, 3] (default: -3 3)",
+    )  # fmt: skip
     parser.add_argument(
         "--average",
         choices=["logits", "probabilities"],
@@ -79,7 +86,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     disable_progress_bar()
     options = dict(vars(arguments))
-    columns = ("dataset_config_name", "text_column", "audio_column", "label_column")
+    columns = ("dataset_config_name", "text_column", "audio_column", "label_columns", "label_range")
     data = DataArguments(**{name: options.pop(name) for name in columns})
     evaluate_models(options.pop("model"), data=data, **options)
 

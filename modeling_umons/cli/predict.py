@@ -106,6 +106,9 @@ def format_result(result: dict) -> str:
         lines.append(f"  label     {result['label']}")
     for entry in result.get("emotions", result.get("labels", [])):
         lines.append(f"  {entry['label']:<14}{entry['score']:5.2f}  {'█' * round(20 * entry['score'])}")
+    for entry in result.get("values", []):
+        limits = "  (trained on {:g} to {:g})".format(*entry["range"]) if "range" in entry else ""
+        lines.append(f"  {entry['label']:<14}{entry['score']:7.2f}{limits}")
     if "explanations" in result:
         lines += format_explanations(result["explanations"], "sentiment" if "sentiment" in result else result["label"])
     lines += [f"  warning   {warning['message']}" for warning in result.get("warnings", ())]

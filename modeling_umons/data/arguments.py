@@ -38,7 +38,24 @@ class DataArguments:
         default="file_name",
         metadata={"help": "Column of audio or video files; not read if there is a column `audio_features`."},
     )
-    label_column: str = field(default="label", metadata={"help": "Column of classes, for --task classification."})
+    label_columns: list[str] = field(
+        default_factory=list,
+        metadata={
+            "aliases": ["--label_column"],
+            "help": "Columns of the labels, in their order: the column of classes (default: label), or those of "
+            "multi_label and regression. Other tasks have columns with the names of their labels by default.",
+        },
+    )
+    label_range: list[float] | None = field(
+        default=None,
+        metadata={
+            "help": "Lowest and highest label: sentiments on another scale, such as 1 5, are rescaled to [-3, 3]; "
+            "labels of regression outside of it are refused."
+        },
+    )
+    allow_overlap: bool = field(
+        default=False, metadata={"help": "Train even if videos or files are in more than one split."}
+    )
     repeat: list[str] = field(
         default_factory=list,
         metadata={"help": "Repetitions of rows by their column `source`, such as ravdess=4."},

@@ -27,7 +27,7 @@ from datasets.exceptions import DatasetsError
 from ..models.umons.feature_extraction_umons import is_silent
 from ..models.umons.media_umons import WHOLE_S, read_clip
 from ..tasks.labels import class_name
-from ..tasks.task import Task, scale_advice
+from ..tasks.task import OWN_LABELS, Task, scale_advice
 from ..utils.suggest import nearest
 from .arguments import DataArguments
 from .collator import SOUND, UtteranceCollator
@@ -52,7 +52,7 @@ ENOUGH_WORDS = 4  # equal texts of fewer words, such as "thank you", are no sign
 USUAL_COLUMNS = {
     "audio_column": ("file_name", "file", "filename", "path", "audio", "video", "clip", "wav", "audio_path"),
     "text_column": ("text", "sentence", "transcript", "transcription", "utterance", "content"),
-    "label_column": ("label", "emotion", "class", "category", "target", "sentiment"),
+    "label_columns": ("label", "emotion", "class", "category", "target", "sentiment"),
 }
 
 
@@ -80,7 +80,7 @@ def load_splits(source: str | Path, data: DataArguments, split: str = "train") -
     if not len(splits.get(split, ())):
         sizes = ", ".join(f"{name} ({len(rows)} rows)" for name, rows in splits.items())
         raise ValueError(f"{source} has no rows of the split {split!r}; its splits are {sizes}.")
-    return DatasetDict({name: name_classes(rows, data.label_column) for name, rows in splits.items()})
+    return DatasetDict({name: name_classes(rows, class_column(data)) for name, rows in splits.items()})
 
 
 class FileAudio(Audio):
@@ -109,7 +109,7 @@ def _load_dataset(source: str | Path, data: DataArguments) -> Mapping[str, Datas
             cause = cause.__cause__
         reason = "" if cause is error else f" ({type(cause).__name__}: {cause})"
         raise ValueError(f"{source} cannot be loaded: {error}{reason}") from error
-    _check_class_names(builder, data.label_column)
+    _check_class_names(builder, class_column(data))
     return loaded
 
 
@@ -160,32 +160,39 @@ def load_training_splits(data: DataArguments, seed: int) -> DatasetDict:
     if "validation" not in splits:
         if data.streaming:
             raise ValueError(f"--streaming requires a validation split, which {data.dataset_name} has not.")
-        column = data.label_column if data.task == "classification" else None
+        column = class_column(data) if data.task == "classification" else None
         splits.update(hold_out(splits["train"], data.validation_share, seed, column))
     if not len(splits["validation"]):
         raise ValueError(f"There are no rows of the split 'validation': { {k: len(v) for k, v in splits.items()} }.")
-    for problem in find_leaks(splits, data):
-        logger.warning("%s", problem)
+    for column in (data.text_column, "video_id", data.audio_column):
+        for problem in find_leaks(splits, column, ENOUGH_WORDS if column == data.text_column else 0):
+            # Speakers may say the same sentence, but rows of one video are alike.
+            if column != data.text_column and not data.allow_overlap:
+                raise ValueError(f"{problem} Pass --allow_overlap to train on these splits.")
+            logger.warning("%s", problem)
     return splits
 
 
-def find_leaks(splits: Mapping[str, Dataset], data: DataArguments) -> Iterator[str]:
-    """Yield a message for each column whose videos, files or texts are in more than one split."""
-    for column in ("video_id", data.audio_column, data.text_column):
-        seen: set[str] = set()
-        for name in (name for name in SPLITS if name in splits and column in splits[name].column_names):
-            values = splits[name].select_columns(column).with_format("arrow")[:][column]
-            if not (pa.types.is_string(values.type) or pa.types.is_integer(values.type)):
-                continue
-            values = [" ".join(str(value).lower().split()) for value in values.to_pylist() if value is not None]
-            if column == data.text_column:
-                values = [value for value in values if len(value.split()) >= ENOUGH_WORDS]
-            if shared := sum(value in seen for value in values):
-                yield (
-                    f"{name}: {shared} rows have a {column} that is also in another split; metrics on such rows are "
-                    "too high."
-                )
-            seen.update(values)
+def class_column(data: DataArguments) -> str:
+    """Return the column of classes."""
+    return data.label_columns[0] if data.label_columns else "label"
+
+
+def find_leaks(splits: Mapping[str, Dataset], column: str, num_words: int = 0) -> Iterator[str]:
+    """Yield a message for each split with values of `column`, of `num_words` or more, that are in another split."""
+    seen: set[str] = set()
+    for name in (name for name in SPLITS if name in splits and column in splits[name].column_names):
+        values = splits[name].select_columns(column).with_format("arrow")[:][column]
+        if not (pa.types.is_string(values.type) or pa.types.is_integer(values.type)):
+            continue
+        values = [" ".join(str(value).lower().split()) for value in values.to_pylist() if value is not None]
+        values = [value for value in values if len(value.split()) >= num_words]
+        if shared := sum(value in seen for value in values):
+            yield (
+                f"{name}: {shared} rows have a {column} that is also in another split; metrics on such rows are too "
+                "high."
+            )
+        seen.update(values)
 
 
 def load_table(path: str | Path, audio_column: str, place_column: str | None = None) -> Dataset:
@@ -357,26 +364,56 @@ def read_labels(dataset: Dataset, task: Task, name: str = "table") -> np.ndarray
         return task.label_array(table)[1]
     except ValueError:
         has_places = PLACE_COLUMN in dataset.column_names
-        advice = scale_advice(table["sentiment"].to_pylist()) if "sentiment" in task.columns else ""
+        sentiments = table[task.sentiment_column].to_pylist() if task.sentiment_column else ()
+        advice = scale_advice(task, sentiments)
         for index, row in enumerate(table.to_pylist()):
             try:
                 task.label(row)
             except ValueError as error:
                 place = dataset[index][PLACE_COLUMN] if has_places else f"Row {index} of the {name}"
-                raise ValueError(f"{place}: {error}{advice if 'sentiment' in str(error) else ''}") from error
+                is_sentiment = str(error).startswith(f"{task.sentiment_column} ")
+                raise ValueError(f"{place}: {error}{advice if is_sentiment else ''}") from error
         raise
 
 
+def read_ranges(dataset: Dataset, task: Task) -> tuple[tuple[float, float], ...]:
+    """
+    Return the lowest and highest value of each label of a `regression`: its `label_range`, or those of the rows.
+
+    Raises:
+        ValueError: a label has fewer than two values.
+    """
+    if task.label_range is not None:
+        return (task.label_range,) * len(task.labels)
+    values = task.label_array(dataset.select_columns(list(task.columns)).with_format("arrow")[:])[0]
+    ranges = []
+    for label, column in zip(task.labels, values.T, strict=True):
+        known = column[~np.isnan(column)]
+        if not len(known) or known.min() == known.max():
+            raise ValueError(
+                f"The training rows have fewer than two values of {label}: remove it from --label_columns."
+            )
+        ranges.append((float(known.min()), float(known.max())))
+    return tuple(ranges)
+
+
 def report_labels(splits: Mapping[str, Dataset], task: Task) -> None:
-    """Log the counts of the classes of each split, and warn of classes and scales that are probably mistakes."""
-    has_sentiment = "sentiment" in set(task.columns) & set(splits["train"].column_names)
-    advice = scale_advice(splits["train"]["sentiment"]) if has_sentiment else ""
-    if advice:
-        logger.warning("All sentiments are in [-1, 1], but models and metrics expect [-3, 3].%s", advice)
+    """
+    Log the counts of the classes of each split, and warn of classes that are probably mistakes.
+
+    Raises:
+        ValueError: all sentiments are in [-1, 1], which is probably their scale.
+    """
+    column = task.sentiment_column
+    if column in splits["train"].column_names and (advice := scale_advice(task, splits["train"][column])):
+        raise ValueError(
+            f"All values of {column} are in [-1, 1], but models and metrics expect [-3, 3].{advice} If it is on the "
+            "scale [-3, 3], pass --label_range -3 3."
+        )
     if task.name != "classification":
         return
     for name, rows in splits.items():
-        counts = Counter(class_name(label) for label in rows[task.label_column] if label is not None)
+        counts = Counter(class_name(label) for label in rows[task.columns[0]] if label is not None)
         logger.info("%s: %s", name, ", ".join(f"{label} {counts[label]}" for label in task.labels))
     by_lower: dict[str, list[str]] = {}
     for label in task.labels:
@@ -405,7 +442,7 @@ def _with_empty(dataset: Dataset, names: set[str], sizes: dict[str, int]) -> Dat
     logger.info("Missing column(s) %s: treated as empty in all rows.", ", ".join(sorted(names)))
     types = {**make_features(*sizes.values()), SOUND: List(Value("float32"))}
     empty = {name: [None] * len(dataset) for name in sorted(names)}
-    empty = Dataset.from_dict(empty, features=Features({name: types[name] for name in empty}))
+    empty = Dataset.from_dict(empty, features=Features({name: types.get(name, Value("float32")) for name in empty}))
     return concatenate_datasets([dataset.flatten_indices(), empty], axis=1)
 
 
@@ -468,11 +505,14 @@ def make_collator(
 
 
 def name_classes(dataset: Dataset, column: str) -> Dataset:
-    """Replace the class numbers of a `ClassLabel` column by class names, as in tables."""
+    """Replace the class numbers of a column of `ClassLabel`, or of lists of it, by class names, as in tables."""
     feature = dataset.features.get(column)
-    if not isinstance(feature, ClassLabel):
+    if isinstance(feature, ClassLabel):
+        names = [None if value is None or value < 0 else feature.int2str(value) for value in dataset[column]]
+    elif isinstance(feature, List) and isinstance(feature.feature, ClassLabel):
+        names = [None if values is None else feature.feature.int2str(values) for values in dataset[column]]
+    else:
         return dataset
-    names = [None if value is None or value < 0 else feature.int2str(value) for value in dataset[column]]
     return dataset.remove_columns(column).add_column(column, names)
 
 
@@ -507,11 +547,7 @@ def check_columns(
     labels = [column for column in (task.columns if task else ()) if column not in columns]
     if labels and not (is_trained and task.name == "joint" and len(labels) < len(task.columns)):
         missing += labels
-        if task.name == "classification":
-            advice.append(_advise(columns, "label_column", task.label_column))
-        elif label := next((column for column in USUAL_COLUMNS["label_column"] if column in columns), None):
-            advice.append(f"--task classification --label_column {label}" if label != "sentiment" else
-                          "--task sentiment")  # fmt: skip
+        advice += _advise_labels(columns, task)
     if missing:
         advice = [text for text in advice if text]
         remedy = f" Possible options: {'; '.join(advice)}." if advice else ""
@@ -525,6 +561,21 @@ def _advise(columns: Sequence[str], option: str | None, column: str) -> str:
     by_lower = {name.lower(): name for name in columns}
     found = nearest(column, columns) or next((by_lower[name] for name in usual if name in by_lower), None)
     return f"--{option} {found}" if option is not None and found is not None else ""
+
+
+def _advise_labels(columns: Sequence[str], task: Task) -> Iterator[str]:
+    """Yield the options that probably make up for missing columns of labels."""
+    if task.name == "classification":
+        yield _advise(columns, "label_columns", *task.columns)
+        return
+    similar = [column if column in columns else nearest(column, columns) for column in task.columns]
+    if None not in similar:
+        yield f"--label_columns {' '.join(map(str, similar))}"
+    if task.name not in OWN_LABELS:
+        label = next((column for column in USUAL_COLUMNS["label_columns"] if column in columns), None)
+        if label is not None:
+            yield "--task sentiment" if label == "sentiment" else f"--task classification --label_columns {label}"
+        yield f"--label_columns with the columns of {', '.join(task.columns)}"
 
 
 def _places(dataset: Dataset) -> list[str]:

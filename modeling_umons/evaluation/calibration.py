@@ -77,6 +77,8 @@ def _fit_combination(task: Task, truth: np.ndarray, logits: np.ndarray) -> tuple
         temperature = _fit_class_temperature(truth.astype(int), logits)
         entry["temperature"] = dict.fromkeys(task.labels, temperature)
         return entry, ""
+    if task.name == "regression":
+        return entry, ""
     truth, logits = truth.reshape(len(logits), -1), logits.reshape(len(logits), -1)
     note = ""
     for label, target, logit in zip(task.labels, truth.T, logits.T, strict=True):
@@ -220,7 +222,7 @@ def calibration_metrics(task: Task, split: Split, entries: Sequence[Mapping[str,
     truth, logits = (values.reshape(len(split), -1).astype(float) for values in (split.truth, split.logits))
     if task.name in ("joint", "sentiment"):
         _measure_sentiment(metrics, truth[:, 0], logits[:, 0], entries)
-    if task.name in ("joint", "emotion"):
+    if task.emotions:
         names = [label for label in task.labels if label != "sentiment"]
         targets, scores = truth[:, -len(names) :], _sigmoid(logits[:, -len(names) :])
         for name, target, score in zip(names, targets.T, scores.T, strict=True):

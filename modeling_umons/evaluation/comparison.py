@@ -9,7 +9,7 @@ import numpy as np
 
 from ..utils.files import write_atomically
 from ..utils.tables import markdown_table, print_table
-from .metrics import headline_metrics, is_emotion_metric
+from .metrics import headline_metrics, is_label_metric
 from .report import to_json
 from .report_plots import plot_comparison
 from .report_tables import BASELINE_NAMES, cell, plain_text, size_of
@@ -221,7 +221,7 @@ def _markdown(comparison: Mapping[str, Any]) -> str:
         metrics = [metric for metric in headlines if metric in next(iter(of_source.values()))]
         parts += [f"## {source}", _table(metrics, of_source, baselines)]
     all_metrics = next(iter(systems.values()))["metrics"]
-    single = [metric for metric in all_metrics if is_emotion_metric(metric) and metric.endswith(("_f1", "_wa"))]
+    single = [metric for metric in all_metrics if is_label_metric(metric) and metric.endswith(("_f1", "_wa"))]
     if single:
         of_all = {name: system["metrics"] for name, system in systems.items()}
         table = _table(single, of_all, comparison["baselines"])

@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from ..models.umons.configuration_umons import EMOTIONS, NEUTRAL
 from ..tasks.task import Task
 
 
@@ -25,6 +24,8 @@ HEADLINE_METRICS = {
     "joint": ("mae", "corr", "acc7", "acc2_non0", "emotion_acc", "emotion_f1_macro", "emotion_wa", "emotion_ap"),
     "emotion": ("emotion_acc", "emotion_f1", "emotion_f1_macro", "emotion_wa", "emotion_auroc", "emotion_ap"),
     "sentiment": ("mae", "corr", "acc7", "acc7_rounded", "acc2_has0", "acc2_non0"),
+    "multi_label": ("f1_macro", "f1_micro", "ap_macro", "auroc_macro", "label_accuracy"),
+    "regression": ("ccc", "corr", "mae"),
 }
 CLASS_HEADLINE_METRICS = ("accuracy", "balanced_accuracy", "f1_weighted", "f1_macro")
 
@@ -32,14 +33,28 @@ CLASS_HEADLINE_METRICS = ("accuracy", "balanced_accuracy", "f1_weighted", "f1_ma
 CLASS_SENTIMENTS = (-2.6, -1.6, -0.6, 0.0, 0.6, 1.6, 2.6)
 
 
+# Metrics of all labels together, which tables show first.
+OVERALL_METRICS = {
+    "loss", *CLASS_HEADLINE_METRICS, *(metric for metrics in HEADLINE_METRICS.values() for metric in metrics),
+    *(f"emotion_{name}" for name in EMOTION_MEANS), "f1_has0", "f1_non0",
+}  # fmt: skip
+# Metrics that no threshold changes.
+SENTIMENT_METRICS = {"mae", "corr", "ccc", "acc7", "acc7_rounded", "acc2_has0", "f1_has0", "acc2_non0", "f1_non0"}
+
+
 def headline_metrics(task_name: str) -> tuple[str, ...]:
     """Return the main metrics of a task."""
     return HEADLINE_METRICS.get(task_name, CLASS_HEADLINE_METRICS)
 
 
-def is_emotion_metric(metric: str) -> bool:
-    """Return whether a metric is of a single emotion, such as `anger_f1`."""
-    return metric.startswith(tuple(f"{emotion}_" for emotion in (*EMOTIONS, NEUTRAL)))
+def is_label_metric(metric: str) -> bool:
+    """Return whether a metric is of a single label, such as `anger_f1`."""
+    return metric not in OVERALL_METRICS
+
+
+def depends_on_thresholds(metric: str) -> bool:
+    """Return whether a metric of emotions or labels depends on their thresholds, unlike areas under curves."""
+    return metric not in SENTIMENT_METRICS and not {"auroc", "ap"} & set(metric.split("_"))
 
 
 def sentiment_metrics(truth: np.ndarray, prediction: np.ndarray) -> dict[str, float]:
@@ -88,6 +103,49 @@ def emotion_metrics(
     return _value(_emotions(np.ones((1, len(truth))), truth, logits, labels, thresholds))
 
 
+def label_metrics(
+    truth: np.ndarray,
+    logits: np.ndarray,
+    labels: Sequence[str],
+    thresholds: np.ndarray | Sequence[float] | None = None,
+) -> dict[str, float]:
+    """
+    Compute metrics of labels (N, L) that are present or absent. A label is predicted if its logit is above its
+    threshold (L,), default 0.
+
+    | name | metric |
+    |---|---|
+    | `label_accuracy` | accuracy over all segments and labels |
+    | `f1_micro` | F1 of presence over all segments and labels |
+    | `f1_macro`, `ap_macro`, `auroc_macro` | means of the metrics below over known labels |
+    | `<label>_f1` | F1 of presence, 0 for a label that neither occurs nor is predicted |
+    | `<label>_ap` | average precision |
+    | `<label>_auroc` | area under the ROC curve |
+
+    `_auroc` and `_ap` are undefined if a label is in all segments or in none, and so are their means.
+
+    Raises ValueError for arrays of different shapes and logits that are not finite.
+    """
+    return _value(_labels(np.ones((1, len(truth))), truth, logits, labels, thresholds))
+
+
+def regression_metrics(truth: np.ndarray, prediction: np.ndarray, labels: Sequence[str]) -> dict[str, float]:
+    """
+    Compute metrics of numbers (N, L).
+
+    | name | metric |
+    |---|---|
+    | `ccc`, `corr`, `mae` | means of the metrics below over known labels |
+    | `<label>_ccc` | concordance correlation coefficient (Lin, 1989), 0 if labels or predictions are constant |
+    | `<label>_corr` | Pearson correlation, 0 if labels or predictions are constant |
+    | `<label>_mae` | mean absolute error |
+
+    A single label has only the first three. Raises ValueError for arrays of different shapes and predictions that are
+    not finite.
+    """
+    return _value(_numbers(np.ones((1, len(truth))), truth, prediction, labels))
+
+
 def classification_metrics(truth: np.ndarray, logits: np.ndarray) -> dict[str, float]:
     """
     Compute metrics of classes (N,) from logits (N, C).
@@ -123,10 +181,10 @@ def weighted_metrics(
     thresholds: np.ndarray | Sequence[float] | None = None,
 ) -> dict[str, np.ndarray]:
     """Compute `task_metrics` under `weights` (S, N) of the segments; arrays (S,), NaN where undefined."""
-    if thresholds is not None and task.name not in ("emotion", "joint"):
+    if thresholds is not None and not task.emotions:
         raise ValueError(f"`thresholds` require emotions; the task {task.name!r} has none.")
     truth, logits = np.asarray(truth), np.asarray(logits)
-    if task.name in ("emotion", "joint") and truth.shape[1:] != (len(task.labels),):
+    if task.emotions and truth.shape[1:] != (len(task.labels),):
         raise ValueError(f"Labels have shape {truth.shape}, expected (segments, {len(task.labels)}).")
     if task.name == "joint":
         return {
@@ -135,6 +193,10 @@ def weighted_metrics(
         }
     if task.name == "emotion":
         return _emotions(weights, truth, logits, task.labels, thresholds)
+    if task.name == "multi_label":
+        return _labels(weights, truth, logits, task.labels, thresholds)
+    if task.name == "regression":
+        return _numbers(weights, truth, logits, task.labels)
     if task.name == "sentiment":
         return _sentiment(weights, truth.reshape(-1), logits.reshape(-1))
     metrics = _classes(weights, truth, logits)
@@ -199,7 +261,10 @@ def _constant_predictions(task: Task, train_truth: np.ndarray) -> list[np.ndarra
     typical = []
     for label, column in zip(task.labels, train_truth.reshape(len(train_truth), -1).T, strict=True):
         known = column[~np.isnan(column)] if not np.isnan(column).all() else np.zeros(1)
-        typical.append(np.median(known) if label == "sentiment" else 2 * ((known > 0).mean() > 0.5) - 1.0)
+        is_number = task.problem_type == "regression" or label == "sentiment"
+        typical.append(np.median(known) if is_number else 2 * ((known > 0).mean() > 0.5) - 1.0)
+    if task.name == "regression":
+        return [np.array(typical)]
     return [np.array(typical), *(np.full(len(task.labels), value) for value in CLASS_SENTIMENTS)]
 
 
@@ -252,15 +317,7 @@ def _sentiment(weights: np.ndarray, truth: np.ndarray, prediction: np.ndarray) -
 
 
 def _emotions(weights, truth, logits, labels, thresholds) -> dict[str, np.ndarray]:
-    truth, logits = _pair(truth, logits)
-    if truth.ndim != 2 or truth.shape[1] != len(labels):
-        raise ValueError(f"Emotions have shape {truth.shape}, expected (segments, {len(labels)}).")
-    thresholds = np.zeros(len(labels)) if thresholds is None else np.asarray(thresholds, dtype=float)
-    if thresholds.shape != (len(labels),) or not np.isfinite(thresholds).all():
-        raise ValueError(
-            f"`thresholds` is {thresholds.tolist()}, expected a finite number for each of {', '.join(labels)}."
-        )
-
+    truth, logits, thresholds = _check_labels(truth, logits, labels, thresholds)
     each, right, counted = {}, 0.0, 0.0
     for i, label in enumerate(labels):
         known = ~np.isnan(truth[:, i])
@@ -292,6 +349,58 @@ def _emotion(weights, truth, logits, threshold) -> tuple[dict[str, np.ndarray], 
         "ap": ap,
     }
     return metrics, hits.sum(axis=1), true.sum(axis=1)
+
+
+def _check_labels(truth, logits, labels, thresholds) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Check shapes and finite values; returns the arrays, and thresholds of 0 by default."""
+    truth, logits = _pair(truth, logits)
+    if truth.ndim != 2 or truth.shape[1] != len(labels):
+        raise ValueError(f"Labels have shape {truth.shape}, expected (segments, {len(labels)}).")
+    thresholds = np.zeros(len(labels)) if thresholds is None else np.asarray(thresholds, dtype=float)
+    if thresholds.shape != (len(labels),) or not np.isfinite(thresholds).all():
+        raise ValueError(
+            f"`thresholds` is {thresholds.tolist()}, expected a finite number for each of {', '.join(labels)}."
+        )
+    return truth, logits, thresholds
+
+
+def _labels(weights, truth, logits, labels, thresholds) -> dict[str, np.ndarray]:
+    truth, logits, thresholds = _check_labels(truth, logits, labels, thresholds)
+    each, right, counted, sums = {}, 0.0, 0.0, 0.0
+    for i, label in enumerate(labels):
+        known = ~np.isnan(truth[:, i])
+        if not known.any():
+            continue
+        of_label, present = weights[:, known], truth[known, i] > 0
+        counts = _class_counts(of_label, present, logits[known, i] > thresholds[i], 2)
+        presence = np.stack([count[:, 1] for count in counts])
+        auroc, ap = _areas(of_label, present, logits[known, i])
+        each[label] = {"f1": _f1(*presence), "ap": ap, "auroc": auroc}
+        right, counted, sums = right + counts[0].sum(axis=1), counted + counts[1].sum(axis=1), sums + presence
+    if not each:
+        return {}
+    return {
+        "label_accuracy": _ratio(right, counted),
+        "f1_micro": _f1(*sums),
+        **{f"{name}_macro": np.mean([one[name] for one in each.values()], axis=0) for name in ("f1", "ap", "auroc")},
+        **{f"{label}_{name}": value for label, one in each.items() for name, value in one.items()},
+    }
+
+
+def _numbers(weights, truth, prediction, labels) -> dict[str, np.ndarray]:
+    truth, prediction = _pair(np.reshape(truth, (len(truth), -1)), np.reshape(prediction, (len(prediction), -1)))
+    each = {}
+    for label, values, predicted in zip(labels, truth.T, prediction.T, strict=True):
+        known = ~np.isnan(values)
+        if known.any():
+            arguments = (weights[:, known], values[known], predicted[known])
+            error = _ratio(arguments[0] @ np.abs(arguments[1] - arguments[2]), arguments[0].sum(axis=1))
+            each[label] = {"ccc": _concordance(*arguments), "corr": _correlation(*arguments), "mae": error}
+    if not each:
+        return {}
+    means = {name: np.mean([one[name] for one in each.values()], axis=0) for name in ("ccc", "corr", "mae")}
+    single = {f"{label}_{name}": value for label, one in each.items() for name, value in one.items()}
+    return means | (single if len(labels) > 1 else {})
 
 
 def _classes(weights: np.ndarray, truth: np.ndarray, logits: np.ndarray) -> dict[str, np.ndarray]:
@@ -357,6 +466,16 @@ def _correlation(weights, truth, prediction) -> np.ndarray:
     # For constant values the difference is only rounding error.
     constant = (t_spread <= 1e-12 * tt) | (p_spread <= 1e-12 * pp)
     return np.where(total > 0, np.where(constant, 0.0, np.clip(correlation, -1, 1)), np.nan)
+
+
+def _concordance(weights, truth, prediction) -> np.ndarray:
+    """Compute the concordance correlation coefficient, (S,); 0 for constant labels or predictions."""
+    total = weights.sum(axis=1)
+    t, p = (_ratio(weights @ values, total) for values in (truth, prediction))
+    t_centred, p_centred = truth - t[:, None], prediction - p[:, None]
+    covariance = _ratio((weights * t_centred * p_centred).sum(axis=1), total)
+    spread = _ratio((weights * (t_centred**2 + p_centred**2)).sum(axis=1), total) + (t - p) ** 2
+    return np.where(total > 0, np.divide(2 * covariance, spread, out=np.zeros_like(t), where=spread > 0), np.nan)
 
 
 def _areas(weights, truth, scores) -> tuple[np.ndarray, np.ndarray]:

@@ -14,7 +14,7 @@ from .metrics import headline_metrics, task_metrics
 
 
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
-METRICS = ("mae", "emotion_ap", "accuracy")
+METRICS = ("mae", "emotion_ap", "accuracy", "ap_macro", "ccc")
 
 
 def missing_curves(

@@ -11,7 +11,7 @@ import numpy as np
 from ..tasks.task import Task
 from ..utils.files import write_atomically
 from ..utils.tables import print_table
-from .metrics import is_emotion_metric
+from .metrics import is_label_metric
 from .report_plots import write_plots
 from .report_tables import plain_text, size_of, splits_markdown, table_rows
 from .results import SplitResult
@@ -21,7 +21,7 @@ from .splits import Split
 def print_results(results: Mapping[str, SplitResult]) -> None:
     """Print the results of each split without the metrics of single emotions."""
     for name, result in results.items():
-        overall = [metric for metric in result["model"] if not is_emotion_metric(metric)]
+        overall = [metric for metric in result["model"] if not is_label_metric(metric)]
         head, rows = table_rows(result, overall)
         head[0] = f"{name} ({size_of(result)})"
         print_table(head, rows)

@@ -23,6 +23,7 @@ BLUE, ORANGE, LIGHT = "#0072B2", "#E69F00", "#BBBBBB"
 BASELINES = {"tfidf": ("TF-IDF", ORANGE, "--"), "constant": ("constant", LIGHT, ":")}  # label, colour and line style
 WIDTH = 8.4  # inches, for two columns with readable text in a README
 MIN_BIN_ROWS = 5  # smaller bins are not drawn
+MAX_LABELS = 12
 MAX_DOTS = 1500  # more are drawn as a density
 
 
@@ -50,6 +51,11 @@ def write_plots(
             lambda: _draw_sentiment(*sentiment, result["model"]),
             f"True and predicted sentiment on {name}, and their distributions.",
         ),
+        "numbers.png": (
+            has_rows and task.name == "regression",
+            lambda: _draw_numbers(task.labels, split, result["model"]),
+            f"True and predicted values of each label on {name}. The line is equality.",
+        ),
         "confusion.png": (
             sentiment is not None or classes,
             lambda: _draw_confusion(task, split, sentiment),
@@ -58,14 +64,12 @@ def write_plots(
         ),
         "precision_recall.png": (
             emotions is not None,
-            lambda: _draw_precision_recall(*emotions, task.emotions, result),
+            lambda: _draw_precision_recall(*emotions, result),
             f"Precision-recall curve of each emotion on {name}. Dashed: base rate.",
         ),
         "calibration.png": (
             emotions is not None or classes,
-            lambda: (
-                _draw_emotion_calibration(*emotions, task.emotions) if emotions else _draw_class_calibration(split)
-            ),
+            lambda: _draw_emotion_calibration(*emotions) if emotions else _draw_class_calibration(split),
             f"Calibration on {name}: observed frequency by predicted probability (bins of at least {MIN_BIN_ROWS} "
             "rows), and expected calibration error (ECE).",
         ),
@@ -122,6 +126,33 @@ def plot_seeds(
     handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
     figure.suptitle(f"{name}: seeds with 95 % intervals", fontsize=10, parse_math=False)
+    save_figure(figure, path)
+
+
+def plot_cells(path: Path, cells: Sequence[Mapping[str, Any]]) -> None:
+    """Draw the scores of combinations of modalities, a panel for each task: seeds, ensemble and published score."""
+    tasks = list(dict.fromkeys(cell["task"] for cell in cells))
+    figure = make_figure(3)
+    for axis, task in zip(figure.subplots(1, len(tasks), squeeze=False)[0], tasks, strict=True):
+        of_task = [cell for cell in cells if cell["task"] == task]
+        metric = of_task[0]["metric"]
+        for place, cell in enumerate(of_task):
+            values = cell.get("test", cell.get("validation", {})).get(metric, {}).get("values", [])
+            axis.plot([place] * len(values), values, "o", color=NEUTRAL, markersize=3)
+            if interval := cell.get("ensemble_intervals", {}).get(metric):
+                axis.plot([place, place], interval, color=BLUE, linewidth=2, alpha=0.5)
+            if metric in cell.get("ensemble", {}):
+                axis.plot(place, cell["ensemble"][metric], "D", color=BLUE, markersize=5, label="ensemble")
+            if cell["published"]:
+                axis.plot(place, cell["published"]["ensemble"], "x", color=ORANGE, label="published ensemble")
+        axis.set_xticks(range(len(of_task)), [cell["combination"] for cell in of_task])
+        axis.set_title(f"{task}: {metric}", loc="left", fontsize=10)
+        axis.margins(x=0.2)
+    handles = {}
+    for axis in figure.axes:
+        handles |= dict(zip(*reversed(axis.get_legend_handles_labels()), strict=True))
+    if handles:
+        figure.legend(handles.values(), handles.keys(), loc="outside upper right", frameon=False, ncols=2)
     save_figure(figure, path)
 
 
@@ -196,17 +227,20 @@ def save_figure(figure, path: Path):
 
 def _parts(task: Task, split: Split):
     """
-    Return truth and prediction of the sentiment, and truth and logits of the emotions; `None` for parts not in the
-    task.
+    Return truth and prediction of the sentiment, and truth, logits and names of the emotions; `None` for parts not in
+    the task.
     """
     sentiment = emotions = None
     if task.name in ("sentiment", "joint"):
         truth, prediction = (values.reshape(len(split), -1)[:, 0] for values in (split.truth, split.logits))
         known = ~np.isnan(truth)
         sentiment = (truth[known], prediction[known]) if known.any() else None
-    if task.name in ("emotion", "joint"):
+    if task.emotions:
         truth, logits = (values[:, -len(task.emotions) :] for values in (split.truth, split.logits))
-        emotions = (truth, logits) if not np.isnan(truth).all() else None
+        # The most frequent ones, in their order: more would be too small to read.
+        shown = np.sort(np.argsort(-np.nansum(truth > 0, axis=0), kind="stable")[:MAX_LABELS])
+        names = [task.emotions[i] for i in shown]
+        emotions = (truth[:, shown], logits[:, shown], names) if not np.isnan(truth).all() else None
     return sentiment, emotions
 
 
@@ -248,6 +282,26 @@ def _draw_missing_modalities(curves: Mapping[str, Any]):
         axis.set(xlabel="rows without it, %", xticks=shares)
         axis.set_title(_title(metric), loc="left", fontsize=10)
         axis.legend(frameon=False)
+    return figure
+
+
+def _draw_numbers(labels: Sequence[str], split: Split, model: Mapping[str, float]):
+    columns = min(3, len(labels))
+    rows = math.ceil(len(labels) / columns)
+    figure = make_figure(2.9 * rows)
+    axes = figure.subplots(rows, columns, squeeze=False).flat
+    for axis in axes[len(labels) :]:
+        axis.set_visible(False)
+    truth, prediction = (values.reshape(len(split), -1).T for values in (split.truth, split.logits))
+    for axis, label, true, predicted in zip(axes, labels, truth, prediction, strict=False):
+        known = np.flatnonzero(~np.isnan(true))[:MAX_DOTS]
+        if len(known):
+            ends = [true[known].min(), true[known].max()]
+            axis.plot(ends, ends, color=ORANGE, linewidth=1)
+            axis.scatter(true[known], predicted[known], s=10, color=BLUE, alpha=0.4, linewidths=0)
+        ccc = model.get(f"{label}_ccc", model.get("ccc"))
+        axis.set_title(label if ccc is None else f"{label}: CCC {ccc:.2f}", loc="left", fontsize=10, parse_math=False)
+        axis.set(xlabel="true", ylabel="predicted")
     return figure
 
 
@@ -305,10 +359,15 @@ def _draw_confusion(task: Task, split: Split, sentiment):
     return figure
 
 
+def _color(label: str, number: int) -> str:
+    """Return the colour of an emotion, or the next one of matplotlib's cycle for another label."""
+    return COLORS.get(label, f"C{number % 10}")
+
+
 def _draw_precision_recall(truth: np.ndarray, logits: np.ndarray, emotions: Sequence[str], result: SplitResult):
     rows = math.ceil(len(emotions) / 2)
     figure = make_figure(2.4 * rows)
-    axes = figure.subplots(rows, 2, sharex=True, sharey=True)
+    axes = figure.subplots(rows, 2, sharex=True, sharey=True, squeeze=False)
     for axis in axes.flat[len(emotions) :]:
         axis.set_axis_off()
     tfidf = result["baselines"].get("tfidf", {})
@@ -318,7 +377,7 @@ def _draw_precision_recall(truth: np.ndarray, logits: np.ndarray, emotions: Sequ
         title = emotion
         if present.any() and not present.all():
             recall, precision = _precision_recall(present, logits[known, i])
-            axis.step(recall, precision, where="pre", color=COLORS.get(emotion, NEUTRAL), linewidth=1.8)
+            axis.step(recall, precision, where="pre", color=_color(emotion, i), linewidth=1.8)
             axis.axhline(present.mean(), color=NEUTRAL, linestyle="--", linewidth=1)
             title += f": AP {result['model'][f'{emotion}_ap']:.2f}, base rate {present.mean():.2f}"
             if f"{emotion}_ap" in tfidf:
@@ -352,11 +411,10 @@ def _draw_emotion_calibration(truth: np.ndarray, logits: np.ndarray, emotions: S
             probability = np.exp(-np.logaddexp(0, -logits[known, i].astype(float)))
             predicted, observed, counts, errors[emotion] = calibration_curve(probability, truth[known, i] > 0)
             enough = counts >= MIN_BIN_ROWS
-            lines.plot(
-                predicted[enough], observed[enough], "o-", color=COLORS.get(emotion, NEUTRAL), label=emotion, ms=4
-            )
+            lines.plot(predicted[enough], observed[enough], "o-", color=_color(emotion, i), label=emotion, ms=4)
     lines.legend(frameon=False, fontsize=8, loc="upper left")
-    drawn = bars.barh(list(errors), list(errors.values()), color=[COLORS.get(emotion, NEUTRAL) for emotion in errors])
+    colors = [_color(emotion, emotions.index(emotion)) for emotion in errors]
+    drawn = bars.barh(list(errors), list(errors.values()), color=colors)
     bars.bar_label(drawn, fmt="%.3f", padding=3, fontsize=9)
     bars.invert_yaxis()
     bars.set(xlabel="ECE", xlim=(0, max(0.1, 1.2 * max(errors.values()))))

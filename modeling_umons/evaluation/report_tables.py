@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..utils.tables import markdown_table
-from .metrics import is_emotion_metric
+from .metrics import is_label_metric
 from .results import SplitResult
 
 
@@ -40,8 +40,8 @@ def cell(value: float | Sequence[float] | None) -> str:
 
 def foldable_table(head: list[str], rows: list[list[str]]) -> str:
     """Format a Markdown table; the metrics of single emotions are in a collapsed section below it."""
-    text = markdown_table(head, [row for row in rows if not is_emotion_metric(row[0])])
-    if single := [row for row in rows if is_emotion_metric(row[0])]:
+    text = markdown_table(head, [row for row in rows if not is_label_metric(row[0])])
+    if single := [row for row in rows if is_label_metric(row[0])]:
         table = markdown_table(head, single)
         text += f"\n\n<details><summary>Single emotions</summary>\n\n{table}\n\n</details>"
     return text
@@ -59,7 +59,7 @@ def splits_markdown(splits: Mapping[str, SplitResult], level: str = "##") -> lis
     for name, result in splits.items():
         parts += [f"{level} {name} ({size_of(result)})", foldable_table(*table_rows(result))]
         if members := result.get("members"):
-            metrics = [metric for metric in result["model"] if not is_emotion_metric(metric)]
+            metrics = [metric for metric in result["model"] if not is_label_metric(metric)]
             rows = [[metric, *(cell(scores.get(metric)) for scores in members.values())] for metric in metrics]
             parts += ["Single models:", markdown_table(["metric", *members], rows)]
         for source, part in result.get("sources", {}).items():

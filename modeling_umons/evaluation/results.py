@@ -9,7 +9,7 @@ import numpy as np
 
 from ..tasks.task import Task
 from .bootstrap import bootstrap_intervals
-from .metrics import constant_metrics, is_emotion_metric, task_metrics, tune_thresholds
+from .metrics import constant_metrics, depends_on_thresholds, task_metrics, tune_thresholds
 from .splits import Split
 from .tfidf_baseline import TfidfBaseline
 
@@ -66,7 +66,7 @@ def measure(
     else:
         tfidf, note = _train_tfidf(task, train, validation, metric)
         notes.append(note)
-    if tune and not (task.name in ("emotion", "joint") and validation is not None and validation.logits is not None):
+    if tune and not (task.emotions and validation is not None and validation.logits is not None):
         tune = False
         notes.append("Thresholds were not tuned; this requires emotions and a validation split.")
     thresholds = tfidf_thresholds = None
@@ -145,11 +145,7 @@ def _choose_thresholds(task: Task, truth: np.ndarray, logits: np.ndarray) -> np.
 
 def _thresholded(metrics: dict[str, Any]) -> dict[str, Any]:
     """Select the metrics that depend on the emotions' thresholds."""
-    return {
-        name: value
-        for name, value in metrics.items()
-        if (name.startswith("emotion_") or is_emotion_metric(name)) and not name.endswith(("_auroc", "_ap"))
-    }
+    return {name: value for name, value in metrics.items() if depends_on_thresholds(name)}
 
 
 @dataclass(frozen=True)

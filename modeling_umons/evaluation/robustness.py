@@ -201,7 +201,7 @@ def _read_voices(model: PreTrainedModel, processor: UmonsProcessor, task: Task, 
     dataset = dataset.remove_columns(sorted(dropped))
     collator = make_collator(processor, config, task, dataset.column_names, CLEAN)
     has_file = [value is not None for value in dataset[data.audio_column]]
-    options = DataArguments(audio_column=data.audio_column, label_column=data.label_column)
+    options = DataArguments(audio_column=data.audio_column, label_columns=data.label_columns)
     rows, problems = usable_rows(
         dataset.select(np.flatnonzero(has_file)), collator, processor, options, is_trained=True
     )

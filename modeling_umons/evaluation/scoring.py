@@ -83,7 +83,7 @@ def score(
         kind.append(processor.max_audio_length)
         key = json.dumps(kind, sort_keys=True, default=str)
         if key not in prepared:
-            options = DataArguments(audio_column=data.audio_column, label_column=data.label_column)
+            options = DataArguments(audio_column=data.audio_column, label_columns=data.label_columns)
             prepared[key] = usable_rows(numbered, collator, processor, options, is_trained=True)
             report_problems(name, *prepared[key])
         rows = prepared[key][0]
@@ -130,9 +130,9 @@ def calibrate_member(member: Member, task: Task, splits: dict[str, Split], refit
     return calibrated
 
 
-def common_task(members: list[Member], label_column: str) -> Task:
+def common_task(members: list[Member], data: DataArguments) -> Task:
     """Return the task of all models. Raises ValueError if it differs."""
-    tasks = {member.name: task_of(member.model.config, label_column) for member in members}
+    tasks = {member.name: task_of(member.model.config, data.label_columns, data.label_range) for member in members}
     first = members[0].name
     for name, task in tasks.items():
         if task != tasks[first]:
@@ -187,7 +187,7 @@ def evaluate_models(
     splits = load_splits(dataset, data, split)
     device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
     members = [Member.load(name, device) for name in dict.fromkeys(models)]
-    task = common_task(members, data.label_column)
+    task = common_task(members, data)
     if robustness and len(members) > 1:
         raise ValueError("--robustness measures a single model: pass one --model.")
 

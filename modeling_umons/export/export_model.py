@@ -12,7 +12,7 @@ from ..data.arguments import DataArguments
 from ..data.collator import ArrowRows
 from ..data.rows import load_splits, make_collator, usable_rows
 from ..data.schema import SPLIT_NAMES
-from ..evaluation.metrics import is_emotion_metric, task_metrics
+from ..evaluation.metrics import is_label_metric, task_metrics
 from ..inference.loading import load_model
 from ..models.umons.processing_umons import check_processor
 from ..tasks.task import task_of
@@ -76,7 +76,7 @@ def print_metrics(engines: dict[str, Callable], model, processor, dataset) -> No
 
     print(f"\n{len(rows)} rows, {len(problems)} left out")
     print(f"{'':24}" + "".join(f"{name:>12}" for name in engines))
-    for metric in (name for name in metrics["PyTorch"] if not is_emotion_metric(name)):
+    for metric in (name for name in metrics["PyTorch"] if not is_label_metric(name)):
         print(f"{metric:24}" + "".join(f"{metrics[name].get(metric, np.nan):12.4f}" for name in engines))
     distances = {name: np.abs(of_engine - logits["PyTorch"]) for name, of_engine in logits.items()}
     for how, of in (("largest", np.max), ("mean", np.mean)):

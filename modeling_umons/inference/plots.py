@@ -16,6 +16,11 @@ GAP = "#efefef"
 MAX_STEPS = 400  # steps of a timeline: more would be too narrow to see
 
 
+def entries_of(result: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the labels of a prediction with their scores: emotions, classes or numbers."""
+    return result.get("emotions") or result.get("labels") or result.get("values") or []
+
+
 def plot_result(result: dict[str, Any], path: str | Path, title: str = ""):
     """
     Plot a prediction made with `return_attention=True`: the scores, and for each modality the attention weights of its
@@ -48,15 +53,18 @@ def _save(figure, path: str | Path, dpi: int):
 
 
 def _draw_scores(axis, result: dict[str, Any]):
-    ranked = (result.get("emotions") or result.get("labels") or [])[::-1]
+    ranked = entries_of(result)[::-1]
     names = [entry["label"] for entry in ranked]
     positions = range(len(names))
     colors = [COLORS.get(name, NEUTRAL) for name in names]
     bars = axis.barh(positions, [entry["score"] for entry in ranked], color=colors)
     axis.set_yticks(positions, [_drawable(name) for name in names], parse_math=False)
     axis.bar_label(bars, fmt="%.2f", padding=3)
-    axis.set_xlim(0, 1.12)
-    axis.set_xlabel("score")
+    if "values" in result:
+        axis.set_xlabel("value")
+    else:
+        axis.set_xlim(0, 1.12)
+        axis.set_xlabel("score")
     if "sentiment" in result:
         axis.set_title(f"sentiment {result['sentiment']:+.2f} (from -3 to +3)", loc="left")
 
@@ -122,7 +130,7 @@ def _as_steps(segments: list[dict[str, Any]]):
     import numpy as np
 
     rows = [
-        {entry["label"]: entry["score"] for entry in segment.get("emotions", segment.get("labels", []))}
+        {entry["label"]: entry["score"] for entry in entries_of(segment)}
         | ({"sentiment of all": segment["sentiment"]} if "sentiment" in segment else {})
         for segment in segments
     ]
@@ -180,12 +188,15 @@ def _draw_sentiment(axis, sentiment, edges):
 
 
 def _draw_steps(axis, name: str, scores, edges):
+    import numpy as np
+
     color = COLORS.get(name, NEUTRAL)
     _draw_gaps(axis, scores, edges)
     axis.stairs(scores, edges, fill=True, color=color, alpha=0.55, linewidth=0)
     axis.stairs(scores, edges, color=color, linewidth=1.2, baseline=None)
-    axis.set_ylim(0, 1.02)
-    axis.set_yticks([0, 1])
+    if np.nanmin(scores, initial=0) >= 0 and np.nanmax(scores, initial=0) <= 1:  # probabilities
+        axis.set_ylim(0, 1.02)
+        axis.set_yticks([0, 1])
     _name_row(axis, name)
 
 

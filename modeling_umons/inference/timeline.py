@@ -13,6 +13,10 @@ from typing import Any, TextIO
 
 from ..models.umons.configuration_umons import EMOTIONS
 from ..utils.files import atomic_path
+from .plots import entries_of
+
+
+DRAWN = ("timestamp", "sentiment", "emotions", "labels", "values")  # parts of a result in the plot
 
 
 PLOTS = (".png", ".svg")
@@ -89,7 +93,7 @@ def check_paths(paths: Iterable[str | Path]):
 
 def scores_of(segment: dict[str, Any]) -> dict[str, float]:
     """Return the scores of a prediction by name, in its order."""
-    return {entry["label"]: entry["score"] for entry in segment.get("emotions", segment.get("labels", []))}
+    return {entry["label"]: entry["score"] for entry in entries_of(segment)}
 
 
 def describe(segment: dict[str, Any], num_scores: int = 1) -> str:
@@ -222,9 +226,7 @@ def _escape_srt(text: str) -> str:
 def _draw(path: Path, labels: list[str], title: str):
     drawn = []
     while (segment := (yield)) is not None:
-        drawn.append(
-            {name: segment[name] for name in ("timestamp", "sentiment", "emotions", "labels") if name in segment}
-        )
+        drawn.append({name: segment[name] for name in DRAWN if name in segment})
     from .plots import plot_timeline
 
     plot_timeline(drawn, path, labels=labels, title=title)

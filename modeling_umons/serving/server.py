@@ -83,6 +83,10 @@ class Weight(Schema):
     weight: float
 
 
+class Number(Score):
+    range: list[float] | None = None
+
+
 class Prediction(Schema):
     """Prediction of an input, or of one of its segments. Which fields it has depends on the model and the options."""
 
@@ -92,6 +96,7 @@ class Prediction(Schema):
     confidence: float | None = Field(None, ge=0, le=1)
     emotions: list[Emotion] | None = None
     labels: list[Score] | None = None
+    values: list[Number] | None = None
     modalities: list[str]
     timestamp: tuple[float, float] | None = None
     warnings: list[Warning]

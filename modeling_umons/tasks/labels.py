@@ -27,7 +27,7 @@ def sentiment_class_2(sentiment: float) -> int:
 
 
 # Scales of sentiments in use: stars, percentages and others.
-SCALES = ((-1, 1), (0, 1), (1, 5), (0, 5), (0, 10), (-5, 5), (0, 100), (-10, 10), (-100, 100))
+SCALES = ((0, 1), (-1, 1), (1, 5), (0, 5), (0, 10), (-5, 5), (0, 100), (-10, 10), (-100, 100))
 WHOLE_NUMBER = re.compile(r"([+-]?\d+)\.0*")
 
 
@@ -36,6 +36,12 @@ def class_name(value: Any) -> str:
     name = str(value).strip()
     match = WHOLE_NUMBER.fullmatch(name)
     return match[1] if match else name
+
+
+def split_labels(value: Any) -> list[str]:
+    """Return the labels in a cell: those of a list, or of a text that separates them by commas, semicolons or bars."""
+    parts = re.split(r"[,;|]", value) if isinstance(value, str) else value
+    return [name for name in map(class_name, parts) if name]
 
 
 def sort_classes(names: set[str]) -> tuple[str, ...]:
@@ -48,11 +54,10 @@ def sort_classes(names: set[str]) -> tuple[str, ...]:
     return tuple(sorted(names))
 
 
-def rescaling_advice(low: float, high: float) -> str:
-    """Return the formula that maps sentiments from the scale that contains `low` and `high` to [-3, 3]."""
+def range_advice(low: float, high: float) -> str:
+    """Return the option for sentiments on the scale that contains `low` and `high`; empty if there is none."""
     scale = next(((a, b) for a, b in SCALES if a <= low and high <= b), None)
     if scale is None:
         return ""
     a, b = scale
-    shift = f"(x - {a})" if a > 0 else f"(x + {-a})" if a else "x"
-    return f" If the column is on the scale [{a}, {b}], convert it with {6 / (b - a):g} * {shift} - 3."
+    return f" If the column is on the scale [{a:g}, {b:g}], pass --label_range {a:g} {b:g}."

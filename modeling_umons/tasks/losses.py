@@ -5,14 +5,19 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from .labels import SENTIMENT_RANGE
 from .task import Task
+
+
+SENTIMENT_WIDTH = SENTIMENT_RANGE[1] - SENTIMENT_RANGE[0]
 
 
 class TaskLoss(nn.Module):
     """
     Loss of a task. Without options it equals the model's own loss: cross-entropy over classes, binary cross-entropy
     over emotions, the squared error of a sentiment, and for `joint` the L1 loss of the sentiment added to the binary
-    cross-entropy. NaN labels are unknown and are ignored.
+    cross-entropy. Errors of other numbers are in units of a sixth of their range, the scale of a sentiment. NaN labels
+    are unknown and are ignored.
 
     Args:
         task: the task.
@@ -53,6 +58,8 @@ class TaskLoss(nn.Module):
         self.emotion_weight = emotion_weight
         weights = None if class_weights is None else torch.as_tensor(class_weights, dtype=torch.float32)
         self.register_buffer("class_weights", weights)
+        widths = torch.tensor([(high - low) / SENTIMENT_WIDTH for low, high in task.ranges])
+        self.register_buffer("scales", widths if task.ranges else torch.ones(()))
 
     def forward(
         self, logits: torch.Tensor, labels: torch.Tensor, num_items: torch.Tensor | None = None
@@ -98,7 +105,8 @@ class TaskLoss(nn.Module):
         is_known = ~labels.isnan()
         labels = labels.float().nan_to_num()
         if self.task.problem_type == "regression":
-            return [((logits.reshape(-1) - labels.reshape(-1)).square() * is_known.reshape(-1)).sum()]
+            errors = (logits - labels.reshape(logits.shape)) / self.scales
+            return [(errors.square() * is_known.reshape(logits.shape)).sum()]
         if self.task.name != "joint":
             return [(self._emotion_losses(logits, labels, self.class_weights) * is_known).sum()]
         weights = None if self.class_weights is None else self.class_weights[1:]

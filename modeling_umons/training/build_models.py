@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 import yaml
+from torch import nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel
 
 from ..data.word_vectors import load_word_vectors
@@ -20,6 +21,7 @@ from ..models.umons.processing_umons import UmonsProcessor
 from ..models.umons.tokenization_umons import build_embedding_matrix, build_tokenizer, train_vocabulary
 from ..models.umons.video_processing_umons import UmonsVideoProcessor
 from ..registration import MODELS
+from ..tasks.losses import SENTIMENT_WIDTH
 from ..tasks.task import Task
 from ..utils.hub_files import find_model
 from .arguments import ModelArguments
@@ -196,12 +198,22 @@ def make_model(
             logger.info(
                 "%.1f %% of the %d words have a vector in %s", 100 * coverage, len(tokenizer), arguments.word_vectors
             )
+    if config.label_ranges:
+        scale_outputs(model.classifier, config.label_ranges)
     prepare_encoders(model, arguments, running)
     if arguments.text_model is not None:
         copy_text_model(model, arguments.text_model)
     if arguments.freeze_word_vectors and "text" in config.modalities:
         model.get_input_embeddings().requires_grad_(False)
     return model
+
+
+def scale_outputs(classifier: nn.Linear, ranges: Sequence[Sequence[float]]) -> None:
+    """Scale the outputs of a new regression, whose spread suits a sentiment, to the ranges of its labels."""
+    low, high = torch.tensor(ranges, dtype=classifier.weight.dtype).T
+    with torch.no_grad():
+        classifier.weight *= ((high - low) / SENTIMENT_WIDTH)[:, None]
+        classifier.bias.copy_((low + high) / 2)
 
 
 def _encoder_options(system: System, arguments: ModelArguments, parts: Parts) -> dict[str, Any]:

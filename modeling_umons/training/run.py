@@ -16,9 +16,11 @@ from ..data.arguments import DataArguments
 from ..data.collator import MODALITY_COLUMNS, UtteranceCollator
 from ..data.rows import (
     check_columns,
+    class_column,
     load_training_splits,
     make_collator,
     read_labels,
+    read_ranges,
     repeat_sources,
     report_labels,
     rows_for_all,
@@ -34,7 +36,7 @@ from ..evaluation.results import measure
 from ..evaluation.seeds import summarize_seeds
 from ..evaluation.splits import Split
 from ..publishing.model_card import write_model_card
-from ..tasks.task import Task, make_task, task_of
+from ..tasks.task import Task, make_task, task_of, with_listed_labels
 from ..utils.files import use_default_mode
 from ..utils.hub_files import find_model
 from .arguments import AugmentationArguments, CardArguments, ModelArguments, RunArguments
@@ -74,15 +76,21 @@ def make_task_of(data: DataArguments, splits: Mapping[str, Dataset], systems: li
     Create the task, with the classes of the training rows. Columns and labels of all splits are checked, before
     encoders are loaded and files are decoded.
     """
-    kind = make_task(data.task, data.label_column, "01")  # two classes, for its columns
+    kind = make_task(data.task, data.label_columns, "01", data.label_range)  # two classes, for its columns
     inputs = {modality: MODALITY_COLUMNS[modality] for modality in union(systems).modalities}
     for name, rows in splits.items():
         check_columns(rows, kind, inputs, data, is_trained, f"split {name}")
-    classes = splits["train"][data.label_column] if data.task == "classification" else ()
-    task = make_task(data.task, data.label_column, [label for label in classes if label is not None])
+    classes = splits["train"][class_column(data)] if data.task == "classification" else ()
+    classes = [label for label in classes if label is not None]
+    task = make_task(data.task, data.label_columns, classes, data.label_range)
+    if task.name == "multi_label" and len(task.columns) == 1:
+        task = with_listed_labels(task, splits["train"][task.columns[0]])
     for name, rows in splits.items():
         read_labels(with_missing_labels(rows, task) if is_trained else rows, task, f"split {name}")
     report_labels(splits, task)
+    if task.name == "regression":
+        ranges = read_ranges(splits["train"], task)
+        task = dataclasses.replace(task, ranges=ranges)
     return task
 
 
@@ -159,7 +167,7 @@ def train(
         logger.info(
             "The run in %s is finished; nothing to resume. A larger --num_train_epochs trains on.", run.output_dir
         )
-        task = task_of(AutoConfig.from_pretrained(run.output_dir), data.label_column)
+        task = task_of(AutoConfig.from_pretrained(run.output_dir), data.label_columns, data.label_range)
         return Trained(json.loads(finished.read_text(encoding="utf-8")), task)
     check_processes(run.world_size)
     check_writable(run.output_dir)

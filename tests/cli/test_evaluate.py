@@ -167,7 +167,7 @@ def test_parquet_folder_with_class_labels(run, models, tmp_path):
         data.mkdir(exist_ok=True)
         rows.to_parquet(data / f"{name}-00000.parquet")
     report = run(
-        models["classes"], dataset=data, split="test", text_column="words_said", label_column="mood", batch_size=5
+        models["classes"], dataset=data, split="test", text_column="words_said", label_columns=["mood"], batch_size=5
     )
     figures = report["splits"]["test"]
     assert report["labels"] == ["calm", "cross"]
@@ -213,7 +213,7 @@ def test_models_share_usable_rows(run, models, root, tmp_path, caplog):
             {"split": "dev-2"},
             "no rows of the split 'dev-2'; its splits are train (20 rows), validation (10 rows), test",
         ),
-        (["classes"], {"label_column": "tone"}, "no column ['tone']; its columns are"),
+        (["classes"], {"label_columns": ["tone"]}, "no column ['tone']; its columns are"),
         (["low"], {"text_column": "words"}, "The split test has no column ['words']"),
     ],
 )

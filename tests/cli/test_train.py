@@ -291,12 +291,41 @@ def test_train_audio_only(run, table, tmp_path, clip):
 
 
 def test_train_classes(run, table, tmp_path, clip):
-    arguments = {**SMALL, "train_file": table, "task": "classification", "label_column": "polarity"}
+    arguments = {**SMALL, "train_file": table, "task": "classification", "label_columns": "polarity"}
     run(**arguments, output_dir=tmp_path / "out")
     splits = check_folder(tmp_path / "out", ["text", "audio"], 2)
     assert set(splits["test"]["model"]) == {"accuracy", "balanced_accuracy", "f1_weighted", "f1_macro"}
     result = pipeline(TASK, model=str(tmp_path / "out"))(clip)
     assert {entry["label"] for entry in result["labels"]} == {"negative", "positive"}
+
+
+@pytest.mark.parametrize(
+    ("task", "columns", "metric"),
+    [
+        ("multi_label", "joy grief", "f1_macro"),
+        ("multi_label", "feelings", "f1_macro"),
+        ("regression", "valence", "ccc"),
+    ],
+    ids=["columns", "lists", "numbers"],
+)
+def test_train_own_labels(run, tmp_path, task, columns, metric):
+    rows = [("so glad", 1, 0, "joy", 8.5), ("such tears", 0, 1, "grief", 1.5), ("glad tears", 1, 1, "joy, grief", 5.0)]
+    lines = [f'{text},{split},{joy},{grief},"{feelings}",{valence + i % 3}' for split in ("train", "validation")
+             for i in range(4) for text, joy, grief, feelings, valence in rows]  # fmt: skip
+    table = tmp_path / "table.csv"
+    table.write_text("\n".join(["text,split,joy,grief,feelings,valence", *lines]) + "\n", encoding="utf-8")
+    output = tmp_path / "out"
+    report = run(**TINY, train_file=table, task=task, label_columns=columns, modalities="text", output_dir=output)
+    labels = ["valence"] if task == "regression" else ["grief", "joy"] if columns == "feelings" else ["joy", "grief"]
+    assert report["labels"] == labels
+    assert metric in report["splits"]["validation"]["model"]
+    assert set(report["splits"]["validation"]["baselines"]) == {"constant", "tfidf"}
+    result = pipeline(TASK, model=str(output))({"text": "so glad"})
+    assert {entry["label"] for entry in result["values" if task == "regression" else "emotions"]} == set(labels)
+    if task == "regression":
+        assert result["values"][0]["range"] == [1.5, 10.5]
+        assert 1.5 < result["values"][0]["score"] < 10.5
+    assert ", ".join(labels) in (output / "README.md").read_text(encoding="utf-8")
 
 
 def test_fine_tune_for_another_task(run, trained, table, tmp_path):
@@ -335,7 +364,7 @@ def test_unreadable_rows_are_logged(run, table, tmp_path, caplog):
             "no column ['label']; its columns are ['file_name', 'text'",
         ),
         (
-            {"train_file": "TABLE", "task": "classification", "label_column": "text"},
+            {"train_file": "TABLE", "task": "classification", "label_columns": "text"},
             "text is ",  # the class of a validation row is not in the training rows
         ),
         ({"train_file": "TABLE", "text_column": "words"}, "no column ['words']"),
@@ -468,7 +497,7 @@ def test_train_prepared_dataset(run, mosi, tmp_path):
 def test_train_class_labels(run, meld, tmp_path):
     """Precomputed audio features, text, repeated sources and class weights."""
     report = run(
-        **TINY, dataset_name=meld, task="classification", label_column="emotion", class_weights="balanced",
+        **TINY, dataset_name=meld, task="classification", label_columns="emotion", class_weights="balanced",
         focal_gamma=2, label_smoothing_factor=0.1, repeat="left=3", modality_dropout=0.5, word_dropout=0.2,
         time_mask=0.2, min_word_count=2, output_dir=tmp_path / "out",
     )  # fmt: skip

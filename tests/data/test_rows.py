@@ -236,7 +236,7 @@ def test_classes_that_datasets_keeps_as_numbers(tmp_path):
     table = table.cast_column("mood", ClassLabel(names=["calm", "angry"]))
     for split in ("train", "validation"):
         table.to_parquet(tmp_path / f"{split}.parquet")
-    data = DataArguments(dataset_name=str(tmp_path), task="classification", label_column="mood")
+    data = DataArguments(dataset_name=str(tmp_path), task="classification", label_columns=["mood"])
     assert load_training_splits(data, 0)["train"]["mood"][:] == ["angry", None, "calm"]
 
 
@@ -373,11 +373,21 @@ def test_leaks_between_splits_are_reported():
         "train": Dataset.from_dict({"video_id": ["a", "b"], "file_name": ["1.wav", "2.wav"], "text": [text, "yes"]}),
         "test": Dataset.from_dict({"video_id": ["b", "c"], "file_name": ["3.wav", "4.wav"], "text": ["Yes", text]}),
     }
-    messages = list(find_leaks(splits, DataArguments()))
-    assert [message.split(" that")[0] for message in messages] == [
-        "test: 1 rows have a video_id", "test: 1 rows have a text",
-    ]  # fmt: skip
-    assert list(find_leaks({"train": splits["train"]}, DataArguments())) == []
+    for column, words in (("video_id", 0), ("text", 4)):
+        (message,) = find_leaks(splits, column, words)
+        assert message.startswith(f"test: 1 rows have a {column} that is also in another split")
+    assert list(find_leaks(splits, "file_name")) == []
+    assert list(find_leaks({"train": splits["train"]}, "video_id")) == []
+
+
+def test_videos_in_several_splits_are_refused(tmp_path, caplog):
+    path = tmp_path / "table.csv"
+    rows = [f"v{i},the same words in all,{split}" for split in ("train", "test", "dev") for i in range(3)]
+    path.write_text("\n".join(["video_id,text,split", *rows]) + "\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"3 rows have a video_id that is also in .* Pass --allow_overlap"):
+        load_training_splits(DataArguments(train_file=str(path)), 0)
+    load_training_splits(DataArguments(train_file=str(path), allow_overlap=True), 0)
+    assert "rows have a text that is also in another split" in caplog.text
 
 
 def test_class_names_that_differ_between_files_raise(tmp_path):
@@ -387,7 +397,7 @@ def test_class_names_that_differ_between_files_raise(tmp_path):
     data = DataArguments(dataset_name=str(tmp_path), task="classification")
     with pytest.raises(ValueError, match=r"neg, pos in train\.parquet; pos, neg in test\.parquet"):
         load_splits(tmp_path, data)
-    assert load_splits(tmp_path, DataArguments(label_column="other"))["test"]["text"][:] == ["so", "glad"]
+    assert load_splits(tmp_path, DataArguments(label_columns=["other"]))["test"]["text"][:] == ["so", "glad"]
 
 
 @pytest.mark.parametrize("name", ["dev", "valid"])
@@ -425,7 +435,7 @@ def test_wrong_label_is_reported_with_line_of_file(tmp_path):
     lines = ["text,sentiment,split", '"two\nlines",1,train', "so,1,dev", "so,95,dev", "so,,dev"]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     splits = load_training_splits(DataArguments(train_file=str(path)), 0)
-    with pytest.raises(ValueError, match=r"table.csv, line 5: sentiment is 95, which is outside .* 0.06 \* x - 3"):
+    with pytest.raises(ValueError, match=r"table.csv, line 5: sentiment is 95, which .* pass --label_range 0 100"):
         read_labels(splits["validation"], make_task("sentiment"))
     path.write_text('text,sentiment\nso,1\n\n"two\nlines",95\n', encoding="utf-8")
     with pytest.raises(ValueError, match=r"table\.csv, line 4: sentiment is 95"):  # where the row begins
@@ -443,19 +453,23 @@ def test_counts_and_variants_of_classes_are_logged(caplog):
     assert "The classes Sad, sad differ only in upper and lower case." in caplog.text
 
 
-def test_narrow_scale_of_sentiments_is_warned_of(caplog):
-    report_labels({"train": Dataset.from_dict({"sentiment": [-0.5, 1.0, 0.2]})}, make_task("sentiment"))
-    assert "All sentiments are in [-1, 1], but models and metrics expect [-3, 3]. If" in caplog.text
+def test_narrow_scale_of_sentiments_is_refused():
+    splits = {"train": Dataset.from_dict({"sentiment": [-0.5, 1.0, 0.2]})}
+    with pytest.raises(ValueError, match=r"All values of sentiment are in \[-1, 1\].* pass --label_range -1 1.* -3 3"):
+        report_labels(splits, make_task("sentiment"))
+    report_labels(splits, make_task("sentiment", label_range=[-3, 3]))
 
 
 def test_all_missing_columns_are_reported_at_once_with_options():
     table = Dataset.from_dict({"file": ["a.wav"], "emotion": ["sad"]})
     inputs = {"text": "text", "audio": "audio_features"}
-    with pytest.raises(ValueError, match="--audio_column file; --modalities audio; --task classification --label_"):
+    with pytest.raises(ValueError, match="--modalities audio; --task classification --label_columns emotion"):
         check_columns(table, make_task("joint"), inputs, DataArguments())
-    data, task = DataArguments(audio_column="fil"), Task("classification", (), None, "emotoin")
-    with pytest.raises(ValueError, match="--audio_column file; --label_column emotion"):
+    data, task = DataArguments(audio_column="fil"), Task("classification", (), None, ("emotoin",))
+    with pytest.raises(ValueError, match="--audio_column file; --label_columns emotion"):
         check_columns(table, task, {"audio": "audio_features"}, data)
+    with pytest.raises(ValueError, match="Possible options: --label_columns emotion file"):
+        check_columns(table, make_task("regression", ["emotions", "fil"]), {}, DataArguments())
     check_columns(table, None, inputs, DataArguments(audio_column="file"), is_trained=True)
 
 

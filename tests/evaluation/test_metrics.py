@@ -11,11 +11,14 @@ from modeling_umons.evaluation.metrics import (
     classification_metrics,
     constant_metrics,
     emotion_metrics,
+    label_metrics,
+    regression_metrics,
     rounded_sentiment_bins,
     sentiment_bins,
     sentiment_metrics,
     task_metrics,
     tune_thresholds,
+    weighted_metrics,
 )
 from modeling_umons.tasks.labels import sentiment_class_7
 from modeling_umons.tasks.task import make_task
@@ -435,3 +438,63 @@ def test_constant_baseline_on_mosei_test_split(shared):
     assert 100 * absent["emotion_acc"] == pytest.approx(77.4, abs=0.06)
     # Most training segments are happy: to say so always does better than to call every emotion absent.
     assert constant["emotion_acc"] == pytest.approx(absent["emotion_acc"] + (2505 - (4662 - 2505)) / (6 * 4662))
+
+
+# --- own labels
+
+
+def test_label_metrics_match_scikit_learn():
+    random = np.random.default_rng(0)
+    truth, logits = random.integers(0, 2, (60, 3)), random.normal(size=(60, 3))
+    metrics = label_metrics(truth, logits, ["a", "b", "c"], [0.0, 0.5, -0.5])
+    predicted = logits > [0.0, 0.5, -0.5]
+    for average in ("macro", "micro"):
+        assert metrics[f"f1_{average}"] == pytest.approx(sklearn_metrics.f1_score(truth, predicted, average=average))
+    assert metrics["ap_macro"] == pytest.approx(
+        sklearn_metrics.average_precision_score(truth, logits, average="macro")
+    )
+    assert metrics["auroc_macro"] == pytest.approx(sklearn_metrics.roc_auc_score(truth, logits, average="macro"))
+    assert metrics["label_accuracy"] == pytest.approx((truth == predicted).mean())
+    assert metrics["b_f1"] == pytest.approx(sklearn_metrics.f1_score(truth[:, 1], predicted[:, 1]))
+    partly = np.where(random.random((60, 3)) < 0.3, np.nan, truth)
+    known = ~np.isnan(partly[:, 2])
+    assert label_metrics(partly, logits, ["a", "b", "c"])["c_f1"] == pytest.approx(
+        sklearn_metrics.f1_score(truth[known, 2], logits[known, 2] > 0)
+    )
+
+
+def test_label_metrics_of_label_in_no_row():
+    metrics = label_metrics(np.zeros((3, 2)), np.array([[1.0, -1.0]] * 3), ["a", "b"])
+    assert metrics == {"label_accuracy": 0.5, "f1_micro": 0.0, "f1_macro": 0.0, "a_f1": 0.0, "b_f1": 0.0}
+    assert label_metrics(np.full((3, 2), np.nan), np.zeros((3, 2)), ["a", "b"]) == {}
+
+
+def test_regression_metrics_match_definitions():
+    random = np.random.default_rng(0)
+    truth = random.normal(5, 2, (50, 2))
+    prediction = truth * 0.5 + random.normal(1, 1, (50, 2))
+    metrics = regression_metrics(truth, prediction, ["valence", "arousal"])
+    for name, t, p in zip(("valence", "arousal"), truth.T, prediction.T, strict=True):
+        covariance = ((t - t.mean()) * (p - p.mean())).mean()
+        concordance = 2 * covariance / (t.var() + p.var() + (t.mean() - p.mean()) ** 2)
+        assert metrics[f"{name}_ccc"] == pytest.approx(concordance)
+        assert metrics[f"{name}_corr"] == pytest.approx(np.corrcoef(t, p)[0, 1])
+        assert metrics[f"{name}_mae"] == pytest.approx(np.abs(t - p).mean())
+    for name in ("ccc", "corr", "mae"):
+        assert metrics[name] == pytest.approx((metrics[f"valence_{name}"] + metrics[f"arousal_{name}"]) / 2)
+    assert regression_metrics(truth[:, :1], prediction[:, :1], ["valence"]) == {
+        name: pytest.approx(metrics[f"valence_{name}"]) for name in ("ccc", "corr", "mae")
+    }
+    constant = regression_metrics(np.ones((3, 1)), np.ones((3, 1)), ["valence"])
+    assert constant == {"ccc": 0.0, "corr": 0.0, "mae": 0.0}
+
+
+@pytest.mark.parametrize("name", ["multi_label", "regression"])
+def test_weighted_metrics_of_own_labels_equal_repeated_rows(name):
+    task, random = make_task(name, ["a", "b"]), np.random.default_rng(0)
+    truth, logits = random.integers(0, 2, (20, 2)).astype(float), random.normal(size=(20, 2))
+    truth[3, 1] = np.nan
+    counts = random.integers(0, 3, (1, 20))
+    weighted = weighted_metrics(task, counts.astype(float), truth, logits)
+    repeated = task_metrics(task, np.repeat(truth, counts[0], axis=0), np.repeat(logits, counts[0], axis=0))
+    assert {metric: pytest.approx(float(value[0])) for metric, value in weighted.items()} == repeated

@@ -96,7 +96,8 @@ def test_split_requires_labels_and_logits_of_all_rows():
 
 @pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
 def test_task_of_configuration(task):
-    assert task_of(UmonsConfig(**task.config_options()), "mood") == task
+    columns = task.columns if task.name == "classification" else ()
+    assert task_of(UmonsConfig(**task.config_options()), columns) == task
 
 
 def test_task_of_keeps_order_of_classes():
@@ -105,7 +106,7 @@ def test_task_of_keeps_order_of_classes():
 
 
 def test_task_of_rejects_unknown_labels():
-    config = SimpleNamespace(id2label={0: "joy", 1: "fear"}, problem_type="multi_label_classification")
+    config = SimpleNamespace(id2label={0: "joy", 1: "fear"}, problem_type=None)
     with pytest.raises(ValueError, match=r"labels joy, fear .* which match no task"):
         task_of(config)
 

@@ -2,6 +2,7 @@
 
 import math
 import re
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -9,7 +10,7 @@ import pytest
 
 from modeling_umons import EMOTIONS, UmonsConfig
 from modeling_umons.tasks.labels import sentiment_class_2, sentiment_class_7
-from modeling_umons.tasks.task import TASKS, make_task, scale_advice
+from modeling_umons.tasks.task import OWN_LABELS, TASKS, make_task, scale_advice, task_of, with_listed_labels
 
 
 ROW = {"sentiment": 1.0, "happy": 0.66, "sad": 0, "anger": 0.0, "surprise": 3, "disgust": 0.0, "fear": 0.0}
@@ -86,7 +87,7 @@ def test_make_task_sorts_classes():
 
 @pytest.mark.parametrize("name", TASKS)
 def test_config_options_of_task(name):
-    task = make_task(name, classes=["a", "b"])
+    task = make_task(name, ["c", "d"] if name in OWN_LABELS else (), classes=["a", "b"])
     config = UmonsConfig(**task.config_options())
     assert config.num_labels == len(task.labels)
     assert [config.id2label[i] for i in range(config.num_labels)] == list(task.labels)
@@ -94,7 +95,7 @@ def test_config_options_of_task(name):
     assert config.problem_type == task.problem_type
     assert config.joint_sentiment == name.startswith("joint")
     assert task.emotions == {
-        "joint": EMOTIONS, "joint-neutral": (*EMOTIONS, "neutral"), "emotion": EMOTIONS,
+        "joint": EMOTIONS, "joint-neutral": (*EMOTIONS, "neutral"), "emotion": EMOTIONS, "multi_label": ("c", "d"),
     }.get(name, ())  # fmt: skip
 
 
@@ -149,16 +150,18 @@ def test_classes_are_stripped_and_sorted_as_numbers():
 @pytest.mark.parametrize(
     ("values", "advice"),
     [
-        ([1, 5, 4], r"scale \[1, 5\], convert it with 1.5 \* \(x - 1\) - 3"),
-        ([0, 97.5], r"scale \[0, 100\], convert it with 0.06 \* x - 3"),
-        (["-1", "0.4", None], r"scale \[-1, 1\], convert it with 3 \* \(x \+ 1\) - 3"),
+        ([1, 5, 4], r"scale \[1, 5\], pass --label_range 1 5"),
+        ([0, 97.5], r"scale \[0, 100\], pass --label_range 0 100"),
+        (["-1", "0.4", None], r"scale \[-1, 1\], pass --label_range -1 1"),
+        ([0, 0.4], r"scale \[0, 1\], pass --label_range 0 1"),
         ([-3, 3, 1], "^$"),
         ([1, 1], "^$"),
         ([-500, 3], "^$"),
     ],
 )
 def test_scale_advice(values, advice):
-    assert re.search(advice, scale_advice(values))
+    assert re.search(advice, scale_advice(make_task("sentiment"), values))
+    assert scale_advice(make_task("sentiment", label_range=[-3, 3]), values) == ""
 
 
 def test_unknown_names_suggest_nearest():
@@ -183,7 +186,7 @@ def assert_label_array(task, rows: dict[str, list]):
 
 
 @pytest.mark.parametrize("kind", [pa.float32(), pa.float64(), pa.string()])
-@pytest.mark.parametrize("name", [name for name in TASKS if name != "classification"])
+@pytest.mark.parametrize("name", [name for name in TASKS if name != "classification" and name not in OWN_LABELS])
 def test_label_array_equals_labels_of_rows(name, kind):
     sentiment = [-3, -2.5, -2, -1e-3, 0, -0.0, 1e-3, 1, 1.5, 3, 2.2, -1.7, None, math.nan, None, 0.66]
     emotions = {emotion: [(i + j) % 4 * 0.33 for i in range(16)] for j, emotion in enumerate(EMOTIONS)}
@@ -221,3 +224,76 @@ def test_label_array_of_classes(values):
     assert_label_array(task, {"mood": pa.array(values).dictionary_encode()})
     with pytest.raises(ValueError, match=r"mood is 'sad', which is not a class of the training rows"):
         task.label_array(pa.table({"mood": ["sad"]}))
+
+
+def test_sentiments_on_another_scale_are_rescaled():
+    for name, expected in (("sentiment", [-3.0, 0.0, 3.0]), ("sentiment-7", [0, 3, 6]), ("sentiment-2", [0, 1, 1])):
+        task = make_task(name, "stars", label_range=[1, 5])
+        assert [task.label({"stars": stars}) for stars in (1, 3, "5")] == expected
+        assert_label_array(task, {"stars": [1, 3, 5, None]})
+        with pytest.raises(ValueError, match=r"stars is 0, which is outside of \[1, 5\]"):
+            task.label({"stars": 0})
+    joint = make_task("joint", label_range=[0, 100])
+    assert joint.label({**ROW, "sentiment": 75})[:2] == [1.5, 1.0]
+
+
+def test_labels_of_multi_label_are_present_or_absent():
+    task = make_task("multi_label", ["joy", "grief"])
+    assert task.label({"joy": "True", "grief": 0}) == [1.0, 0.0]
+    partly = task.label({"joy": 1, "grief": None})
+    assert partly[0] == 1
+    assert math.isnan(partly[1])
+    assert_label_array(task, {"joy": [1, 0, 1, None], "grief": [0.0, 1.0, 0.0, None]})
+    assert_label_array(task, {"joy": [True, False, None], "grief": ["true", "False", None]})
+    for value in (0.5, 2, -1):
+        with pytest.raises(ValueError, match=r"joy is .*, which is neither 0 nor 1; .* --task regression"):
+            task.label_array(pa.table({"joy": [1, value], "grief": [0, 0]}))
+
+
+def test_labels_of_multi_label_may_be_lists():
+    for rows in (["joy, love", "grief", None, " "], [["love", "joy"], ["grief"], None, []]):
+        task = with_listed_labels(make_task("multi_label", "feelings"), rows)
+        assert task.labels == ("grief", "joy", "love")
+        assert task.columns == ("feelings",)
+        assert [task.label({"feelings": row}) for row in rows] == [[0, 1, 1], [1, 0, 0], None, [0, 0, 0]]
+        assert_label_array(task, {"feelings": rows})
+        assert task_of(UmonsConfig(**task.config_options()), ["feelings"]) == task
+    with pytest.raises(ValueError, match=r"contains 'jo', which is not a label .*Did you mean joy"):
+        task.label({"feelings": "jo"})
+    assert with_listed_labels(make_task("multi_label", "joy"), ["1", "0", None]).labels == ("joy",)
+
+
+def test_labels_of_regression_may_have_any_scale():
+    task = make_task("regression", ["valence", "arousal"])
+    assert task.label({"valence": 7.5, "arousal": "-200"}) == [7.5, -200.0]
+    assert_label_array(task, {"valence": [1.0, 9.0, None, 4.0], "arousal": [0.0, None, None, 1.0]})
+    with pytest.raises(ValueError, match="arousal is inf, which is not a finite number"):
+        task.label_array(pa.table({"valence": [1.0], "arousal": [math.inf]}))
+    with pytest.raises(ValueError, match=r"valence is 9.5, which is outside of \[1, 9\]"):
+        make_task("regression", ["valence"], label_range=[1, 9]).label_array(pa.table({"valence": [2.0, 9.5]}))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("multi_label",), "--task multi_label requires the columns of its labels: --label_columns"),
+        (("regression", ["a", "a"]), "The label columns are a, a: name each one once"),
+        (("emotion", ["joy"]), "names 1 column.*--task emotion reads 6.*pass --task multi_label"),
+        (("sentiment", [], [], [3, 1]), r"--label_range is \[3, 1\]: pass the lowest and the highest label"),
+        (("emotion", [], [], [0, 1]), "--label_range has no effect: --task emotion"),
+    ],
+)
+def test_columns_and_ranges_that_do_not_fit_raise(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        make_task(*arguments)
+
+
+@pytest.mark.parametrize("name", OWN_LABELS)
+def test_own_labels_are_those_of_the_configuration(name):
+    task = replace(make_task(name, ["a", "b"]), ranges=((1.0, 9.0), (0.0, 1.0)) if name == "regression" else ())
+    config = UmonsConfig(**task.config_options())
+    assert task_of(config) == task
+    assert task_of(config).ranges == task.ranges
+    assert task_of(config, ["x", "y"]).columns == ("x", "y")
+    with pytest.raises(ValueError, match="The model has the labels a, b: name a column for each"):
+        task_of(config, ["x", "y", "z"])

@@ -49,6 +49,7 @@ class BaselineConfig(PreTrainedConfig):
     initializer_factor: float = 1.0
     joint_sentiment: bool = False
     calibration: dict | None = None
+    label_ranges: list | tuple | None = None
     pad_token_id: int | None = 0
 
     def __post_init__(self, **kwargs):
@@ -134,6 +135,8 @@ class TfnConfig(BaselineConfig):
         Predict sentiment and emotions at once: label 0 is the sentiment in [-3, 3], the others are emotions.
     calibration (`dict`, *optional*):
         Temperatures, thresholds and errors by combination of modalities, as in `UmonsConfig`.
+    label_ranges (`list[list[float]]`, *optional*):
+        Lowest and highest training label of each output of a regression.
     pad_token_id (`int`, *optional*, defaults to 0):
         Word id of padding.
     text_hidden_size (`int`, *optional*, defaults to 128):
@@ -242,6 +245,8 @@ class MfnConfig(MemoryFusionConfig):
         Predict sentiment and emotions at once: label 0 is the sentiment in [-3, 3], the others are emotions.
     calibration (`dict`, *optional*):
         Temperatures, thresholds and errors by combination of modalities, as in `UmonsConfig`.
+    label_ranges (`list[list[float]]`, *optional*):
+        Lowest and highest training label of each output of a regression.
     pad_token_id (`int`, *optional*, defaults to 0):
         Word id of padding.
     text_hidden_size (`int`, *optional*, defaults to 128):
@@ -330,6 +335,8 @@ class GraphMfnConfig(MemoryFusionConfig):
         Predict sentiment and emotions at once: label 0 is the sentiment in [-3, 3], the others are emotions.
     calibration (`dict`, *optional*):
         Temperatures, thresholds and errors by combination of modalities, as in `UmonsConfig`.
+    label_ranges (`list[list[float]]`, *optional*):
+        Lowest and highest training label of each output of a regression.
     pad_token_id (`int`, *optional*, defaults to 0):
         Word id of padding.
     text_hidden_size (`int`, *optional*, defaults to 64):
@@ -442,6 +449,8 @@ class MultilogueNetConfig(BaselineConfig):
         Predict sentiment and emotions at once: label 0 is the sentiment in [-3, 3], the others are emotions.
     calibration (`dict`, *optional*):
         Temperatures, thresholds and errors by combination of modalities, as in `UmonsConfig`.
+    label_ranges (`list[list[float]]`, *optional*):
+        Lowest and highest training label of each output of a regression.
     pad_token_id (`int`, *optional*, defaults to 0):
         Word id of padding.
     utterance_size (`int`, *optional*, defaults to 100):
@@ -518,6 +527,8 @@ class MultConfig(BaselineConfig):
         Predict sentiment and emotions at once: label 0 is the sentiment in [-3, 3], the others are emotions.
     calibration (`dict`, *optional*):
         Temperatures, thresholds and errors by combination of modalities, as in `UmonsConfig`.
+    label_ranges (`list[list[float]]`, *optional*):
+        Lowest and highest training label of each output of a regression.
     pad_token_id (`int`, *optional*, defaults to 0):
         Word id of padding.
     hidden_size (`int`, *optional*, defaults to 40):

@@ -171,6 +171,8 @@ class UmonsConfig(PreTrainedConfig):
     calibration (`dict`, *optional*):
         Temperatures, thresholds and errors by combination of modalities, which the pipeline applies. `umons train` and
         `umons evaluate --calibrate` write it; `calibration_umons.py` documents its form.
+    label_ranges (`list[list[float]]`, *optional*):
+        Lowest and highest training label of each output of a regression, for displays.
     pad_token_id (`int`, *optional*, defaults to 0):
         Word id of padding.
 
@@ -225,6 +227,7 @@ class UmonsConfig(PreTrainedConfig):
     audio_front_end: Literal["linear", "lstm"] = "linear"
     joint_sentiment: bool = False
     calibration: dict | None = None
+    label_ranges: list | tuple | None = None
     pad_token_id: int | None = 0
 
     def __post_init__(self, **kwargs):

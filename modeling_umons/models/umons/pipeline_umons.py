@@ -97,6 +97,8 @@ class MultimodalEmotionPipeline(ChunkPipeline):
       only, "positive" or "negative". `confidence` is its probability.
     - A model that `umons evaluate --calibrate` has calibrated returns `sentiment_interval`, which contains the
       annotated sentiment of 90 % of unseen inputs with the same modalities.
+    - A model of other numbers, such as valence and arousal, returns `values`: their `score`, in the units of its
+      training labels, and the `range` of these.
     - Results are plain numbers and strings, which `json.dumps` accepts.
 
     Options, of the constructor or of a call:
@@ -196,13 +198,18 @@ class MultimodalEmotionPipeline(ChunkPipeline):
         return preprocess, forward, postprocess
 
     @property
+    def _is_regression(self) -> bool:
+        config = self.model.config
+        is_number = config.num_labels == 1 and config.problem_type != "multi_label_classification"
+        return config.problem_type == "regression" or is_number
+
+    @property
     def labels(self) -> list[str]:
         """Labels of the scores in results, in the model's order; empty for a model of sentiment only."""
         config = self.model.config
-        is_number = config.num_labels == 1 and config.problem_type != "multi_label_classification"
-        if config.problem_type == "regression" or is_number:
-            return []
         names = [config.id2label[i] for i in range(config.num_labels)]
+        if self._is_regression and len(names) == 1 and names[0] in ("sentiment", "LABEL_0"):
+            return []
         return names[1:] if getattr(config, "joint_sentiment", False) else names
 
     def __call__(self, inputs, **options):
@@ -672,6 +679,8 @@ class MultimodalEmotionPipeline(ChunkPipeline):
         sentiment = logits[0].item() if not names or getattr(config, "joint_sentiment", False) else None
         if not names:
             return sentiment, {}
+        if self._is_regression:
+            return None, dict(zip(names, logits.tolist(), strict=True))
         factors, biases = calibration_weights(names, find_calibration(config, modalities))
         logits = logits[-len(names) :] * torch.tensor(factors) + torch.tensor(biases)
         is_binary = sentiment is not None or config.problem_type == "multi_label_classification"
@@ -701,6 +710,8 @@ class MultimodalEmotionPipeline(ChunkPipeline):
         if not scores:
             label, confidence = choose_polarity(sentiment, calibration)
             return {**result, "label": label, **({} if confidence is None else {"confidence": confidence})}
+        if self._is_regression:
+            return {"values": self._describe_values(scores)}
         ranked = [{"label": name, "score": score} for name, score in sorted(scores.items(), key=lambda pair: -pair[1])]
         if sentiment is not None or self.model.config.problem_type == "multi_label_classification":
             result["label"], result["confidence"], present = choose_emotion(scores, calibration)
@@ -710,6 +721,14 @@ class MultimodalEmotionPipeline(ChunkPipeline):
         if all(_is_number(name) for name in scores):  # sentiment classes: the expected value
             result["sentiment"] = sum(float(name) * score for name, score in scores.items())
         return result
+
+    def _describe_values(self, values: dict[str, float]) -> list[dict[str, Any]]:
+        """Return the numbers of a regression in the model's order, with the range of their training labels."""
+        ranges = getattr(self.model.config, "label_ranges", None) or [None] * len(values)
+        return [
+            {"label": name, "score": value, **({} if limits is None else {"range": list(limits)})}
+            for (name, value), limits in zip(values.items(), ranges, strict=True)
+        ]
 
     def _abstain(self, result: dict[str, Any], abstain_below: float):
         """Replace the label of a result that is less confident than `abstain_below`."""

@@ -646,3 +646,20 @@ def test_saved_by_the_pipeline_loads_again(recognize, tmp_path):
     assert (tmp_path / "pipeline_umons.py").is_file()
     loaded = pipeline(TASK, model=str(tmp_path))
     assert close(loaded({"text": "so glad"}), recognize({"text": "so glad"}))
+
+
+def test_regression_returns_values_with_ranges():
+    names = {0: "valence", 1: "arousal"}
+    recognize = make_pipeline(
+        modalities=["text"], problem_type="regression", id2label=names, label_ranges=[[1.0, 9.0], [0.0, 100.0]]
+    )
+    result = recognize({"text": "so very glad"})
+    ids = recognize.processor.tokenizer(["so very glad"], return_tensors="pt")
+    logits = recognize.model(**{name: ids[name] for name in ("input_ids", "attention_mask")}).logits[0].tolist()
+    assert [entry["score"] for entry in result["values"]] == pytest.approx(logits, abs=1e-5)
+    assert [(entry["label"], entry["range"]) for entry in result["values"]] == [
+        ("valence", [1.0, 9.0]), ("arousal", [0.0, 100.0]),
+    ]  # fmt: skip
+    assert "label" not in result
+    one = make_pipeline(modalities=["text"], num_labels=1, id2label={0: "valence"}, problem_type="regression")
+    assert [entry.keys() for entry in one({"text": "so"})["values"]] == [{"label", "score"}]
