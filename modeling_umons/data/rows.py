@@ -440,7 +440,7 @@ def _with_empty(dataset: Dataset, names: set[str], sizes: dict[str, int]) -> Dat
     if not names:
         return dataset
     logger.info("Missing column(s) %s: treated as empty in all rows.", ", ".join(sorted(names)))
-    types = {**make_features(*sizes.values()), SOUND: List(Value("float32"))}
+    types = {**make_features(*sizes.values(), neutral=Value("float32")), SOUND: List(Value("float32"))}
     empty = {name: [None] * len(dataset) for name in sorted(names)}
     empty = Dataset.from_dict(empty, features=Features({name: types.get(name, Value("float32")) for name in empty}))
     return concatenate_datasets([dataset.flatten_indices(), empty], axis=1)

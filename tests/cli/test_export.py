@@ -232,7 +232,7 @@ def test_existing_output_raises(script, mini, tmp_path):
 
 
 def test_wrong_arguments_raise(script, tmp_path, capsys):
-    with pytest.raises(SystemExit, match="no model can be loaded from there"):
+    with pytest.raises(SystemExit, match="there is no such folder"):
         call(export.main, tmp_path / "nowhere", tmp_path / "out")
     (tmp_path / "table.csv").write_text("text,sentiment,split\nfine,1,train\n")
     with pytest.raises(SystemExit, match="has no rows of the split 'test'; its splits are train"):

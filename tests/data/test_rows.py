@@ -33,6 +33,7 @@ from modeling_umons.data.rows import (
     split_by_column,
     undecoded,
     usable_rows,
+    with_missing_labels,
 )
 from modeling_umons.data.schema import make_features
 from modeling_umons.tasks.task import Task, make_task
@@ -478,3 +479,12 @@ def test_held_out_rows_are_named_as_before():
     wrong = next(rows for rows in splits.values() if 95.0 in rows["sentiment"][:])
     with pytest.raises(ValueError, match=r"^train, row 9: sentiment is 95\.0, which"):
         read_labels(wrong, make_task("sentiment"))
+
+
+def test_missing_column_neutral_is_unknown():
+    task = make_task("joint-neutral")
+    rows = Dataset.from_dict({"text": ["fine"], "sentiment": [1.0], **{name: [0.0] for name in EMOTIONS}})
+    labels, is_known = task.label_array(with_missing_labels(rows, task).with_format("arrow")[:])
+    assert is_known.tolist() == [True]
+    assert np.isnan(labels[0, -1])
+    assert not np.isnan(labels[0, :-1]).any()

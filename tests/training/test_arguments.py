@@ -27,6 +27,7 @@ KEPT = (
     "minilm_joint",
     "minilm_sentiment",
     "ravdess",
+    "ravdess-faces",
     "sample",
     "sentiment",
     "sentiment-2",
