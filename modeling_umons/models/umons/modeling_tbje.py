@@ -1175,7 +1175,7 @@ class UmonsForSequenceClassification(UmonsPreTrainedModel):
         >>> processor = AutoProcessor.from_pretrained("hub/umons-mini")
         >>> logits = model(**processor(text=["what a wonderful day"], return_tensors="pt")).logits
         >>> logits.shape
-        torch.Size([1, 7])
+        torch.Size([1, 8])
         ```
         """
         outputs = self.model(
