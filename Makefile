@@ -14,7 +14,7 @@ demo: $(DEMO_INSTALLED)
 	@echo
 	@echo "The trained model is runs/sample, its report runs/sample/report/report.md. The sample is synthetic, with keywords in"
 	@echo "its sentences that TF-IDF finds: the scores show that everything works, and nothing about real data."
-	@echo "The prediction is by umons-mini; its plot is runs/sample/prediction.png."
+	@echo "The prediction is by umons-base; its plot is runs/sample/prediction.png."
 	@echo "Next: predict a clip of your own,    $(BIN)/umons predict FILE --text \"what is said\""
 	@echo "      train on your own table,       $(BIN)/umons train --train_file TABLE"
 

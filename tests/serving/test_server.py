@@ -442,7 +442,7 @@ def accepts(address: tuple[str, int]) -> bool:
 
 def test_command_answers_requests_in_flight_before_it_ends(root):
     """SIGTERM while requests wait for their batch: all are answered, and the exit status is 0."""
-    arguments = ["serve", "--port", "0", "--max_wait_ms", "25000", "--max_batch_size", "64"]
+    arguments = ["serve", "--model", "umons-mini", "--port", "0", "--max_wait_ms", "25000", "--max_batch_size", "64"]
     command = [Path(sys.executable).with_name("umons"), *arguments]
     body = b'{"inputs": {"text": "so glad"}}'
     head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(
