@@ -153,7 +153,11 @@ def make_config(system: System, arguments: ModelArguments, parts: Parts, task: T
                 f"With --model_name_or_path, {', '.join('--' + name for name in unread)} has no effect: the model is "
                 "already built."
             )
-        return AutoConfig.from_pretrained(find_model(arguments.model_name_or_path), **task.config_options())
+        folder, options = find_model(arguments.model_name_or_path), task.config_options()
+        # Votes are of a sentiment and emotions. The calibration is that of the old labels.
+        if task.name != "joint" and hasattr(AutoConfig.from_pretrained(folder), "modality_fusion"):
+            options["modality_fusion"] = "attention"
+        return AutoConfig.from_pretrained(folder, **options, calibration=None)
     extractor = parts.processor.feature_extractor
     options = {
         "modalities": list(system.modalities),
