@@ -81,6 +81,11 @@ def parse_arguments(argv: list[str] | None) -> tuple[argparse.Namespace, dict]:
         help="folder, voices: a pretrained audio encoder (a folder or Hub id), whose output replaces log-mel frames",
     )
     options.add_argument(
+        "--average_audio",
+        action="store_true",
+        help="folder, voices: average the output of --audio_encoder over time",
+    )
+    options.add_argument(
         "--keep_audio",
         action="store_true",
         help="ravdess, emodb, prompts, mini: store the files as the column `audio` in place of features, for "

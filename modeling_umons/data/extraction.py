@@ -66,6 +66,7 @@ class ExtractionSettings:
         dtype: of the video tower, "float32" or "bfloat16".
         shard_size: rows of a shard.
         audio_encoder: a pretrained audio encoder (a folder or Hub id), used in place of log-mel frames.
+        average_audio: whether to average the output of `audio_encoder` over time.
         video_encoder: a pretrained video encoder, used in place of the video tower.
 
     Raises:
@@ -80,6 +81,7 @@ class ExtractionSettings:
     shard_size: int = 256
     audio_encoder: str | None = None
     video_encoder: str | None = None
+    average_audio: bool = False
 
     def __post_init__(self):
         if self.model:
@@ -100,6 +102,8 @@ class ExtractionSettings:
                 )
             if encoder and self.model:
                 raise ValueError(f"--{modality}_encoder and --model are both given: pass one of them.")
+        if self.average_audio and not self.audio_encoder:
+            raise ValueError("--average_audio averages the output of --audio_encoder, which is not given.")
         if self.video_encoder and self.tower_weights:
             raise ValueError("--video_encoder and --tower_weights are both given: pass one of them.")
         for name in ("max_length", "shard_size"):
@@ -118,7 +122,8 @@ class ExtractionSettings:
             return None
         if self.audio_encoder:
             options = {} if self.max_length is None else {"max_audio_length": self.max_length}
-            model = UmonsModel.from_encoders(audio=self.audio_encoder, **options, **SMALL)
+            average = {"average_audio": self.average_audio}
+            model = UmonsModel.from_encoders(audio=self.audio_encoder, **options, **average, **SMALL)
             return EncoderFeatures(model, UmonsProcessor.from_encoders(audio=self.audio_encoder, **options))
         # A folder may contain the settings of extractors only, and no model.
         if not self.model or not PreTrainedConfig.get_config_dict(self.model)[0].get("audio_encoder"):
@@ -205,7 +210,8 @@ class EncoderFeatures:
     def record(self) -> dict[str, Any]:
         """Return everything that the features depend on."""
         encoder = self.model.base_model.encoders["audio"]
-        return {"audio_encoder": _hash_weights(encoder), "max_audio_length": self.processor.max_audio_length}
+        record = {"audio_encoder": _hash_weights(encoder), "max_audio_length": self.processor.max_audio_length}
+        return record | ({"average_audio": True} if self.model.config.average_audio else {})
 
 
 def _hash_weights(model: torch.nn.Module) -> str:

@@ -36,6 +36,7 @@ class ClipFolder(Source):
         tower_weights: a state dict of torchvision's `r2plus1d_18`, or the name of weights of torchvision.
         max_length: audio frames and video clips kept of a segment; `None` keeps the number of the extractors, 60.
         audio_encoder: a pretrained audio encoder (a folder or Hub id), whose output replaces log-mel frames.
+        average_audio: whether to average this output over time.
 
     Raises:
         ValueError: the options contradict each other.
@@ -49,6 +50,7 @@ class ClipFolder(Source):
         tower_weights: str | None = None,
         max_length: int | None = None,
         audio_encoder: str | None = None,
+        average_audio: bool = False,
     ):
         super().__init__(folder)
         self.modalities = tuple(modalities)
@@ -61,10 +63,15 @@ class ClipFolder(Source):
             from ..extraction import ExtractionSettings
 
             self.settings = ExtractionSettings(
-                self.modalities, max_length, tower_weights, model, audio_encoder=audio_encoder
+                self.modalities,
+                max_length,
+                tower_weights,
+                model,
+                audio_encoder=audio_encoder,
+                average_audio=average_audio,
             )
-        elif any(option is not None for option in (model, tower_weights, max_length, audio_encoder)):
-            raise ValueError("Text only is copied: model, tower_weights, max_length and audio_encoder do not apply.")
+        elif any((model, tower_weights, max_length, audio_encoder, average_audio)):
+            raise ValueError("Text only is copied: the options of audio and video do not apply.")
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the state without the extractor, which each process builds for itself."""

@@ -26,6 +26,7 @@ class VoiceFolder(ClipFolder):
         model: a saved model, whose feature extractor is used.
         max_length: audio frames kept of a file; `None` keeps the number of the extractor, 60.
         audio_encoder: a pretrained audio encoder (a folder or Hub id), whose output replaces log-mel frames.
+        average_audio: whether to average this output over time.
         keep_audio: store the files, as the column `audio`, in place of features: for models with an audio encoder and
             for augmentation of waveforms.
 
@@ -44,14 +45,16 @@ class VoiceFolder(ClipFolder):
         model: str | None = None,
         max_length: int | None = None,
         audio_encoder: str | None = None,
+        average_audio: bool = False,
         keep_audio: bool = False,
     ):
-        if keep_audio and any(option is not None for option in (model, max_length, audio_encoder)):
+        if keep_audio and any((model, max_length, audio_encoder, average_audio)):
             raise ValueError(
-                "--keep_audio stores no features, so --model, --max_length and --audio_encoder have no effect."
+                "--keep_audio stores no features: leave out --model, --max_length, --audio_encoder, --average_audio."
             )
         modalities = ("text",) if keep_audio else ("text", "audio")
-        super().__init__(folder, modalities, model, max_length=max_length, audio_encoder=audio_encoder)
+        options = {"max_length": max_length, "audio_encoder": audio_encoder, "average_audio": average_audio}
+        super().__init__(folder, modalities, model, **options)
         self.keep_audio = keep_audio
 
     @cached_property

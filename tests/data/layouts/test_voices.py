@@ -75,7 +75,13 @@ def test_outputs_of_an_encoder_replace_frames(tmp_path):
     source = EmodbFolder(tmp_path / "voices", audio_encoder=save_encoder(AUDIO["whisper"](), tmp_path / "encoder"))
     assert source.features["audio_features"].feature.length == 16
     assert source.segments == {"train": ["03a01Fa"]}
-    assert source.read("train", "03a01Fa")["audio_features"].shape == (100, 16)  # two seconds, its window
+    features = source.read("train", "03a01Fa")["audio_features"]
+    assert features.shape == (100, 16)  # two seconds, its window
+    source = EmodbFolder(tmp_path / "voices", audio_encoder=str(tmp_path / "encoder"), average_audio=True)
+    averaged = source.read("train", "03a01Fa")["audio_features"]
+    np.testing.assert_allclose(averaged, features.mean(axis=0, keepdims=True), atol=1e-5)
+    with pytest.raises(ValueError, match="--average_audio averages the output of --audio_encoder, which is not given"):
+        EmodbFolder(tmp_path / "voices", average_audio=True)
 
 
 @pytest.mark.shared
