@@ -28,7 +28,7 @@ class DataArguments:
     streaming_buffer: int = field(
         default=10_000,
         metadata={
-            "help": "Rows of the shuffle buffer of --streaming. As many first rows of the stream provide the "
+            "help": "Rows that --streaming shuffles at a time. As many first rows of the stream provide the "
             "vocabulary, class weights and baselines."
         },
     )

@@ -23,18 +23,19 @@ CHUNK = 256  # rows that are read at once
 
 class RowStream(torch.utils.data.IterableDataset):
     """
-    Endless stream of the usable rows of a data set, each a `pa.Table`, for a `DataLoader` with `collate`. A pass has
-    each row once.
+    Endless stream of batches of usable rows, `pa.Table`s, for `DataLoader(stream, batch_size=None,
+    collate_fn=collator)`. A pass has each row once.
 
-    Each pass shuffles the files of the data set, and the rows by a buffer. Processes and their workers share the
-    files, or, if these are fewer, the rows. The order depends only on the seed and the number of processes and
-    workers, so that a resumed run reads the same rows.
+    Each pass shuffles the files of the data set, and the rows in windows of `buffer_size`. Processes and their workers
+    share the files, or, if these are fewer, the rows. The order depends only on the seed and the number of processes
+    and workers, so that a resumed run reads the same rows.
 
     Args:
         rows: a data set that `datasets` streams.
         collator: selects the usable rows and their columns.
+        batch_size: rows of a batch.
         seed: of the order.
-        buffer_size: rows of the buffer.
+        buffer_size: rows that are shuffled at a time; windows end with a chunk of 256 rows or a file.
         process_index, num_processes: this process, of those that train together.
 
     Raises:
@@ -45,6 +46,7 @@ class RowStream(torch.utils.data.IterableDataset):
         self,
         rows: IterableDataset,
         collator: UtteranceCollator,
+        batch_size: int,
         seed: int,
         buffer_size: int,
         process_index: int = 0,
@@ -57,35 +59,29 @@ class RowStream(torch.utils.data.IterableDataset):
                 f"--streaming requires the columns {', '.join(missing)}: extract features first (`umons extract`)."
             )
         self.rows = rows.select_columns(list(collator.columns)).with_format("arrow")
-        self.collator, self.seed, self.buffer_size = collator, seed, buffer_size
+        self.collator, self.batch_size, self.seed, self.buffer_size = collator, batch_size, seed, buffer_size
         self.process_index, self.num_processes = process_index, num_processes
 
     def __iter__(self) -> Iterator[pa.Table]:
         worker = torch.utils.data.get_worker_info()
         num_workers, worker_id = (worker.num_workers, worker.id) if worker else (1, 0)
         part, num_parts = self.process_index * num_workers + worker_id, self.num_processes * num_workers
-        random = np.random.default_rng((self.seed, part))
+        random, size = np.random.default_rng((self.seed, part)), self.batch_size
+        rest: list[pa.Table] = []
         while True:
-            buffer: list[pa.Table] = []
-            for row in self._read_pass(random, part, num_parts):
-                if len(buffer) < self.buffer_size:
-                    buffer.append(row)
-                    continue
-                slot = random.integers(self.buffer_size)
-                buffer[slot], row = row, buffer[slot]
-                yield row
-            random.shuffle(buffer)
-            yield from buffer
-
-    def collate(self, rows: list[pa.Table]) -> dict[str, torch.Tensor]:
-        return self.collator(pa.concat_tables(rows))
+            for window in self._read_pass(random, part, num_parts):
+                rows = pa.concat_tables([*rest, window.take(random.permutation(len(window)))])
+                stop = len(rows) // size * size
+                yield from (rows.slice(start, size) for start in range(0, stop, size))
+                rest = [rows.slice(stop)]
 
     def _read_pass(self, random: np.random.Generator, part: int, num_parts: int) -> Iterator[pa.Table]:
-        """Read the rows of this part once, in files of random order. Raises ValueError if there are none."""
+        """Read the rows of this part once, window by window, files in random order. Raises ValueError without rows."""
         num_files = self.rows.num_shards
         shares_files = num_files >= num_parts
         files = np.arange(part, num_files, num_parts) if shares_files else np.arange(num_files)
-        num_usable = 0
+        window: list[pa.Table] = []
+        num_rows = num_read = 0
         for file in random.permutation(files).tolist():
             place = file  # the order of the files is not that of the other parts
             for table in self.rows.shard(num_files, file).iter(batch_size=CHUNK):
@@ -93,11 +89,15 @@ class RowStream(torch.utils.data.IterableDataset):
                 if not shares_files:
                     is_mine = (place + np.arange(len(table))) % num_parts == part
                 place += len(table)
-                is_usable = self.collator.usable_rows(table.select) & is_mine
-                num_usable += int(is_usable.sum())
-                for row in np.flatnonzero(is_usable).tolist():
-                    yield table.take([row])  # a copy: a view would keep the whole chunk in memory
-        if not num_usable:
+                usable = np.flatnonzero(self.collator.usable_rows(table.select) & is_mine)
+                window.append(table.take(usable))
+                num_rows, num_read = num_rows + len(usable), num_read + len(usable)
+                if num_rows >= self.buffer_size:
+                    yield pa.concat_tables(window).combine_chunks()
+                    window, num_rows = [], 0
+        if num_rows:
+            yield pa.concat_tables(window).combine_chunks()
+        if not num_read:
             raise ValueError(
                 f"The stream has no usable row for process part {part} of {num_parts}: train with fewer processes or "
                 "workers (--dataloader_num_workers)."

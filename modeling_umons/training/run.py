@@ -262,7 +262,8 @@ def make_stream(data: DataArguments, collator: UtteranceCollator, run: RunArgume
     rows = open_stream(data.dataset_name, data.dataset_config_name)["train"]
     if data.text_column != "text":
         rows = rows.rename_column(data.text_column, "text")
-    return RowStream(rows, collator, run.seed, data.streaming_buffer, run.process_index, run.world_size)
+    order = (run.train_batch_size, run.seed, data.streaming_buffer, run.process_index, run.world_size)
+    return RowStream(rows, collator, *order)
 
 
 def save(model: PreTrainedModel, processor, output: Path) -> None:

@@ -151,8 +151,8 @@ class UmonsTrainer(Trainer):
         if isinstance(self.train_dataset, RowStream):  # shared by the processes: accelerate would share it again
             return DataLoader(
                 self.train_dataset,
-                self.args.train_batch_size,
-                collate_fn=self.train_dataset.collate,
+                batch_size=None,
+                collate_fn=self.data_collator,
                 num_workers=self.args.dataloader_num_workers,
                 pin_memory=self.args.dataloader_pin_memory,
                 prefetch_factor=self.args.dataloader_prefetch_factor,

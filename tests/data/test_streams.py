@@ -52,13 +52,14 @@ def stream(folder: Path, **options) -> RowStream:
     collator = UtteranceCollator(
         ["text", "audio"], build_tokenizer(["good", "film"]), make_task("sentiment"), audio_size=4
     )
-    options = {"seed": 0, "buffer_size": 5, **options}
+    options = {"batch_size": 4, "seed": 0, "buffer_size": 5, **options}
     return RowStream(open_stream(str(folder), None)["train"], collator, **options)
 
 
 def take(rows: RowStream, num_rows: int) -> list[int]:
     """The first rows of a stream, by their features."""
-    return [int(row["audio_features"][0][0][0].as_py()) for row in islice(rows, num_rows)]
+    values = (int(row[0][0].as_py()) for table in rows for row in table["audio_features"])
+    return list(islice(values, num_rows))
 
 
 USABLE = [i for i in range(NUM_ROWS) if i % 10 != 4]
@@ -85,7 +86,7 @@ def test_processes_share_files_or_rows(folder, num_processes):
 
 def test_batches_of_workers_are_those_of_the_collator(folder):
     rows = stream(folder)
-    loader = DataLoader(rows, batch_size=4, collate_fn=rows.collate, num_workers=2)
+    loader = DataLoader(rows, batch_size=None, collate_fn=rows.collator, num_workers=2)
     batches = list(islice(loader, 3))
     assert [len(batch["labels"]) for batch in batches] == [4, 4, 4]
     assert batches[0]["input_features"].shape[2] == 4
@@ -101,4 +102,4 @@ def test_stream_without_features_raises(folder):
     collator = UtteranceCollator(["video"], task=make_task("sentiment"))
     rows = open_stream(str(folder), None)["train"].remove_columns("video_features")
     with pytest.raises(ValueError, match=r"requires the columns video_features: extract features first"):
-        RowStream(rows, collator, 0, 5)
+        RowStream(rows, collator, 4, 0, 5)
