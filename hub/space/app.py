@@ -31,7 +31,7 @@ TRANSCRIBER = os.environ.get("TRANSCRIBER") or None
 
 MAX_FILE_SIZE = "100mb"
 MAX_MINUTES = 10
-MAX_TEXT = 1000  # characters; the model processes 60 words
+MAX_TEXT = 1000  # characters
 SEGMENT_S = 6.0  # segment of the timeline, about as long as an utterance of CMU-MOSEI
 QUEUE_SIZE = 30
 DELETE_EVERY, DELETE_AFTER = 60, 15 * 60  # seconds
@@ -43,7 +43,8 @@ Upload or record a clip, type what is said in it, or do both. A
 neutral from the text and the audio.
 
 **Predictions estimate how annotators would label the clip, not what a person feels.** Do not use them to judge
-anyone."""
+anyone. The EU AI Act forbids to infer emotions at work and in education (article 5(1)(f)), and requires that people
+know that they are analysed (article 50)."""
 NOTES = f"""Uploads are deleted after {DELETE_AFTER // 60} minutes; inputs and predictions are not logged. Limits:
 {MAX_FILE_SIZE.upper()[:-2]} MB, {MAX_MINUTES} minutes, {MAX_TEXT:,} characters. The example clips are synthetic:
 synthesised speech and drawn faces."""
@@ -115,7 +116,9 @@ class Analyst:
         except (OSError, ValueError) as error:
             raise _error(error, path) from None
         picture = Picture(
-            notes=self._notes(result["modalities"], path, text, audio), text=text, spectrogram=self._spectrogram(audio)
+            notes=self._notes(result["modalities"], path, text, result["warnings"]),
+            text=text,
+            spectrogram=self._spectrogram(audio),
         )
         attention = result.pop("attention", {})
         return draw(result, attention, timeline, picture), {**result, **({"timeline": timeline} if timeline else {})}
@@ -139,7 +142,7 @@ class Analyst:
         """Return a prediction, with `attention` if the model has glimpses; baselines have none."""
         if self.has_glimpses:
             try:
-                return self.recognize(inputs, return_attention=True)
+                return self.recognize(inputs, return_attention=True, return_explanations=True)
             except ValueError:
                 result = self.recognize(inputs)  # raises again if the input is invalid
                 self.has_glimpses = False
@@ -179,8 +182,8 @@ class Analyst:
         )
         return frames["input_features"][0], float(frames["offsets"][0]), fine.frame_duration
 
-    def _notes(self, used: list[str], path: str | None, text: str, audio) -> list[str]:
-        """Return sentences: the modalities used, those that are missing and why, and what was cut."""
+    def _notes(self, used: list[str], path: str | None, text: str, warnings: list[dict[str, str]]) -> list[str]:
+        """Return sentences: the modalities used, those that are missing and why, and the warnings."""
         config = self.recognize.model.config
         has_tower = any(getattr(config, name, None) is not None for name in ("video_tower", "video_encoder"))
         supported = {"text": "text" in config.modalities, "audio": "audio" in config.modalities, "video": has_tower}
@@ -191,9 +194,7 @@ class Analyst:
             elif modality not in used:
                 is_given = bool(text) if modality == "text" else path is not None
                 notes.append(f"No {modality} {'found in the input' if is_given else 'given'}.")
-        if audio is not None and audio.duration > self.window_s:
-            notes.append(f"The model processes {self.window_s:.0f} seconds at most; this prediction is of the first.")
-        return notes
+        return [*notes, *(warning["message"] for warning in warnings)]
 
 
 def _one_of(clip: str | None, sound: str | None) -> str | None:

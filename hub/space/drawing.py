@@ -39,7 +39,8 @@ CSS = """
 .umons .word { padding: 0.15em 0.1em; border-radius: 0.25em; border-bottom: 2px solid transparent;
   background: color-mix(in srgb, var(--umons-warm) calc(var(--weight) * 42%), transparent);
   border-color: color-mix(in srgb, var(--umons-warm) calc(var(--weight) * 100%), transparent); }
-.umons .unread { color: var(--umons-quiet); text-decoration: underline dotted; }
+.umons .share { padding: 0.15em 0.1em; border-radius: 0.25em;
+  background: color-mix(in srgb, var(--ink) calc(var(--weight) * 60%), transparent); }
 .umons .plots { display: grid; grid-template-columns: 5.2rem minmax(0, 1fr); gap: 0.3rem 0.75rem;
   align-items: center; }
 .umons .plot { position: relative; border-radius: 0.25rem; overflow: hidden;
@@ -101,6 +102,8 @@ def draw(result: dict, attention: dict, timeline: list[dict], picture: Picture) 
     if ranked:
         parts.append(_bars(ranked, named))
     parts.append("</div>")
+    if (result.get("explanations") or {}).get("text") and "sentiment" in result:
+        parts += ["<h3>Contribution of each word to the sentiment</h3>", _shares(result["explanations"]["text"])]
     if attention.get("text"):
         parts += ["<h3>Attention weights: text</h3>", _words(picture.text, attention["text"])]
     if attention.get("audio") and picture.spectrogram is not None:
@@ -166,7 +169,9 @@ def _words(text: str, weights: list[dict[str, Any]]) -> str:
     largest = max(entry["weight"] for entry in weights) or 1.0
     parts, position = [], 0
     for entry in weights:
-        start = text.index(entry["word"], position)
+        start = text.find(entry["word"], position)
+        if start < 0:  # words of emoji
+            start, text = position, f"{text[:position]}{entry['word']} {text[position:]}"
         end = start + len(entry["word"])
         parts.append(escape(text[position:start]))
         parts.append(
@@ -174,12 +179,20 @@ def _words(text: str, weights: list[dict[str, Any]]) -> str:
             f' title="weight {entry["weight"]:.2f}">{escape(text[start:end])}</span>'
         )
         position = end
-    rest = text[position:]
-    if any(character.isalnum() for character in rest):
-        parts.append(f'<span class="unread" title="The model processes {len(weights)} words.">{escape(rest)}</span>')
-    else:
-        parts.append(escape(rest))
+    parts.append(escape(text[position:]))
     return f'<p class="words">{"".join(parts)}</p>'
+
+
+def _shares(words: list[dict[str, Any]]) -> str:
+    """Return the words, shaded by their contribution to the sentiment: blue if positive, orange if negative."""
+    largest = max(abs(entry["sentiment"]) for entry in words) or 1.0
+    parts = [
+        f'<span class="share" style="--weight:{abs(entry["sentiment"]) / largest:.3f};'
+        f'--ink:var(--umons-{"cool" if entry["sentiment"] >= 0 else "warm"})" title="{entry["sentiment"]:+.2f}">'
+        f"{escape(entry['word'])}</span>"
+        for entry in words
+    ]
+    return f'<p class="words">{" ".join(parts)}</p>'
 
 
 def _sound(frames: np.ndarray, offset: float, step: float, weights: list[dict[str, Any]]) -> str:

@@ -4,14 +4,14 @@
 
 import re
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib.resources import files
 from pathlib import Path, PurePath
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from ..evaluation.report_tables import table_rows
+from ..evaluation.report_tables import calibration_markdown, table_rows
 from ..models.umons.configuration_umons import UmonsConfig
 from ..utils.tables import markdown_table
 
@@ -30,6 +30,14 @@ CARD_METRICS = {
 
 # Data sets by their names in the column `source` and in folders.
 DATASETS = {"mosi": "CMU-MOSI", "mosei": "CMU-MOSEI", "meld": "MELD", "ravdess": "RAVDESS"}
+DATA_LICENCES = {
+    "mosi": "CMU-MOSI: for research",
+    "mosei": "CMU-MOSEI: for research",
+    "meld": "MELD: GPL-3.0",
+    "ravdess": "RAVDESS: CC BY-NC-SA 4.0",
+    "goemotions": "GoEmotions: Apache-2.0",
+    "emodb": "EMO-DB: free for research",
+}
 LINE_LENGTH = 119
 
 SYSTEMS = {
@@ -158,13 +166,20 @@ def write_model_card(
         example='{"text": "what a wonderful day"}' if "text" in modalities else '"clip.wav"',
         labels=", ".join(config.id2label.values()),
         data=_paragraphs(f"`{source}`: {count}.", about_data),
-        results=_results_markdown(split, parts),
+        results="\n\n".join([_results_markdown(split, parts), *_describe_calibration(results.get(split))]),
         limits=_paragraphs(limits),
         licence=license or "The licence has not been set.",
+        data_licences=_paragraphs(_describe_data_licences(parts)),
         citation=f"```bibtex\n{PAPERS.get(config.model_type, PAPERS['umons'])}\n```",
     )
     card.text = re.sub(r"\n{3,}", "\n\n", card.text)
     card.save(output / "README.md")
+
+
+def _describe_data_licences(sources: Iterable[str]) -> str:
+    """Return a sentence with the licences of the known data sets, which may restrict the use of the model."""
+    known = [DATA_LICENCES[source] for source in sources if source in DATA_LICENCES]
+    return f"Licences of the data, which may restrict the use of the model: {'; '.join(known)}." if known else ""
 
 
 def choose_pipeline_tag(config: UmonsConfig) -> str:
@@ -208,6 +223,13 @@ def _results_markdown(split: str | None, parts: Mapping[str, dict[str, Any]]) ->
         "All metrics, notes on them, the options of the run and plots are in [the report](report/report.md).\n\n"
         f"{table}"
     )
+
+
+def _describe_calibration(result: Mapping[str, Any] | None) -> list[str]:
+    """Return paragraphs with calibration errors and the coverage of intervals; the curves are in the report."""
+    if not result or "calibration" not in result:
+        return []
+    return calibration_markdown({**result["calibration"], "risk_coverage": {}})
 
 
 def _eval_results(task: str, source: str, parts: Mapping[str, dict[str, Any]]) -> list[EvalResult]:
