@@ -38,6 +38,32 @@ from .modeling_baselines import (
 )
 
 
+# Documentation of the inputs and labels, for `auto_docstring`.
+INPUT_DOCS = r"""
+        input_ids (`torch.LongTensor` of shape `(C, U, text_length)`, *optional*):
+            Word ids.
+        attention_mask (`torch.Tensor` of shape `(C, U, text_length)`, *optional*):
+            1 for words, 0 for padding.
+        input_features (`torch.FloatTensor` of shape `(C, U, audio_length, audio_feature_size)`, *optional*):
+            Log-mel frames.
+        input_features_mask (`torch.Tensor` of shape `(C, U, audio_length)`, *optional*):
+            1 for frames, 0 for padding.
+        video_features (`torch.FloatTensor` of shape `(C, U, video_length, video_feature_size)`, *optional*):
+            Features of consecutive video clips.
+        video_features_mask (`torch.Tensor` of shape `(C, U, video_length)`, *optional*):
+            1 for clips, 0 for padding.
+        speaker_ids (`torch.LongTensor` of shape `(C, U)`, *optional*):
+            Ids of the speakers, any integers. By default all utterances have the same speaker.
+        utterance_mask (`torch.Tensor` of shape `(C, U)`, *optional*):
+            1 for utterances, 0 for padding. By default everything with a step in any modality is an utterance.
+"""
+LABEL_DOCS = r"""
+        labels (`torch.Tensor` of shape `(C, U)` or `(C, U, num_labels)`, *optional*):
+            Labels of each utterance, as those of each row in [`TfnForSequenceClassification`]. Class -100 and NaN are
+            unknown: such utterances are ignored, and, with `joint_sentiment`, such labels.
+"""
+
+
 class MultilogueNetGRUCell(nn.Module):
     """GRU cells of N streams, each with its own weights. The equations are those of `nn.GRUCell`."""
 
@@ -204,7 +230,7 @@ class MultilogueNetModel(MultilogueNetPreTrainedModel):
         self.post_init()
 
     @can_return_tuple
-    @auto_docstring
+    @auto_docstring(custom_args=INPUT_DOCS)
     def forward(
         self,
         input_ids: torch.LongTensor | None = None,
@@ -218,23 +244,6 @@ class MultilogueNetModel(MultilogueNetPreTrainedModel):
         **kwargs: Unpack[TransformersKwargs],
     ) -> BaselineModelOutput:
         r"""
-        input_ids (`torch.LongTensor` of shape `(C, U, text_length)`, *optional*):
-            Word ids.
-        attention_mask (`torch.Tensor` of shape `(C, U, text_length)`, *optional*):
-            1 for words, 0 for padding.
-        input_features (`torch.FloatTensor` of shape `(C, U, audio_length, audio_feature_size)`, *optional*):
-            Log-mel frames.
-        input_features_mask (`torch.Tensor` of shape `(C, U, audio_length)`, *optional*):
-            1 for frames, 0 for padding.
-        video_features (`torch.FloatTensor` of shape `(C, U, video_length, video_feature_size)`, *optional*):
-            Features of consecutive video clips.
-        video_features_mask (`torch.Tensor` of shape `(C, U, video_length)`, *optional*):
-            1 for clips, 0 for padding.
-        speaker_ids (`torch.LongTensor` of shape `(C, U)`, *optional*):
-            Ids of the speakers, any integers. By default all utterances have the same speaker.
-        utterance_mask (`torch.Tensor` of shape `(C, U)`, *optional*):
-            1 for utterances, 0 for padding. By default everything with a step in any modality is an utterance.
-
         Example:
 
         ```python
@@ -390,7 +399,7 @@ class MultilogueNetForSequenceClassification(MultilogueNetPreTrainedModel, Basel
         self.post_init()
 
     @can_return_tuple
-    @auto_docstring
+    @auto_docstring(custom_args=INPUT_DOCS + LABEL_DOCS)
     def forward(
         self,
         input_ids: torch.LongTensor | None = None,
@@ -405,26 +414,6 @@ class MultilogueNetForSequenceClassification(MultilogueNetPreTrainedModel, Basel
         **kwargs: Unpack[TransformersKwargs],
     ) -> BaselineSequenceClassifierOutput:
         r"""
-        input_ids (`torch.LongTensor` of shape `(C, U, text_length)`, *optional*):
-            Word ids.
-        attention_mask (`torch.Tensor` of shape `(C, U, text_length)`, *optional*):
-            1 for words, 0 for padding.
-        input_features (`torch.FloatTensor` of shape `(C, U, audio_length, audio_feature_size)`, *optional*):
-            Log-mel frames.
-        input_features_mask (`torch.Tensor` of shape `(C, U, audio_length)`, *optional*):
-            1 for frames, 0 for padding.
-        video_features (`torch.FloatTensor` of shape `(C, U, video_length, video_feature_size)`, *optional*):
-            Features of consecutive video clips.
-        video_features_mask (`torch.Tensor` of shape `(C, U, video_length)`, *optional*):
-            1 for clips, 0 for padding.
-        speaker_ids (`torch.LongTensor` of shape `(C, U)`, *optional*):
-            Ids of the speakers, any integers. By default all utterances have the same speaker.
-        utterance_mask (`torch.Tensor` of shape `(C, U)`, *optional*):
-            1 for utterances, 0 for padding. By default everything with a step in any modality is an utterance.
-        labels (`torch.Tensor` of shape `(C, U)` or `(C, U, num_labels)`, *optional*):
-            Labels of each utterance, as those of each row in [`TfnForSequenceClassification`]. Class -100 and NaN are
-            unknown: such utterances are ignored, and, with `joint_sentiment`, such labels.
-
         Example:
 
         ```python
