@@ -16,6 +16,7 @@ COMMANDS = {
     "train": "train a model on a table or data set",
     "evaluate": "evaluate saved models on a split",
     "compare": "train several models on the same rows and compare them",
+    "reproduce": "reproduce the results table of the paper on CMU-MOSEI",
     "prepare": "convert CMU-MOSEI and other corpora to Parquet",
     "distill": "mix the labels of a data set with the predictions of a model",
     "extract": "extract features of clips to Parquet",

@@ -110,7 +110,9 @@ def format_result(result: dict) -> str:
         limits = "  (trained on {:g} to {:g})".format(*entry["range"]) if "range" in entry else ""
         lines.append(f"  {entry['label']:<14}{entry['score']:7.2f}{limits}")
     if "explanations" in result:
-        lines += format_explanations(result["explanations"], "sentiment" if "sentiment" in result else result["label"])
+        numbers = result.get("values", [{}])
+        explained = "sentiment" if "sentiment" in result else result.get("label", numbers[0].get("label"))
+        lines += format_explanations(result["explanations"], explained)
     lines += [f"  warning   {warning['message']}" for warning in result.get("warnings", ())]
     return "\n".join(lines)
 

@@ -15,7 +15,7 @@ DESCRIPTION = """Convert CMU-MOSEI, in any of its layouts, or another corpus to 
     umons prepare --layout folder --source clips --output mosei --modalities text audio
 
 Layouts of CMU-MOSEI, by the content of the source folder:
-  umons    pickles of UMONS: {train,valid,test}_{sentences,mels,sentiment,emotion}.p
+  umons    pickles of UMONS: {train,valid,test}_{sentences,mels,r21d,sentiment,emotion}.p
   csd      computational sequences of the CMU Multimodal SDK: .csd files of words, labels and features
   mmsa     a pickle of MMSA, with splits, texts, features and labels
   folder   clips with a metadata.csv or .jsonl; features are extracted from the clips

@@ -83,8 +83,10 @@ class Weight(Schema):
     weight: float
 
 
-class Number(Score):
-    range: list[float] | None = None
+class Number(Schema):
+    label: str
+    score: float
+    range: tuple[float, float] | None = None
 
 
 class Prediction(Schema):

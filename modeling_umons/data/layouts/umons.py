@@ -2,29 +2,34 @@
 # SPDX-License-Identifier: MIT
 """Pickles of the published implementation of UMONS (Delbrouck et al., 2020)."""
 
+import logging
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 from datasets import Features
 
 from ..layouts import Source
 from ..safe_pickle import read_pickle
-from ..schema import make_features
+from ..schema import FEATURE_COLUMNS, make_features
 from .arrays import split_id, to_emotions, to_frames, to_sentiment
 
 
+logger = logging.getLogger(__name__)
+
 # Splits here, and in the names of the files.
 SPLITS = {"train": "train", "validation": "valid", "test": "test"}
-PARTS = ("sentences", "mels", "sentiment", "emotion")
+PARTS = ("sentences", "mels", "r21d", "sentiment", "emotion")
 
 
 class UmonsPickles(Source):
     """
-    `{train,valid,test}_{sentences,mels,sentiment,emotion}.p`, dicts by segment id: `wF8980oGklk[13]`.
+    `{train,valid,test}_{sentences,mels,r21d,sentiment,emotion}.p`, dicts by segment id: `wF8980oGklk[13]`.
 
-    A sentence is a list of words, mels are float (T, D), a sentiment is one number, an emotion the six intensities.
-    What has no file, or is not in its dict, is missing; there is no video. All files of all splits are read at once
-    and stay in memory.
+    A sentence is a list of words, mels and r21d (audio and video features) are float (T, D), a sentiment is one
+    number, an emotion the six intensities. What has no file, or is not in its dict, is missing. A file of video
+    features that contains the mels, as the public one does, is left out with a warning. All files of all splits are
+    read at once and stay in memory.
     """
 
     def __getstate__(self) -> dict[str, Any]:
@@ -40,6 +45,13 @@ class UmonsPickles(Source):
                 path = self.folder / f"{name}_{part}.p"
                 if path.exists():
                     parts.setdefault(split, {})[part] = self._read_part(path)
+        for split, of_split in parts.items():
+            if _contains_mels(of_split):
+                del of_split["r21d"]
+                logger.warning(
+                    "%s_r21d.p is left out: it contains the mel frames, not video features.",
+                    self.folder / SPLITS[split],
+                )
         if not parts:
             splits, names = "{" + ",".join(SPLITS.values()) + "}", "{" + ",".join(PARTS) + "}"
             raise FileNotFoundError(f"{self.folder} has none of the files {splits}_{names}.p.")
@@ -65,12 +77,14 @@ class UmonsPickles(Source):
 
     @cached_property
     def features(self) -> Features:
-        """Columns; the size of the audio features is that of the first segment with features."""
-        for parts in self._parts.values():
-            for mels in parts.get("mels", {}).values():
-                if getattr(mels, "ndim", 0) == 2 and mels.shape[1] > 0:
-                    return make_features(audio_size=mels.shape[1])
-        return make_features()
+        """Columns; the sizes of the features are those of the first segments with features."""
+        sizes = {"audio_size": self._size_of("mels"), "video_size": self._size_of("r21d")}
+        return make_features(**{name: size for name, size in sizes.items() if size is not None})
+
+    def _size_of(self, part: str) -> int | None:
+        frames = (value for parts in self._parts.values() for value in parts.get(part, {}).values())
+        sizes = (value.shape[1] for value in frames if getattr(value, "ndim", 0) == 2)
+        return next((size for size in sizes if size > 0), None)
 
     def read(self, split: str, segment_id: str) -> dict[str, Any]:
         video_id, segment = split_id(segment_id)
@@ -89,11 +103,20 @@ class UmonsPickles(Source):
             words = [{"word": word, "start": None, "end": None} for word in value]
             return {"text": " ".join(value) or None, "words": words or None}
         if part == "mels":
-            return {"audio_features": to_frames(value, where, self._audio_size)}
+            return {"audio_features": to_frames(value, where, self._sizes["audio_features"])}
+        if part == "r21d":
+            return {"video_features": to_frames(value, where, self._sizes["video_features"])}
         if part == "sentiment":
             return {"sentiment": to_sentiment(value, where)}
         return to_emotions(value, where)
 
     @cached_property
-    def _audio_size(self) -> int:
-        return self.features["audio_features"].feature.length
+    def _sizes(self) -> dict[str, int]:
+        return {name: self.features[name].feature.length for name in FEATURE_COLUMNS}
+
+
+def _contains_mels(parts: dict[str, dict[str, Any]]) -> bool:
+    """Return whether the video features of a split are its mels."""
+    mels, clips = parts.get("mels", {}), parts.get("r21d", {})
+    shared = next((name for name in clips if name in mels), None)
+    return shared is not None and np.array_equal(clips[shared], mels[shared])

@@ -59,6 +59,21 @@ def test_real_files(shared):
             assert f"{row['video_id']}[{row['segment']}]" == segment_id
 
 
+def test_video_features(umons_folder, caplog):
+    ids = {"train": ["-3g5yACwYnA[0]", "-3g5yACwYnA[1]"], "valid": ["wF8980oGklk[13]"]}
+    for split, names in ids.items():
+        clips = {name: np.full((2, 6), 0.5) for name in names}
+        (umons_folder / f"{split}_r21d.p").write_bytes(pickle.dumps(clips))
+    (umons_folder / "test_r21d.p").write_bytes((umons_folder / "test_mels.p").read_bytes())
+    source = UmonsPickles(umons_folder)
+    assert source.features["video_features"].feature.length == 6
+    assert source.read("validation", "wF8980oGklk[13]")["video_features"].tolist() == [[0.5] * 6] * 2
+    assert "video_features" not in source.read("test", "-6rXp3zJ3kc[0]")
+    assert caplog.messages == [
+        f"{umons_folder / 'test'}_r21d.p is left out: it contains the mel frames, not video features."
+    ]
+
+
 def test_missing_values_are_null(umons_folder, rewrite_pickle):
     for path in umons_folder.glob("test_*"):
         path.unlink()
