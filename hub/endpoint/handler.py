@@ -10,6 +10,9 @@ from request_handling import Limits, predict, read_request
 from transformers import pipeline
 
 
+DEADLINE_S = 60.0  # for a file
+
+
 class EndpointHandler:
     """
     Handler that predicts with the model of its repository.
@@ -22,6 +25,7 @@ class EndpointHandler:
     def __init__(self, path: str = ""):
         folder = str(path or Path(__file__).absolute().parent)
         self.pipeline = pipeline("multimodal-emotion-recognition", model=folder, trust_remote_code=True)
+        self.pipeline.decode_in_worker(DEADLINE_S)
         self.limits = Limits()
         self.lock = Lock()  # the toolkit may call from several threads, and tokenizers are not thread-safe
 

@@ -34,6 +34,7 @@ MAX_MINUTES = 10
 MAX_TEXT = 1000  # characters
 SEGMENT_S = 6.0  # segment of the timeline, about as long as an utterance of CMU-MOSEI
 QUEUE_SIZE = 30
+DEADLINE_S = 120.0  # for decoding a file
 DELETE_EVERY, DELETE_AFTER = 60, 15 * 60  # seconds
 
 TITLE = "Sentiment and emotion in a clip"
@@ -92,9 +93,9 @@ class Analyst:
     def __init__(self, recognize, transcriber: Callable | None = None):
         self.recognize, self.transcriber = recognize, transcriber
         self.has_glimpses = True  # until the model raises
-        # The modules that the pipeline uses, from the package or from the model's repository.
+        self.read_clip = recognize.decode_in_worker(DEADLINE_S).read_clip
+        # The module that the pipeline uses, from the package or from the model's repository.
         code = type(recognize).__module__.rpartition(".")[0]
-        self.read_clip = import_module(".media_umons", code).read_clip
         self.frames_class = import_module(".feature_extraction_umons", code).UmonsFeatureExtractor
 
     @property

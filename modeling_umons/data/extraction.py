@@ -22,6 +22,7 @@ from tqdm import tqdm
 from transformers import PreTrainedConfig
 
 from ..models.umons.configuration_umons import UmonsVideoTowerConfig
+from ..models.umons.decoding_umons import DecodingWorker
 from ..models.umons.encoders_umons import UmonsVideoEncoder
 from ..models.umons.feature_extraction_umons import UmonsFeatureExtractor, is_silent
 from ..models.umons.media_umons import WHOLE_S
@@ -38,7 +39,6 @@ from ..utils.hub_files import find_model
 from ..utils.workers import CONTEXT, limit_threads, worker_pool
 from .builders import describe_error
 from .clip_tables import ClipTable, Shard, plan_shards, read_clip_table, typed_columns
-from .decoding import DecodingWorker
 from .schema import FEATURE_COLUMNS, make_features, to_table
 
 

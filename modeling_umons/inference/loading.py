@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-from ..data.decoding import DecodingWorker
 from ..registration import MODELS, PIPELINE_TASK, register_auto_classes
 from ..utils.hub_files import DEFAULT_MODEL, find_model
 from .damage import describe_damage
@@ -76,7 +75,7 @@ def load_pipeline(model: str | None = None, trust_remote_code: bool = False, pac
     except Exception as error:
         place = "" if Path(folder).is_dir() else ", which is not a local folder"
         raise ValueError(f"--model {name}{place}: {describe_damage(folder, error)}") from error
-    recognize.read_windows = DecodingWorker().iter_windows
+    recognize.decode_in_worker()
     if pack:
         from .packed_linear import pack_if_faster
 

@@ -298,17 +298,24 @@ def run_batch(jobs: deque[Job], batch_size: int) -> int:
     Returns:
         The number of segments in the batch.
     """
-    groups, num_segments = defaultdict(list), 0
-    while jobs and num_segments < batch_size:
+    segments = []
+    while jobs and len(segments) < batch_size:
         job = jobs.popleft()
         if (found := next(job.segments, None)) is not None:
-            groups[tuple(job.forward_options.items())].append((job, *found))
-            num_segments += 1
+            segments.append((job, *found))
         if not job.is_done:
             jobs.append(job)
+    predict_segments(segments)
+    return len(segments)
+
+
+def predict_segments(segments: list[tuple[Job, int, dict[str, Any]]]) -> None:
+    """Predict one batch of (job, index of an input, segment), and add the outputs to the jobs."""
+    groups = defaultdict(list)
+    for job, *found in segments:
+        groups[tuple(job.forward_options.items())].append((job, *found))
     for group in groups.values():
         _predict_group(group)
-    return num_segments
 
 
 def _predict_group(group: list[tuple[Job, int, dict[str, Any]]]) -> None:

@@ -12,8 +12,10 @@ import sys
 import threading
 import time
 from collections import Counter, deque
+from collections.abc import Iterator
 from concurrent.futures import Future
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, closing, suppress
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -25,7 +27,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HTTPRequest
 
-from ..data.decoding import DecodingWorker
+from ..models.umons.decoding_umons import DecodingPool
+from ..models.umons.media_umons import Clip
 from .request_handling import (
     MEDIA_TYPES,
     Job,
@@ -34,8 +37,8 @@ from .request_handling import (
     as_server_error,
     parse_fields,
     parse_json,
+    predict_segments,
     read_request,
-    run_batch,
 )
 
 
@@ -137,77 +140,162 @@ class Metrics:
         }
 
 
-class Batcher:
-    """Thread that runs jobs in batches of their segments."""
+# A job, and the index of an input and its segment, or `None` after the last one.
+Decoded = tuple[Job, tuple[int, dict[str, Any]] | None]
 
-    def __init__(self, max_batch_size: int, max_wait_ms: float, metrics: Metrics):
+
+@dataclass
+class Progress:
+    """
+    State of a job in the `Batcher`.
+
+    Attributes:
+        future: future of the job.
+        num_waiting: decoded segments that are not predicted yet.
+        is_paused: True if no segment is decoded until one is predicted.
+        is_finished: True if all segments are decoded.
+    """
+
+    future: Future = field(default_factory=Future)
+    num_waiting: int = 0
+    is_paused: bool = False
+    is_finished: bool = False
+
+
+class Batcher:
+    """
+    Threads that decode the segments of jobs, and a thread that predicts them in batches.
+
+    A decoding thread takes one segment of each job in turn, so that small requests do not wait for large ones, and a
+    slow file delays one thread only. At most `max_batch_size` decoded segments of a job wait for their batch. The
+    pipeline is used by one thread at a time, because tokenizers are not thread-safe, but not during `decode`.
+    """
+
+    def __init__(self, max_batch_size: int, max_wait_ms: float, num_decoders: int, metrics: Metrics):
         self.max_batch_size, self.max_wait_s, self.metrics = max_batch_size, max_wait_ms / 1000, metrics
-        self.waiting: queue.SimpleQueue[tuple[Job, Future] | None] = queue.SimpleQueue()
-        self.futures: dict[Job, Future] = {}
-        self.jobs: deque[Job] = deque()
+        self.jobs: dict[Job, Progress] = {}
+        self.changed, self.pipeline_lock = threading.Condition(), threading.Lock()
+        self.undecoded: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self.decoded: queue.SimpleQueue[Decoded | None] = queue.SimpleQueue()
         self.batch_began = math.inf
-        self.thread = threading.Thread(target=self._run, name="batcher", daemon=True)
+        self.thread = threading.Thread(target=self._predict, name="batcher", daemon=True)
+        self.decoders = [
+            threading.Thread(target=self._decode, name="decoder", daemon=True) for _ in range(num_decoders)
+        ]
 
     @property
     def num_queued(self) -> int:
-        return self.waiting.qsize() + len(self.futures)
+        return len(self.jobs)
+
+    def start(self) -> None:
+        for thread in (self.thread, *self.decoders):
+            thread.start()
 
     def is_ready(self, timeout_s: float) -> bool:
-        """Return False if the thread has died, or if a batch takes longer than a request may."""
-        return self.thread.is_alive() and time.monotonic() - self.batch_began < timeout_s
+        """Return False if a thread has died, or if a batch takes longer than a request may."""
+        is_alive = all(thread.is_alive() for thread in (self.thread, *self.decoders))
+        return is_alive and time.monotonic() - self.batch_began < timeout_s
 
     def submit(self, job: Job) -> Future:
         """Return a future of the finished job. If it is cancelled before the job begins, the job never does."""
-        future = Future()
-        self.waiting.put((job, future))
-        return future
+        self.jobs[job] = progress = Progress()
+        self.undecoded.put(job)
+        return progress.future
 
     def close(self, timeout_s: float) -> None:
-        """Finish the jobs, for at most `timeout_s` seconds, and end the thread."""
-        self.waiting.put(None)
-        self.thread.join(timeout_s)
+        """Finish the jobs, for at most `timeout_s` seconds, and end the threads."""
+        with self.changed:
+            self.changed.wait_for(lambda: not self.jobs, timeout_s)
+        self.decoded.put(None)
+        for _ in self.decoders:
+            self.undecoded.put(None)
 
-    def _run(self) -> None:
-        is_open = True
-        while is_open or self.jobs:
-            is_open = is_open and self._take_jobs()
+    def decode(self, windows: Iterator[Clip]) -> Iterator[Clip]:
+        """Yield the windows of a file, and let other threads use the pipeline while they are decoded."""
+        with closing(windows):
+            while True:
+                self.pipeline_lock.release()
+                try:
+                    clip = next(windows, None)
+                finally:
+                    self.pipeline_lock.acquire()
+                if clip is None:
+                    return
+                yield clip
+
+    def _decode(self) -> None:
+        while (job := self.undecoded.get()) is not None:
+            progress = self.jobs[job]
+            future = progress.future
+            is_wanted = not future.done() and (future.running() or future.set_running_or_notify_cancel())
+            try:
+                with self.pipeline_lock:
+                    found = next(job.segments, None) if is_wanted else None
+            except Exception as error:  # a bug must not end the thread
+                future.set_exception(as_server_error(error))
+                found = None
+            with self.changed:
+                progress.is_finished = found is None or job.is_done
+                progress.num_waiting += 1
+                progress.is_paused = progress.num_waiting >= self.max_batch_size
+                goes_on = not (progress.is_finished or progress.is_paused)
+            self.decoded.put((job, found))
+            if goes_on:
+                self.undecoded.put(job)
+
+    def _predict(self) -> None:
+        while batch := self._take_batch():
             self.batch_began = time.monotonic()
             try:
-                num_segments = run_batch(self.jobs, self.max_batch_size)
-                self.metrics.num_batches += num_segments > 0
-                self.metrics.num_segments += num_segments
-                for job in [job for job in self.futures if job.is_done]:
-                    self.futures.pop(job).set_result(job)
+                segments = [(job, *found) for job, found in batch if found is not None]
+                with self.pipeline_lock:
+                    predict_segments(segments)
+                self.metrics.num_batches += len(segments) > 0
+                self.metrics.num_segments += len(segments)
             except Exception as error:  # a bug must not end the thread
-                self.jobs.clear()
-                while self.futures:
-                    self.futures.popitem()[1].set_exception(as_server_error(error))
+                for job in {job for job, _ in batch if not self.jobs[job].future.done()}:
+                    self.jobs[job].future.set_exception(as_server_error(error))
             self.batch_began = math.inf
+            for job, _ in batch:
+                self._release(job)
 
-    def _take_jobs(self) -> bool:
-        """
-        Take the jobs that wait; return False after `close`. Without jobs in progress, wait for one, and then at most
-        `max_wait_s` for the other requests in flight to share its batch.
-        """
-        end = 0.0 if self.jobs else None
-        while (
-            end is None
-            or not self.waiting.empty()
-            or len(self.jobs) < min(self.max_batch_size, self.metrics.in_flight)
-        ):
+    def _take_batch(self) -> list[Decoded]:
+        """Wait for a decoded segment, and then at most `max_wait_s` for others in its batch; `[]` after `close`."""
+        batch = [item] if (item := self.decoded.get()) is not None else []
+        end = time.monotonic() + self.max_wait_s
+        while 0 < len(batch) < self.max_batch_size:
+            has_more = self.metrics.in_flight > len({job for job, _ in batch}) or any(
+                not self.jobs[job].is_finished for job, _ in batch
+            )
             try:
-                taken = self.waiting.get(timeout=None if end is None else max(0.0, end - time.monotonic()))
+                item = self.decoded.get(timeout=max(0.0, end - time.monotonic()) if has_more else 0.0)
             except queue.Empty:
                 break
-            if taken is None:
-                return False
-            job, future = taken
-            if future.set_running_or_notify_cancel():
-                self.jobs.append(job)
-                self.futures[job] = future
-            if end is None:
-                end = time.monotonic() + self.max_wait_s
-        return True
+            if item is None:
+                self.decoded.put(None)
+                break
+            batch.append(item)
+        return batch
+
+    def _release(self, job: Job) -> None:
+        """Count a segment as predicted: the job is then finished, or decoding continues."""
+        with self.changed:
+            progress = self.jobs[job]
+            progress.num_waiting -= 1
+            goes_on = progress.is_paused and not progress.is_finished
+            progress.is_paused = False
+            is_over = progress.is_finished and progress.num_waiting == 0
+        if goes_on:
+            self.undecoded.put(job)
+        elif is_over:
+            if not progress.future.done():
+                progress.future.set_result(job)
+            self._end(job)
+
+    def _end(self, job: Job) -> None:
+        with self.changed:
+            del self.jobs[job]
+            self.changed.notify_all()
 
 
 async def _read_body(http: HTTPRequest, max_bytes: int) -> bytearray:
@@ -254,6 +342,7 @@ def make_app(
     max_wait_ms: float = 5.0,
     max_queue: int = 64,
     timeout_s: float = 30.0,
+    num_decoders: int = 4,
 ) -> FastAPI:
     """
     Build the web application: POST /predict, GET /health, GET /metrics, and their schema at /docs.
@@ -261,26 +350,28 @@ def make_app(
     Its bodies take at most `max_queue` x `limits.max_body_bytes` of memory.
 
     Args:
-        pipeline: a `MultimodalEmotionPipeline`, used by the thread of the application only.
+        pipeline: a `MultimodalEmotionPipeline`, used by the threads of the application only.
         name: name of the model, for /health.
         limits: limits of one request.
         max_batch_size: segments in a batch of the model.
         max_wait_ms: time that a request waits for others in flight to share its batch.
         max_queue: requests in flight, from their headers to their response; others get 503.
         timeout_s: seconds for a request, including its body.
+        num_decoders: files that are decoded at once, each in a process of its own.
     """
     metrics = Metrics()
-    batcher = Batcher(max_batch_size, max_wait_ms, metrics)
-    # Other requests wait for a file, but not until their own time is up.
-    decoder = DecodingWorker(deadline_s=timeout_s / 2)
+    batcher = Batcher(max_batch_size, max_wait_ms, num_decoders, metrics)
+    # Other requests may wait for a file, but not until their own time is up.
+    decoders = DecodingPool(num_decoders, deadline_s=timeout_s / 2)
 
     @asynccontextmanager
     async def lifespan(app):
-        read_windows, pipeline.read_windows = getattr(pipeline, "read_windows", None), decoder.iter_windows
-        batcher.thread.start()
+        read_windows = getattr(pipeline, "read_windows", None)
+        pipeline.read_windows = lambda *source, **options: batcher.decode(decoders.iter_windows(*source, **options))
+        batcher.start()
         yield
         await asyncio.to_thread(batcher.close, timeout_s)
-        decoder.close()
+        decoders.close()
         pipeline.read_windows = read_windows
 
     async def run_job(job: Job, http: HTTPRequest) -> Any:

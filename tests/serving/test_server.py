@@ -25,7 +25,7 @@ from transformers import pipeline
 
 from modeling_umons import TfnConfig, TfnForSequenceClassification
 from modeling_umons.cli import serve
-from modeling_umons.data.decoding import DecodingWorker
+from modeling_umons.models.umons.decoding_umons import DecodingPool
 from modeling_umons.serving.request_handling import Limits
 from modeling_umons.serving.server import make_app, make_server
 
@@ -350,18 +350,54 @@ def test_full_queue_refuses(recognize, gate):
 
 def test_requests_time_out(recognize, gate):
     """The time is up for a request in progress and for one in the queue, which never begins."""
-    with running(recognize, timeout_s=0.5, max_batch_size=1) as client, ThreadPoolExecutor(2) as pool:
+    with running(recognize, timeout_s=0.5, num_decoders=1) as client, ThreadPoolExecutor(2) as pool:
         first = pool.submit(client.post, "/predict", json=TEXT)
         assert gate.begun.wait(20)
         second = client.post("/predict", json={"inputs": {"text": "second"}})
         assert "No prediction within 0.5 s" in refused(second, 504)
         assert "No prediction within 0.5 s" in refused(first.result(), 504)
-        until(lambda: client.get("/health").status_code == 503)  # the batch takes longer than a request may
         gate.set()
         assert client.post("/predict", json=TEXT).status_code == 200
         assert client.get("/health").json()["status"] == "ready"
         assert {"text": "second"} not in gate.seen
         assert client.get("/metrics").json()["timeouts"] == 2
+
+
+def test_health_tells_of_a_batch_that_hangs(recognize, monkeypatch):
+    gate, real = threading.Event(), recognize.forward
+
+    def forward(model_inputs, **options):
+        assert gate.wait(30)
+        return real(model_inputs, **options)
+
+    monkeypatch.setattr(recognize, "forward", forward)
+    with running(recognize, timeout_s=0.5) as client:
+        assert client.post("/predict", json=TEXT).status_code == 504
+        until(lambda: client.get("/health").status_code == 503)
+        gate.set()
+        until(lambda: client.get("/health").status_code == 200)
+        assert client.post("/predict", json=TEXT).status_code == 200
+
+
+def test_slow_file_does_not_delay_others(recognize, clip, monkeypatch):
+    gate, begun, real = threading.Event(), threading.Event(), DecodingPool.iter_windows
+
+    def iter_windows(pool, source, *arguments, **options):
+        if len(source) == len(clip):
+            begun.set()
+            assert gate.wait(30)
+        yield from real(pool, source, *arguments, **options)
+
+    monkeypatch.setattr(DecodingPool, "iter_windows", iter_windows)
+    headers = {"Content-Type": "video/mp4"}
+    with running(recognize, num_decoders=2) as client, ThreadPoolExecutor(1) as pool:
+        slow = pool.submit(client.post, "/predict", content=clip, headers=headers)
+        assert begun.wait(20)
+        assert client.post("/predict", json=TEXT).status_code == 200
+        assert client.post("/predict", content=clip + b"\0", headers=headers).status_code == 200
+        assert not slow.done()
+        gate.set()
+        assert slow.result().status_code == 200
 
 
 def test_server_stops_although_the_decoder_hangs(recognize, gate):
@@ -371,20 +407,20 @@ def test_server_stops_although_the_decoder_hangs(recognize, gate):
 
 
 def test_file_over_the_deadline_is_refused_and_others_are_served(recognize, clip, monkeypatch):
-    worker = DecodingWorker(deadline_s=1e-3)
-    monkeypatch.setattr("modeling_umons.serving.server.DecodingWorker", lambda deadline_s: worker)
+    pool = DecodingPool(1, deadline_s=1e-3)
+    monkeypatch.setattr("modeling_umons.serving.server.DecodingPool", lambda size, deadline_s: pool)
     with running(recognize) as client:
         response = client.post("/predict", content=clip, headers={"Content-Type": "video/mp4"})
         assert "decoding was stopped after 0.001 s" in refused(response, 422)
         assert client.get("/health").json()["status"] == "ready"
-        worker.deadline_s = 20.0
+        pool.workers[0].deadline_s = 20.0
         response = client.post("/predict", content=clip, headers={"Content-Type": "video/mp4"})
         assert response.json()["modalities"] == ["audio"]
-    assert worker.process.poll() is not None
+    assert pool.workers[0].process.poll() is not None
 
 
 def test_disconnected_clients_are_dropped_from_the_queue(recognize, gate):
-    with running(recognize, max_batch_size=1) as client, ThreadPoolExecutor(1) as pool:
+    with running(recognize, num_decoders=1) as client, ThreadPoolExecutor(1) as pool:
         first = pool.submit(client.post, "/predict", json=TEXT)
         assert gate.begun.wait(20)
         with pytest.raises(httpx.ReadTimeout):

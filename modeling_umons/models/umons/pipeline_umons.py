@@ -25,6 +25,7 @@ from .calibration_umons import (
     name_combination,
     sentiment_interval,
 )
+from .decoding_umons import DecodingWorker
 from .explanations_umons import (
     MAX_PARTS,
     MOMENT_S,
@@ -136,12 +137,27 @@ class MultimodalEmotionPipeline(ChunkPipeline):
     _load_image_processor = False
     _load_video_processor = False
 
-    read_windows = staticmethod(iter_windows)  # decoder of files; a server replaces it by a worker process
+    read_windows = staticmethod(iter_windows)  # decoder of files
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         check_processor(self.processor, self.model.config)
         check_calibration(getattr(self.model.config, "calibration", None))
+
+    def decode_in_worker(self, deadline_s: float = 300.0, memory_mb: int = 2048) -> DecodingWorker:
+        """
+        Decode files in a process with a deadline and a memory limit from now on, for files of untrusted people.
+
+        Args:
+            deadline_s: seconds for a window, or for a whole file without `chunk_length_s`.
+            memory_mb: MiB that decoding may allocate.
+
+        Returns:
+            The worker. A file that exceeds a limit is an OSError, and the next one starts another process.
+        """
+        worker = DecodingWorker(deadline_s, memory_mb)
+        self.read_windows = worker.iter_windows
+        return worker
 
     def _sanitize_parameters(
         self,

@@ -18,13 +18,16 @@ from typing import Any
 
 import numpy as np
 
-from ..models.umons.media_umons import Clip, iter_windows, read_clip
+from .media_umons import Clip, iter_windows, read_clip
 
 
 DTYPES = {"audio": np.float32, "frames": np.uint8, "frame_times": np.float64}
 ERRORS = {kind.__name__: kind for kind in (OSError, FileNotFoundError, IsADirectoryError, ValueError, ImportError)}
-# Without the registration of the models, which imports torch.
-COMMAND = "import sys; sys.argv = ['umons']; from modeling_umons.data.decoding import run; run(*map(int, {}))"
+# A package of the files of this folder only: the worker imports no torch, and this may be a copy on the Hub.
+COMMAND = (
+    "import sys, types; worker = sys.modules['worker'] = types.ModuleType('worker'); worker.__path__ = [sys.argv[1]]; "
+    "from worker.decoding_umons import run; run(*map(int, sys.argv[2:]))"
+)
 
 
 class DecodingWorker:
@@ -77,14 +80,13 @@ class DecodingWorker:
         if self.process is not None and self.process.poll() is None:
             return
         self.stop()
-        root = str(Path(__file__).parents[2])
+        limits = (str(math.ceil(self.deadline_s)), str(self.memory_mb))
         self.process = subprocess.Popen(
-            [sys.executable, "-P", "-c", COMMAND.format([math.ceil(self.deadline_s), self.memory_mb])],
+            [sys.executable, "-P", "-c", COMMAND, str(Path(__file__).parent), *limits],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={
                 **os.environ,
-                "PYTHONPATH": os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])]),
                 "OPENBLAS_NUM_THREADS": "1",  # its threads would count as memory
                 "MALLOC_ARENA_MAX": "2",
             },
@@ -115,6 +117,37 @@ class DecodingWorker:
             ) from error
         finally:
             timer.cancel()
+
+
+class DecodingPool:
+    """
+    Several `DecodingWorker`s, so that a slow file does not delay the others. Each starts with its first file.
+
+    Args:
+        size: number of workers.
+        limits: arguments of the workers.
+    """
+
+    def __init__(self, size: int, **limits: Any):
+        self.workers = [DecodingWorker(**limits) for _ in range(size)]
+        self.num_files = dict.fromkeys(self.workers, 0)
+        self.lock = threading.Lock()
+
+    def iter_windows(self, source: str | Path | bytes, window_s: float, **options: Any) -> Iterator[Clip]:
+        """Decode windows of a file in the worker with the fewest files in progress."""
+        with self.lock:
+            worker = min(self.workers, key=self.num_files.__getitem__)
+            self.num_files[worker] += 1
+        try:
+            yield from worker.iter_windows(source, window_s, **options)
+        finally:
+            with self.lock:
+                self.num_files[worker] -= 1
+
+    def close(self) -> None:
+        """Kill the processes, also while they decode."""
+        for worker in self.workers:
+            worker.close()
 
 
 def _stop(process: subprocess.Popen) -> None:
@@ -208,3 +241,6 @@ def _limit_memory(num_bytes: int) -> None:
 
         in_use = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (in_use + num_bytes,) * 2)
+
+
+__all__ = ["DecodingPool", "DecodingWorker"]

@@ -9,7 +9,7 @@ import wave
 import numpy as np
 import pytest
 
-from modeling_umons.data.decoding import DecodingWorker
+from modeling_umons.models.umons.decoding_umons import DecodingPool, DecodingWorker
 from modeling_umons.models.umons.media_umons import iter_windows, read_clip
 
 
@@ -95,3 +95,17 @@ def test_memory_is_limited():
         worker.read_clip(make_wav(600.0), sampling_rate=100_000)
     assert len(worker.read_clip(make_wav(1.0)).audio) == 22050
     worker.close()
+
+
+def test_pool_gives_a_file_to_the_worker_with_the_fewest(clip):
+    pool = DecodingPool(2, deadline_s=20.0)
+    first, second = (pool.iter_windows(make_wav(3.0), 1.0) for _ in range(2))
+    assert next(first).start == next(second).start == 0.0
+    processes = [worker.process for worker in pool.workers]
+    assert len({process.pid for process in processes}) == 2
+    second.close()
+    assert len(list(pool.iter_windows(str(clip), 0.5))) == 6  # in the second: the first has a file
+    assert list(pool.num_files.values()) == [1, 0]
+    assert [clip.start for clip in first] == [1.0, 2.0]
+    pool.close()
+    assert all(process.poll() is not None for process in processes)
