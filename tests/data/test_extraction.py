@@ -352,6 +352,17 @@ def test_times_are_those_of_the_recording(tmp_path):
     assert len(times) == len(row["audio_features"])
 
 
+def test_segments_that_begin_shortly_before_the_file_begin_at_0(sounds, tmp_path):
+    """As 223 segments of the official table of CMU-MOSEI do."""
+    starts = ["-0.4", "-0.001", "0", "-0.6"]
+    write_table(sounds / "metadata.csv", [{"file_name": "a.wav", "start": start, "end": 0.4} for start in starts])
+    report = extract_features(sounds, tmp_path / "out", AUDIO)
+    rows = read_shards(tmp_path / "out")
+    assert [row["start"] for row in rows] == [-0.4, -0.001, 0.0]
+    assert rows[0]["audio_features"] == rows[1]["audio_features"] == rows[2]["audio_features"]
+    assert [(row, "start=-0.6" in problem) for row, _, problem in report.failures] == [(3, True)]
+
+
 def test_load_dataset_streams_the_splits_in_order(sounds, tmp_path):
     names = ["f.wav", "b.wav", "a.wav", "e.wav"]
     rows = [{"file_name": n, "split": s} for n, s in zip(names, ["train", "valid", "train", "train"], strict=True)]

@@ -12,6 +12,7 @@ from modeling_umons.models.umons.feature_extraction_umons import (
     UmonsFeatureExtractor,
     _hann_window,
     _mel_basis,
+    is_silent,
     normalize_level,
 )
 from modeling_umons.models.umons.media_umons import read_clip
@@ -129,6 +130,20 @@ def test_trims_less_with_a_higher_threshold():
     ]
     assert offsets[0] >= offsets[1] > 0.6
     assert offsets[2] == 0
+
+
+@pytest.mark.parametrize("rate", [8000, 44100])
+def test_offsets_of_resampled_audio_are_seconds(extractor, rate):
+    tone = 0.5 * np.sin(2 * np.pi * 440 * np.arange(rate) / rate)
+    waveform = np.concatenate([np.zeros(rate), tone])
+    (offset,) = extractor(waveform, sampling_rate=rate, return_offsets=True)["offsets"]
+    assert offset == pytest.approx(1.0, abs=2048 / RATE)
+
+
+def test_audio_of_one_step_is_not_silent():
+    step = np.float32(2.0**-15)
+    assert not is_silent(np.array([0.0, -step], np.float32))
+    assert is_silent(np.array([0.0, np.nextafter(step, np.float32(0))], np.float32))
 
 
 @pytest.mark.parametrize("rate", [RATE, 16000])

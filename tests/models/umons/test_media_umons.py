@@ -9,6 +9,7 @@ import struct
 import subprocess
 import sys
 import threading
+import wave
 from fractions import Fraction
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
@@ -689,3 +690,20 @@ def test_range_of_adpcm_with_a_wrong_byte_rate_is_that_part_of_the_whole():
     whole = read_clip(bytes(data)).audio
     found = read_clip(bytes(data), start=8.0, end=9.0).audio
     np.testing.assert_array_equal(found, whole[8 * 22050 : 9 * 22050])
+
+
+@pytest.mark.parametrize(("start", "end"), [(0.5, 0.75), (0.1, 0.123456), (1 / 3, 2 / 3), (0.9, 1.0)])
+def test_edges_of_a_range_are_those_samples(start, end):
+    rate = 8000
+    pcm = np.arange(1, rate + 1, dtype=np.int16)
+    file = io.BytesIO()
+    with wave.open(file, "wb") as written:
+        written.setnchannels(1)
+        written.setsampwidth(2)
+        written.setframerate(rate)
+        written.writeframes(pcm.astype("<i2").tobytes())
+    clip = read_clip(file.getvalue(), start=start, end=end, sampling_rate=rate)
+    expected = pcm[round(start * rate) : round(end * rate)]
+    np.testing.assert_array_equal(np.round(clip.audio * 2**15), expected)
+    windows = iter_windows(file.getvalue(), 0.0999, sampling_rate=rate)
+    np.testing.assert_array_equal(np.round(np.concatenate([one.audio for one in windows]) * 2**15), pcm)

@@ -583,3 +583,30 @@ def test_missing_head_is_initialized(tmp_path, transformers_log):
         assert name in transformers_log.text
     assert "layers.0" not in transformers_log.text
     assert model.classifier.weight.isfinite().all()
+
+
+def test_padding_id_other_than_zero_is_masked():
+    model = make_model(modalities=["text"], pad_token_id=3)
+    ids = torch.tensor([[5, 0, 7, 3, 3], [3, 3, 3, 3, 3]])
+    with torch.no_grad():
+        found = model(input_ids=ids).logits
+        expected = model(input_ids=ids, attention_mask=(ids != 3).long()).logits
+        short = model(input_ids=ids[:1, :3], attention_mask=torch.ones(1, 3, dtype=torch.long)).logits
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+    torch.testing.assert_close(found[:1], short)
+
+
+def test_initial_weights_are_those_of_pytorch():
+    factor = 0.5
+    model = UmonsForSequenceClassification(make_config(initializer_factor=factor, hidden_size=32))
+    for module in model.modules():
+        if isinstance(module, torch.nn.Linear):
+            bound, parameters = factor * module.in_features**-0.5, [module.weight]
+        elif isinstance(module, torch.nn.LSTM):
+            bound, parameters = factor * module.hidden_size**-0.5, [module.weight_ih_l0, module.weight_hh_l0]
+        else:
+            continue
+        for parameter in (parameter for parameter in parameters if parameter.numel() > 100):
+            assert 0.9 * bound < parameter.abs().max() <= bound
+            assert parameter.std().item() == pytest.approx(bound / 3**0.5, rel=0.2)  # uniform
+    assert model.get_input_embeddings().weight.std().item() == pytest.approx(factor, rel=0.2)

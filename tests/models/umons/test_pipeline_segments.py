@@ -191,6 +191,16 @@ class Timed:
         return {"text": "".join(chunk["text"] for chunk in chunks), "chunks": chunks}
 
 
+def test_word_whose_middle_is_a_boundary_belongs_to_the_later_segment(recognize):
+    words = [{"word": "so", "timestamp": (0.75, 1.25)}, {"word": "glad", "timestamp": (1.25, 1.5)}]
+    inputs = {"words": words, "audio": tone(2.0), "sampling_rate": RATE}
+    first, second = recognize(inputs, chunk_length_s=1.0)
+    assert first["modalities"] == ["audio"]
+    assert second["modalities"] == ["text", "audio"]
+    alone = recognize({**inputs, "words": words[:1]}, chunk_length_s=1.0)
+    assert [result["modalities"] for result in alone] == [["audio"], ["text", "audio"]]
+
+
 def test_transcriber_with_times_processes_thirty_seconds(recognize):
     """A word across a boundary belongs to the segment of its midpoint."""
     transcriber = Timed()
