@@ -41,9 +41,14 @@ def read_recipe(name: str) -> dict[str, Any]:
 
     recipe = find_recipe(name)
     try:
-        options = yaml.safe_load(recipe.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        text = recipe.read_text(encoding="utf-8")
+        # A few aliases of aliases stand for gigabytes.
+        has_aliases = any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader))
+        options = None if has_aliases else yaml.safe_load(text)
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"{name} is not valid YAML: {error}") from error
+    if has_aliases:
+        raise ValueError(f"{name} contains YAML aliases (`*name`): write the values out.")
     if not isinstance(options, dict):
         raise ValueError(f"{name} is not a recipe: it needs a line `option: value` for each option.")
     return options

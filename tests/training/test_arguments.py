@@ -276,3 +276,16 @@ def test_learning_rate_of_fine_tuning():
     assert parse()["learning_rate"] == 1e-4
     assert parse(*fine_tuning)["learning_rate"] == FINE_TUNING_RATE
     assert parse(*fine_tuning, "--learning_rate", "0.01")["learning_rate"] == 0.01
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("modalities: [&a [so], &b [*a, *a]]\n", r"recipe\.yaml contains YAML aliases"),
+        ("modalities: " + "[" * 5000, r"recipe\.yaml is not valid YAML"),
+    ],
+    ids=["aliases", "nested"],
+)
+def test_recipe_that_would_exhaust_memory_raises(write, text, message):
+    with pytest.raises(ValueError, match=message):
+        parse(write(text))
