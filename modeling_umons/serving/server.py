@@ -213,6 +213,9 @@ class Batcher:
     def decode(self, windows: Iterator[Clip]) -> Iterator[Clip]:
         """Yield the windows of a file, and let other threads use the pipeline while they are decoded."""
         with closing(windows):
+            if threading.current_thread() not in self.decoders:  # a call of the pipeline by others
+                yield from windows
+                return
             while True:
                 self.pipeline_lock.release()
                 try:
