@@ -587,7 +587,7 @@ def test_missing_head_is_initialized(tmp_path, transformers_log):
 
 def test_padding_id_other_than_zero_is_masked():
     model = make_model(modalities=["text"], pad_token_id=3)
-    ids = torch.tensor([[5, 0, 7, 3, 3], [3, 3, 3, 3, 3]])
+    ids = torch.tensor([[5, 0, 7, 3, 3], [9, 3, 3, 3, 3]])
     with torch.no_grad():
         found = model(input_ids=ids).logits
         expected = model(input_ids=ids, attention_mask=(ids != 3).long()).logits
