@@ -526,7 +526,7 @@ def test_port_in_use_fails(monkeypatch, capsys, recognize):
     monkeypatch.setattr("modeling_umons.inference.loading.load_pipeline", lambda *arguments, **options: recognize)
     with socket.create_server(("127.0.0.1", 0)) as sock:
         assert serve.main(["--port", str(sock.getsockname()[1])]) == 1
-    assert "in use" in capsys.readouterr().err
+    assert "another program uses this port" in capsys.readouterr().err
 
 
 def test_invalid_options_fail(capsys):
