@@ -228,7 +228,7 @@ def calibration_metrics(task: Task, split: Split, entries: Sequence[Mapping[str,
         for name, target, score in zip(names, targets.T, scores.T, strict=True):
             known = ~np.isnan(target)
             if known.any():
-                metrics["ece"][name] = calibration_curve(score[known], target[known] > 0)[-1]
+                metrics["ece"][name] = calibration_curve(score[known], target[known].clip(max=1))[-1]
         curves["label_accuracy"] = _accuracy_of_surest(*_label_hits(names, targets, scores, entries))
     return metrics
 
