@@ -49,6 +49,17 @@ def test_polarity_of_plain_sentences(recognize):
     assert bad["sentiment"] < -0.5
 
 
+def test_averaged_audio_has_no_moments(recognize):
+    clip = hub_path("sample") / "clips" / "075.mp4"
+    options = {"return_attention": True, "return_explanations": True}
+    result = recognize({"text": "I am angry.", "video": str(clip)}, **options)
+    has_moments = not getattr(recognize.model.config, "average_audio", False)
+    assert [entry["word"].strip(".") for entry in result["attention"]["text"]] == ["I", "am", "angry"]
+    assert ("audio" in result["attention"]) == has_moments
+    assert bool(result["explanations"]["audio"]) == has_moments
+    assert list(result["explanations"]["modalities"]) == ["text", "audio"]
+
+
 @pytest.mark.shared
 def test_neutral_readers_have_no_emotion(recognize, shared):
     clips = sorted((shared / "data" / "clips").glob("grid_*.mpg"))

@@ -139,7 +139,7 @@ class UmonsConfig(PreTrainedConfig):
         encoders, or a list of modalities. Sets `layerdrop` of these encoders to 0.
     average_audio (`bool`, *optional*, defaults to `False`):
         Average the output of the audio encoder over time: the model has one audio step. Better than all steps if the
-        training data have few voices.
+        training data have few voices. No moment then has an attention weight, or contributes on its own.
     audio_sampling_rate (`int`, *optional*):
         Sampling rate of the audio encoder in Hz, which the processor must share.
     layer_norm_eps (`float`, *optional*, defaults to 1e-6):

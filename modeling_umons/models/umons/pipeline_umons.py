@@ -562,6 +562,8 @@ class MultimodalEmotionPipeline(ChunkPipeline):
                 ends = [word.end() for word in words]
                 numbers = [bisect_left(ends, spans[group[0]][1]) // size for group in steps]
                 names = [" ".join(word.group() for word in words[n * size : (n + 1) * size]) for n in numbers]
+            elif modality in self._averaged:
+                steps, names = [], []
             else:
                 times = self._step_times(modality, item, length)
                 steps = group_steps(length, times[1] - times[0] if length > 1 else MOMENT_S)
@@ -575,6 +577,11 @@ class MultimodalEmotionPipeline(ChunkPipeline):
         if not tokenizer.is_fast:
             raise ValueError(f"{type(tokenizer).__name__} does not return the places of words: use a fast tokenizer.")
         return tokenizer(text, truncation=True, return_offsets_mapping=True)["offset_mapping"]
+
+    @property
+    def _averaged(self) -> tuple[str, ...]:
+        """Modalities of one step, the mean over time: no moment of them has a weight or contribution of its own."""
+        return ("audio",) if getattr(self.model.config, "average_audio", False) else ()
 
     def _step_times(self, modality: str, outputs: dict[str, Any], length: int) -> list[float]:
         """Return the time of each audio frame or video clip, in seconds from the beginning of the file."""
@@ -800,6 +807,8 @@ class MultimodalEmotionPipeline(ChunkPipeline):
         """Return the attention of a segment by modality; weights of a part are scaled by its length."""
         attention = {}
         for modality in self._list_modalities(parts):
+            if modality in self._averaged:
+                continue
             having = [part for part in parts if modality in part["modalities"]]
             total = sum(part["weight"] for part in having)
             attention[modality] = []
