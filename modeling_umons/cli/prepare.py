@@ -96,7 +96,8 @@ def parse_arguments(argv: list[str] | None) -> tuple[argparse.Namespace, dict]:
         "--sources",
         nargs="+",
         choices=["mosei", "mosi", "goemotions", "meld", "ravdess", "emodb", "prompts"],
-        help="mini: corpora (default: those that are there)",
+        metavar="CORPUS",
+        help="mini: %(choices)s (default: those that are there)",
     )
     options.add_argument(
         "--voices_only",

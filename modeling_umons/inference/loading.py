@@ -28,17 +28,20 @@ def load_model(name: str, model_types: tuple[str, ...] = tuple(MODELS), **option
     folder = find_model(name)
     try:
         config = AutoConfig.from_pretrained(folder)
-        if config.model_type not in model_types:
-            raise ValueError(f"its type is {config.model_type!r}; expected {' or '.join(model_types)}.")
-        model = AutoModelForSequenceClassification.from_pretrained(
-            folder, config=config, use_safetensors=True, **options
-        )
-        return model.eval(), UmonsProcessor.from_pretrained(folder)
+        if config.model_type in model_types:
+            model = AutoModelForSequenceClassification.from_pretrained(
+                folder, config=config, use_safetensors=True, **options
+            )
+            return model.eval(), UmonsProcessor.from_pretrained(folder)
     except ImportError:
         raise
     except Exception as error:  # transformers raises errors of many types for damaged files
         reason = describe_damage(folder, error)
         raise OSError(f"--model {name}: no model can be loaded from there: {reason}") from error
+    raise OSError(
+        f"--model {name}: no model can be loaded from there: its type is {config.model_type!r}; expected "
+        f"{' or '.join(model_types)}."
+    )
 
 
 def load_pipeline(model: str | None = None, trust_remote_code: bool = False, pack: bool = False):

@@ -88,7 +88,9 @@ def run(monkeypatch, tmp_path):
 
     def evaluate_models(*models, dataset, output=tmp_path / "report.json", **options):
         words = [
-            word for name, value in options.items() for word in (f"--{name}", *([] if value is True else [value]))
+            word
+            for name, value in options.items()
+            for word in (f"--{name}", *(value if isinstance(value, list) else [] if value is True else [value]))
         ]
         arguments = ["--model", *models, "--dataset", dataset, "--output", output, "--num_bootstrap", 20, *words]
         call(evaluate.main, *arguments)
