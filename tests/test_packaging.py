@@ -141,6 +141,9 @@ def test_installed_command_trains_and_evaluates(umons, tmp_path):
     umons(
         "train",
         "sentiment",
+        "--label_range",
+        "-3",
+        "3",
         "--train_file",
         "my.csv",
         "--modalities",

@@ -10,7 +10,7 @@ import numpy as np
 try:
     from modeling_umons.evaluation.bootstrap import bootstrap_intervals
     from modeling_umons.evaluation.metrics import task_metrics
-    from modeling_umons.tasks.task import TASKS, make_task
+    from modeling_umons.tasks.task import OWN_LABELS, TASKS, make_task
 except ImportError as error:
     raise ImportError(
         'This metric requires modeling_umons with its extra `data`: `pip install "modeling-umons[data]"`.'
@@ -19,6 +19,8 @@ except ImportError as error:
 
 # Number of classes of the configurations whose labels are classes; None is any number.
 NUM_CLASSES = {"sentiment-7": 7, "sentiment-2": 2, "classification": None}
+# Number of values of the configurations with several labels.
+NUM_VALUES = {"emotion": 6, "joint": 7, "joint-neutral": 8}
 
 _DESCRIPTION = """\
 Metrics of sentiment and emotion recognition on CMU-MOSEI, CMU-MOSI, MELD and similar data sets. Papers use the same
@@ -30,15 +32,15 @@ _KWARGS_DESCRIPTION = """
 Configurations, with a prediction and a reference of a segment:
     sentiment: the predicted sentiment; the true sentiment in [-3, 3].
     emotion: six logits (happy, sad, anger, surprise, disgust, fear); six intensities or 0 and 1, present above 0.
-    joint: seven values each, the sentiment first.
+    joint: seven values each, the sentiment first. joint-neutral: eight, neutral last.
     sentiment-7, sentiment-2: the index of a class, or logits of the 7 or 2 classes; the index of the true class.
     classification: the same for any number of classes, such as those of MELD.
 
 Args:
     predictions: list of predictions.
     references: list of references. None and NaN are unknown and are ignored.
-    thresholds (list of 6 floats, optional): for emotion and joint, the logits above which an emotion is predicted.
-        Defaults to 0.
+    thresholds (list of 6 or 7 floats, optional): for emotion and joint, the logits above which an emotion is
+        predicted. Defaults to 0.
     num_samples (int, optional): number of bootstrap samples for confidence intervals. Defaults to 0, no intervals.
     groups (list, optional): video, dialogue or speaker of each segment; the bootstrap resamples whole groups.
     seed (int, optional): seed of the bootstrap. Defaults to 0.
@@ -86,7 +88,7 @@ class UmonsMetrics(evaluate.Metric):
     def _compute(self, predictions, references, thresholds=None, num_samples=0, groups=None, seed=0) -> dict:
         if groups is not None and not num_samples:
             raise ValueError("`groups` requires a bootstrap: pass num_samples=1000.")
-        if self.config_name in ("emotion", "joint"):
+        if self.config_name in NUM_VALUES:
             references = [[None] * len(predictions[0]) if row is None else row for row in references]
         # Unknown labels, None, become NaN.
         truth, logits, classes = np.array(references, dtype=float), np.array(predictions, dtype=float), ()
@@ -105,8 +107,8 @@ def _features(config_name: str) -> datasets.Features | list[datasets.Features]:
     number = datasets.Value("float64")
     if config_name == "sentiment":
         return datasets.Features(predictions=number, references=number)
-    if config_name in ("emotion", "joint"):
-        numbers = datasets.List(number, length=6 if config_name == "emotion" else 7)
+    if config_name in NUM_VALUES:
+        numbers = datasets.List(number, length=NUM_VALUES[config_name])
         return datasets.Features(predictions=numbers, references=numbers)
     if config_name in NUM_CLASSES:
         # Classes are floats, so that an unknown one can be NaN.
@@ -114,7 +116,8 @@ def _features(config_name: str) -> datasets.Features | list[datasets.Features]:
             datasets.Features(predictions=number, references=number),
             datasets.Features(predictions=datasets.List(number), references=number),
         ]
-    raise ValueError(f"Unknown configuration {config_name!r}; available: {', '.join(TASKS)}.")
+    available = [name for name in TASKS if name not in OWN_LABELS]
+    raise ValueError(f"Unknown configuration {config_name!r}; available: {', '.join(available)}.")
 
 
 def _class_logits(truth: np.ndarray, logits: np.ndarray, size: int | None) -> tuple[np.ndarray, np.ndarray]:

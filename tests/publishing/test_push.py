@@ -378,6 +378,7 @@ def train(root, monkeypatch, tmp_path):
         options = [
             "--hidden_size=8", "--intermediate_size=8", "--num_hidden_layers=1", "--num_attention_heads=2",
             "--word_embedding_size=8", "--num_train_epochs=1", "--task=sentiment", "--modalities=text",
+            "--label_range", "-3", "3",
         ]  # fmt: skip
         call_command(train_command.main, f"--train_file={table}", f"--output_dir={output}", *options, *arguments)
         return output

@@ -276,8 +276,9 @@ def test_systems_with_and_without_encoder_share_rows(make, clips):
 
 def test_train_encoder_on_table_of_files(root, encoders, clips, tmp_path, monkeypatch):
     call(train.main, *(
-        f"--train_file {clips / 'metadata.csv'} --task sentiment --audio_encoder {encoders['wav2vec2']} --use_cpu "
-        f"true --output_dir {tmp_path / 'run'} --model umons umons_paper --num_train_epochs 1 "
+        f"--train_file {clips / 'metadata.csv'} --task sentiment --label_range -3 3 --audio_encoder "
+        f"{encoders['wav2vec2']} --use_cpu true --output_dir {tmp_path / 'run'} --model umons umons_paper "
+        "--num_train_epochs 1 "
         "--encoder_learning_rate 1e-3 "
         "--word_embedding_size 4 --hidden_size 8 --intermediate_size 8 --num_hidden_layers 1 --num_attention_heads 2 "
         "--config_overrides umons.max_audio_length=300 --report_to none --disable_tqdm true"

@@ -82,7 +82,8 @@ def test_augmentation_of_extracted_features_raises(table):
 
 def test_resumed_run_draws_the_same_augmentation(table, tmp_path):
     options = [
-        "--train_file", table, "--task", "sentiment", "--word_embedding_size", 4, "--hidden_size", 8,
+        "--train_file", table, "--task", "sentiment", "--label_range", -3, 3,
+        "--word_embedding_size", 4, "--hidden_size", 8,
         "--intermediate_size", 8, "--num_hidden_layers", 1, "--num_attention_heads", 1, "--waveform_augmentation", 0.8,
         "--standardize_features", "true", "--num_train_epochs", 3, "--per_device_train_batch_size", 2,
         "--save_strategy", "steps", "--save_steps", 2, "--save_total_limit", 9, "--eval_strategy", "no",

@@ -128,7 +128,7 @@ def test_files_are_read_once_and_by_each_process_itself(umons_folder, monkeypatc
 def test_folders_without_files(tmp_path):
     with pytest.raises(FileNotFoundError, match="there is no such folder"):
         UmonsPickles(tmp_path / "absent")
-    with pytest.raises(FileNotFoundError, match=r"\{train,valid,test\}_\{sentences,mels,sentiment,emotion\}\.p"):
+    with pytest.raises(FileNotFoundError, match=r"\{train,valid,test\}_\{sentences,mels,r21d,sentiment,emotion\}\.p"):
         _ = UmonsPickles(tmp_path).segments
 
 
