@@ -500,7 +500,7 @@ def test_long_clip_has_a_timeline(analyst, sample_minute):
     assert times[0] == (0.0, 6.0)
     assert times[-1][1] == pytest.approx(40.0, abs=0.1)
     assert html.count('class="plot strip"') == 7
-    assert "this prediction is of the first" in html
+    assert "longer than the model processes at once" in html
 
 
 def test_long_inputs_are_refused(analyst, app, tmp_path):
