@@ -41,6 +41,30 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--trust_remote_code", action="store_true", help="allow models that bring their own code")
 
 
+def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add `--num_proc`, `--engine` and `--gpus_per_worker`."""
+    parser.add_argument(
+        "--num_proc",
+        "--num_workers",
+        type=int,
+        metavar="N",
+        help="worker processes or actors (default: one per GPU, or 1)",
+    )
+    parser.add_argument(
+        "--engine",
+        choices=["local", "ray"],
+        default="local",
+        help="ray runs the workers as actors on the cluster of RAY_ADDRESS, or on this machine (default: local)",
+    )
+    parser.add_argument(
+        "--gpus_per_worker",
+        type=float,
+        default=1.0,
+        metavar="SHARE",
+        help="GPUs of a Ray actor: 0.25 runs four on each GPU (default: 1)",
+    )
+
+
 def positive_int(text: str) -> int:
     """Convert an option to an integer of at least 1."""
     if not text.isdecimal() or int(text) < 1:

@@ -4,7 +4,8 @@ import argparse
 import sys
 from functools import partial
 
-from .command import FAILURE, SOME_FAILED, make_parser, run
+from .command import FAILURE, SOME_FAILED, add_engine_arguments, make_parser, run
+from .output import print_failures
 
 
 DESCRIPTION = """Extract features of clips to Parquet shards for `load_dataset`.
@@ -36,7 +37,6 @@ the reason; it also lists rows that were kept without one of their features.
 
 exit status: 0 all rows were written; 3 some rows failed and were left out; 1 failure; 2 wrong usage
 """
-SHOWN_FAILURES = 20
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -74,28 +74,18 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         help="precision of the video tower; bfloat16 is faster, and exact to two or three digits (default: float32)",
     )
     parser.add_argument("--shard_size", type=int, default=256, help="rows per shard (default: 256)")
-    parser.add_argument("--num_proc", type=int, help="worker processes or actors (default: one per GPU, or 1)")
-    parser.add_argument(
-        "--engine",
-        choices=["local", "ray"],
-        default="local",
-        help="ray runs the workers as actors on the cluster of RAY_ADDRESS, or on this machine (default: local)",
-    )
-    parser.add_argument(
-        "--gpus_per_worker",
-        type=float,
-        default=1.0,
-        help="GPUs of a Ray actor, with video: 0.25 runs four on each GPU (default: 1)",
-    )
+    add_engine_arguments(parser)
     return parser.parse_args(argv)
 
 
 def extract(arguments: argparse.Namespace) -> int:
     """Extract the features, and print the failures."""
     from ..data.extraction import ExtractionSettings, extract_features
+    from ..data.sharding import Engine
     from ..registration import register_auto_classes
 
     register_auto_classes()
+    engine = Engine(arguments.engine, arguments.num_proc, arguments.gpus_per_worker)
     has_video = arguments.tower_weights or arguments.video_encoder
     settings = ExtractionSettings(
         modalities=tuple(arguments.modalities or ["text", "audio", *(["video"] if has_video else [])]),
@@ -107,14 +97,7 @@ def extract(arguments: argparse.Namespace) -> int:
         audio_encoder=arguments.audio_encoder,
         video_encoder=arguments.video_encoder,
     )
-    report = extract_features(
-        arguments.input,
-        arguments.output,
-        settings,
-        arguments.num_proc,
-        arguments.engine,
-        arguments.gpus_per_worker,
-    )
+    report = extract_features(arguments.input, arguments.output, settings, engine)
     if report is None:  # a rank other than the first
         return 0
     print_report(report, arguments.output)
@@ -128,15 +111,7 @@ def print_report(report, output: str) -> None:
     from ..data.extraction import FAILURES_NAME
 
     print(f"{report.num_rows} rows in {output}, {report.num_left_out} left out.")
-    if not report.failures:
-        return
-    shown = report.failures[:SHOWN_FAILURES]
-    width = max(4, *(len(file) for _, file, _ in shown))
-    print(f"\n{'row':>6}  {'file':{width}}  reason")
-    for row, file, reason in shown:
-        print(f"{row:6}  {file:{width}}  {reason}")
-    if len(report.failures) > len(shown):
-        print(f"... and {len(report.failures) - len(shown)} more in {FAILURES_NAME}")
+    print_failures(report.failures, FAILURES_NAME)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -1,10 +1,12 @@
-"""Output of commands to pipes that may close early, as in `umons timeline talk.mp4 | head`."""
+"""Output of commands: tables of failures, and pipes that may close early, as in `umons timeline talk.mp4 | head`."""
 
 import os
 import sys
+from collections.abc import Sequence
 
 
 SIGPIPE_EXIT_CODE = 128 + 13
+SHOWN_FAILURES = 20
 
 
 def print_or_stop(text: str, has_files: bool, end: str = "\n") -> None:
@@ -23,3 +25,16 @@ def print_or_stop(text: str, has_files: bool, end: str = "\n") -> None:
         os.close(null)
         if not has_files:
             sys.exit(SIGPIPE_EXIT_CODE)
+
+
+def print_failures(failures: Sequence[tuple[int, str, str]], table: str) -> None:
+    """Print the first failures (row, file, reason), and the name of the table that has all."""
+    if not failures:
+        return
+    shown = failures[:SHOWN_FAILURES]
+    width = max(4, *(len(file) for _, file, _ in shown))
+    print(f"\n{'row':>6}  {'file':{width}}  reason")
+    for row, file, reason in shown:
+        print(f"{row:6}  {file:{width}}  {reason}")
+    if len(failures) > len(shown):
+        print(f"... and {len(failures) - len(shown)} more in {table}")

@@ -20,6 +20,7 @@ from datasets.exceptions import DatasetsError
 from ..models.umons.configuration_umons import EMOTIONS
 from ..tasks.labels import EMOTION_RANGE, SENTIMENT_RANGE
 from .schema import SPLIT_NAMES
+from .sharding import Shard
 from .tables import TABLE_SUFFIXES, read_rows
 
 
@@ -317,14 +318,6 @@ def _number(row: dict[str, Any], name: str, within: Sequence[float] = (-math.inf
     if not within[0] <= number <= within[1]:
         raise ValueError(f"{name}={value!r} is outside of [{within[0]:g}, {within[1]:g}]")
     return number
-
-
-@dataclass
-class Shard:
-    """A file to write, by its name below the output folder, and its rows of the input."""
-
-    name: str
-    rows: list[int]
 
 
 def plan_shards(clips: ClipTable, shard_size: int) -> list[Shard]:

@@ -1,24 +1,19 @@
 # Copyright 2026 The modeling_umons authors.
 # SPDX-License-Identifier: MIT
-"""Extraction of audio and video features of clips into Parquet shards: resumable; one process, several, or Ray."""
+"""Extraction of audio and video features of clips into Parquet shards, resumable."""
 
-import csv
 import hashlib
-import io
 import json
-import os
-import time
-from collections.abc import Callable
-from concurrent.futures import FIRST_COMPLETED, wait
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from tqdm import tqdm
 from transformers import PreTrainedConfig
 
 from ..models.umons.configuration_umons import UmonsVideoTowerConfig
@@ -34,18 +29,15 @@ from ..models.umons.modeling_tbje import (
 )
 from ..models.umons.processing_umons import UmonsProcessor
 from ..models.umons.video_processing_umons import UmonsVideoProcessor
-from ..utils.files import atomic_path, write_atomically
 from ..utils.hub_files import find_model
-from ..utils.workers import CONTEXT, limit_threads, worker_pool
 from .builders import describe_error
-from .clip_tables import ClipTable, Shard, plan_shards, read_clip_table, typed_columns
+from .clip_tables import ClipTable, plan_shards, read_clip_table, typed_columns
 from .schema import FEATURE_COLUMNS, make_features, to_table
+from .sharding import Engine, Failure, check_record, read_failures, write_failures, write_shards
 
 
 SETTINGS_NAME = "extraction.json"
 FAILURES_NAME = "failures.csv"
-FAILURES_KEY = b"failures"  # in the metadata of a shard, so that both are written together
-POLL_S = 0.2
 # Sizes of a model of which only the encoder is used.
 SMALL = {"hidden_size": 1, "num_attention_heads": 1, "intermediate_size": 1, "num_hidden_layers": 1}
 
@@ -323,53 +315,29 @@ class RowExtractor:
 
 class ShardExtractor:
     """
-    Extractor and writer of whole shards: what local workers run, and an actor for `ray.data.Dataset.map_batches`.
+    Extractor of the rows of a shard.
 
     Args:
         clips: the input.
         settings: features to extract.
-        output: folder of the shards.
         worker: number of this worker on its machine, which selects the GPU.
-        on_row: called after each row.
     """
 
-    def __init__(
-        self,
-        clips: ClipTable,
-        settings: ExtractionSettings,
-        output: str,
-        worker: int = 0,
-        on_row: Callable[[], Any] = lambda: None,
-    ):
-        self.clips, self.output, self.on_row = clips, Path(output), on_row
-        self.shards = plan_shards(clips, settings.shard_size)
-        self.extract = RowExtractor(settings, worker)
+    def __init__(self, clips: ClipTable, settings: ExtractionSettings, worker: int = 0):
+        self.clips, self.extract = clips, RowExtractor(settings, worker)
 
-    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Write the shards numbered `batch["shard"]` that are missing; return the numbers and sizes of all."""
-        shards = [self.shards[i] for i in batch["shard"]]
-        for shard in shards:
-            if not (self.output / shard.name).exists():  # an actor that is restarted gets its shards again
-                self._write(shard)
-        return {"shard": batch["shard"], "rows": np.array([len(shard.rows) for shard in shards])}
-
-    def _write(self, shard: Shard) -> None:
-        rows, failures = [], []
-        for index in shard.rows:
+    def __call__(self, rows: Sequence[int], on_rows: Callable[[int], Any]) -> tuple[pa.Table, list[Failure]]:
+        """Return the table of rows that have features, and the failures and missing features of all."""
+        extracted, failures = [], []
+        for index in rows:
             try:
                 row, problems = self.extract(self.clips, index)
-                rows.append(row)
+                extracted.append(row)
             except Exception as error:  # whatever a damaged file does to its decoder: the other rows are still wanted
                 problems = [describe_error(error)]
             failures += [(index, self.clips.rows[index]["file"], problem) for problem in problems]
-            self.on_row()
-        table = to_table(rows, make_features(self.extract.audio_size, self.extract.video_size))
-        schema = table.schema.with_metadata({**table.schema.metadata, FAILURES_KEY: json.dumps(failures)})
-        path = self.output / shard.name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_path(path) as temporary, pq.ParquetWriter(temporary, schema) as writer:
-            if rows:  # `datasets` reads a file without row groups, but no row group without rows
-                writer.write_table(table.cast(schema))
+            on_rows(1)
+        return to_table(extracted, make_features(self.extract.audio_size, self.extract.video_size)), failures
 
 
 @dataclass
@@ -378,16 +346,11 @@ class ExtractionReport:
 
     num_rows: int
     num_left_out: int
-    failures: list[tuple[int, str, str]]
+    failures: list[Failure]
 
 
 def extract_features(
-    source: str | Path,
-    output: str | Path,
-    settings: ExtractionSettings,
-    num_proc: int | None = None,
-    engine: str = "local",
-    gpus_per_worker: float = 1.0,
+    source: str | Path, output: str | Path, settings: ExtractionSettings, engine: Engine | None = None
 ) -> ExtractionReport | None:
     """
     Write the features of all clips of `source` to Parquet shards in `output`, and the problems to failures.csv. Shards
@@ -397,9 +360,7 @@ def extract_features(
         source: input of [`read_clip_table`].
         output: a folder, which `datasets.load_dataset` reads afterwards.
         settings: features to extract.
-        num_proc: worker processes, or actors of Ray; `None` is one for each GPU, or one.
-        engine: "local" or "ray".
-        gpus_per_worker: GPUs of an actor of Ray, such as 0.25 for four actors on each GPU.
+        engine: processes that extract; one process for each GPU, or one, by default.
 
     Returns:
         a report; `None` on all ranks but the first.
@@ -407,150 +368,21 @@ def extract_features(
     Raises:
         ValueError: the settings are wrong, or differ from those of `output`; OSError: the input cannot be read.
     """
-    rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    if num_proc is not None and num_proc < 1:
-        raise ValueError(f"--num_proc is {num_proc}; it must be at least 1.")
-    if gpus_per_worker <= 0:
-        raise ValueError(f"--gpus_per_worker is {gpus_per_worker:g}; it must be above 0.")
-    if engine == "ray" and world_size > 1:
-        raise ValueError("Ray starts its own processes: start --engine ray once, without a launcher.")
     output = Path(output).absolute()
     clips = read_clip_table(source)
     shards = plan_shards(clips, settings.shard_size)
     if "video" in settings.modalities:
         settings.tower()  # its errors appear here, once, and not in each worker
-    _check_output(output, settings.record(clips))
-
-    mine = range(rank, len(shards), world_size)
-    pending = [i for i in mine if not (output / shards[i].name).exists()]
-    total = sum(len(shards[i].rows) for i in mine)
-    done = total - sum(len(shards[i].rows) for i in pending)
-    run = partial(_run_ray, gpus_per_worker=gpus_per_worker) if engine == "ray" else _run_local
-    if pending:
-        with tqdm(total=total, initial=done, unit="clip", desc="features", disable=True if rank else None) as bar:
-            run(clips, settings, str(output), pending, num_proc, bar)
-    if rank > 0:
-        return None
-    while not all((output / shard.name).exists() for shard in shards):
-        time.sleep(POLL_S)  # other ranks are still running; a launcher ends this one if they die
-    return _report(output, shards)
-
-
-def _check_output(output: Path, record: dict[str, Any]) -> None:
-    """Write the settings for later runs; refuse a folder with features of other settings."""
-    path = output / SETTINGS_NAME
     has_data = any((output / "data").glob("*"))  # checked first: another rank may be ahead
-    if not path.is_file():
-        if has_data:
-            raise ValueError(f"{output / 'data'} holds other files than features: choose a new folder as --output.")
-        write_atomically(path, json.dumps(record, indent=2) + "\n")
-    earlier = json.loads(path.read_text(encoding="utf-8"))
-    if differing := [name for name in {**earlier, **record} if earlier.get(name) != record.get(name)]:
-        changes = "; ".join(_describe_change(name, earlier.get(name), record.get(name)) for name in differing)
-        raise ValueError(
-            f"{output} holds features of a run with other settings ({changes}): resume it with the same settings, or "
-            "choose a new folder as --output."
-        )
-
-
-def _describe_change(name: str, before: Any, now: Any) -> str:
-    if isinstance(before, dict) and isinstance(now, dict):
-        keys = [key for key in {**before, **now} if before.get(key) != now.get(key)]
-        return ", ".join(_describe_change(f"{name}.{key}", before.get(key), now.get(key)) for key in keys)
-    return f"{name} was {before}, is {now}"
-
-
-def _report(output: Path, shards: list[Shard]) -> ExtractionReport:
-    num_rows, failures = 0, []
-    for shard in shards:
-        metadata = pq.read_metadata(output / shard.name)
-        num_rows += metadata.num_rows
-        failures += [tuple(failure) for failure in json.loads(metadata.metadata[FAILURES_KEY])]
-    failures.sort(key=lambda failure: failure[0])
-    table = io.StringIO(newline="")
-    csv.writer(table).writerows([("row", "file", "reason"), *failures])
-    write_atomically(output / FAILURES_NAME, table.getvalue())
+    record, remedy = settings.record(clips), "choose a new folder as --output"
+    check_record(output / SETTINGS_NAME, record, "features", remedy, has_other_files=has_data)
+    build = partial(ShardExtractor, clips, settings)
+    uses_gpu = "video" in settings.modalities or settings.audio_encoder is not None
+    if not write_shards(build, shards, output, engine or Engine(), label="features", unit="clip", uses_gpu=uses_gpu):
+        return None
+    num_rows = sum(pq.read_metadata(output / shard.name).num_rows for shard in shards)
+    failures = read_failures(output, shards)
+    write_failures(output / FAILURES_NAME, failures)
     for leftover in (output / "data").glob(".*.part*"):  # of runs that were killed
         leftover.unlink(missing_ok=True)
     return ExtractionReport(num_rows, sum(len(shard.rows) for shard in shards) - num_rows, failures)
-
-
-# Engines: this process, local workers, Ray
-
-
-def _run_local(clips, settings, output, pending: list[int], num_proc: int | None, bar: tqdm) -> None:
-    local_rank, is_ranked = int(os.environ.get("LOCAL_RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)) > 1
-    num_proc = min(num_proc or (1 if is_ranked else max(1, torch.cuda.device_count())), len(pending))
-    if num_proc == 1:
-        if is_ranked:
-            limit_threads()
-        ShardExtractor(clips, settings, output, local_rank, bar.update)({"shard": pending})
-        return
-    num_started, num_done = CONTEXT.Value("q", local_rank * num_proc), CONTEXT.Value("q", 0)
-    with worker_pool(num_proc, _build_extractor, clips, settings, output, num_started, num_done) as pool:
-        waiting = {pool.submit(_extract_shard, shard) for shard in pending}
-        first = bar.n
-        while waiting:
-            finished, waiting = wait(waiting, timeout=POLL_S, return_when=FIRST_COMPLETED)
-            bar.update(first + num_done.value - bar.n)
-            for future in finished:
-                future.result()
-
-
-def _build_extractor(clips, settings, output, num_started, num_done) -> None:
-    global _extractor
-
-    def count():
-        with num_done.get_lock():
-            num_done.value += 1
-
-    with num_started.get_lock():
-        worker = num_started.value
-        num_started.value += 1
-    _extractor = ShardExtractor(clips, settings, output, worker, on_row=count)
-
-
-def _extract_shard(shard: int) -> None:
-    _extractor({"shard": [shard]})
-
-
-class _RayExtractor(ShardExtractor):
-    """Actor that computes on one thread, as local workers do."""
-
-    def __init__(self, *arguments: Any):
-        limit_threads()
-        super().__init__(*arguments)
-
-
-def _run_ray(
-    clips, settings, output, pending: list[int], num_proc: int | None, bar: tqdm, gpus_per_worker: float
-) -> None:
-    """Run actors on all GPUs of the cluster, or `num_proc` on CPUs. Several machines must share the files."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    try:
-        import ray
-        import ray.data
-    except ImportError as error:
-        raise ValueError('--engine ray needs Ray, which is not installed: pip install "ray[data]".') from error
-
-    if not ray.is_initialized():
-        local = {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
-        ray.init(**({} if "RAY_ADDRESS" in os.environ else local))
-    ray.data.DataContext.get_current().enable_progress_bars = False  # `bar` counts clips
-    num_gpus = int(ray.cluster_resources().get("GPU", 0)) if "video" in settings.modalities else 0
-    results = ray.data.from_items(
-        [{"shard": shard} for shard in pending], override_num_blocks=len(pending)
-    ).map_batches(
-        _RayExtractor,
-        fn_constructor_args=(clips, settings, output),
-        batch_size=1,
-        compute=ray.data.ActorPoolStrategy(
-            size=min(num_proc or max(1, int(num_gpus / gpus_per_worker)), len(pending))
-        ),
-        num_cpus=1,
-        num_gpus=gpus_per_worker if num_gpus else 0,
-        max_restarts=3,  # an actor that dies is restarted, and gets its shard again
-        max_task_retries=3,
-    )
-    for result in results.iter_rows():
-        bar.update(int(result["rows"]))

@@ -27,6 +27,7 @@ from modeling_umons import (
 from modeling_umons.data.clip_tables import COLUMNS, ClipTable, plan_shards, read_clip_table, typed_columns
 from modeling_umons.data.extraction import ExtractionSettings, RowExtractor, extract_features
 from modeling_umons.data.schema import make_features
+from modeling_umons.data.sharding import Engine
 from modeling_umons.models.umons.configuration_umons import UmonsVideoTowerConfig
 from modeling_umons.models.umons.media_umons import read_clip
 from modeling_umons.models.umons.modeling_tbje import UmonsVideoTower
@@ -376,8 +377,8 @@ def test_load_dataset_streams_the_splits_in_order(sounds, tmp_path):
 
 
 def test_two_processes_equal_one(sounds, tmp_path):
-    one = extract_features(sounds, tmp_path / "one", AUDIO, num_proc=1)
-    two = extract_features(sounds, tmp_path / "two", AUDIO, num_proc=2)
+    one = extract_features(sounds, tmp_path / "one", AUDIO, Engine(num_proc=1))
+    two = extract_features(sounds, tmp_path / "two", AUDIO, Engine(num_proc=2))
     assert one == two
     names = sorted(path.name for path in (tmp_path / "one" / "data").iterdir())
     assert names == [f"train-0000{i}-of-00003.parquet" for i in range(3)]
