@@ -512,23 +512,49 @@ def _mono_frame(samples: np.ndarray, sampling_rate: int):
     return frame
 
 
-def resample(samples: np.ndarray, from_rate: float, to_rate: int) -> np.ndarray:
-    """Resample mono float32 samples (num_samples,) exactly as [`read_clip`] resamples those of files.
+class Resampler:
+    """Resamples mono float32 audio that arrives in chunks, exactly as [`read_clip`] resamples that of files.
 
-    Rates are in Hz, rounded to integers. Fewer samples than the filter needs, about 1 ms, give silence.
+    Args:
+        from_rate: rate of the chunks in Hz, rounded to an integer.
+        to_rate: rate of the result in Hz.
 
     Raises:
         ValueError: `from_rate` is not a rate in Hz.
     """
-    if from_rate < SAMPLING_RATES.start:
-        raise ValueError(f"sampling_rate={from_rate} is less than {SAMPLING_RATES.start}: pass the rate in Hz.")
-    from_rate = round(from_rate)
-    if from_rate == to_rate:
+
+    def __init__(self, from_rate: float, to_rate: int):
+        if from_rate < SAMPLING_RATES.start:
+            raise ValueError(f"sampling_rate={from_rate} is less than {SAMPLING_RATES.start}: pass the rate in Hz.")
+        self.from_rate = round(from_rate)
+        self._resampler = None if self.from_rate == to_rate else _create_resampler(to_rate)
+
+    def push(self, samples: np.ndarray) -> np.ndarray:
+        """Return the samples (num_samples,) at the new rate that a chunk completes: it is about 1 ms behind."""
+        if self._resampler is None or not len(samples):
+            return samples
+        return self._join(self._resampler.resample(_mono_frame(samples, self.from_rate)))
+
+    def flush(self) -> np.ndarray:
+        """Return the last samples. The resampler is then used up."""
+        return np.zeros(0, np.float32) if self._resampler is None else self._join(self._resampler.resample(None))
+
+    @staticmethod
+    def _join(frames) -> np.ndarray:
+        parts = [frame.to_ndarray().reshape(-1) for frame in frames if frame is not None]
+        return np.concatenate([np.zeros(0, np.float32), *parts])
+
+
+def resample(samples: np.ndarray, from_rate: float, to_rate: int) -> np.ndarray:
+    """Resample mono float32 samples (num_samples,) at once, see [`Resampler`].
+
+    Fewer samples than the filter needs, about 1 ms, give silence.
+    """
+    resampler = Resampler(from_rate, to_rate)
+    if resampler.from_rate == to_rate:
         return samples
-    resampler = _create_resampler(to_rate)
-    frames = [*resampler.resample(_mono_frame(samples, from_rate)), *resampler.resample(None)]
-    parts = [frame.to_ndarray().reshape(-1) for frame in frames if frame is not None]
-    return np.concatenate(parts) if parts else np.zeros(1, np.float32)
+    resampled = np.concatenate([resampler.push(samples), resampler.flush()])
+    return resampled if len(resampled) else np.zeros(1, np.float32)
 
 
 class _VideoTrack:

@@ -42,6 +42,7 @@ from .input_checks_umons import (
     make_warning,
     read_emoji,
 )
+from .live_umons import LiveStream
 from .media_umons import WHOLE_S, iter_windows
 from .processing_umons import check_processor, has_words
 from .segmentation_umons import Segment, is_dataset, iter_segments, normalize_input, split_segment, transcribe
@@ -268,6 +269,21 @@ class MultimodalEmotionPipeline(ChunkPipeline):
         ):
             yield from results if isinstance(results, list) else [results]  # a single one is an error
 
+    def live(self, sampling_rate: float | None = None, **options) -> LiveStream:
+        """
+        Return a stream to `push` chunks of audio to, which returns predictions while the audio arrives.
+
+        Args:
+            sampling_rate: rate of the chunks in Hz; that of the model's audio by default.
+            options: see [`~live_umons.LiveStream`].
+        """
+        return LiveStream(self, sampling_rate, **options)
+
+    @property
+    def min_length_s(self) -> float:
+        """Seconds of the shortest last segment that is predicted."""
+        return max(MIN_LENGTH_S, self.processor.frame_duration)
+
     def preprocess(
         self,
         inputs,
@@ -310,7 +326,7 @@ class MultimodalEmotionPipeline(ChunkPipeline):
             audio="audio" in config.modalities or needs_transcript,
             video=self._uses_frames,
             sampling_rate=self.processor.feature_extractor.sampling_rate,
-            min_length_s=max(MIN_LENGTH_S, self.processor.frame_duration),
+            min_length_s=self.min_length_s,
             frame_rate=video_processor.frame_rate,
             size=(video_processor.size["height"], video_processor.size["width"]),
             read_windows=self.read_windows,
