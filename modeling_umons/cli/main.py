@@ -15,6 +15,7 @@ COMMANDS = {
     "serve": "serve predictions over HTTP",
     "train": "train a model on a table or data set",
     "evaluate": "evaluate saved models on a split",
+    "explain-metrics": "print the definitions of the metrics in reports",
     "compare": "train several models on the same rows and compare them",
     "reproduce": "reproduce the results table of the paper on CMU-MOSEI",
     "prepare": "convert CMU-MOSEI and other corpora to Parquet",
@@ -54,7 +55,7 @@ def main(argv: list[str] | None = None) -> int:
     if argv and argv[0] not in COMMANDS and not argv[0].startswith("-"):
         parser.error(f"unknown command {argv[0]!r}.{did_you_mean(argv[0], COMMANDS)}")
     command = parser.parse_args(argv[:1]).command
-    return import_module(f".{command}", __package__).main(argv[1:])
+    return import_module(f".{command.replace('-', '_')}", __package__).main(argv[1:])
 
 
 if __name__ == "__main__":

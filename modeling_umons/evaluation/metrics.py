@@ -3,7 +3,7 @@
 Labels and predictions are numpy arrays over N segments: sentiments (N,) in [-3, 3]; emotions (N, 6), present if above
 0 (intensities or 0 and 1), with logits (N, 6); classes (N,), with logits (N, C). NaN labels are unknown and are
 ignored. Scores are floats in [0, 1], except `mae` and `corr`. Undefined scores are left out, such as the area under a
-curve for an emotion in all segments or in none.
+curve for an emotion in all segments or in none. legend.py has the definition of each.
 
 Metrics are computed from sums over segments under weights (S, N), S ways to count each segment: ones for the score
 itself, and for each bootstrap sample how often it contains the segment (bootstrap.py).
@@ -61,15 +61,6 @@ def sentiment_metrics(truth: np.ndarray, prediction: np.ndarray) -> dict[str, fl
     """
     Compute metrics of sentiments (N,).
 
-    | name | metric |
-    |---|---|
-    | `mae` | mean absolute error |
-    | `corr` | Pearson correlation, 0 if labels or predictions are constant |
-    | `acc7` | accuracy of 7 classes in UMONS' bins, rounded away from 0 |
-    | `acc7_rounded` | accuracy of 7 classes, clipped to [-3, 3] and rounded half to even as in MMSA and MulT |
-    | `acc2_has0`, `f1_has0` | binary accuracy and weighted F1, negative against non-negative |
-    | `acc2_non0`, `f1_non0` | the same, negative against positive, without segments whose label is 0 |
-
     Raises ValueError for arrays of different shapes and predictions that are not finite.
     """
     return _value(_sentiment(np.ones((1, len(truth))), truth, prediction))
@@ -83,17 +74,6 @@ def emotion_metrics(
 ) -> dict[str, float]:
     """
     Compute metrics of emotions (N, E). An emotion is predicted if its logit is above its threshold (E,), default 0.
-
-    | name | metric |
-    |---|---|
-    | `emotion_acc` | accuracy over all segments and emotions (UMONS) |
-    | `<emotion>_acc` | accuracy |
-    | `<emotion>_f1` | F1 of presence and absence, weighted by their support |
-    | `<emotion>_f1_macro` | their unweighted mean |
-    | `<emotion>_wa` | weighted accuracy (TP x N / P + TN) / (2 N), which equals balanced accuracy |
-    | `<emotion>_auroc` | area under the ROC curve |
-    | `<emotion>_ap` | average precision |
-    | `emotion_f1`, `emotion_f1_macro`, `emotion_wa`, `emotion_auroc`, `emotion_ap` | means over known emotions |
 
     `_wa`, `_auroc` and `_ap` are undefined if an emotion is in all segments or in none; means over emotions are
     undefined if one of their terms is.
@@ -113,15 +93,6 @@ def label_metrics(
     Compute metrics of labels (N, L) that are present or absent. A label is predicted if its logit is above its
     threshold (L,), default 0.
 
-    | name | metric |
-    |---|---|
-    | `label_accuracy` | accuracy over all segments and labels |
-    | `f1_micro` | F1 of presence over all segments and labels |
-    | `f1_macro`, `ap_macro`, `auroc_macro` | means of the metrics below over known labels |
-    | `<label>_f1` | F1 of presence, 0 for a label that neither occurs nor is predicted |
-    | `<label>_ap` | average precision |
-    | `<label>_auroc` | area under the ROC curve |
-
     `_auroc` and `_ap` are undefined if a label is in all segments or in none, and so are their means.
 
     Raises ValueError for arrays of different shapes and logits that are not finite.
@@ -133,13 +104,6 @@ def regression_metrics(truth: np.ndarray, prediction: np.ndarray, labels: Sequen
     """
     Compute metrics of numbers (N, L).
 
-    | name | metric |
-    |---|---|
-    | `ccc`, `corr`, `mae` | means of the metrics below over known labels |
-    | `<label>_ccc` | concordance correlation coefficient (Lin, 1989), 0 if labels or predictions are constant |
-    | `<label>_corr` | Pearson correlation, 0 if labels or predictions are constant |
-    | `<label>_mae` | mean absolute error |
-
     A single label has only the first three. Raises ValueError for arrays of different shapes and predictions that are
     not finite.
     """
@@ -149,13 +113,6 @@ def regression_metrics(truth: np.ndarray, prediction: np.ndarray, labels: Sequen
 def classification_metrics(truth: np.ndarray, logits: np.ndarray) -> dict[str, float]:
     """
     Compute metrics of classes (N,) from logits (N, C).
-
-    | name | metric |
-    |---|---|
-    | `accuracy` | accuracy |
-    | `balanced_accuracy` | mean recall of the classes that occur |
-    | `f1_weighted` | F1 weighted by the support of each class |
-    | `f1_macro` | mean F1 of the classes that occur or are predicted |
 
     Raises ValueError for arrays of different lengths, a class without a logit, and logits that are not finite.
     """

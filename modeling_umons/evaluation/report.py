@@ -11,6 +11,7 @@ import numpy as np
 from ..tasks.task import Task
 from ..utils.files import write_atomically
 from ..utils.tables import print_table
+from .legend import HINT
 from .metrics import is_label_metric
 from .report_plots import write_plots
 from .report_tables import plain_text, size_of, splits_markdown, table_rows
@@ -93,7 +94,7 @@ def report_markdown(report: Mapping[str, Any], plots: list[tuple[str, str]]) -> 
     parts = [f"# Report: {report['task']}"]
     if report["about"]:
         parts.append("\n".join(f"- {name}: {plain_text(value)}" for name, value in report["about"].items()))
-    parts += splits_markdown(report["splits"])
+    parts += [*splits_markdown(report["splits"]), HINT]
     if report["recipe"]:
         parts += ["## Recipe", "\n".join(f"- {name}: {plain_text(value)}" for name, value in report["recipe"].items())]
     for number, (file, caption) in enumerate(plots):

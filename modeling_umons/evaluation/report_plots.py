@@ -20,6 +20,7 @@ from .splits import Split
 
 
 BLUE, ORANGE, LIGHT = "#0072B2", "#E69F00", "#BBBBBB"
+CURVE_COLORS = (BLUE, ORANGE, "#009E73", "#CC79A7", "#D55E00", "#56B4E9")
 BASELINES = {"tfidf": ("TF-IDF", ORANGE, "--"), "constant": ("constant", LIGHT, ":")}  # label, colour and line style
 WIDTH = 8.4  # inches, for two columns with readable text in a README
 MIN_BIN_ROWS = 5  # smaller bins are not drawn

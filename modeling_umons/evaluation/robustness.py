@@ -282,7 +282,7 @@ def write_robustness(folder: str | Path, results: Mapping[str, Any]) -> None:
         "![Robustness](robustness.png)",
     ]
     folder.mkdir(parents=True, exist_ok=True)
-    _draw(folder / "robustness.png", results)
+    draw_robustness(folder / "robustness.png", {results["metric"]: results})
     write_atomically(folder / "robustness.md", "\n".join(text) + "\n")
     write_atomically(folder / "robustness.json", to_json(results))
 
@@ -313,24 +313,31 @@ def _cells(record: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _draw(path: Path, results: Mapping[str, Any]) -> None:
-    """Draw a panel for each kind of condition, with the clean score as a line."""
-    from .report_plots import BLUE, NEUTRAL, make_figure, save_figure
+def draw_robustness(path: Path, curves: Mapping[str, Mapping[str, Any]]) -> None:
+    """Draw a panel for each kind of condition, with a curve for each named result; its clean score is a line."""
+    from .report_plots import CURVE_COLORS, make_figure, save_figure
 
-    kinds = list(dict.fromkeys(record["kind"] for record in results["conditions"]))
-    figure = make_figure(2 * ((len(kinds) + 3) // 4))
-    axes = figure.subplots((len(kinds) + 3) // 4, 4, squeeze=False, sharey=True).flat
+    kinds = list(dict.fromkeys(record["kind"] for found in curves.values() for record in found["conditions"]))
+    figure = make_figure(2 * ((len(kinds) + 3) // 4) + 0.4 * (len(curves) > 1))
+    axes = list(figure.subplots((len(kinds) + 3) // 4, 4, squeeze=False, sharey=True).flat)
     for axis in axes:
         axis.set_visible(False)
     for axis, kind in zip(axes, kinds, strict=False):
         axis.set_visible(True)
-        records = [record for record in results["conditions"] if record["kind"] == kind]
-        axis.axhline(results["clean"]["score"], color=NEUTRAL, linewidth=1, linestyle="--")
-        for place, record in enumerate(records):
-            if record["interval"] is not None:
-                axis.plot([place, place], record["interval"], color=BLUE, linewidth=2, alpha=0.5)
-        axis.plot([record["score"] for record in records], "o-", color=BLUE, ms=4)
-        axis.set_xticks(range(len(records)), [str(record["value"]) for record in records])
-        axis.set_xlim(-0.5, len(records) - 0.5)
+        for place, (name, found) in enumerate(curves.items()):
+            records, color = (
+                [r for r in found["conditions"] if r["kind"] == kind],
+                CURVE_COLORS[place % len(CURVE_COLORS)],
+            )
+            places = [i + 0.12 * (place - (len(curves) - 1) / 2) for i in range(len(records))]
+            axis.axhline(found["clean"]["score"], color=color, linewidth=1, linestyle="--", alpha=0.7)
+            for x, record in zip(places, records, strict=True):
+                if record["interval"] is not None:
+                    axis.plot([x, x], record["interval"], color=color, linewidth=2, alpha=0.4)
+            axis.plot(places, [record["score"] for record in records], "o-", color=color, ms=4, label=name)
+            axis.set_xticks(range(len(records)), [str(record["value"]) for record in records])
+            axis.set_xlim(-0.5, len(records) - 0.5)
         axis.set_title(kind, loc="left", fontsize=10)
+    if len(curves) > 1:
+        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=9)
     save_figure(figure, path)
