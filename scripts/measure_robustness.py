@@ -22,6 +22,7 @@ from modeling_umons.tasks.task import task_of
 from modeling_umons.utils.files import write_atomically
 
 
+GROUP_BY = ("speaker", "gender", "intensity")  # EMO-DB has one speaker
 CORPORA = {"ravdess": "RAVDESS, actors 18 to 20", "emodb": "EMO-DB, speaker 09"}
 
 
@@ -45,8 +46,9 @@ def main():
         model, processor = load_model(path)
         for name in CORPORA:
             measured = measure_robustness(
-                model, processor, task_of(model.config), read_voices(arguments.data, name), columns
-            )
+                model, processor, task_of(model.config), read_voices(arguments.data, name), columns,
+                group_by=[column for column in GROUP_BY if name == "ravdess"],
+            )  # fmt: skip
             report.setdefault(Path(path).name, {})[name] = measured
             write_atomically(arguments.output, to_json(report))
     curves = {

@@ -21,7 +21,7 @@ and --label_columns as for training.
 The report contains every metric with its 95 % bootstrap interval. If the data set has a training split, the
 report also contains a constant predictor and a TF-IDF baseline. If it has a validation split, an ensemble
 takes the models in the order of their validation scores, as many as score best there; thresholds of emotions
-are tuned on it as well.
+are tuned on it as well. `umons explain-metrics` prints the definition of every metric.
 
 --output gets the report as JSON, and next to it as Markdown with plots.
 """
@@ -65,10 +65,15 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         "the config.json of the model",
     )
     parser.add_argument(
+        "--group_by", nargs="+", default=[], metavar="COLUMN",
+        help="evaluate also each group of rows with the same value of a column, such as speaker or gender, and name "
+        "the worst; numbers are cut at their quartiles; length (words), duration (s) and level (dB) are measured",
+    )  # fmt: skip
+    parser.add_argument(
         "--robustness",
         action="store_true",
         help="evaluate a model also by voice only on distorted recordings (level, noise, babble, room, band, codec, "
-        "duration) and by speaker, gender and intensity: robustness.json, .md and .png; requires audio files",
+        "duration), and the clean ones by --group_by: robustness.json, .md and .png; requires audio files",
     )
     parser.add_argument(
         "--num_bootstrap", type=positive_int, default=1000, help="bootstrap samples per interval (default: 1000)"

@@ -1,6 +1,6 @@
 """Bootstrap confidence intervals of the metrics of a task."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -47,20 +47,13 @@ def bootstrap_intervals(
     if num_samples < 1:
         raise ValueError(f"`num_samples` is {num_samples}, but must be at least 1 (`--num_bootstrap`).")
     names = list(task_metrics(task, truth, logits, thresholds))
-    unit_of_segment = _units(groups, len(truth))
-    samples = {name: [] for name in names}
-    for weights in _draw(unit_of_segment, num_samples, seed):
+    _units(groups, len(truth))  # raises for groups that cannot be drawn
+
+    def statistics(weights: np.ndarray) -> dict[str, np.ndarray]:
         values = weighted_metrics(task, weights, truth, logits, thresholds)
-        for name in names:
-            samples[name].append(values[name])
-    intervals = {}
-    for name in names:
-        values = np.concatenate(samples[name])
-        values = values[~np.isnan(values)]
-        if len(values):
-            low, high = np.quantile(values, QUANTILES)
-            intervals[name] = (float(low), float(high))
-    return intervals
+        return {name: values[name] for name in names}
+
+    return intervals_of_statistics(statistics, len(truth), groups, num_samples, seed)
 
 
 def interval_of_statistic(
@@ -82,13 +75,33 @@ def interval_of_statistic(
     Returns:
         (low, high); `None` if there are fewer than two segments, or the statistic is undefined in all samples.
     """
+    return intervals_of_statistics(
+        lambda weights: {"": statistic(weights)}, num_segments, groups, num_samples, seed
+    ).get("")
+
+
+def intervals_of_statistics(
+    statistics: Callable[[np.ndarray], Mapping[str, np.ndarray]],
+    num_segments: int,
+    groups: Sequence | None = None,
+    num_samples: int = 1000,
+    seed: int = 0,
+) -> dict[str, tuple[float, float]]:
+    """Compute [`interval_of_statistic`] of several statistics on the same samples; undefined ones are left out."""
     if num_segments < 2:
-        return None
-    is_grouped = groups is not None and None not in groups and len(set(groups)) > 1
+        return {}
+    groups = [None] if groups is None else list(groups)
+    is_grouped = None not in groups and len(set(groups)) > 1
     units = _units(groups if is_grouped else None, num_segments)
-    values = np.concatenate([statistic(weights) for weights in _draw(units, num_samples, seed)])
-    values = values[~np.isnan(values)]
-    return tuple(np.quantile(values, QUANTILES).tolist()) if len(values) else None
+    samples = [statistics(weights) for weights in _draw(units, num_samples, seed)]
+    intervals = {}
+    for name in samples[0]:
+        values = np.concatenate([sample[name] for sample in samples])
+        values = values[~np.isnan(values)]
+        if len(values):
+            low, high = np.quantile(values, QUANTILES)
+            intervals[name] = (float(low), float(high))
+    return intervals
 
 
 def _units(groups: Sequence | np.ndarray | None, num_segments: int) -> np.ndarray:

@@ -14,7 +14,7 @@ from ..utils.tables import print_table
 from .legend import HINT
 from .metrics import is_label_metric
 from .report_plots import write_plots
-from .report_tables import plain_text, size_of, splits_markdown, table_rows
+from .report_tables import groups_markdown, plain_text, size_of, splits_markdown, table_rows
 from .results import SplitResult
 from .splits import Split
 
@@ -26,6 +26,9 @@ def print_results(results: Mapping[str, SplitResult]) -> None:
         head, rows = table_rows(result, overall)
         head[0] = f"{name} ({size_of(result)})"
         print_table(head, rows)
+        for column, found in result.get("by_column", {}).items():
+            print("\n\n".join(["", f"By {column}:", *groups_markdown(column, found)]))
+    print(HINT)
 
 
 def to_json(content: Any) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..utils.tables import markdown_table
+from .groups import MIN_ROWS
 from .metrics import is_label_metric
 from .results import SplitResult
 
@@ -64,6 +65,8 @@ def splits_markdown(splits: Mapping[str, SplitResult], level: str = "##") -> lis
             parts += ["Single models:", markdown_table(["metric", *members], rows)]
         for source, part in result.get("sources", {}).items():
             parts += [f"{level}# {name}, {source} ({size_of(part)})", foldable_table(*table_rows(part))]
+        for column, found in result.get("by_column", {}).items():
+            parts += [f"{level}# {name}, by {column}", *groups_markdown(column, found)]
         if "calibration" in result:
             parts += [f"{level}# {name}, calibration", *calibration_markdown(result["calibration"])]
         if "thresholds" in result:
@@ -80,6 +83,29 @@ def splits_markdown(splits: Mapping[str, SplitResult], level: str = "##") -> lis
             lines.append(f"- {ABOUT_CONSTANT}")
         parts += [f"{level} Notes", "\n".join(lines)]
     return parts
+
+
+def groups_markdown(column: str, found: Mapping[str, Any]) -> list[str]:
+    """Return paragraphs with the metrics of each group of a column, the worst first."""
+    groups, parts = found["groups"], []
+    if groups:
+        metrics = list(dict.fromkeys(metric for group in groups.values() for metric in group["model"]))
+        rows = [
+            [name, str(group["rows"]), *(_with_interval(group, metric) for metric in metrics)]
+            for name, group in groups.items()
+        ]
+        parts.append(markdown_table([column, "rows", *metrics], rows))
+    if found["worst"]:
+        worst = ", ".join(f"{name} ({metric})" for metric, name in found["worst"].items())
+        parts.append(f"Worst: {worst}. The worst of several groups is partly chance: compare the intervals.")
+    if found["left_out"]:
+        parts.append(f"{found['left_out']} rows are in groups of fewer than {MIN_ROWS} rows, which are left out.")
+    return parts
+
+
+def _with_interval(group: Mapping[str, Any], metric: str) -> str:
+    interval = group["intervals"].get(metric)
+    return cell(group["model"].get(metric)) + (f" ({cell(interval)})" if interval else "")
 
 
 def calibration_markdown(calibration: Mapping[str, Any]) -> list[str]:

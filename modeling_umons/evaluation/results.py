@@ -9,6 +9,7 @@ import numpy as np
 
 from ..tasks.task import Task
 from .bootstrap import bootstrap_intervals
+from .groups import measure_groups
 from .metrics import constant_metrics, depends_on_thresholds, task_metrics, tune_thresholds
 from .splits import Split
 from .tfidf_baseline import TfidfBaseline
@@ -31,6 +32,8 @@ class SplitResult(TypedDict, total=False):
     intervals_tuned: dict[str, list[float]]
     baselines_tuned: dict[str, Metrics]  # "tfidf", with its own thresholds
     sources: dict[str, "SplitResult"]  # of the rows of each source
+    by_column: dict[str, dict[str, Any]]  # see `groups.measure_groups`
+    explanations: dict[str, Any]  # see `explanation_curves.measure_explanations`
     calibration: dict[str, Any]  # see `calibration.calibration_metrics`
     members: dict[str, Metrics]  # of the models of an ensemble
     missing_modalities: dict[str, Any]  # see `missing_modalities.missing_curves`
@@ -93,6 +96,8 @@ def measure(
                 rows = np.flatnonzero([value == source for value in split.sources])
                 logits = None if tfidf_logits is None else tfidf_logits[rows]
                 result["sources"][source] = evaluator.evaluate(split.take(rows), logits)
+        if split.groupings:
+            result["by_column"] = measure_groups(task, split, split.groupings, num_bootstrap)
         results[name] = result
     return results
 

@@ -3,7 +3,7 @@
 """Robustness of a model to the recording: scores on distorted voices, and by group of speakers."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from datasets import Dataset
 from transformers import PreTrainedModel
 
 from ..data.arguments import DataArguments
-from ..data.collator import DrawnRows
+from ..data.collator import DrawnRows, UtteranceCollator
 from ..data.rows import make_collator, usable_rows
 from ..data.waveforms import (
     CODECS,
@@ -36,14 +36,14 @@ from ..utils.files import write_atomically
 from ..utils.tables import markdown_table, print_table
 from .bootstrap import interval_of_statistic
 from .calibration import calibrate_splits
-from .metrics import weighted_metrics
+from .groups import group_metrics, measure_groups, read_groupings
 from .report import to_json
+from .report_tables import groups_markdown
 from .splits import Split
 
 
-GROUP_COLUMNS = ("speaker", "gender", "intensity")
-MIN_GROUP_ROWS = 10
 PCM_SCALE = 2**15
+ROW_COLUMN = "_row"
 
 Distortion = Callable[[np.ndarray, int, np.random.Generator, Sequence[np.ndarray]], np.ndarray]
 
@@ -123,6 +123,7 @@ def measure_robustness(
     data: DataArguments,
     batch_size: int = 32,
     num_bootstrap: int = 1000,
+    group_by: Sequence[str] = (),
     conditions: Sequence[Condition] = CONDITIONS,
 ) -> dict[str, Any]:
     """
@@ -132,23 +133,23 @@ def measure_robustness(
         model: the model, on its device.
         processor: its processor.
         task: its task.
-        dataset: labelled rows, with files in `data.audio_column`; texts are not read. Groups are those of the columns
-            `speaker`, `gender` and `intensity`.
+        dataset: labelled rows, with files in `data.audio_column`; texts are not read.
         data: names of the columns.
         batch_size: rows per batch. The voices of a batch are each other's babble.
         num_bootstrap: number of bootstrap samples of an interval, of videos (speakers).
+        group_by: columns of groups, see [`read_groupings`].
         conditions: the distortions.
 
     Returns:
         `rows`; `metric`: mean area under the ROC curve of the emotions that occur, balanced accuracy of classes, or
-        the correlation of sentiments; `clean`, `conditions` and `groups`, each with its `score` and 95 % `interval`.
-        A condition also has its mean absolute `shift` of the predictions (probabilities or sentiments) from the clean
-        ones.
+        the correlation of sentiments; `clean` and `conditions`, each with its `score` and 95 % `interval`. A condition
+        also has its mean absolute `shift` of the predictions (probabilities or sentiments) from the clean ones.
+        `by_column`: the metric in groups of the clean recordings, as returned by [`measure_groups`].
 
     Raises:
         ValueError: the model has no audio input, or no row has audio.
     """
-    rows, collator = _read_voices(model, processor, task, dataset, data)
+    rows, collator, groupings = _read_voices(model, processor, task, dataset, data, group_by)
     logits = {}
     for condition in (CLEAN, *conditions):
         collator.waveform_augmentation = condition
@@ -163,7 +164,11 @@ def measure_robustness(
         bounds = interval_of_statistic(lambda w: statistic(w, split), len(split), split.groups, num_bootstrap)
         return {"score": score, "interval": bounds}
 
-    score = partial(_score, task)
+    metric = _metric_name(task)
+
+    def score(weights: np.ndarray, split: Split) -> np.ndarray:
+        return group_metrics(task, weights, split)[metric]
+
     expected = _probabilities(task, clean.logits)
     measured = []
     for condition, split in zip(conditions, distorted, strict=True):
@@ -177,19 +182,22 @@ def measure_robustness(
         })  # fmt: skip
     return {
         "rows": len(rows),
-        "metric": _metric_name(task),
+        "metric": metric,
         "clean": interval(score, clean),
         "conditions": measured,
-        "groups": {
-            column: groups
-            for column in GROUP_COLUMNS
-            if column in rows.column_names and (groups := _score_groups(score, clean, rows[column]))
-        },
+        "by_column": measure_groups(task, clean, groupings, num_bootstrap, (metric,)),
     }
 
 
-def _read_voices(model: PreTrainedModel, processor: UmonsProcessor, task: Task, dataset: Dataset, data: DataArguments):
-    """Return the rows with audio, decoded, and the collator of their waveforms. Texts and features are dropped."""
+def _read_voices(
+    model: PreTrainedModel,
+    processor: UmonsProcessor,
+    task: Task,
+    dataset: Dataset,
+    data: DataArguments,
+    group_by: Sequence[str],
+) -> tuple[Dataset, UtteranceCollator, dict[str, tuple[str, ...]]]:
+    """Return the decoded rows with audio, without texts and features, the collator of waveforms, and the groups."""
     config = model.config
     if "audio" not in config.modalities:
         raise ValueError(f"--robustness requires a model with audio; this one has {', '.join(config.modalities)}.")
@@ -197,17 +205,17 @@ def _read_voices(model: PreTrainedModel, processor: UmonsProcessor, task: Task, 
         raise ValueError(
             f"--robustness requires audio files, but there is no column {data.audio_column!r} (--audio_column)."
         )
+    dataset = dataset.select(np.flatnonzero([value is not None for value in dataset[data.audio_column]]))
+    groupings = read_groupings(dataset, group_by, data)
     dropped = {data.text_column, "text", "words", "audio_features", "video_features"} & set(dataset.column_names)
-    dataset = dataset.remove_columns(sorted(dropped))
+    dataset = dataset.remove_columns(sorted(dropped)).add_column(ROW_COLUMN, range(len(dataset)))
     collator = make_collator(processor, config, task, dataset.column_names, CLEAN)
-    has_file = [value is not None for value in dataset[data.audio_column]]
     options = DataArguments(audio_column=data.audio_column, label_columns=data.label_columns)
-    rows, problems = usable_rows(
-        dataset.select(np.flatnonzero(has_file)), collator, processor, options, is_trained=True
-    )
+    rows, problems = usable_rows(dataset, collator, processor, options, is_trained=True, more_columns=[ROW_COLUMN])
     if not len(rows):
         raise ValueError(f"--robustness: no row has audio that can be read. First problem: {[*problems, 'none'][0]}")
-    return rows, collator
+    kept = rows[ROW_COLUMN][:]
+    return rows, collator, {column: tuple(names[row] for row in kept) for column, names in groupings.items()}
 
 
 def _predict(model: PreTrainedModel, rows: Dataset, collator, batch_size: int) -> np.ndarray:
@@ -229,16 +237,6 @@ def _metric_name(task: Task) -> str:
     return "corr" if task.name == "sentiment" else "emotion_auroc"
 
 
-def _score(task: Task, weights: np.ndarray, split: Split) -> np.ndarray:
-    """Return the metric under weights (S, N), NaN where it is undefined; of emotions, the mean of those that occur."""
-    metrics, name = weighted_metrics(task, weights, split.truth, split.logits), _metric_name(task)
-    if name != "emotion_auroc":
-        return metrics[name]
-    areas = np.array([metrics[f"{label}_auroc"] for label in task.labels if label != "sentiment"])
-    occurs = ~np.isnan(areas)
-    return np.where(occurs, areas, 0).sum(axis=0) / np.where(occurs.any(axis=0), occurs.sum(axis=0), np.nan)
-
-
 def _probabilities(task: Task, logits: np.ndarray) -> np.ndarray:
     """Return probabilities (N, L), of emotions or classes, or sentiments (N,)."""
     if task.name == "sentiment":
@@ -247,21 +245,6 @@ def _probabilities(task: Task, logits: np.ndarray) -> np.ndarray:
     if task.problem_type == "single_label_classification":
         return logits.softmax(dim=1).numpy()
     return logits[:, task.labels.index("sentiment") + 1 if "sentiment" in task.labels else 0 :].sigmoid().numpy()
-
-
-def _score_groups(score, clean: Split, values: Sequence[str | None]) -> dict[str, Any]:
-    """Return the score of each group of at least `MIN_GROUP_ROWS` rows, from the worst to the best."""
-    groups = {}
-    for name in sorted({value for value in values if value is not None}):
-        rows = np.flatnonzero([value == name for value in values])
-        if len(rows) < MIN_GROUP_ROWS:
-            continue
-        split = replace(clean.take(rows), groups=None)
-        value = float(score(np.ones((1, len(rows))), split)[0])
-        if not np.isnan(value):
-            bounds = interval_of_statistic(lambda weights, split=split: score(weights, split), len(rows))
-            groups[name] = {"rows": len(rows), "score": value, "interval": bounds}
-    return dict(sorted(groups.items(), key=lambda item: item[1]["score"])) if len(groups) > 1 else {}
 
 
 # Output
@@ -279,6 +262,12 @@ def write_robustness(folder: str | Path, results: Mapping[str, Any]) -> None:
         "",
         markdown_table(header, rows),
         "",
+        *(
+            line
+            for name, found in results["by_column"].items()
+            for part in groups_markdown(name, found)
+            for line in (part, "")
+        ),
         "![Robustness](robustness.png)",
     ]
     folder.mkdir(parents=True, exist_ok=True)
@@ -288,19 +277,16 @@ def write_robustness(folder: str | Path, results: Mapping[str, Any]) -> None:
 
 
 def print_robustness(results: Mapping[str, Any]) -> None:
-    """Print the table of all conditions and groups."""
+    """Print the table of all conditions, and those of groups."""
     print_table(*robustness_table(results))
+    for column, found in results["by_column"].items():
+        print("\n\n".join(["", f"By {column}:", *groups_markdown(column, found)]))
 
 
 def robustness_table(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Return header and rows of a table of all conditions and groups."""
+    """Return header and rows of a table of all conditions."""
     rows = [["clean", *_cells(results["clean"])]]
     rows += [[f"{record['kind']}: {record['value']}", *_cells(record)] for record in results["conditions"]]
-    for column, groups in results["groups"].items():
-        rows += [
-            [f"{column} {name} ({group['rows']} rows){', worst' if i == 0 else ''}", *_cells(group)]
-            for i, (name, group) in enumerate(groups.items())
-        ]
     return ["condition", results["metric"], "95 % interval", "shift"], rows
 
 

@@ -2,7 +2,8 @@
 
 import json
 import logging
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from ..inference.logits import predict_logits
 from ..models.umons.processing_umons import UmonsProcessor
 from ..tasks.task import Task, task_of
 from .calibration import MIN_ROWS, calibrate_splits, combine_modalities, write_calibration
+from .groups import read_groupings
 from .metrics import task_metrics
 from .report import print_results, write_report
 from .results import measure
@@ -69,7 +71,13 @@ def labelled(task: Task, dataset: Dataset, data: DataArguments, name: str) -> Da
 
 
 def score(
-    members: list[Member], task: Task, name: str, dataset: Dataset, data: DataArguments, batch_size: int
+    members: list[Member],
+    task: Task,
+    name: str,
+    dataset: Dataset,
+    data: DataArguments,
+    batch_size: int,
+    group_by: Sequence[str] = (),
 ) -> dict[str, Split]:
     """Predict with each model the rows that all of them can use. The logits are not calibrated."""
     dataset = labelled(task, dataset, data, name)
@@ -98,9 +106,13 @@ def score(
     if not common:
         raise ValueError(f"There is no row of the split {name!r} that all models can use.")
     rows = dataset.select(common)
+    groupings = read_groupings(rows, group_by, data)
     picked = {member: np.searchsorted(numbers, common) for member, numbers in usable.items()}
     return {
-        member: Split.of(task, rows, logits[member][places], tuple(modalities[member][places].tolist()))
+        member: replace(
+            Split.of(task, rows, logits[member][places], tuple(modalities[member][places].tolist())),
+            groupings=groupings,
+        )
         for member, places in picked.items()
     }
 
@@ -166,6 +178,7 @@ def evaluate_models(
     num_bootstrap: int = 1000,
     calibrate: bool = False,
     robustness: bool = False,
+    group_by: Sequence[str] = (),
 ) -> None:
     """
     Evaluate a model, or several and their ensemble, on a split, and write and print the report.
@@ -182,6 +195,7 @@ def evaluate_models(
         num_bootstrap: Number of bootstrap samples of an interval.
         calibrate: Fit the calibration of each model on the validation split, and write it into its folder.
         robustness: Measure the model on distorted voices too.
+        group_by: Columns whose groups are evaluated too, or names of `groups.DERIVED`.
     """
     split = SPLIT_NAMES.get(split.lower(), split)
     splits = load_splits(dataset, data, split)
@@ -196,7 +210,8 @@ def evaluate_models(
     if calibrate and split != "validation" and not has_validation:
         raise ValueError(f"--calibrate needs a validation split, and {dataset} has none.")
     chosen_on = ["validation"] if has_validation and (len(members) > 1 or tune_thresholds or calibrate) else []
-    scores = {name: score(members, task, name, splits[name], data, batch_size) for name in [*chosen_on, split]}
+    scores = {name: score(members, task, name, splits[name], data, batch_size) for name in chosen_on}
+    scores[split] = score(members, task, split, splits[split], data, batch_size, group_by)
     by_member = {
         member.name: calibrate_member(member, task, {name: scores[name][member.name] for name in scores}, calibrate)
         for member in members
@@ -229,7 +244,7 @@ def evaluate_models(
     if robustness:
         rows = labelled(task, splits[split], data, split)
         measured = measure_robustness(
-            members[0].model, members[0].processor, task, rows, data, batch_size, num_bootstrap
+            members[0].model, members[0].processor, task, rows, data, batch_size, num_bootstrap, group_by
         )
         write_robustness(output.parent, measured)
         print_robustness(measured)

@@ -1,6 +1,7 @@
 """Labelled rows of a split and the logits of a model on them."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 from datasets import Dataset
@@ -21,6 +22,7 @@ class Split:
         groups: group of each row (its video); rows of a group are correlated.
         sources: data set that each row is from.
         modalities: combination of modalities of each row, such as "text+audio".
+        groupings: group of each row by column, for results by group.
     """
 
     truth: np.ndarray
@@ -30,6 +32,7 @@ class Split:
     groups: tuple[str | None, ...] | None = None
     sources: tuple[str | None, ...] | None = None
     modalities: tuple[str, ...] | None = None
+    groupings: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -72,6 +75,7 @@ class Split:
             self.truth[rows],
             None if self.logits is None else self.logits[rows],
             *map(pick, (self.texts, self.segment_ids, self.groups, self.sources, self.modalities)),
+            {column: pick(names) for column, names in self.groupings.items()},
         )
 
     def has_same_rows(self, other: "Split") -> bool:

@@ -68,19 +68,21 @@ def test_normalized_level_removes_shift_over_level(table, tmp_path, capsys):
     for name in (True, False):
         model = save_model(tmp_path / str(name), make_task("emotion"), normalize_level=name)
         output = tmp_path / f"out-{name}"
-        options = ("--split", "train", "--num_bootstrap", 20, "--robustness")
+        options = ("--split", "train", "--num_bootstrap", 20, "--robustness", "--group_by", "speaker", "length")
         call(evaluate.main, "--model", model, "--dataset", table, "--output", output, *options)
         report = json.loads((output / "robustness.json").read_text(encoding="utf-8"))
         shifts[name] = [record["shift"] for record in report["conditions"] if record["kind"] == "level, dB"]
     assert report["rows"] == 24
     assert report["metric"] == "emotion_auroc"
     assert [record["kind"] for record in report["conditions"]] == [condition.kind for condition in CONDITIONS]
-    assert list(report["groups"]) == ["speaker"]
-    assert {group["rows"] for group in report["groups"]["speaker"].values()} == {12}
-    scores = [report["clean"], *report["conditions"], *report["groups"]["speaker"].values()]
+    speakers = report["by_column"]["speaker"]["groups"]
+    assert {group["rows"] for group in speakers.values()} == {12}
+    assert list(report["by_column"]["length"]["groups"]) == ["1"]
+    assert report["by_column"]["speaker"]["worst"] == {"emotion_auroc": next(iter(speakers))}
+    scores = [report["clean"], *report["conditions"]]
     assert all(record["interval"][0] <= record["score"] <= record["interval"][1] for record in scores)
     assert np.mean(shifts[True]) < 0.2 * np.mean(shifts[False])
-    assert "speaker s" in capsys.readouterr().out
+    assert "| speaker | rows | emotion_auroc |" in capsys.readouterr().out
     assert (output / "robustness.png").stat().st_size > 1000
     assert "| cut, s: 0.5 |" in (output / "robustness.md").read_text(encoding="utf-8")
 
