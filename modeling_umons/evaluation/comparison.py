@@ -12,13 +12,13 @@ from ..utils.tables import markdown_table, print_table
 from .metrics import headline_metrics, is_label_metric
 from .report import to_json
 from .report_plots import plot_comparison
-from .report_tables import BASELINE_NAMES, cell, plain_text, size_of
+from .report_tables import BASELINE_NAMES, cell, foldable_table, plain_text, size_of
 from .results import SplitResult
 from .seeds import mean_and_std, with_std
 
 
 # Scores on the test split of CMU-MOSEI as published, with other inputs (GloVe, COVAREP and FACET, or BERT) and other
-# rows: not comparable with scores on other data.
+# rows: not comparable with scores on other data. Those of MMSA are from results/result-stat.md of its repository.
 PUBLISHED = (
     ("UMONS, text and audio (Delbrouck 2020)", {"acc7": 0.4390, "acc2_has0": 0.8153, "emotion_acc": 0.8129}),
     ("UMONS, ensemble (Delbrouck 2020)", {"acc7": 0.4536, "acc2_has0": 0.8226, "emotion_acc": 0.8148}),
@@ -42,12 +42,21 @@ PUBLISHED = (
     ),
     (
         "MulT with BERT (MMSA)",
-        {"acc2_has0": 0.812, "acc2_non0": 0.846, "acc7_rounded": 0.528, "mae": 0.559, "corr": 0.733},
+        {"acc2_has0": 0.8115, "acc2_non0": 0.8463, "acc7_rounded": 0.5284, "mae": 0.559, "corr": 0.733},
+    ),
+    (
+        "MISA with BERT (MMSA)",
+        {"acc2_has0": 0.8067, "acc2_non0": 0.8467, "acc7_rounded": 0.5205, "mae": 0.558, "corr": 0.752},
+    ),
+    (
+        "Self-MM with BERT (MMSA)",
+        {"acc2_has0": 0.8194, "acc2_non0": 0.8488, "acc7_rounded": 0.5440, "mae": 0.535, "corr": 0.759},
     ),
 )  # fmt: skip
 ABOUT_PUBLISHED = (
     "Scores on the test split of CMU-MOSEI (4,662 segments), with other features and more training data. They are "
-    "comparable with the scores above only if these are of the same rows. Multilogue-Net (Shenoy 2020) reports a "
+    "comparable with the scores above only if these are of the same rows. Those of MMSA are its own runs, from text, "
+    "audio and video (github.com/thuiar/MMSA, results/result-stat.md). Multilogue-Net (Shenoy 2020) reports a "
     "binary accuracy of 0.821 and Graph-MFN of 0.769; neither states how neutral segments were treated."
 )
 
@@ -227,11 +236,17 @@ def _markdown(comparison: Mapping[str, Any]) -> str:
         table = _table(single, of_all, comparison["baselines"])
         parts.append(f"<details><summary>Single emotions</summary>\n\n{table}\n\n</details>")
     if published := comparison["published_on_other_data"]:
-        names = list(dict.fromkeys(metric for scores in published.values() for metric in scores))
-        rows = [[system, *(cell(scores.get(metric)) for metric in names)] for system, scores in published.items()]
-        parts += ["## Published, on other data", ABOUT_PUBLISHED, markdown_table(["system", *names], rows)]
+        parts += ["## Published, on other data", ABOUT_PUBLISHED, published_markdown(published)]
     parts += ["## Recipe", "\n".join(f"- {name}: {plain_text(value)}" for name, value in comparison["recipe"].items())]
     return "\n\n".join(parts) + "\n"
+
+
+def published_markdown(published: Mapping[str, Mapping[str, float]] | None = None) -> str:
+    """Return the table of published scores, by default all of them."""
+    published = dict(PUBLISHED) if published is None else published
+    names = list(dict.fromkeys(metric for scores in published.values() for metric in scores))
+    rows = [[metric, *(cell(scores.get(metric)) for scores in published.values())] for metric in names]
+    return foldable_table(["metric", *published], rows)
 
 
 def _size_row(name: str, system: Mapping[str, Any]) -> list[str]:

@@ -146,7 +146,11 @@ def plot_cells(path: Path, cells: Sequence[Mapping[str, Any]]) -> None:
                 axis.plot(place, cell["ensemble"][metric], "D", color=BLUE, markersize=5, label="ensemble")
             if cell["published"]:
                 axis.plot(place, cell["published"]["ensemble"], "x", color=ORANGE, label="published ensemble")
-        axis.set_xticks(range(len(of_task)), [cell["combination"] for cell in of_task])
+        names = [cell["ablation"] or cell["model"] for cell in of_task]
+        labels = [f"{cell['combination']} {'' if name == 'umons' else name}".strip()
+                  for cell, name in zip(of_task, names, strict=True)]  # fmt: skip
+        is_long = set(names) != {"umons"}
+        axis.set_xticks(range(len(of_task)), labels, rotation=90 if is_long else 0, fontsize=8 if is_long else None)
         axis.set_title(f"{task}: {metric}", loc="left", fontsize=10)
         axis.margins(x=0.2)
     handles = {}

@@ -1,8 +1,11 @@
 """Reproduction of the paper's results table: all runs, their ensembles and the table, resumable at any point."""
 
+import json
 import logging
 from collections.abc import Mapping, Sequence
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 from datasets import Dataset
 
@@ -13,8 +16,9 @@ from ..data.rows import load_splits
 from ..evaluation.reproduction import print_reproduction, read_cell, write_reproduction
 from ..evaluation.scoring import evaluate_models
 from ..models.umons.configuration_umons import EMOTIONS
-from ..tasks.paper import COMBINATIONS, LETTERS, TASK_METRICS
-from .arguments import parse_arguments
+from ..tasks.paper import COMBINATIONS, LEARNING_RATES, LETTERS, TASK_METRICS, Cell, ablations_of
+from .arguments import RunArguments, parse_arguments
+from .build_models import UMONS_OPTIONS
 from .run import train_all
 
 
@@ -39,6 +43,8 @@ def reproduce(
     seeds: int = 5,
     tasks: Sequence[str] = tuple(TASK_METRICS),
     combinations: Sequence[str] = COMBINATIONS,
+    models: Sequence[str] = ("umons",),
+    with_ablations: bool = False,
     layout: str | None = None,
     num_proc: int = 1,
 ) -> None:
@@ -54,6 +60,8 @@ def reproduce(
         seeds: number of seeds of each cell.
         tasks: recipes of the paper to train.
         combinations: combinations of modalities, such as "L+A".
+        models: types of the models, each a row.
+        with_ablations: also train UMONS with each option of `ABLATIONS`.
         layout: layout of `source`; by default recognised by its files.
         num_proc: worker processes that convert the source.
 
@@ -62,28 +70,54 @@ def reproduce(
     """
     dataset = prepare_source(source, output / "data", layout, num_proc)
     splits = load_splits(dataset, DataArguments())
-    cells, left_out = plan_cells(splits, tasks, combinations)
+    cells, left_out = plan_cells(splits, tasks, combinations, models, with_ablations)
     for reason in left_out:
         logger.warning("Left out: %s", reason)
     if not cells:
         raise ValueError(f"{source} has the data of none of the cells. {' '.join(left_out)}")
-    words = {cell: [cell[0], *options, *_cell_options(cell, dataset, output, seeds)] for cell in cells}
-    parsed = {cell: parse_arguments(command, "") for cell, command in words.items()}  # all errors before training
+    parsed = {cell: parse_cell(cell, options, dataset, output, seeds) for cell in cells}  # errors before training
     rows = []
-    for number, (task, combination) in enumerate(cells, start=1):
-        folder = _folder(output, task, combination)
-        logger.info("%d of %d: %s from %s", number, len(cells), task, combination)
-        run = parsed[task, combination][-1]
-        train_all(*parsed[task, combination])
-        runs = [folder / f"seed-{seed}" for seed in range(run.seed, run.seed + seeds)] if seeds > 1 else [folder]
-        evaluation = folder / "ensemble" / "report.json"
-        if "test" not in splits:
-            evaluation = None
-        elif not evaluation.exists():
-            evaluate_models(list(map(str, runs)), dataset, "test", evaluation, DataArguments())
-        rows.append(read_cell(output, task, combination, runs, evaluation))
-        write_reproduction(output, rows, left_out)
+    for number, cell in enumerate(cells, start=1):
+        logger.info("%d of %d: %s from %s with %s", number, len(cells), cell.task, cell.combination, cell.system)
+        train_all(*parsed[cell])
+        rows.append(_evaluate(cell, parsed[cell][-1], dataset, output, splits))
+        write_reproduction(output, rows, left_out, options)
     print_reproduction(rows)
+
+
+def parse_cell(cell: Cell, options: Sequence[str], dataset: str, output: Path, seeds: int) -> tuple[Any, ...]:
+    """Return the parsed options of the training of a cell: those that make up the cell have priority."""
+    modalities = [LETTERS[letter] for letter in cell.combination.split("+")]
+    where = "--train_file" if Path(dataset).is_file() else "--dataset_name"
+    words = [cell.task, *options, where, dataset, "--modalities", *modalities, "--seeds", str(seeds), "--output_dir",
+             str(output / cell.folder), "--resume_from_checkpoint", "last"]  # fmt: skip
+    if cell.model != "umons":
+        words += ["--model", cell.model]
+    parsed = parse_arguments(words, "")
+    arguments, run = parsed[1], parsed[-1]
+    if cell.ablation is not None:
+        arguments.config_overrides = [*arguments.config_overrides, cell.ablation]
+    if cell.model != "umons":
+        arguments.optional |= {*UMONS_OPTIONS}  # sizes of UMONS have no effect on the others
+    if cell.model in LEARNING_RATES and not run.learning_rates:
+        run.learning_rates = [f"{cell.model}={LEARNING_RATES[cell.model]}"]
+    return parsed
+
+
+def _evaluate(
+    cell: Cell, run: RunArguments, dataset: str, output: Path, splits: Mapping[str, Dataset]
+) -> dict[str, Any]:
+    """Evaluate the ensemble of a cell, on validation if the data have no test split of it, and return its row."""
+    folder = output / cell.folder
+    runs = [folder / f"seed-{seed}" for seed in range(run.seed, run.seed + run.seeds)] if run.seeds > 1 else [folder]
+    scored = [name for name in ("test", "validation") if name in splits and not _missing(cell, {name: splits[name]})]
+    evaluation = None
+    if scored:
+        evaluation = folder / "ensemble" / "report.json"
+        models = list(map(str, runs))
+        if not evaluation.exists() or json.loads(evaluation.read_text(encoding="utf-8"))["about"]["models"] != models:
+            evaluate_models(models, dataset, scored[0], evaluation, DataArguments())
+    return read_cell(output, cell, runs, evaluation)
 
 
 def prepare_source(source: str, output: Path, layout: str | None, num_proc: int) -> str:
@@ -104,21 +138,36 @@ def prepare_source(source: str, output: Path, layout: str | None, num_proc: int)
 
 
 def plan_cells(
-    splits: Mapping[str, Dataset], tasks: Sequence[str], combinations: Sequence[str]
-) -> tuple[list[tuple[str, str]], list[str]]:
-    """Return the (task, combination) whose data are in all splits, and the reason for each one that is left out."""
+    splits: Mapping[str, Dataset],
+    tasks: Sequence[str],
+    combinations: Sequence[str],
+    models: Sequence[str] = ("umons",),
+    with_ablations: bool = False,
+) -> tuple[list[Cell], list[str]]:
+    """Return the cells whose data are in all splits but perhaps test, and the reason for whatever is left out."""
     cells, left_out = [], []
-    for task in tasks:
-        labels = EMOTIONS if task == "emotion" else ("sentiment",)
-        for combination in combinations:
-            columns = [INPUT_COLUMNS[LETTERS[letter]] for letter in combination.split("+")]
-            missing = [f"{column} of {name}" for name, rows in splits.items() for column in (*columns, *labels)
-                       if not _has_values(rows, column)]  # fmt: skip
-            if missing:
-                left_out.append(f"{task} from {combination}: the data have no {', '.join(missing)}.")
-            else:
-                cells.append((task, combination))
+    for task, combination in product(tasks, combinations):
+        cell = Cell(task, combination)
+        missing = _missing(cell, {name: rows for name, rows in splits.items() if name != "test"})
+        missing_of_test = _missing(cell, {name: rows for name, rows in splits.items() if name == "test"})
+        if missing:
+            left_out.append(f"{task} from {combination}: the data have no {', '.join([*missing, *missing_of_test])}.")
+            continue
+        if missing_of_test:
+            left_out.append(
+                f"Test scores of {task} from {combination}: the data have no {', '.join(missing_of_test)}."
+            )
+        cells += [cell._replace(model=model) for model in models]
+        cells += [cell._replace(ablation=option) for option in ablations_of(combination) if with_ablations]
     return cells, left_out
+
+
+def _missing(cell: Cell, splits: Mapping[str, Dataset]) -> list[str]:
+    """Return the inputs and labels of a cell that a split does not have."""
+    inputs = [INPUT_COLUMNS[LETTERS[letter]] for letter in cell.combination.split("+")]
+    labels = EMOTIONS if cell.task == "emotion" else ("sentiment",)
+    return [f"{column} of {name}" for name, rows in splits.items() for column in (*inputs, *labels)
+            if not _has_values(rows, column)]  # fmt: skip
 
 
 def _has_values(rows: Dataset, column: str) -> bool:
@@ -126,15 +175,3 @@ def _has_values(rows: Dataset, column: str) -> bool:
     if column not in rows.column_names:
         return False
     return any(len(chunk) > chunk.null_count for chunk in rows.data.table[column].chunks)
-
-
-def _folder(output: Path, task: str, combination: str) -> Path:
-    return output / task / combination
-
-
-def _cell_options(cell: tuple[str, str], dataset: str, output: Path, seeds: int) -> list[str]:
-    """Return the options that make up a cell; they cannot be overridden."""
-    modalities = [LETTERS[letter] for letter in cell[1].split("+")]
-    where = "--train_file" if Path(dataset).is_file() else "--dataset_name"
-    return [where, dataset, "--modalities", *modalities, "--seeds", str(seeds), "--output_dir",
-            str(_folder(output, *cell)), "--resume_from_checkpoint", "last"]  # fmt: skip

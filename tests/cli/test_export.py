@@ -14,6 +14,7 @@ import onnx
 import pytest
 import torch
 from call_command import call
+from small_pipelines import make_pipeline
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoProcessor
 
 from modeling_umons import UmonsConfig, UmonsForSequenceClassification
@@ -204,6 +205,29 @@ def test_command_prints_sizes_speeds_and_metrics(mini):
     maes = re.search(r"^mae +(\S+) +(\S+) +(\S+)$", printed, flags=re.M).groups()
     assert maes[0] == maes[1]
     assert abs(float(maes[2]) - float(maes[0])) < 0.2
+
+
+def test_regression_graph_returns_the_values_of_the_pipeline(tmp_path):
+    ranges = {"id2label": {0: "valence", 1: "arousal"}, "label_ranges": [[1.0, 9.0], [0.0, 100.0]]}
+    recognize = make_pipeline(modalities=["text"], num_labels=2, problem_type="regression", **ranges)
+    recognize.model.classifier.bias.data.copy_(torch.tensor([5.0, 50.0]))  # values inside the ranges
+    recognize.model.save_pretrained(tmp_path / "model")
+    recognize.processor.save_pretrained(tmp_path / "model")
+    texts = ["so glad", "very well known", "dont"]
+    with open(tmp_path / "table.csv", "w", newline="") as file:
+        csv.writer(file).writerows([["text", "valence", "arousal"], *([text, 4.5, 60] for text in texts)])
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        call(export.main, tmp_path / "model", tmp_path / "out", "--check_dataset", tmp_path / "table.csv")
+    assert re.search(r"^mae +(\S+) +\1$", printed.getvalue(), flags=re.M)
+
+    config = AutoConfig.from_pretrained(tmp_path / "out")
+    assert {name: getattr(config, name) for name in ranges} == ranges
+    inputs = AutoProcessor.from_pretrained(tmp_path / "out")(text=texts, return_tensors="np")
+    values = run(make_session(tmp_path / "out" / "model.onnx"), inputs)
+    assert np.ptp(values, axis=0).min() > 0.1
+    results = recognize([{"text": text} for text in texts])
+    expected = [[entry["score"] for entry in result["values"]] for result in results]
+    assert np.abs(values - expected).max() < 1e-3
 
 
 def test_word_vectors_stay_float(script, mini, tmp_path):

@@ -8,6 +8,7 @@ import pytest
 from call_command import call
 
 from modeling_umons.cli import reproduce
+from modeling_umons.tasks.paper import ABLATIONS, ablations_of
 from modeling_umons.training import reproduce as module
 
 
@@ -77,6 +78,38 @@ def test_interrupted_reproduction_resumes_to_the_same_table(mosei, tmp_path, mon
     assert "sentiment-2 from L+A+V: the data have no video_features of train" in table
     assert "Delbrouck et al." in table
     assert (output / "reproduction.png").stat().st_size > 1000
+
+
+def test_models_and_ablations_without_test_inputs_are_scored_on_validation(mosei, tmp_path):
+    (mosei / "test_sentences.p").unlink()
+    output = tmp_path / "out"
+    arguments = ["--seeds", "1", "--tasks", "sentiment-2", "--combinations", "L", "--models", "umons", "tfn"]
+    call(reproduce.main, mosei, "--output_dir", output, *arguments, "--ablations", *OPTIONS)
+    content = json.loads((output / "reproduction.json").read_text())
+    ablations = ["use_glimpses=false", "use_outer_residual=false", "legacy_masking=true"]  # of a single modality
+    rows = [(cell["model"], cell["ablation"]) for cell in content["cells"]]
+    assert rows == [("umons", None), ("tfn", None), *(("umons", option) for option in ablations)]
+    for cell in content["cells"]:
+        assert cell["ensemble_split"] == "validation"
+        assert "test" not in cell
+        assert cell["ensemble"]["acc2_has0"] == cell["validation"]["acc2_has0"]["mean"]
+    for cell, option in zip(content["cells"][2:], ablations, strict=True):
+        name, value = option.split("=")
+        config = json.loads((output / "sentiment-2" / f"L-{option}" / "config.json").read_text())
+        assert config[name] is (value == "true")
+        assert cell["runs"] == [f"sentiment-2/L-{option}"]
+    assert content["left_out"] == ["Test scores of sentiment-2 from L: the data have no text of test."]
+    table = (output / "reproduction.md").read_text(encoding="utf-8")
+    assert "| sentiment-2 | L | umons, use_glimpses=false |" in table
+    assert "scored on validation" in table
+    assert f"`{' '.join(OPTIONS)}`" in table
+    assert "Self-MM" in table
+
+
+def test_ablations_are_those_of_the_modalities():
+    assert ablations_of("L") == ["use_glimpses=false", "use_outer_residual=false", "legacy_masking=true"]
+    assert ablations_of("L+A") == list(ABLATIONS)
+    assert "guide=audio" not in ablations_of("A")
 
 
 @pytest.mark.parametrize(

@@ -122,7 +122,7 @@ def test_metrics_missing_for_a_seed_are_left_out(tmp_path):
 @pytest.mark.parametrize(
     ("task", "metrics", "systems", "columns"),
     [
-        ("sentiment", ("mae", "corr"), 5, {"mae", "corr"}),
+        ("sentiment", ("mae", "corr"), 7, {"mae", "corr"}),
         ("emotion", ("emotion_acc", "happy_wa"), 3, {"emotion_acc", "happy_wa"}),
         ("classification", ("accuracy", "f1_macro"), 0, set()),
     ],
