@@ -1,4 +1,4 @@
-"""`umons timeline`: sentiment and emotions of a file, segment by segment."""
+"""`umons timeline`: sentiment and emotions of a file over time."""
 
 import argparse
 import json
@@ -10,11 +10,14 @@ from .command import add_model_arguments, make_parser, run
 from .output import print_or_stop
 
 
-DESCRIPTION = """Predict sentiment and emotions of a clip or audio file, segment by segment.
+GRANULARITIES = ("window", "utterance", "sentence", "word", "turn")  # of `units_umons`, which imports torch
+
+
+DESCRIPTION = """Predict sentiment and emotions of a clip or audio file over time.
 
     umons timeline talk.mp4
     umons timeline talk.mp4 --output talk.csv talk.vtt talk.png
-    umons timeline talk.mp4 --transcriber openai/whisper-base --output talk.srt
+    umons timeline talk.mp4 --granularity utterance --transcriber whisper --output talk.srt talk.eaf
 
 The suffix of an output sets its format: .csv or .json for the numbers, .srt or .vtt for captions with the
 strongest emotion, .png or .svg for a plot. Files of any length are processed segment by segment. Outputs
@@ -26,10 +29,17 @@ status is 1 if the file cannot be read.
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = make_parser("timeline", DESCRIPTION)
     parser.add_argument("file", metavar="FILE", help="a clip or audio file")
-    parser.add_argument("--chunk_length_s", type=float, default=5.0, help="seconds per segment (default: 5)")
+    parser.add_argument(
+        "--granularity",
+        choices=GRANULARITIES,
+        default="window",
+        help="what is predicted: windows of --chunk_length_s (default), utterances between pauses, sentences, words",
+    )
+    parser.add_argument("--chunk_length_s", type=float, default=5.0, help="seconds per window (default: 5)")
+    parser.add_argument("--hop_length_s", type=float, help="seconds between windows (default: --chunk_length_s)")
     parser.add_argument("--output", nargs="+", type=Path, default=[], metavar="PATH", help="files to write")
     words = parser.add_mutually_exclusive_group()
-    words.add_argument("--transcriber", metavar="MODEL", help="speech recognition model: a folder or Hub id")
+    words.add_argument("--transcriber", metavar="MODEL", help="whisper, whisper-tiny.en, or a folder or Hub id")
     words.add_argument(
         "--words",
         type=Path,
@@ -52,7 +62,8 @@ def timeline(arguments: argparse.Namespace) -> int:
     if arguments.words is not None:
         inputs["words"] = read_words(arguments.words)
     recognize = load_pipeline(arguments.model, arguments.trust_remote_code, pack=True)
-    options = {"chunk_length_s": arguments.chunk_length_s, "strict": arguments.strict}
+    names = ("granularity", "chunk_length_s", "hop_length_s", "strict")
+    options = {name: getattr(arguments, name) for name in names}
     if arguments.transcriber is not None:
         options["transcriber"] = load_transcriber(arguments.transcriber)
     segments = recognize.stream(inputs, **options)

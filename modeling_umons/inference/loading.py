@@ -86,11 +86,11 @@ def load_pipeline(model: str | None = None, trust_remote_code: bool = False, pac
     return recognize
 
 
-def load_transcriber(model: str):
-    """Load a speech recognition pipeline. Raises ValueError if there is no such model."""
-    from transformers import pipeline
+def load_transcriber(name: str):
+    """Load a transcriber by its name; see `transcription_umons`. Raises ValueError if there is no such model."""
+    from ..models.umons import transcription_umons
 
     try:
-        return pipeline("automatic-speech-recognition", model=model)
+        return transcription_umons.load_transcriber(name)
     except (OSError, ValueError) as error:
-        raise ValueError(f"--transcriber {model}: {error}") from error
+        raise ValueError(f"--transcriber {name}: {error}") from error

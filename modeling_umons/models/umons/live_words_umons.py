@@ -11,7 +11,7 @@ import numpy as np
 from .feature_extraction_umons import is_silent
 from .input_checks_umons import split_words
 from .segmentation_umons import Segment
-from .segmentation_umons import _transcribe_segment as transcribe_segment
+from .transcription_umons import transcribe_segment
 
 
 MAX_CONTEXT_S = 8.0  # seconds transcribed again with each hop, while words settle

@@ -45,8 +45,10 @@ from .input_checks_umons import (
 from .live_umons import LiveStream
 from .media_umons import WHOLE_S, iter_windows
 from .processing_umons import check_processor, has_words
-from .segmentation_umons import Segment, is_dataset, iter_segments, normalize_input, split_segment, transcribe
+from .segmentation_umons import Segment, cut_segments, is_dataset, iter_segments, normalize_input, split_segment
 from .tokenization_umons import find_word_times
+from .transcription_umons import load_transcriber, transcribe
+from .units_umons import GRANULARITIES, iter_units
 
 
 MIN_LENGTH_S = 0.1  # seconds; a shorter last segment is dropped: codecs pad
@@ -84,6 +86,10 @@ class MultimodalEmotionPipeline(ChunkPipeline):
             with its `sampling_rate` in Hz as another key. It is resampled as files are.
         video: a file, a value of `datasets.Video`, or frames `(num_frames, height, width, 3)` at the `frame_rate` of
             the video processor. The audio of a file is used unless `audio` is given.
+        segments: times of the segments that are predicted, `(start, end)` in seconds, in order of their starts. Each
+            may also be `{"timestamp": (start, end), "text": ..., "words": ..., "speaker": ...}`.
+        speakers (`list[dict]`): who speaks when, `{"speaker": "A", "timestamp": (start, end)}`. Results of segments
+            then have their `speaker`.
 
     or a list, generator, data set or column of inputs, with `batch_size`. `None` and NaN are missing values.
 
@@ -109,10 +115,16 @@ class MultimodalEmotionPipeline(ChunkPipeline):
             per segment, each with its `timestamp` (start, end) in seconds. Files of any length are read window by
             window; [`~MultimodalEmotionPipeline.stream`] yields each result as soon as it is computed. A last segment
             shorter than one audio frame of the model is dropped.
+        hop_length_s (`float`, *optional*): seconds between the starts of segments; `chunk_length_s` by default.
         return_timestamps (`bool`, *optional*): the same, with segments of the model's maximum length.
-        transcriber (an `automatic-speech-recognition` pipeline, *optional*): transcribes the audio of inputs without
-            `text` and `words`. Results then have their `text` and, if the transcriber returns times, their `words`
-            with `timestamp`. With times, 30 seconds are transcribed at once and words are assigned to the segments.
+        granularity (`str`, *optional*): the segments of a file. `"window"`: `chunk_length_s` seconds. `"utterance"`:
+            speech between pauses. `"sentence"`, `"word"`: of the `words` or the transcript; a word is predicted from
+            the three seconds around it, its `context`. `"turn"`: the turns of the input's `speakers`. All but windows
+            need `faster-whisper`, which finds speech, if there is audio.
+        transcriber (`str` or an `automatic-speech-recognition` pipeline, *optional*): transcribes the audio of inputs
+            without `text` and `words`: `"whisper"` or another name of `transcription_umons.load_transcriber`. Results
+            then have their `text` and, if the transcriber returns times, their `words` with `timestamp`. With times,
+            30 seconds are transcribed at once and words are assigned to the segments.
         on_error (`str`, *optional*, defaults to `"raise"`): `"return"` returns `{"error": message}` for an input that
             is invalid or cannot be read, and the results of the others.
         overflow (`str`, *optional*, defaults to `"segment"`): what is done with a text or file that is longer than the
@@ -141,6 +153,7 @@ class MultimodalEmotionPipeline(ChunkPipeline):
     read_windows = staticmethod(iter_windows)  # decoder of files
 
     def __init__(self, *args, **kwargs):
+        self._transcribers: dict[str, Any] = {}
         super().__init__(*args, **kwargs)
         check_processor(self.processor, self.model.config)
         check_calibration(getattr(self.model.config, "calibration", None))
@@ -164,6 +177,8 @@ class MultimodalEmotionPipeline(ChunkPipeline):
         self,
         top_k=None,
         chunk_length_s=None,
+        hop_length_s=None,
+        granularity=None,
         return_timestamps=None,
         transcriber=None,
         return_attention=None,
@@ -179,16 +194,17 @@ class MultimodalEmotionPipeline(ChunkPipeline):
         preprocess, forward, postprocess = {}, {}, {}
         if return_timestamps and chunk_length_s is None:
             chunk_length_s = self.processor.max_duration
-        if chunk_length_s is not None:
-            if (
-                isinstance(chunk_length_s, bool)
-                or not isinstance(chunk_length_s, Real)
-                or not 0 < chunk_length_s < math.inf
-            ):
-                raise ValueError(f"`chunk_length_s` is {chunk_length_s!r}: pass a positive, finite number of seconds.")
-            preprocess["chunk_length_s"] = postprocess["chunk_length_s"] = float(chunk_length_s)
+        for name, seconds in {"chunk_length_s": chunk_length_s, "hop_length_s": hop_length_s}.items():
+            if seconds is not None:
+                preprocess[name] = _check_seconds(name, seconds)
+        if granularity is not None:
+            if granularity not in GRANULARITIES:
+                raise ValueError(
+                    f"`granularity` is {granularity!r}: pass one of {', '.join(map(repr, GRANULARITIES))}."
+                )
+            preprocess["granularity"] = granularity
         if transcriber is not None:
-            preprocess["transcriber"] = transcriber
+            preprocess["transcriber"] = self._load_transcriber(transcriber)
         if overflow is not None:
             if overflow not in OVERFLOWS:
                 raise ValueError(f"`overflow` is {overflow!r}: pass one of {', '.join(map(repr, OVERFLOWS))}.")
@@ -213,6 +229,14 @@ class MultimodalEmotionPipeline(ChunkPipeline):
             for options in (preprocess, forward, postprocess):
                 options["return_explanations"] = bool(return_explanations)
         return preprocess, forward, postprocess
+
+    def _load_transcriber(self, transcriber):
+        """Return a transcriber, loaded once if it is a name."""
+        if not isinstance(transcriber, str):
+            return transcriber
+        if transcriber not in self._transcribers:
+            self._transcribers[transcriber] = load_transcriber(transcriber)
+        return self._transcribers[transcriber]
 
     @property
     def _is_regression(self) -> bool:
@@ -269,15 +293,15 @@ class MultimodalEmotionPipeline(ChunkPipeline):
         ):
             yield from results if isinstance(results, list) else [results]  # a single one is an error
 
-    def live(self, sampling_rate: float | None = None, **options) -> LiveStream:
+    def live(self, sampling_rate: float | None = None, transcriber=None, **options) -> LiveStream:
         """
         Return a stream to `push` chunks of audio to, which returns predictions while the audio arrives.
 
         Args:
             sampling_rate: rate of the chunks in Hz; that of the model's audio by default.
-            options: see [`~live_umons.LiveStream`].
+            transcriber, options: see the class and [`~live_umons.LiveStream`].
         """
-        return LiveStream(self, sampling_rate, **options)
+        return LiveStream(self, sampling_rate, transcriber=self._load_transcriber(transcriber), **options)
 
     @property
     def min_length_s(self) -> float:
@@ -287,13 +311,12 @@ class MultimodalEmotionPipeline(ChunkPipeline):
     def preprocess(
         self,
         inputs,
-        chunk_length_s: float | None = None,
-        transcriber=None,
         stream: bool = False,
         on_error: str = "raise",
         overflow: str = "segment",
         strict: bool = False,
         return_explanations: bool = False,
+        **cutting,
     ) -> Iterator[dict[str, Any]]:
         """
         Yield the model's inputs of each segment, with a batch axis of 1 and all modalities of the model.
@@ -301,50 +324,80 @@ class MultimodalEmotionPipeline(ChunkPipeline):
         Results are collected up to the segment that `is_last`; in a `stream` every segment is.
         """
         try:
-            for item, number in self._iter_items(inputs, chunk_length_s, transcriber, stream, overflow, strict):
+            for item, number in self._iter_items(inputs, stream, overflow, strict, **cutting):
                 yield {**item, "units": self._list_units(item, number)} if return_explanations else item
         except (OSError, ValueError) as error:
             if on_error == "raise":
                 raise
             yield {**self._process(Segment()), "error": str(error), "is_last": True}
 
-    def _iter_items(
-        self, inputs, chunk_length_s, transcriber, stream, overflow, strict
-    ) -> Iterator[tuple[dict[str, Any], int]]:
-        """Yield each part of each segment with the number of its parts: several if it exceeds the model."""
+    def _iter_segments(
+        self,
+        inputs: dict[str, Any],
+        overflow: str,
+        chunk_length_s: float | None = None,
+        hop_length_s: float | None = None,
+        granularity: str | None = None,
+        transcriber=None,
+    ) -> tuple[Iterator[Segment], bool]:
+        """Return the segments of an input, and whether the result is a list of theirs."""
         config, video_processor = self.model.config, self.processor.video_processor
-        inputs = normalize_input(inputs)
-        if "text" not in config.modalities:
-            inputs.pop("text", None)
-            inputs.pop("words", None)
         has_text = "text" in inputs or "words" in inputs
-        needs_transcript = transcriber is not None and "text" in config.modalities and not has_text
-        segments = iter_segments(
+        if "text" not in config.modalities or has_text:
+            transcriber = None
+        if granularity == "window" or hop_length_s is not None:
+            chunk_length_s = chunk_length_s or self.processor.max_duration
+        granularity = granularity or "window"
+        media = {
+            "audio": self._uses_audio or transcriber is not None,
+            "video": self._uses_frames,
+            "sampling_rate": self.processor.feature_extractor.sampling_rate,
+            "min_length_s": self.min_length_s,
+            "frame_rate": video_processor.frame_rate,
+            "size": (video_processor.size["height"], video_processor.size["width"]),
+            "read_windows": self.read_windows,
+        }
+        if (units := inputs.get("segments")) is not None:
+            segments = cut_segments(inputs, units, **media)
+            return segments if transcriber is None else transcribe(segments, transcriber), True
+        if granularity == "window" and hop_length_s is None:
+            segments = iter_segments(inputs, chunk_length_s, read_all=overflow == "segment", **media)
+            return segments if transcriber is None else transcribe(segments, transcriber), chunk_length_s is not None
+        units = iter_units(
             inputs,
-            chunk_length_s,
-            read_all=overflow == "segment",
-            audio="audio" in config.modalities or needs_transcript,
-            video=self._uses_frames,
-            sampling_rate=self.processor.feature_extractor.sampling_rate,
-            min_length_s=self.min_length_s,
-            frame_rate=video_processor.frame_rate,
-            size=(video_processor.size["height"], video_processor.size["width"]),
+            granularity,
+            transcriber=transcriber,
+            chunk_length_s=chunk_length_s,
+            hop_length_s=hop_length_s or chunk_length_s,
             read_windows=self.read_windows,
         )
-        if needs_transcript:
-            segments = transcribe(segments, transcriber)
-        segment, group, has_input = next(segments), 0, False
+        return cut_segments(inputs, units, ends_with_file=granularity == "window", **media), True
+
+    def _iter_items(
+        self, inputs, stream: bool, overflow: str, strict: bool, **cutting
+    ) -> Iterator[tuple[dict[str, Any], int]]:
+        """Yield each part of each segment with the number of its parts: several if it exceeds the model."""
+        inputs = normalize_input(inputs)
+        if "text" not in self.model.config.modalities:
+            inputs.pop("text", None)
+            inputs.pop("words", None)
+        segments, is_list = self._iter_segments(inputs, overflow, **cutting)
+        segment, group, has_input = next(segments, None), 0, False
+        if segment is None:
+            raise ValueError("There is no segment to predict: `segments`, or `speakers` for their turns, is empty.")
         while segment is not None:
             following = next(segments, None)
             warnings = self._check(inputs, segment, overflow)
             parts = [(segment, 1.0)]
             if overflow == "segment":
                 parts = split_segment(segment, self._max_duration, self._frame_rate, self._split_text)
-            if strict and (len(parts) > 1 or (chunk_length_s is None and following is not None)):
+            if strict and (len(parts) > 1 or (not is_list and following is not None)):
                 raise ValueError(self._describe_parts(len(parts))["message"])
-            transcript = None if segment.words is None else (segment.text, segment.words)
+            transcript = None
+            if segment.words is not None:
+                transcript = segment.result.pop("text", segment.text), segment.result.pop("words", segment.words)
             for index, (part, weight) in enumerate(parts):
-                item = {**self._process(part), "group": group, "weight": weight}
+                item = {**self._process(part), "group": group, "weight": weight, "is_list": is_list}
                 given = {modality for mask, modality in MODALITY_OF_MASK.items() if mask in item and item[mask].any()}
                 has_input |= bool(given)
                 item["transcript"] = transcript if index == 0 else None
@@ -353,10 +406,10 @@ class MultimodalEmotionPipeline(ChunkPipeline):
                 if strict and item["warnings"]:
                     raise ValueError("; ".join(f"{w['code']}: {w['message']}" for w in item["warnings"]))
                 is_end = index == len(parts) - 1
-                if is_end and following is None and chunk_length_s is None and not has_input:
+                if is_end and following is None and not is_list and not has_input:
                     raise ValueError(self._describe_missing_input(inputs, segment))
                 yield {**item, "is_last": is_end and (stream or following is None)}, len(parts)
-            segment, group = following, group if chunk_length_s is None else group + 1
+            segment, group = following, group + 1 if is_list else group
 
     @property
     def _max_duration(self) -> float:
@@ -414,7 +467,7 @@ class MultimodalEmotionPipeline(ChunkPipeline):
 
     def _check(self, inputs: dict[str, Any], segment: Segment, overflow: str) -> list[dict[str, str]]:
         """Return the warnings of a segment, and replace its text by words if it has emoji only."""
-        warnings = []
+        warnings = [make_warning(warning["code"], warning["message"]) for warning in segment.warnings]
         if "text" in self.model.config.modalities and segment.text is not None and segment.text.strip():
             warnings += self._check_text(segment, overflow)
         if self._uses_audio:
@@ -476,7 +529,7 @@ class MultimodalEmotionPipeline(ChunkPipeline):
     def _process(self, segment: Segment) -> dict[str, Any]:
         """Return the model's tensors, under the same names for every segment, so that segments can be batched."""
         modalities = self.model.config.modalities
-        item = {name: getattr(segment, name) for name in ("start", "end", "text")}
+        item = {name: getattr(segment, name) for name in ("start", "end", "text", "result")}
         item |= {
             "offset": 0.0,
             "error": None,
@@ -485,6 +538,7 @@ class MultimodalEmotionPipeline(ChunkPipeline):
             "warnings": [],
             "transcript": None,
             "repeats_text": False,
+            "is_list": False,
         }
         if "text" in modalities:
             item.update(self._process_text(segment.text or ""))
@@ -668,7 +722,6 @@ class MultimodalEmotionPipeline(ChunkPipeline):
     def postprocess(
         self,
         model_outputs: list[dict[str, Any]],
-        chunk_length_s: float | None = None,
         top_k: int | None = None,
         return_attention: bool = False,
         return_explanations: bool = False,
@@ -676,16 +729,15 @@ class MultimodalEmotionPipeline(ChunkPipeline):
     ) -> dict[str, Any] | list[dict[str, Any]]:
         if (error := model_outputs[-1]["error"]) is not None:
             return {"error": error}
-        results = []
+        results, is_list = [], model_outputs[-1]["is_list"]
         for _, group in groupby(model_outputs, key=itemgetter("group")):
             parts = [self._read_part(outputs) for outputs in group]
             result = self._pool(parts, top_k)
             if abstain_below is not None and "label" in result:
                 self._abstain(result, abstain_below)
             result["modalities"] = self._list_modalities(parts)
-            if chunk_length_s is not None:
-                start, end = parts[0]["start"], max(part["end"] for part in parts)
-                result["timestamp"] = (round(start, 3), round(end, 3))
+            if is_list:
+                result.update(self._describe_segment(parts))
             warnings = [self._describe_parts(len(parts))] if len(parts) > 1 else []
             warnings += [warning for part in parts for warning in part["warnings"]]
             result["warnings"] = list({warning["code"]: warning for warning in reversed(warnings)}.values())[::-1]
@@ -699,7 +751,16 @@ class MultimodalEmotionPipeline(ChunkPipeline):
             if return_explanations:
                 result["explanations"] = self._join_explanations(parts)
             results.append(result)
-        return results if chunk_length_s is not None else results[0]
+        return results if is_list else results[0]
+
+    @staticmethod
+    def _describe_segment(parts: list[dict[str, Any]]) -> dict[str, Any]:
+        """Return the time of a segment, and the other entries that were given or found with it."""
+        found = dict(parts[0]["result"])
+        times = found.pop("timestamp", None) or (parts[0]["start"], max(part["end"] for part in parts))
+        if "context" in found:
+            found["context"] = {**found["context"], "timestamp": _round_times(found["context"]["timestamp"])}
+        return {"timestamp": _round_times(times), **found}
 
     def _read_part(self, outputs: dict[str, Any]) -> dict[str, Any]:
         """Return the outputs of one part without their batch axis, with its modalities and calibrated scores."""
@@ -855,6 +916,17 @@ def _sum_by_word(text: str, spans: list[tuple[int, int]], weights: list[float]) 
             index = bisect_left(ends, end)
             sums[index] = sums.get(index, 0.0) + weight
     return [{"word": words[index].group(), "weight": weight} for index, weight in sums.items()]
+
+
+def _round_times(timestamp: tuple[float, float]) -> tuple[float, float]:
+    start, end = timestamp
+    return round(start, 3), round(end, 3)
+
+
+def _check_seconds(name: str, seconds: Any) -> float:
+    if isinstance(seconds, bool) or not isinstance(seconds, Real) or not 0 < seconds < math.inf:
+        raise ValueError(f"`{name}` is {seconds!r}: pass a positive, finite number of seconds.")
+    return float(seconds)
 
 
 def _is_number(text: str) -> bool:

@@ -7,7 +7,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from numbers import Real
 from operator import itemgetter
@@ -24,12 +24,12 @@ from .media_umons import WHOLE_S, Clip, iter_windows, resample
 logger = logging.get_logger(__name__)
 
 # Keys of an input dict.
-INPUT_NAMES = ("text", "words", "audio", "sampling_rate", "video")
+INPUT_NAMES = ("text", "words", "audio", "sampling_rate", "video", "segments", "speakers")
 # Keys of a dict given as `audio` or `video`; the first two need a `sampling_rate`.
 FILE_NAMES = ("array", "raw", "bytes", "path")
 MAX_WORD_S = 1e6  # seconds, 11 days; no file is as long as a word with a later time says
 MAX_EXCESS_S = 0.1  # seconds by which a segment may exceed the model's maximum: codecs pad
-TRANSCRIPTION_S = 30.0  # seconds transcribed at once: Whisper's window
+WINDOW_S = 10.0  # seconds of a file decoded at once for segments of given times
 
 
 @dataclass
@@ -45,6 +45,8 @@ class Segment:
         audio: mono float32 (num_samples,) in [-1, 1] at `sampling_rate` Hz; `None` if missing or silent.
         frames: uint8 (num_frames, height, width, 3), or `None`.
         is_silent: whether audio was dropped as silence.
+        warnings: warnings about the segment, such as those of its transcription.
+        result: entries of the segment's result, such as its `timestamp` and `speaker`.
     """
 
     text: str | None = None
@@ -55,6 +57,8 @@ class Segment:
     sampling_rate: int | None = None
     frames: np.ndarray | None = None
     is_silent: bool = False
+    warnings: list[dict[str, str]] = field(default_factory=list)
+    result: dict[str, Any] = field(default_factory=dict)
 
 
 # --- forms of input
@@ -94,6 +98,10 @@ def normalize_input(inputs) -> dict[str, Any]:
         words = inputs["words"] if isinstance(inputs["words"], (list, tuple)) else [inputs["words"]]
         inputs["words"] = [_check_word(word) for word in words]
         _check_characters("words", " ".join(word["word"] for word in inputs["words"]))
+    if "speakers" in inputs:
+        inputs["speakers"] = [_check_turn(turn) for turn in inputs["speakers"]]
+    if "segments" in inputs:
+        inputs["segments"] = [_check_unit(unit) for unit in inputs["segments"]]
     return inputs
 
 
@@ -139,13 +147,49 @@ def _check_word(word) -> dict[str, Any]:
         text, (start, end) = word["word"], word["timestamp"]
         times = [None if time is None else float(time) for time in (start, end) if isinstance(time, Real | None)]
         if isinstance(text, str) and len(times) == 2 and all(t is None or 0 <= t <= MAX_WORD_S for t in times):
-            return {"word": text, "timestamp": tuple(times)}
+            known = {name: word[name] for name in ("confidence", "speaker") if name in word}
+            return {"word": text, "timestamp": tuple(times), **known}
     except (KeyError, TypeError, ValueError):
         pass
     raise ValueError(
         f"`words` contains {word!r:.100}: a word must be {{'word': 'glad', 'timestamp': (start, end)}}, with seconds "
         f"from the beginning of the file, at most {MAX_WORD_S:g}."
     )
+
+
+def _check_turn(turn) -> dict[str, Any]:
+    try:
+        if isinstance(turn["speaker"], str):
+            return {"timestamp": _check_range(turn["timestamp"]), "speaker": turn["speaker"]}
+    except (KeyError, TypeError, ValueError):
+        pass
+    raise ValueError(
+        f"`speakers` contains {turn!r:.100}: a turn must be {{'speaker': 'A', 'timestamp': (start, end)}}, with "
+        "seconds from the beginning of the file."
+    )
+
+
+def _check_unit(unit) -> dict[str, Any]:
+    try:
+        if not isinstance(unit, Mapping):
+            return {"timestamp": _check_range(unit)}
+        known = {name: unit[name] for name in ("text", "speaker") if unit.get(name) is not None}
+        if unit.get("words") is not None:
+            known["words"] = [_check_word(word) for word in unit["words"]]
+        return {**known, "timestamp": _check_range(unit["timestamp"])}
+    except (KeyError, TypeError, ValueError):
+        pass
+    raise ValueError(
+        f"`segments` contains {unit!r:.100}: a segment must be (start, end) in seconds from the beginning of the "
+        "file, or {'timestamp': (start, end), 'text': 'so glad'}; it may also have `words` and `speaker`."
+    )
+
+
+def _check_range(timestamp) -> tuple[float, float]:
+    start, end = (float(time) for time in timestamp)
+    if not 0 <= start < end <= MAX_WORD_S:
+        raise ValueError
+    return start, end
 
 
 def _unpack_media(name: str, value: Any) -> dict[str, Any]:
@@ -225,11 +269,19 @@ def iter_segments(
         )
     if words is not None and text is None:
         text = " ".join(word["word"] for word in words)
-    queue = _order_words(words or ())
-    tracks = []
-    if audio:
-        tracks += _audio_tracks(inputs, text, chunk_length_s, sampling_rate, read_windows, read_all)
-    tracks += _video_tracks(inputs, text, chunk_length_s, audio, video, sampling_rate, frame_rate, size, read_windows)
+    queue = order_words(words or ())
+    tracks = _open_tracks(
+        inputs,
+        chunk_length_s,
+        audio=audio,
+        video=video,
+        sampling_rate=sampling_rate,
+        frame_rate=frame_rate,
+        size=size,
+        read_windows=read_windows,
+        read_all=read_all,
+        has_text=text is not None,
+    )
     if not tracks and chunk_length_s is not None:
         if not words:
             raise ValueError("There is no audio to cut into segments: omit `chunk_length_s` and `return_timestamps`.")
@@ -237,12 +289,10 @@ def iter_segments(
 
     index = segment = None
     for index, clips in enumerate(zip_longest(*tracks)):
-        following = _merge_clips([clip for clip in clips if clip is not None])
+        following = _as_segment(_merge_clips([clip for clip in clips if clip is not None]))
         if index > 0 and following.end - following.start < min(chunk_length_s or WHOLE_S, min_length_s) - 1e-3:
             break  # some milliseconds: codecs pad, and segments have a whole number of samples
         segment = following
-        if segment.audio is not None and is_silent(segment.audio):
-            segment.audio, segment.is_silent = None, True
         if chunk_length_s is None:
             if index == 0:
                 segment.text, segment.words = text, words
@@ -251,7 +301,7 @@ def iter_segments(
                 break
             continue
         if words is not None:
-            _assign_words(queue, segment)
+            assign_words(queue, segment)
         yield segment
     for track in tracks:
         track.close()
@@ -264,7 +314,167 @@ def iter_segments(
         )
 
 
-def _audio_tracks(inputs, text, chunk_length_s, sampling_rate, read_windows, read_all) -> list[Iterator[Clip]]:
+def cut_segments(
+    inputs: dict[str, Any],
+    units: Iterable[dict[str, Any]],
+    *,
+    audio: bool,
+    video: bool,
+    min_length_s: float,
+    ends_with_file: bool = False,
+    **media,
+) -> Iterator[Segment]:
+    """
+    Cut an input into segments of given times, in one pass and in memory that is independent of its length.
+
+    Args:
+        inputs: dict of `INPUT_NAMES`.
+        units: dicts with `timestamp` (start, end) in seconds, in order of their starts. Each may have `words` and
+            `text`, by default the `words` of the input with the middle in its range; a `context`, the `timestamp`,
+            `words` and `text` that it is predicted from; `speaker`; `warnings`; `has_speech`, without which nothing is
+            predicted.
+        audio, video, min_length_s, media: see [`iter_segments`]. Audio shorter than `min_length_s` is left out.
+        ends_with_file: whether units after the end of the file are expected.
+
+    Raises:
+        ValueError: a unit is not in order, or is after the end of the file.
+    """
+    text = inputs.get("text")
+    words = None if inputs.get("words") is None else order_words(inputs["words"])
+    tracks = _open_tracks(inputs, WINDOW_S, audio=audio, video=video, has_text=text is not None, **media)
+    windows = (_merge_clips([clip for clip in clips if clip is not None]) for clips in zip_longest(*tracks))
+    buffer: deque[Clip] = deque()
+    before, file_end = 0.0, 0.0
+    if not tracks:
+        file_end = words[-1][0] + 1e-3 if ends_with_file and words else math.inf
+    for index, unit in enumerate(units):
+        start, end = unit.get("context", unit)["timestamp"]
+        if start < before:
+            raise ValueError(f"Segment {index} begins at {start:g} s, before the previous one: order them by start.")
+        before = start
+        if not unit.get("has_speech", True):
+            yield Segment(start=start, end=end, warnings=unit["warnings"], result={"timestamp": (start, end)})
+            continue
+        while file_end < end and (window := next(windows, None)) is not None:
+            buffer.append(window)
+            file_end = window.start + window.duration
+        while buffer and buffer[0].start + buffer[0].duration <= start:
+            buffer.popleft()
+        if ends_with_file and index > 0 and start >= file_end - min_length_s:
+            break
+        if start >= file_end:
+            raise ValueError(f"Segment {index}, {start:g} to {end:g} s, is after the end of the file, {file_end:g} s.")
+        yield _cut_segment(buffer, unit, min(end, file_end), words, min_length_s if audio else 0.0)
+    for track in tracks:
+        track.close()
+
+
+def _cut_segment(clips: Iterable[Clip], unit: dict[str, Any], end: float, words, min_length_s: float) -> Segment:
+    """Return the segment of a unit from the clips that cover it. `end` is its last second within the file."""
+    start = unit.get("context", unit)["timestamp"][0]
+    segment = _as_segment(_join_clips(clips, start, end))
+    if segment.audio is not None and len(segment.audio) < min_length_s * segment.sampling_rate - 1:
+        segment.audio = None
+        message = f"The segment of {end - start:.2f} s is too short for its audio to be used."
+        segment.warnings.append({"code": "short_audio", "message": message})
+    known = unit.get("context", unit)
+    if words is not None and known.get("words") is None and known.get("text") is None:
+        inside = [word for middle, word in words if start <= middle < end]
+        known = {"words": inside}
+    segment.text, segment.words = known.get("text"), known.get("words")
+    if segment.text is None and segment.words is not None:
+        segment.text = " ".join(word["word"] for word in segment.words)
+    elif segment.text is not None and segment.words is None:
+        segment.words = []
+    segment.warnings += unit.get("warnings", [])
+    segment.result = {name: unit[name] for name in ("timestamp", "speaker") if name in unit}
+    if "context" in unit:
+        of_context = {"timestamp": (start, end), "text": segment.text}
+        segment.result.update(text=unit["text"], words=unit["words"], context=of_context)
+    first, last = unit["timestamp"]
+    segment.result["timestamp"] = (first, max(first, min(last, end) if "context" not in unit else last))
+    return segment
+
+
+def _join_clips(clips: Iterable[Clip], start: float, end: float) -> Clip:
+    """Return the audio and frames of [start, end) of consecutive clips; gaps of the audio are silent."""
+    audio, frames, times, rate = None, [], [], 0
+    for clip in clips:
+        if clip.audio is not None:
+            rate = clip.sampling_rate
+            first, last, offset = round(start * rate), round(end * rate), round(clip.start * rate)
+            samples = clip.audio[max(0, first - offset) : max(0, last - offset)]
+            if audio is None:
+                audio, num_samples = np.zeros(last - first, np.float32), 0
+            position = max(0, offset - first)
+            audio[position : position + len(samples)] = samples[: len(audio) - position]
+            num_samples = max(num_samples, position + len(samples)) if len(samples) else num_samples
+        if clip.frames is not None:
+            inside = (clip.start + clip.frame_times >= start - 1e-6) & (clip.start + clip.frame_times < end - 1e-6)
+            frames.append(np.asarray(clip.frames)[inside])
+            times.append(clip.start + clip.frame_times[inside] - start)
+    audio = None if audio is None or num_samples == 0 else audio[:num_samples]
+    pictures = np.concatenate(frames) if frames else None
+    return Clip(
+        audio,
+        pictures if pictures is not None and len(pictures) else None,
+        np.concatenate(times) if times else np.zeros(0),
+        end - start,
+        rate,
+        start,
+    )
+
+
+def _open_tracks(
+    inputs: dict[str, Any],
+    chunk_length_s: float | None,
+    *,
+    audio: bool,
+    video: bool,
+    sampling_rate: int,
+    frame_rate: float,
+    size: tuple[int, int],
+    read_windows: Callable[..., Iterator[Clip]] = iter_windows,
+    read_all: bool = False,
+    has_text: bool = False,
+) -> list[Iterator[Clip]]:
+    """Return the windows of the audio and of the video of an input; see [`iter_segments`]."""
+    tracks = []
+    if audio:
+        tracks += _audio_tracks(inputs, has_text, chunk_length_s, sampling_rate, read_windows, read_all)
+    return tracks + _video_tracks(
+        inputs, has_text, chunk_length_s, audio, video, sampling_rate, frame_rate, size, read_windows
+    )
+
+
+def iter_audio(
+    inputs: dict[str, Any], sampling_rate: int, read_windows: Callable[..., Iterator[Clip]]
+) -> Iterator[np.ndarray]:
+    """
+    Yield the audio of an input as consecutive blocks of float32 (num_samples,), with silence in its gaps.
+
+    Raises:
+        ValueError: there is no audio.
+    """
+    tracks = _open_tracks(
+        inputs,
+        WINDOW_S,
+        audio=True,
+        video=False,
+        sampling_rate=sampling_rate,
+        frame_rate=1.0,
+        size=(1, 1),
+        read_windows=read_windows,
+    )
+    if not tracks:
+        raise ValueError("There is no audio: pass `audio` or `video`, a file or a waveform.")
+    for (clip,) in zip(*tracks, strict=True):
+        size = round((clip.start + clip.duration) * sampling_rate) - round(clip.start * sampling_rate)
+        samples = np.zeros(0, np.float32) if clip.audio is None else clip.audio
+        yield np.pad(samples, (0, max(0, size - len(samples))))
+
+
+def _audio_tracks(inputs, has_text, chunk_length_s, sampling_rate, read_windows, read_all) -> list[Iterator[Clip]]:
     """Return the windows of `audio`, if it is given."""
     source = inputs.get("audio")
     if source is None:
@@ -272,11 +482,11 @@ def _audio_tracks(inputs, text, chunk_length_s, sampling_rate, read_windows, rea
     if not _is_file(source):
         return [_iter_waveform_windows(source, inputs.get("sampling_rate"), chunk_length_s, sampling_rate, read_all)]
     windows = read_windows(source, chunk_length_s or WHOLE_S, video=False, sampling_rate=sampling_rate)
-    return [windows if text is None else _allow_missing_audio(windows, source, read_windows)]
+    return [_allow_missing_audio(windows, source, read_windows) if has_text else windows]
 
 
 def _video_tracks(
-    inputs, text, chunk_length_s, audio, video, sampling_rate, frame_rate, size, read_windows
+    inputs, has_text, chunk_length_s, audio, video, sampling_rate, frame_rate, size, read_windows
 ) -> list[Iterator[Clip]]:
     """Return the windows of `video`, if it is given and needed. Its audio is used unless `audio` is given."""
     source = inputs.get("video")
@@ -289,7 +499,7 @@ def _video_tracks(
     windows = read_windows(
         source, window_s, audio=audio, video=video, sampling_rate=sampling_rate, frame_rate=frame_rate, size=size
     )
-    return [windows if text is None else _allow_missing_audio(windows, source, read_windows)]
+    return [_allow_missing_audio(windows, source, read_windows) if has_text else windows]
 
 
 def _iter_waveform_windows(waveform, rate, chunk_length_s, sampling_rate, read_all) -> Iterator[Clip]:
@@ -343,14 +553,25 @@ def _allow_missing_audio(clips: Iterator[Clip], source, read_windows) -> Iterato
                 raise
 
 
-def _merge_clips(clips: list[Clip]) -> Segment:
+def _merge_clips(clips: list[Clip]) -> Clip:
+    """Return the audio of one clip and the frames of another one of the same range."""
     with_audio = next((clip for clip in clips if clip.audio is not None), clips[0])
-    frames = next((clip.frames for clip in clips if clip.frames is not None), None)
-    end = max(clip.start + clip.duration for clip in clips)
-    return Segment(None, None, clips[0].start, end, with_audio.audio, with_audio.sampling_rate, frames)
+    with_frames = next((clip for clip in clips if clip.frames is not None), clips[0])
+    start, end = clips[0].start, max(clip.start + clip.duration for clip in clips)
+    return replace(
+        with_audio, frames=with_frames.frames, frame_times=with_frames.frame_times, start=start, duration=end - start
+    )
 
 
-def _order_words(words: list[dict[str, Any]]) -> deque[tuple[float, dict[str, Any]]]:
+def _as_segment(clip: Clip) -> Segment:
+    """Return a clip as a segment without silent audio."""
+    segment = Segment(None, None, clip.start, clip.start + clip.duration, clip.audio, clip.sampling_rate, clip.frames)
+    if segment.audio is not None and is_silent(segment.audio):
+        segment.audio, segment.is_silent = None, True
+    return segment
+
+
+def order_words(words: list[dict[str, Any]]) -> deque[tuple[float, dict[str, Any]]]:
     """Return the words by their middle in seconds. A word without times keeps its place after the word before it."""
     middles = [
         sum(times) / len(times) if (times := [time for time in word["timestamp"] if time is not None]) else None
@@ -361,7 +582,7 @@ def _order_words(words: list[dict[str, Any]]) -> deque[tuple[float, dict[str, An
     return deque(sorted(ordered, key=itemgetter(0)))
 
 
-def _assign_words(queue: deque, segment: Segment, separator: str = " ", until: float | None = None):
+def assign_words(queue: deque, segment: Segment, separator: str = " ", until: float | None = None):
     """Move the words spoken before the end of a segment, or `until` then, from the queue to the segment."""
     segment.words = []
     while queue and queue[0][0] < (segment.end if until is None else until):
@@ -394,9 +615,9 @@ def split_segment(
     parts = _split_time(segment, max_duration, frame_rate)
     words = segment.words or ()
     if len(parts) > 1 and any(time is not None for word in words for time in word["timestamp"]):
-        queue = _order_words(words)
+        queue = order_words(words)
         for part in parts:
-            _assign_words(queue, part, until=math.inf if part is parts[-1] else part.end)
+            assign_words(queue, part, until=math.inf if part is parts[-1] else part.end)
         texts = [split_text(part.text) for part in parts]
         pieces = [replace(part, text=text) for part, own in zip(parts, texts, strict=True) for text in own]
         weights = [(p.end - p.start) / len(own) for p, own in zip(parts, texts, strict=True) for _ in own]
@@ -446,71 +667,3 @@ def _split_time(segment: Segment, max_duration: float, frame_rate: float) -> lis
             part.frames = frames if len(frames) else None
         parts.append(part)
     return parts
-
-
-# --- transcription
-
-
-def transcribe(segments: Iterator[Segment], transcriber) -> Iterator[Segment]:
-    """
-    Fill in the words of segments, with their times if the transcriber returns them.
-
-    Segment boundaries can split words. A transcriber that returns times therefore processes `TRANSCRIPTION_S` at once,
-    and each word is assigned to the segment of its midpoint. Any other transcriber processes each segment separately.
-    """
-    has_times = True
-    for block in _iter_blocks(segments):
-        with_audio = [segment for segment in block if segment.audio is not None]
-        if has_times and len(with_audio) > 1:
-            whole = _concatenate_audio(with_audio)
-            _transcribe_segment(whole, transcriber)
-            has_times = bool(whole.words) or not whole.text.strip()
-            queue = _order_words(whole.words)
-            with_audio[-1].end, end = math.inf, with_audio[-1].end  # late words belong to the last segment
-            for segment in with_audio:
-                _assign_words(queue, segment, " " if " " in whole.text.strip() else "")
-            with_audio[-1].end = end
-        if not has_times or len(with_audio) == 1:
-            for segment in with_audio:
-                _transcribe_segment(segment, transcriber)
-        yield from block
-
-
-def _iter_blocks(segments: Iterator[Segment]) -> Iterator[list[Segment]]:
-    block = []
-    for segment in segments:
-        if block and segment.end - block[0].start > TRANSCRIPTION_S:
-            yield block
-            block = []
-        block.append(segment)
-    yield block
-
-
-def _concatenate_audio(segments: list[Segment]) -> Segment:
-    start, rate = segments[0].start, segments[0].sampling_rate
-    offsets = [round((segment.start - start) * rate) for segment in segments]
-    audio = np.zeros(offsets[-1] + len(segments[-1].audio), np.float32)
-    for offset, segment in zip(offsets, segments, strict=True):
-        audio[offset : offset + len(segment.audio)] = segment.audio
-    return Segment(start=start, end=segments[-1].end, audio=audio, sampling_rate=rate)
-
-
-def _transcribe_segment(segment: Segment, transcriber):
-    """Set the text and words of a segment. Audio is resampled here: speech pipelines would need torchaudio for it."""
-    rate = getattr(getattr(transcriber, "feature_extractor", None), "sampling_rate", segment.sampling_rate)
-    audio = {"raw": resample(segment.audio, segment.sampling_rate, rate), "sampling_rate": rate}
-    try:
-        output = transcriber(dict(audio), return_timestamps="word")  # a copy: speech pipelines empty their input
-    except ValueError as error:
-        logger.warning_once(f"The transcriber returns words without time stamps: {error}")
-        output = transcriber(dict(audio))
-    segment.text = output["text"]
-    segment.words = [
-        {
-            "word": chunk["text"].strip(),
-            "timestamp": tuple(
-                None if time is None else round(segment.start + float(time), 3) for time in chunk["timestamp"]
-            ),
-        }
-        for chunk in output.get("chunks", [])
-    ]

@@ -1,0 +1,253 @@
+# Copyright 2026 The modeling_umons authors.
+# SPDX-License-Identifier: MIT
+"""Transcription of segments: Whisper through faster-whisper, or any speech recognition pipeline."""
+
+import math
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+from transformers.utils import logging
+
+from .input_checks_umons import Warnings, make_warning, split_words
+from .media_umons import resample
+from .segmentation_umons import Segment, assign_words, order_words
+from .voice_activity_umons import SAMPLING_RATE, find_speech, import_whisper
+
+
+logger = logging.get_logger(__name__)
+
+DEFAULT_SIZE = "base"
+TRANSCRIPTION_S = 30.0  # seconds transcribed at once: Whisper's window
+MARGIN_S = 0.25  # between a word and the speech that it belongs to
+MAX_PHRASE = 20  # words of a repeated phrase
+MAX_REPEATS = {1: 7, 2: 5}  # by the number of its words, that people say; longer phrases are said 3 times
+MIN_LANGUAGE = 0.6  # probability of another language than English
+
+
+def load_transcriber(name: str) -> Callable:
+    """
+    Load a transcriber.
+
+    Args:
+        name: "whisper", which is multilingual Whisper base; "whisper-SIZE" for another one that faster-whisper knows,
+            such as "whisper-tiny.en"; a folder with a Whisper model in the format of CTranslate2; or the folder or
+            Hub id of a model for speech recognition pipelines.
+
+    Raises:
+        ValueError, OSError: there is no such model.
+        ImportError: "whisper" needs faster-whisper (the extra `transcribe`).
+    """
+    if name == "whisper" or name.startswith("whisper-"):
+        return WhisperTranscriber(name.removeprefix("whisper").removeprefix("-") or DEFAULT_SIZE)
+    if os.path.exists(os.path.join(name, "model.bin")):
+        return WhisperTranscriber(name)
+    from transformers import pipeline
+
+    return pipeline("automatic-speech-recognition", model=name)
+
+
+class WhisperTranscriber:
+    """
+    Whisper with the times and confidences of words. It is called as a speech recognition pipeline is.
+
+    Words outside of speech, which Whisper invents, and phrases that it repeats in a loop are dropped, with a warning.
+
+    ```python
+    >>> transcriber = WhisperTranscriber("tiny.en")
+    >>> transcriber({"raw": samples, "sampling_rate": 16_000})
+    {'text': 'so glad', 'chunks': [{'text': ' so', 'timestamp': (0.1, 0.3), 'confidence': 0.9}, ...], 'warnings': []}
+    ```
+
+    Args:
+        model: size or folder of a model that faster-whisper loads.
+        options: arguments of `faster_whisper.WhisperModel.transcribe`, such as `language` and `beam_size`.
+
+    Raises:
+        ImportError: faster-whisper is not installed.
+        OSError: there is no such model.
+    """
+
+    def __init__(self, model: str, **options: Any):
+        whisper = import_whisper()
+        try:
+            self.model = whisper.WhisperModel(model, compute_type="int8")
+        except (RuntimeError, ValueError, OSError) as error:
+            raise OSError(f"No Whisper model can be loaded from {model!r}: {error}") from error
+        self.feature_extractor = self.model.feature_extractor  # with the sampling rate
+        self.options = {"condition_on_previous_text": False, "beam_size": 5, **options}
+
+    def __call__(self, inputs: dict[str, Any], return_timestamps: str = "word") -> dict[str, Any]:
+        """
+        Transcribe audio.
+
+        Args:
+            inputs: `raw`, float32 (num_samples,) in [-1, 1], and its `sampling_rate` in Hz.
+            return_timestamps: "word", as of speech recognition pipelines.
+
+        Returns:
+            The `text`; its words as `chunks` with `text`, `timestamp` (start, end) in seconds and `confidence` from 0
+            to 1; and `warnings` with `code`, `message` and `timestamp`.
+        """
+        audio = resample(np.asarray(inputs["raw"], np.float32), inputs["sampling_rate"], SAMPLING_RATE)
+        regions = find_speech(audio)
+        if not regions:
+            return {"text": "", "chunks": [], "warnings": []}
+        segments, info = self.model.transcribe(audio, word_timestamps=True, **self.options)
+        words = [
+            {
+                "text": word.word,
+                "timestamp": (float(word.start), float(word.end)),
+                "confidence": round(float(word.probability), 3),
+            }
+            for segment in segments
+            for word in segment.words or ()
+        ]
+        words, warnings = drop_invented(words, regions)
+        words, repeated = drop_repetitions(words)
+        warnings += repeated
+        if words and info.language != "en" and info.language_probability >= MIN_LANGUAGE:
+            message = f"The speech is in another language than English: {info.language}."
+            warnings.append({**make_warning("other_language", message), "timestamp": (0.0, regions[-1][1])})
+        return {"text": "".join(word["text"] for word in words).strip(), "chunks": words, "warnings": warnings}
+
+
+def drop_invented(
+    words: list[dict[str, Any]], regions: list[tuple[float, float]]
+) -> tuple[list[dict[str, Any]], Warnings]:
+    """Return the words that are in a region of speech at least in part, and a warning if others were dropped."""
+    kept, dropped = [], []
+    for word in words:
+        first, last = word["timestamp"]
+        spoken = any(start - MARGIN_S <= last and first <= end + MARGIN_S for start, end in regions)
+        (kept if spoken else dropped).append(word)
+    if not dropped:
+        return kept, []
+    text = "".join(word["text"] for word in dropped).strip()
+    message = f"The transcriber returned words where nobody speaks; they were dropped: {text!r:.80}."
+    return kept, [_at(dropped, "invented_words", message)]
+
+
+def drop_repetitions(words: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], Warnings]:
+    """
+    Return the words with one copy of each phrase that is repeated more often than people do, and warnings.
+
+    Args:
+        words: dicts with `text` and `timestamp`.
+    """
+    plain = ["".join(split_words(word["text"])) or word["text"].strip() for word in words]
+    kept, warnings, index = [], [], 0
+    while index < len(words):
+        size, count = _find_repetition(plain, index)
+        if count:
+            loop = words[index : index + size * count]
+            text = "".join(word["text"] for word in loop[:size]).strip()
+            message = f"The transcriber repeated {text!r:.80} {count} times; one of them was kept."
+            warnings.append(_at(loop, "repeated_words", message))
+            kept += loop[:size]
+            index += size * count
+        else:
+            kept.append(words[index])
+            index += 1
+    return kept, warnings
+
+
+def _find_repetition(words: list[str], first: int) -> tuple[int, int]:
+    """Return the length and the number of a phrase that is repeated too often from `first` on; zeros without one."""
+    for size in range(1, min(MAX_PHRASE, (len(words) - first) // 2) + 1):
+        count = 1
+        phrase = words[first : first + size]
+        while words[first + count * size : first + (count + 1) * size] == phrase:
+            count += 1
+        if count > MAX_REPEATS.get(size, 3):
+            return size, count
+    return 0, 0
+
+
+def _at(words: list[dict[str, Any]], code: str, message: str) -> dict[str, Any]:
+    return {**make_warning(code, message), "timestamp": (words[0]["timestamp"][0], words[-1]["timestamp"][1])}
+
+
+# --- segments
+
+
+def transcribe(segments: Iterator[Segment], transcriber) -> Iterator[Segment]:
+    """
+    Fill in the words of segments, with their times if the transcriber returns them.
+
+    Segment boundaries can split words. A transcriber that returns times therefore processes `TRANSCRIPTION_S` at once,
+    and each word is assigned to the segment of its midpoint. Any other transcriber processes each segment separately.
+    """
+    has_times = True
+    for block in _iter_blocks(segments):
+        with_audio = [segment for segment in block if segment.audio is not None]
+        if has_times and len(with_audio) > 1:
+            whole = _concatenate_audio(with_audio)
+            transcribe_segment(whole, transcriber)
+            has_times = bool(whole.words) or not whole.text.strip()
+            share_words(whole, with_audio)
+        if not has_times or len(with_audio) == 1:
+            for segment in with_audio:
+                transcribe_segment(segment, transcriber)
+        yield from block
+
+
+def share_words(whole: Segment, parts: list[Segment]):
+    """Assign the words of a segment and its warnings to the parts of their times."""
+    queue, warnings = order_words(whole.words), list(whole.warnings)
+    for part in parts:
+        end = math.inf if part is parts[-1] else part.end  # late words belong to the last part
+        assign_words(queue, part, " " if " " in whole.text.strip() else "", until=end)
+        part.warnings += [warning for warning in warnings if sum(warning["timestamp"]) / 2 < end]
+        warnings = [warning for warning in warnings if sum(warning["timestamp"]) / 2 >= end]
+
+
+def _iter_blocks(segments: Iterator[Segment]) -> Iterator[list[Segment]]:
+    block = []
+    for segment in segments:
+        if block and segment.end - block[0].start > TRANSCRIPTION_S:
+            yield block
+            block = []
+        block.append(segment)
+    yield block
+
+
+def _concatenate_audio(segments: list[Segment]) -> Segment:
+    start, rate = segments[0].start, segments[0].sampling_rate
+    offsets = [round((segment.start - start) * rate) for segment in segments]
+    audio = np.zeros(offsets[-1] + len(segments[-1].audio), np.float32)
+    for offset, segment in zip(offsets, segments, strict=True):
+        audio[offset : offset + len(segment.audio)] = segment.audio
+    return Segment(start=start, end=segments[-1].end, audio=audio, sampling_rate=rate)
+
+
+def transcribe_segment(segment: Segment, transcriber):
+    """
+    Set the text and words of a segment and the warnings of the transcriber.
+
+    Audio is resampled here: speech pipelines would need torchaudio for it.
+    """
+    rate = getattr(getattr(transcriber, "feature_extractor", None), "sampling_rate", segment.sampling_rate)
+    audio = {"raw": resample(segment.audio, segment.sampling_rate, rate), "sampling_rate": rate}
+    try:
+        output = transcriber(dict(audio), return_timestamps="word")  # a copy: speech pipelines empty their input
+    except ValueError as error:
+        logger.warning_once(f"The transcriber returns words without time stamps: {error}")
+        output = transcriber(dict(audio))
+    segment.text = output["text"]
+    segment.words = [
+        {
+            "word": chunk["text"].strip(),
+            "timestamp": _shift(chunk["timestamp"], segment.start),
+            **({"confidence": chunk["confidence"]} if "confidence" in chunk else {}),
+        }
+        for chunk in output.get("chunks", [])
+    ]
+    segment.warnings += [
+        {**warning, "timestamp": _shift(warning["timestamp"], segment.start)} for warning in output.get("warnings", [])
+    ]
+
+
+def _shift(times, start: float) -> tuple[float | None, ...]:
+    return tuple(None if time is None else round(start + float(time), 3) for time in times)
