@@ -12,7 +12,7 @@ import pytest
 # Expected output of each example.
 EXPECTED = {
     "01_predict": r"Both: +sentiment [+-]\d\.\d\d; .* from text and audio\nAttention:",
-    "02_predict_folder": r"120 clips of .*\nfile,sentiment,anger,.*\n000\.mp4,-?\d\.\d+,",
+    "02_predict_folder": r"120 clips of .*, 0 failed.*\n000\.mp4  sentiment [+-]\d\.\d\d  [a-z]+ 0\.\d+\n001",
     "03_train_with_trainer": r"Before training: [\d.]+\n(.*\n)+After training: +[\d.]+",
     "04_own_features": r"step 60: loss 0\.\d+\nPositive clips: 27 of 84\nTraining accuracy: 0\.\d+",
     "05_own_labels": r"What a great hotel\. +praise .*\nThe screen is bad\. +complaint .*\n.* question ",

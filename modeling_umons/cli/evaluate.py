@@ -6,7 +6,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from .command import make_parser, positive_int, run
+from .command import add_engine_arguments, make_parser, positive_int, run
 
 
 DESCRIPTION = """Evaluate a model, or several and their ensemble, on a split of a data set.
@@ -78,6 +78,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--num_bootstrap", type=positive_int, default=1000, help="bootstrap samples per interval (default: 1000)"
     )
+    add_engine_arguments(parser)
     return parser.parse_args(argv)
 
 
@@ -86,6 +87,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
     from transformers.utils.logging import disable_progress_bar
 
     from ..data.arguments import DataArguments
+    from ..data.sharding import Engine
     from ..evaluation.scoring import evaluate_models
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -93,7 +95,9 @@ def evaluate(arguments: argparse.Namespace) -> None:
     options = dict(vars(arguments))
     columns = ("dataset_config_name", "text_column", "audio_column", "label_columns", "label_range")
     data = DataArguments(**{name: options.pop(name) for name in columns})
-    evaluate_models(options.pop("model"), data=data, **options)
+    engine = Engine(options.pop("engine"), options.pop("num_proc"), options.pop("gpus_per_worker"))
+    is_this_process = engine.name == "local" and engine.num_proc is None
+    evaluate_models(options.pop("model"), data=data, engine=None if is_this_process else engine, **options)
 
 
 def main(argv: list[str] | None = None) -> int:

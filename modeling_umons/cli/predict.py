@@ -8,10 +8,11 @@ from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
-from .command import WRONG_USAGE, add_model_arguments, make_parser, print_error, run
-from .output import print_or_stop
+from .command import WRONG_USAGE, add_engine_arguments, add_model_arguments, make_parser, print_error, run
+from .output import print_failures, print_or_stop
 
 
+TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 SUFFIX = re.compile(r"\.\w{2,5}$")
 SHOWN_UNITS = 5  # words or moments of each modality
 
@@ -20,6 +21,12 @@ DESCRIPTION = """Predict sentiment and emotions of clips, audio files and texts.
     umons predict clip.mp4
     umons predict clip.mp4 --text "what was said" --plot clip.png
     umons predict --text "what a wonderful day" --json
+    umons predict clips.csv --output predictions.parquet
+
+With --output, the input is a table (.csv, .tsv, .jsonl, .parquet), a folder of clips, files, or a folder or Hub
+repository of `datasets`; the output (.parquet, .csv, .jsonl) has one row per input, or per segment with
+--chunk_length_s. The same command resumes an interrupted run. Rows that failed are also in a table next to the
+output.
 
 A file that cannot be read does not stop the others; the exit status is then 1.
 """
@@ -27,7 +34,7 @@ A file that cannot be read does not stop the others; the exit status is then 1.
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = make_parser("predict", DESCRIPTION)
-    parser.add_argument("files", nargs="*", metavar="FILE", help="clips or audio files")
+    parser.add_argument("files", nargs="*", metavar="FILE", help="clips or audio files; with --output also a table")
     parser.add_argument("--text", help="words spoken in the file, or a text without a file")
     parser.add_argument("--json", action="store_true", help="print a JSON list with one entry per input")
     parser.add_argument("--plot", type=Path, metavar="PNG", help="plot the scores and the attention weights")
@@ -46,12 +53,40 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         "fail (default: segment)",
     )
     add_model_arguments(parser)
+    add_table_arguments(parser.add_argument_group("tables"))
     return parser.parse_args(argv)
+
+
+def add_table_arguments(group) -> None:
+    """Add the options of batch prediction."""
+    group.add_argument("--output", metavar="PATH", help="predict a table, folder or data set into this file")
+    group.add_argument("--text_column", metavar="COLUMN", help="column of texts (default: one with a usual name)")
+    group.add_argument("--audio_column", metavar="COLUMN", help="column of files of which only the audio is used")
+    group.add_argument("--video_column", metavar="COLUMN", help="column of clips or audio files")
+    group.add_argument(
+        "--keep_columns",
+        nargs="+",
+        metavar="COLUMN",
+        help="columns of the input to copy to the output (default: identifiers and names of files)",
+    )
+    group.add_argument("--split", help="split to predict (default: all)")
+    group.add_argument("--dataset_config_name", metavar="NAME", help="configuration of a data set")
+    group.add_argument("--chunk_length_s", type=float, metavar="S", help="predict segments of this length in seconds")
+    group.add_argument("--transcriber", metavar="MODEL", help="speech recognition model for files without texts")
+    group.add_argument("--batch_size", type=int, default=32, metavar="N", help="rows per batch (default: 32)")
+    group.add_argument(
+        "--shard_size", type=int, metavar="N", help="rows between two saves (default: 1024 texts or 64 files)"
+    )
+    add_engine_arguments(group)
 
 
 def make_inputs(arguments: argparse.Namespace) -> list[dict[str, str]]:
     """Return the inputs of the pipeline. Raises ValueError for options that do not go together."""
     files = arguments.files
+    for file in files:
+        if Path(file).is_dir() or Path(file).suffix in TABLE_SUFFIXES:
+            kind = "folder" if Path(file).is_dir() else "table"
+            raise ValueError(f"{file} is a {kind}: pass --output predictions.csv to predict what is in it.")
     if files and arguments.text is None and not any(SUFFIX.search(file) or Path(file).exists() for file in files):
         raise ValueError(f"There is no file {files[0]!r}. To predict a text, pass --text {' '.join(files)!r}.")
     inputs = [{"video": file} for file in files] or [{}]
@@ -66,6 +101,44 @@ def make_inputs(arguments: argparse.Namespace) -> list[dict[str, str]]:
     if arguments.plot is not None and find_spec("matplotlib") is None:
         raise ValueError('--plot needs matplotlib: pip install "modeling-umons[plot]"')
     return inputs
+
+
+def check_table_options(arguments: argparse.Namespace) -> None:
+    """Raise ValueError for options that do not go together with `--output`."""
+    for name in ("text", "json", "plot", "explain"):
+        if getattr(arguments, name):
+            raise ValueError(f"--{name} and --output do not go together: leave out one of them.")
+    if not arguments.files:
+        raise ValueError("There is nothing to predict: name a table, a folder, files or a data set.")
+    for file in arguments.files:
+        if len(arguments.files) > 1 and (Path(file).is_dir() or Path(file).suffix in TABLE_SUFFIXES):
+            raise ValueError(f"{file} is a table or folder, but several inputs are given: run the command for each.")
+
+
+def predict_rows(arguments: argparse.Namespace) -> int:
+    """Predict a table, a folder, files or a data set; return 1 if a row failed."""
+    from ..data.input_tables import InputOptions
+    from ..data.sharding import Engine
+    from ..inference.tables import PredictionSettings, name_failures, predict_table
+
+    check_table_options(arguments)
+    engine = Engine(arguments.engine, arguments.num_proc, arguments.gpus_per_worker)
+    names = ("text_column", "audio_column", "video_column", "split", "dataset_config_name")
+    kept = None if arguments.keep_columns is None else tuple(arguments.keep_columns)
+    input_options = InputOptions(**{name: getattr(arguments, name) for name in names}, keep_columns=kept)
+    settings = PredictionSettings(
+        arguments.model,
+        arguments.trust_remote_code,
+        {name: getattr(arguments, name) for name in ("chunk_length_s", "overflow", "strict", "abstain_below")},
+        arguments.transcriber,
+        arguments.batch_size,
+        arguments.shard_size,
+    )
+    report = predict_table(arguments.files, arguments.output, settings, input_options, engine)
+    columns = ", ".join(f"{name} from `{column}`" for name, column in report.inputs.items())
+    print(f"{report.num_rows} inputs in {arguments.output} ({columns}), {report.num_failed} failed.")
+    print_failures(report.failures, str(name_failures(Path(arguments.output))))
+    return int(bool(report.failures))
 
 
 def predict(inputs: list[dict[str, str]], arguments: argparse.Namespace) -> int:
@@ -133,6 +206,9 @@ def format_explanations(explanations: dict, score: str) -> list[str]:
 
 def main(argv: list[str] | None = None) -> int:
     arguments = parse_arguments(argv)
+    if arguments.output is not None:
+        work = partial(predict_rows, arguments)
+        return run("umons predict", "data", work, "Interrupted. The same command resumes.")
     try:
         inputs = make_inputs(arguments)
     except ValueError as error:

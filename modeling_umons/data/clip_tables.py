@@ -120,6 +120,14 @@ def _media_files(folder: Path) -> list[str]:
     return sorted(file.as_posix() for file in visible if (folder / file).is_file())
 
 
+def list_clips(folder: Path) -> list[str]:
+    """Return the names of clips below a folder, and log what else is in it if there are any."""
+    files = _media_files(folder)
+    if files:
+        _warn_of_other_files(folder, {os.path.normpath((folder / file).absolute()) for file in files})
+    return files
+
+
 def _row_of_file(row: dict[str, Any], folder: Path, file: str | None) -> dict[str, Any]:
     path = str((folder / file).absolute()) if file else None
     size = os.path.getsize(path) if path and os.path.isfile(path) else None

@@ -71,7 +71,7 @@ def load_splits(source: str | Path, data: DataArguments, split: str = "train") -
             logger.warning("%s has no column `split`: all %d rows are the %s split.", source, len(table), split)
         splits = split_by_column(table) if "split" in table.column_names else {split: table}
     else:
-        loaded, splits = _load_dataset(source, data), {}
+        loaded, splits = load_dataset_splits(source, data), {}
         for name, rows in loaded.items():
             name = SPLIT_NAMES.get(name.lower(), name)
             if name in splits:
@@ -90,7 +90,7 @@ class FileAudio(Audio):
         return {"bytes": None, "path": value} if isinstance(value, str) else dict(value)
 
 
-def _load_dataset(source: str | Path, data: DataArguments) -> Mapping[str, Dataset]:
+def load_dataset_splits(source: str | Path, data: DataArguments) -> Mapping[str, Dataset]:
     """Load the splits of a data set of `datasets`. Raises ValueError with the cause if it cannot be loaded."""
     if data.streaming:
         return read_heads(open_stream(source, data.dataset_config_name), data.streaming_buffer)

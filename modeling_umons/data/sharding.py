@@ -43,6 +43,15 @@ class Shard:
     rows: Sequence[int]
 
 
+def plan_parts(num_rows: int, size: int) -> list[Shard]:
+    """Plan shards of `size` rows, in the order of the input."""
+    starts = range(0, num_rows, size)
+    return [
+        Shard(f"part-{number:06d}-of-{len(starts):06d}.parquet", range(start, min(start + size, num_rows)))
+        for number, start in enumerate(starts)
+    ]
+
+
 @dataclass(frozen=True)
 class Engine:
     """

@@ -14,8 +14,9 @@ from ..data.arguments import DataArguments
 from ..data.collator import UtteranceCollator
 from ..data.rows import check_columns, load_splits, make_collator, read_labels, usable_rows, with_missing_labels
 from ..data.schema import SPLIT_NAMES
+from ..data.sharding import Engine
 from ..inference.loading import load_model
-from ..inference.logits import predict_logits
+from ..inference.logits import predict_logits, predict_logits_in_parts
 from ..models.umons.processing_umons import UmonsProcessor
 from ..tasks.task import Task, task_of
 from .calibration import MIN_ROWS, calibrate_splits, combine_modalities, write_calibration
@@ -35,12 +36,14 @@ SHOWN_PROBLEMS = 5
 
 @dataclass
 class Member:
-    """Model on its device, with its processor, and calibration metrics by split."""
+    """Model on its device, with its processor, and calibration metrics by split; `engine` predicts in its place."""
 
     name: str
     model: torch.nn.Module
     processor: UmonsProcessor
     calibration: dict[str, dict] = field(default_factory=dict)
+    engine: Engine | None = None
+    folder: Path = Path()  # of temporary files of the engine
 
     @classmethod
     def load(cls, name: str, device: torch.device) -> "Member":
@@ -50,6 +53,8 @@ class Member:
 
     def logits(self, rows: Dataset, collator: UtteranceCollator, batch_size: int) -> np.ndarray:
         """Predict logits (rows, num_labels) float32."""
+        if self.engine is not None:
+            return predict_logits_in_parts(self.name, rows, collator, batch_size, self.engine, self.folder)
         return predict_logits(self.model, rows, collator, batch_size, Path(self.name).name)
 
 
@@ -179,6 +184,7 @@ def evaluate_models(
     calibrate: bool = False,
     robustness: bool = False,
     group_by: Sequence[str] = (),
+    engine: Engine | None = None,
 ) -> None:
     """
     Evaluate a model, or several and their ensemble, on a split, and write and print the report.
@@ -196,11 +202,14 @@ def evaluate_models(
         calibrate: Fit the calibration of each model on the validation split, and write it into its folder.
         robustness: Measure the model on distorted voices too.
         group_by: Columns whose groups are evaluated too, or names of `groups.DERIVED`.
+        engine: Processes that predict; this process by default.
     """
     split = SPLIT_NAMES.get(split.lower(), split)
     splits = load_splits(dataset, data, split)
     device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
     members = [Member.load(name, device) for name in dict.fromkeys(models)]
+    for member in members:
+        member.engine, member.folder = engine, output.parent if output.suffix == ".json" else output
     task = common_task(members, data)
     if robustness and len(members) > 1:
         raise ValueError("--robustness measures a single model: pass one --model.")

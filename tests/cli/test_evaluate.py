@@ -255,3 +255,10 @@ def test_batch_size_must_be_positive(run, models, table, capsys):
 def test_saved_dataset_is_evaluated(run, models, tmp_path):
     DatasetDict(test=Dataset.from_dict(make_rows(4))).save_to_disk(tmp_path / "saved")
     assert run(models["low"], dataset=tmp_path / "saved")["splits"]["test"]["rows"] == 4
+
+
+def test_two_processes_equal_one(run, models, table, tmp_path):
+    one = run(models["low"], models["high"], dataset=table, split="test")
+    two = run(models["low"], models["high"], dataset=table, split="test", output=tmp_path / "two", num_proc=2)
+    assert one["splits"] == two["splits"]
+    assert not [path for path in (tmp_path / "two").iterdir() if path.name.startswith(".")]
