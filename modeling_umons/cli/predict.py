@@ -84,9 +84,8 @@ def make_inputs(arguments: argparse.Namespace) -> list[dict[str, str]]:
     """Return the inputs of the pipeline. Raises ValueError for options that do not go together."""
     files = arguments.files
     for file in files:
-        if Path(file).is_dir() or Path(file).suffix in TABLE_SUFFIXES:
-            kind = "folder" if Path(file).is_dir() else "table"
-            raise ValueError(f"{file} is a {kind}: pass --output predictions.csv to predict what is in it.")
+        if Path(file).suffix in TABLE_SUFFIXES:
+            raise ValueError(f"{file} is a table: pass --output predictions.csv to predict its rows.")
     if files and arguments.text is None and not any(SUFFIX.search(file) or Path(file).exists() for file in files):
         raise ValueError(f"There is no file {files[0]!r}. To predict a text, pass --text {' '.join(files)!r}.")
     inputs = [{"video": file} for file in files] or [{}]

@@ -65,7 +65,6 @@ def test_predict_folder_and_files_into_a_table(model, root, clips, tmp_path):
     ("arguments", "message"),
     [
         (["rows.csv"], "rows.csv is a table: pass --output predictions.csv"),
-        (["."], ". is a folder: pass --output"),
         (["rows.csv", "--output", "out.csv", "--json"], "--json and --output do not go together"),
         (["rows.csv", "b.csv", "--output", "out.csv"], "rows.csv is a table or folder, but several inputs are given"),
         (["--output", "out.csv"], "nothing to predict"),
