@@ -14,6 +14,7 @@ _MODULE_OF = {
     "MoseiBuilder": "builders",
     "MosiBuilder": "builders",
     "MeldBuilder": "builders",
+    "GoEmotionsBuilder": "builders",
     "RavdessBuilder": "builders",
     "MiniBuilder": "builders",
     "ClipsBuilder": "builders",

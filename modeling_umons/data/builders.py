@@ -265,6 +265,16 @@ class MeldBuilder(UtteranceBuilder):
     BUILDER_CONFIGS = _configs("all", "emotion", layout="meld")
 
 
+class GoEmotionsBuilder(UtteranceBuilder):
+    """GoEmotions (Demszky et al., 2020): Reddit comments, each with some of 28 labels in the column `labels`."""
+
+    DATASET_NAME = "goemotions"
+    PRETTY_NAME = "GoEmotions"
+    LICENSE = "apache-2.0"
+    LAYOUTS = ("goemotions",)
+    BUILDER_CONFIGS = _configs("all", layout="goemotions")
+
+
 class RavdessBuilder(UtteranceBuilder):
     """RAVDESS (Livingstone and Russo, 2018): two sentences spoken by actors, each with one of eight emotions."""
 
@@ -318,6 +328,7 @@ BUILDERS = (
     MoseiBuilder,
     MosiBuilder,
     MeldBuilder,
+    GoEmotionsBuilder,
     RavdessBuilder,
     EmodbBuilder,
     PromptsBuilder,

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import torch
 
 from ..models.umons.configuration_umons import INPUT_NAMES
-from ..models.umons.tokenization_umons import find_word_times
+from ..models.umons.tokenization_umons import encode_history, find_word_times
 
 
 if TYPE_CHECKING:
@@ -29,6 +29,8 @@ logger = logging.getLogger(__name__)
 
 # Column of waveforms, for an audio encoder and for augmentation: one channel of float32 at the extractor's rate.
 SOUND = "audio_values"
+# Column of the previous utterances of a conversation, a list of {speaker, text}.
+HISTORY = "history"
 # Column of the numbers of draws, for augmentation of waveforms.
 DRAW = "draw"
 # Minimum length of padded waveforms: encoders that mask spans in training (SpecAugment) need it.
@@ -99,6 +101,8 @@ class UtteranceCollator:
             with the column `draw` ([`DrawnRows`]).
         input_names: names of the model inputs by modality (`config.sequence_name`), where they are not
             `input_features` and `video_features`.
+        context_size: number of previous utterances that the model takes, from the column `history`.
+        max_context_length: maximum number of their tokens (`config.max_context_length`).
     """
 
     def __init__(
@@ -113,6 +117,8 @@ class UtteranceCollator:
         audio_processor: UmonsProcessor | None = None,
         input_names: Mapping[str, str] | None = None,
         waveform_augmentation: Callable[..., np.ndarray] | None = None,
+        context_size: int = 0,
+        max_context_length: int = 0,
     ):
         if not modalities or not set(modalities) <= {"text", "audio", "video"}:
             raise ValueError(f"The modalities are {list(modalities)}, expected any of text, audio, video.")
@@ -130,12 +136,14 @@ class UtteranceCollator:
         self.audio_processor = audio_processor
         self.waveform_augmentation = waveform_augmentation
         self.input_names = {**INPUT_NAMES, **(input_names or {})}
+        self.context_size, self.max_context_length = context_size, max_context_length
         self.reads_word_times = reads_word_times and tokenizer is not None and "text" in modalities
 
     @property
     def columns(self) -> list[str]:
         """Columns that are read; a column `labels` replaces those of the task."""
-        return [*self.modality_columns.values(), *(self.task.columns if self.task else ())]
+        history = [HISTORY] if self.context_size else []
+        return [*self.modality_columns.values(), *history, *(self.task.columns if self.task else ())]
 
     def usable_rows(self, read: Callable[[list[str]], pa.Table]) -> np.ndarray:
         """
@@ -161,7 +169,8 @@ class UtteranceCollator:
     def __call__(self, table: pa.Table) -> dict[str, torch.Tensor]:
         """
         Returns:
-            `input_ids` (B, T_text) and `attention_mask` int64; `input_features` (B, T_audio, audio_size) float32 and
+            `input_ids` (B, T_text) and `attention_mask` int64; with a `context_size`, `history_ids` (B, T_context) and
+            `history_mask` int64; `input_features` (B, T_audio, audio_size) float32 and
             `input_features_mask` int64, or with a `audio_processor` what [`prepare_waveforms`] returns;
             `video_features` (B, T_video, video_size) float32 and `video_features_mask` int64; with `reads_word_times`,
             `word_times` (B, T_text, 2), `audio_times` (B, T_audio) and `video_times` (B, T_video) float32 of the
@@ -180,6 +189,8 @@ class UtteranceCollator:
             values = self.input_names[modality]
             mask = "attention_mask" if modality == "text" else f"{values}_mask"
             batch[values], batch[mask] = self._pad(modality, name, column)
+        if self.context_size:
+            batch |= self._read_history(table)
         if self.reads_word_times and "words" in table.column_names:
             batch |= self._read_times(table, batch)
         if "labels" in table.column_names:
@@ -189,6 +200,18 @@ class UtteranceCollator:
             _check_all_known(is_known, ", ".join(self.task.columns))
             batch["labels"] = torch.from_numpy(labels)
         return batch
+
+    def _read_history(self, table: pa.Table) -> dict[str, torch.Tensor]:
+        """Return the ids of the previous utterances, padded to the longest, and their mask."""
+        speakers = table["speaker"].to_pylist() if "speaker" in table.column_names else [None] * len(table)
+        limits = (self.context_size, self.max_context_length)
+        ids = [
+            torch.tensor(encode_history(self.tokenizer, history or [], speaker, *limits), dtype=torch.long)
+            for history, speaker in zip(_column(table, HISTORY).to_pylist(), speakers, strict=True)
+        ]
+        lengths = torch.tensor([len(row) for row in ids])
+        padded = torch.nn.utils.rnn.pad_sequence([*ids, torch.zeros(1, dtype=torch.long)], batch_first=True)[:-1]
+        return {"history_ids": padded, "history_mask": (torch.arange(padded.shape[1]) < lengths[:, None]).long()}
 
     def _read_times(self, table: pa.Table, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Return the times of words and frames, in seconds from the beginning of the segment; NaN if unknown."""

@@ -1,10 +1,11 @@
 # Copyright 2026 The modeling_umons authors.
 # SPDX-License-Identifier: MIT
-"""Grouping of rows into conversations, and batches of conversations."""
+"""Grouping of rows into conversations, batches of conversations, and the previous utterances of rows."""
 
 from __future__ import annotations
 
-from collections import Counter
+import logging
+from collections import Counter, deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -12,14 +13,17 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from .collator import ArrowRows, UtteranceCollator
+from .collator import HISTORY, ArrowRows, UtteranceCollator
 
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 
+logger = logging.getLogger(__name__)
+
 MAX_UTTERANCES = 50
+HISTORY_TYPE = pa.list_(pa.struct({"speaker": pa.string(), "text": pa.string()}))
 
 
 class ConversationRows(torch.utils.data.Dataset):
@@ -74,16 +78,12 @@ class ConversationRows(torch.utils.data.Dataset):
 
 def _group(dataset: Dataset) -> list[list[int]]:
     """Return the row numbers of each conversation."""
-
-    def column(name: str) -> list:
-        if name not in dataset.column_names:
-            return [None] * len(dataset)
-        return dataset.select_columns(name).with_format("arrow")[:][name].to_pylist()
-
-    order = list(zip(column("segment"), column("start"), strict=True))
+    order = list(zip(_values(dataset, "segment"), _values(dataset, "start"), strict=True))
     groups: dict[object, list[int]] = {}
     copies: Counter[str] = Counter()
-    for row, (video, name) in enumerate(zip(column("video_id"), column("segment_id"), strict=True)):
+    for row, (video, name) in enumerate(
+        zip(_values(dataset, "video_id"), _values(dataset, "segment_id"), strict=True)
+    ):
         copy = copies[name]
         if name is not None:
             copies[name] += 1
@@ -138,6 +138,65 @@ def _unflatten(name: str, values: torch.Tensor, is_utterance: torch.BoolTensor) 
     padded = values.new_full((*is_utterance.shape, *values.shape[1:]), padding)
     padded[is_utterance] = values
     return padded
+
+
+def add_history(dataset: Dataset, size: int, text_column: str = "text") -> Dataset:
+    """
+    Add the column `history`: the `size` previous utterances of the same conversation, the oldest first, each with
+    `speaker` and `text`. Conversations are those of [`ConversationRows`]; rows without text are skipped. An existing
+    column `history`, of texts or of {speaker, text}, is kept. With the size 0 the data set is returned unchanged.
+
+    Raises:
+        ValueError: the column `history` has another type.
+    """
+    if size < 1:
+        return dataset
+    if HISTORY in dataset.column_names:
+        return _check_history(dataset)
+    texts, speakers = (_values(dataset, name) for name in (text_column, "speaker"))
+    found: list[list[dict[str, str | None]]] = [[] for _ in texts]
+    for conversation in _group(dataset):
+        before: deque[dict[str, str | None]] = deque(maxlen=size)
+        for row in conversation:
+            found[row] = list(before)
+            if texts[row]:
+                speaker = None if speakers[row] is None else str(speakers[row])
+                before.append({"speaker": speaker, "text": str(texts[row])})
+    if not any(found):
+        logger.warning(
+            "No row has previous utterances, which the model takes: add a column %s, or %s.", HISTORY,
+            "`video_id` with `segment` or `start`",
+        )  # fmt: skip
+    return _with_history(dataset, found)
+
+
+def _with_history(dataset: Dataset, history: list) -> Dataset:
+    from datasets import Dataset, concatenate_datasets
+
+    column = Dataset(pa.table({HISTORY: pa.array(history, HISTORY_TYPE)}))
+    return concatenate_datasets([dataset.flatten_indices(), column], axis=1)
+
+
+def _check_history(dataset: Dataset) -> Dataset:
+    """Return the data set with a column `history` of {speaker, text}."""
+    kind = dataset.data.column(HISTORY).type
+    item = kind.value_type if pa.types.is_list(kind) or pa.types.is_large_list(kind) else None
+    if item is not None and pa.types.is_string(item):
+        found = [[{"speaker": None, "text": text} for text in row or ()] for row in _values(dataset, HISTORY)]
+        return _with_history(dataset.remove_columns(HISTORY), found)
+    if item is None or not pa.types.is_struct(item) or "text" not in {field.name for field in item}:
+        raise ValueError(
+            f"The column {HISTORY} is of the type {kind}, expected a list of texts, or of objects with `text` and "
+            "`speaker`: rename it to have the history read from `video_id` and `segment`."
+        )
+    return dataset
+
+
+def _values(dataset: Dataset, name: str) -> list:
+    """Return a column as a list; `None` in each row if the data set lacks it."""
+    if name not in dataset.column_names:
+        return [None] * len(dataset)
+    return dataset.select_columns(name).with_format("arrow")[:][name].to_pylist()
 
 
 def rows_for(collator: UtteranceCollator, dataset: Dataset) -> ArrowRows | ConversationRows:

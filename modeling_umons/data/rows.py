@@ -30,8 +30,8 @@ from ..tasks.labels import class_name
 from ..tasks.task import OWN_LABELS, Task, scale_advice
 from ..utils.suggest import nearest
 from .arguments import DataArguments
-from .collator import SOUND, UtteranceCollator
-from .conversations import ConversationCollator
+from .collator import HISTORY, SOUND, UtteranceCollator
+from .conversations import ConversationCollator, add_history
 from .schema import SPLIT_NAMES, SPLITS, TIME_COLUMNS, make_features
 from .streams import open_stream, read_heads
 from .tables import TABLE_SUFFIXES, read_table
@@ -42,7 +42,7 @@ logger = logging.getLogger(__name__)
 ROWS_IN_MEMORY = 64  # decoded audio; half a minute takes two megabytes
 # Columns that identify rows in reports, order them in a conversation, and give the times of words. They are kept.
 IDENTITY_COLUMNS = (
-    "segment_id", "video_id", "segment", "start", "source", "speaker", "gender", "intensity", "words",
+    "segment_id", "video_id", "segment", "start", "source", "speaker", HISTORY, "gender", "intensity", "words",
     *TIME_COLUMNS,
 )  # fmt: skip
 PLACE_COLUMN = "_place"  # file and line of a row, for messages
@@ -301,6 +301,7 @@ def usable_rows(
     names = {**collator.modality_columns, "text": data.text_column}
     if is_trained:
         dataset = with_missing_labels(with_missing_inputs(dataset, collator, data), collator.task)
+    dataset = add_history(dataset, collator.context_size)
     has_label = read_labels(dataset, collator.task)  # before files are decoded
     if (audio := collator.modality_columns.get("audio")) and audio not in dataset.column_names:
         names["audio"] = data.audio_column
@@ -341,6 +342,7 @@ def rows_for_all(
         if name not in dataset.column_names:
             check_columns(dataset, first.task, {"audio": name}, data, is_trained)
             dataset, _ = _add_audio(dataset, name, processor, data)
+    dataset = add_history(dataset, max(collator.context_size for collator in collators), data.text_column)
     dataset, problems = usable_rows(dataset, first, processors[0], data, is_trained, list(more))
 
     def read(columns: list[str]) -> pa.Table:
@@ -500,6 +502,8 @@ def make_collator(
         reads_word_times=getattr(config, "alignment", None) == "words",
         audio_processor=processor if is_sound else None,
         input_names=None if sequence_name is None else {name: sequence_name(name) for name in config.modalities},
+        context_size=getattr(config, "context_size", 0),
+        max_context_length=getattr(config, "max_context_length", 0),
         **({"waveform_augmentation": waveform_augmentation} if is_sound else {}),
     )
 

@@ -10,7 +10,7 @@ from datasets import Dataset
 from torch.utils.data import BatchSampler, Sampler
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
-from .collator import SOUND, ArrowRows, UtteranceCollator
+from .collator import HISTORY, SOUND, ArrowRows, UtteranceCollator
 from .conversations import ConversationCollator
 
 
@@ -113,10 +113,13 @@ def row_lengths(
         else:  # only nulls
             steps = pa.chunked_array([pa.nulls(len(column), pa.int32())])
         steps = pc.fill_null(steps, 0).to_numpy().astype(np.int64)
+        limit = None if name == SOUND else (max_lengths or {}).get(modality)
+        steps = steps.clip(max=limit)
+        if modality == "text" and HISTORY in dataset.column_names:
+            steps += _count_characters(dataset.data.column(HISTORY)) // CHARACTERS_PER_TOKEN
         if dataset._indices is not None:  # a selection of the rows of `data`
             steps = steps[dataset._indices.column(0).to_numpy()]
-        limit = None if name == SOUND else (max_lengths or {}).get(modality)
-        lengths.append(steps.clip(max=limit))
+        lengths.append(steps)
     return combine_lengths(lengths).tolist()
 
 
@@ -141,6 +144,13 @@ def combine_lengths(lengths: Sequence[np.ndarray]) -> np.ndarray:
     if not others:
         return first
     return np.sum(others, axis=0) // FRAMES_TOGETHER * (1 + first.max(initial=0)) + first
+
+
+def _count_characters(history: pa.ChunkedArray) -> np.ndarray:
+    """Return the number of characters of the previous utterances of each row, (rows,)."""
+    utterances = history.combine_chunks()
+    counts = pc.fill_null(pc.utf8_length(utterances.flatten().field("text")), 0)
+    return np.bincount(pc.list_parent_indices(utterances), counts, len(history)).astype(np.int64)
 
 
 def _is_list(type: pa.DataType) -> bool:

@@ -12,6 +12,7 @@ from datasets import Dataset
 
 from ..data.arguments import DataArguments
 from ..data.collator import UtteranceCollator
+from ..data.conversations import add_history
 from ..data.rows import check_columns, load_splits, make_collator, read_labels, usable_rows, with_missing_labels
 from ..data.schema import SPLIT_NAMES
 from ..data.sharding import Engine
@@ -85,6 +86,8 @@ def score(
     group_by: Sequence[str] = (),
 ) -> dict[str, Split]:
     """Predict with each model the rows that all of them can use. The logits are not calibrated."""
+    size = max(getattr(member.model.config, "context_size", 0) for member in members)
+    dataset = add_history(dataset, size, data.text_column)  # also of rows without a label
     dataset = labelled(task, dataset, data, name)
     numbered, prepared = with_numbers(dataset), {}
     logits, usable, modalities = {}, {}, {}

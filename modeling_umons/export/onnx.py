@@ -78,6 +78,11 @@ class GraphInput:
 def graph_inputs(model: UmonsForSequenceClassification) -> dict[str, GraphInput]:
     """Return the inputs of a model's graph by modality. Raises a ValueError for unsupported audio encoders."""
     config = model.config
+    if config.context_size:
+        raise ValueError(
+            f"The model takes {config.context_size} previous utterances (`context_size`), which the ONNX graph does "
+            "not support: export a model without them."
+        )
     sizes = {"text": (), "audio": (config.audio_feature_size,), "video": (config.video_feature_size,)}
     inputs = {m: GraphInput(config.sequence_name(m), 1, config.length_limit(m), sizes[m]) for m in config.modalities}
     if "audio" in model.model.encoders:

@@ -163,7 +163,7 @@ def write_model_card(
         modalities=" and ".join(modalities),
         system=SYSTEMS.get(config.model_type, config.model_type),
         requirements=_requirements(modalities),
-        example='{"text": "what a wonderful day"}' if "text" in modalities else '"clip.wav"',
+        example=_example(config),
         labels=", ".join(config.id2label.values()),
         data=_paragraphs(f"`{source}`: {count}.", about_data),
         results="\n\n".join([_results_markdown(split, parts), *_describe_calibration(results.get(split))]),
@@ -191,6 +191,15 @@ def choose_pipeline_tag(config: UmonsConfig) -> str:
     """
     is_stock = "text" in config.modalities and not getattr(config, "joint_sentiment", False)
     return HUB_TASKS["text"] if is_stock else TASK
+
+
+def _example(config) -> str:
+    """Return an input of the pipeline, as code."""
+    if "text" not in config.modalities:
+        return '"clip.wav"'
+    # CODEPATH: models of conversations also take the previous utterances
+    context = ', "history": ["we have two days off"]' if getattr(config, "context_size", 0) else ""
+    return f'{{"text": "what a wonderful day"{context}}}'
 
 
 def _requirements(modalities: list[str]) -> str:

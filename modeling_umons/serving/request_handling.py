@@ -26,6 +26,7 @@ logger = logging.get_logger(__name__)
 
 MEDIA_TYPES = ("audio/", "video/", "application/octet-stream")
 INPUTS = ("text", "audio", "video")
+CONTEXT = ("history", "speaker")  # of a text, for models of conversations
 PARAMETERS = (
     "top_k", "chunk_length_s", "return_timestamps", "return_attention", "abstain_below", "return_explanations",
     "overflow", "strict",
@@ -44,6 +45,7 @@ class Limits:
         max_media_bytes: size of all its media, decoded from base64.
         max_inputs: length of a list of inputs.
         max_text_length: characters of a text.
+        max_history: previous utterances of an input.
         max_media_s: seconds of all its media that are decoded. Without segments, the first two minutes of a file are.
         max_segments: segments of all its inputs.
     """
@@ -52,6 +54,7 @@ class Limits:
     max_media_bytes: int = 23 * 2**20
     max_inputs: int = 32
     max_text_length: int = 10_000
+    max_history: int = 32
     max_media_s: float = 600.0
     max_segments: int = 600
 
@@ -117,7 +120,8 @@ def read_request(data: Any, limits: Limits = Limits()) -> Request:
     Validate `{"inputs": ..., "parameters": {...}}`.
 
     Inputs are a text, the bytes of a clip or audio file, a dict of `text`, `audio` and `video` with media as bytes or
-    base64 (plain, or a `data:` URL), or a list of those. A string is never a path, and URLs are not fetched. Raises
+    base64 (plain, or a `data:` URL), or a list of those. With `text`, a dict may have `history`, a list of texts or of
+    {"text", "speaker"}, and `speaker`. A string is never a path, and URLs are not fetched. Raises
     RequestError for invalid requests and for those over the limits.
     """
     if not isinstance(data, dict) or "inputs" not in data:
@@ -142,26 +146,43 @@ def _read_input(entry: Any, limits: Limits) -> dict[str, Any]:
         entry = {"video": entry}
     if not isinstance(entry, dict):
         raise RequestError(f"An input is a text or an object with {', '.join(INPUTS)}, not {_json_type(entry)}.")
-    _check_names("An input", entry, INPUTS)
+    _check_names("An input", entry, (*INPUTS, *CONTEXT))
     entry = {name: value for name, value in entry.items() if value is not None}
-    if not entry:
+    if not set(entry) & set(INPUTS):
         raise RequestError(f"An input is empty. Give it any of {', '.join(INPUTS)}.")
-    return {
-        name: _read_text(value, limits) if name == "text" else _read_media(name, value)
-        for name, value in entry.items()
-    }
+    read = {}
+    for name, value in entry.items():
+        if name == "history":
+            read[name] = _read_history(value, limits)
+        else:
+            read[name] = _read_media(name, value) if name in ("audio", "video") else _read_text(name, value, limits)
+    return read
 
 
-def _read_text(text: Any, limits: Limits) -> str:
+def _read_text(name: str, text: Any, limits: Limits) -> str:
     if not isinstance(text, str):
-        raise RequestError(f"`text` must be a string, not {_json_type(text)}.")
+        raise RequestError(f"`{name}` must be a string, not {_json_type(text)}.")
     if len(text) > limits.max_text_length:
-        raise RequestError(f"`text` has {len(text)} characters, more than {limits.max_text_length}.", 413)
+        raise RequestError(f"`{name}` has {len(text)} characters, more than {limits.max_text_length}.", 413)
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
-        raise RequestError("`text` has an unpaired surrogate, which is not a character.") from None
+        raise RequestError(f"`{name}` has an unpaired surrogate, which is not a character.") from None
     return text
+
+
+def _read_history(history: Any, limits: Limits) -> list[dict[str, str]]:
+    if not isinstance(history, list):
+        raise RequestError(f"`history` must be a list, not {_json_type(history)}.")
+    if len(history) > limits.max_history:
+        raise RequestError(f"`history` has {len(history)} utterances, more than {limits.max_history}.", 413)
+    found = []
+    for utterance in history:
+        values = utterance if isinstance(utterance, dict) else {"text": utterance}
+        _check_names("`history`", values, ("text", "speaker"))
+        given = {name: value for name, value in values.items() if value is not None}
+        found.append({"text": "", **{name: _read_text(name, value, limits) for name, value in given.items()}})
+    return found
 
 
 def _read_media(name: str, value: Any) -> bytes:

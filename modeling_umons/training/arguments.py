@@ -123,11 +123,21 @@ class ModelArguments:
         default=0.1, metadata={"help": "UMONS: dropout probability of attention weights."}
     )
 
+    context_size: int = field(
+        default=0,
+        metadata={
+            "help": "UMONS: number of previous utterances of the same conversation that the text encoder or LSTM "
+            "processes before the text. Conversations are rows of a `video_id`, ordered by `segment` or `start`, with "
+            "`speaker`; or the column `history` contains them."
+        },
+    )
+
     # Options of a recipe whose models --model replaces: they may have no effect. Not an option itself.
     optional = frozenset[str]()
 
     def __post_init__(self):
         _check_range("lora_rank", self.lora_rank, 0)
+        _check_range("context_size", self.context_size, 0)
         for name in self.modalities:
             if name not in MODALITIES:
                 close = MODALITY_SYNONYMS.get(name.lower()) or nearest(name, MODALITIES)

@@ -35,11 +35,13 @@ logger = logging.getLogger(__name__)
 # Options of UMONS only; the sizes of other models are set by --config_overrides.
 UMONS_OPTIONS = (
     "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "hidden_dropout_prob",
-    "attention_probs_dropout_prob",
+    "attention_probs_dropout_prob", "context_size",
 )  # fmt: skip
 # Models that align frames with words and therefore need the times of frames.
 # Options that apply to a pretrained model.
-FINE_TUNING_OPTIONS = ("model", "model_name_or_path", "freeze_word_vectors", "freeze_encoders", "lora_rank")
+FINE_TUNING_OPTIONS = (
+    "model", "model_name_or_path", "freeze_word_vectors", "freeze_encoders", "lora_rank", "context_size",
+)  # fmt: skip
 WORD_OPTIONS = ("word_vectors", "extra_words", "freeze_word_vectors", "min_word_count", "word_embedding_size")
 PLAIN_ENCODER = PlainEncoderConfig.model_type
 # Options of the configuration that an audio encoder determines.
@@ -154,6 +156,8 @@ def make_config(system: System, arguments: ModelArguments, parts: Parts, task: T
                 "already built."
             )
         folder, options = find_model(arguments.model_name_or_path), task.config_options()
+        if arguments.context_size:
+            options["context_size"] = arguments.context_size
         # Votes are of a sentiment and emotions. The calibration is that of the old labels.
         if task.name != "joint" and hasattr(AutoConfig.from_pretrained(folder), "modality_fusion"):
             options["modality_fusion"] = "attention"

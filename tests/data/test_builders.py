@@ -15,6 +15,7 @@ from datasets.exceptions import DatasetGenerationError
 
 from modeling_umons.data import MeldBuilder, MoseiBuilder, MosiBuilder, RavdessBuilder
 from modeling_umons.data.builders import builder_class
+from modeling_umons.data.layouts import LAYOUTS
 from modeling_umons.models.umons.configuration_umons import EMOTIONS
 
 
@@ -247,6 +248,7 @@ def test_no_folder(tmp_path):
 
 
 def test_every_layout_has_a_builder():
+    assert all(layout in builder_class(layout).LAYOUTS for layout in LAYOUTS)
     assert {builder_class(layout) for layout in ("umons", "csd", "mmsa", "labels")} == {MoseiBuilder}
     assert builder_class("folder").PRETTY_NAME == "Clips"
     assert [builder_class(layout) for layout in ("mosi", "meld", "ravdess")] == [

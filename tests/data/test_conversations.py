@@ -8,7 +8,7 @@ from torch.utils.data import DataLoader
 
 from modeling_umons import build_tokenizer
 from modeling_umons.data.collator import ArrowRows, UtteranceCollator
-from modeling_umons.data.conversations import ConversationCollator, ConversationRows, rows_for
+from modeling_umons.data.conversations import ConversationCollator, ConversationRows, add_history, rows_for
 from modeling_umons.data.schema import make_features, to_table
 from modeling_umons.inference.logits import predict_logits
 from modeling_umons.tasks.task import make_task
@@ -155,3 +155,49 @@ def test_logits_come_in_the_order_of_the_rows(dataset, kind):
 def test_rows_for_follows_the_collator(dataset):
     assert isinstance(rows_for(make(UtteranceCollator), dataset), ArrowRows)
     assert len(rows_for(make(ConversationCollator, max_utterances=1), dataset)) == 9
+
+
+def texts_of(dataset: Dataset) -> list[list[str]]:
+    return [[utterance["text"] for utterance in history] for history in dataset["history"]]
+
+
+def test_history_has_previous_utterances_of_the_conversation(dataset):
+    texts = dataset["text"][:]
+    found = add_history(dataset.select(range(len(dataset))), 2)
+    expected = {row: order[max(0, i - 2) : i] for order in CONVERSATIONS for i, row in enumerate(order)}
+    assert texts_of(found) == [[texts[row] for row in expected[i]] for i in range(len(ROWS))]
+    assert [utterance["speaker"] for utterance in found[5]["history"]] == ["Joey", "Ross"]
+    assert add_history(dataset, 0) is dataset
+
+
+def test_history_skips_rows_without_text(dataset):
+    texts = [None if row in (0, 1) else text for row, text in enumerate(dataset["text"])]
+    changed = dataset.remove_columns("text").add_column("sentence", texts)
+    found = texts_of(add_history(changed, 2, "sentence"))
+    assert found[5] == [texts[2]]
+    assert found[6] == [texts[4], texts[7]]
+
+
+def test_own_history_is_kept():
+    texts = Dataset.from_dict({"text": ["so", "bad"], "history": [["good"], None]})
+    assert add_history(texts, 1)["history"][:] == [[{"speaker": None, "text": "good"}], []]
+    rows = Dataset.from_dict({"text": ["so"], "history": [[{"text": "bad", "speaker": "Ross"}]]})
+    assert add_history(rows, 1) is rows
+
+
+def test_history_of_wrong_type_raises():
+    with pytest.raises(ValueError, match="The column history is of the type string"):
+        add_history(Dataset.from_dict({"text": ["so"], "history": ["good"]}), 1)
+
+
+def test_history_without_conversations_warns(caplog):
+    assert texts_of(add_history(Dataset.from_dict({"text": ["so", "bad"]}), 1)) == [[], []]
+    assert "No row has previous utterances" in caplog.text
+
+
+def test_collator_pads_history(dataset):
+    collator = make(UtteranceCollator, context_size=2, max_context_length=4)
+    batch = collator(ArrowRows(add_history(dataset, 2))[:])
+    mask = batch["history_mask"]
+    assert batch["history_ids"].shape == mask.shape == (len(ROWS), 4)
+    assert mask.sum(dim=1)[[0, 2, 3]].tolist() == [4, 1, 0]  # cut, the speaker only, nothing

@@ -139,3 +139,9 @@ def test_even_batches_have_each_row_once(num_rows, steps):
 def test_even_batches_refuse_fewer_rows_than_processes():
     with pytest.raises(ValueError, match="4 processes cannot share 3 training rows"):
         EvenBatches(range(3), 4, 4)
+
+
+def test_length_of_text_includes_history():
+    history = [[{"speaker": None, "text": "word" * 5}] * 2, [], [{"speaker": "Ross", "text": "word"}]]
+    rows = ArrowRows(Dataset.from_dict({"text": ["word"] * 3, "history": history}))
+    assert row_lengths(rows, {"text": "text"}) == [11, 1, 2]

@@ -84,6 +84,10 @@ def test_parse_json_counts_parts_before_parsing(monkeypatch):
         ({"inputs": {"text": None}}, "An input is empty"),
         ({"inputs": []}, "0 inputs"),
         ({"inputs": {"words": "so"}}, "An input has no 'words'"),
+        ({"inputs": {"speaker": "Ross"}}, "An input is empty"),
+        ({"inputs": {"text": "so", "history": "glad"}}, "`history` must be a list, not a string"),
+        ({"inputs": {"text": "so", "history": [3]}}, "`text` must be a string, not a number"),
+        ({"inputs": {"text": "so", "history": [{"words": "so"}]}}, "`history` has no 'words'"),
         ({"inputs": {"text": ["so"]}}, "not a list"),
         ({"inputs": {"text": "\ud800"}}, "surrogate"),
         ({"inputs": "https://example.com/a.mp4"}, "URLs are not fetched"),
@@ -152,6 +156,14 @@ def test_a_string_is_a_text():
     request = read_request({"inputs": ["so glad", {"text": "http://127.0.0.1/"}, "/etc/passwd"]})
     assert request.inputs == [{"text": "so glad"}, {"text": "http://127.0.0.1/"}, {"text": "/etc/passwd"}]
     assert request.is_list
+
+
+def test_history_is_read():
+    entry = {"text": "so", "speaker": "Ross", "history": ["glad", {"text": "very", "speaker": "Joey"}]}
+    history = [{"text": "glad"}, {"text": "very", "speaker": "Joey"}]
+    assert read_request({"inputs": entry}).inputs == [{**entry, "history": history}]
+    data = {"inputs": {**entry, "history": ["so"] * 33}}
+    assert refusal(data, 413) == "`history` has 33 utterances, more than 32."
 
 
 def test_parse_fields_reads_options(clip):

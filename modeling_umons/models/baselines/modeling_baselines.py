@@ -166,15 +166,20 @@ def check_values(config: BaselineConfig, modality: str, name: str, value: torch.
     if not can_read_values(value):
         return
     if modality == "text":
-        outside = value[(value < 0) | (value >= config.vocab_size)]
-        if len(outside):
-            raise ValueError(
-                f"`input_ids` contains word id {outside[0].item()}, but ids must be 0 to {config.vocab_size - 1} "
-                "(`vocab_size` - 1): was another tokenizer used?"
-            )
+        check_ids(config, name, value)
     elif not torch.isfinite(value).all():
         rows = (~torch.isfinite(value)).flatten(1).any(dim=1).nonzero().flatten().tolist()
         raise ValueError(f"`{name}` contains NaN or infinite values in row(s) {rows}: remove or repair these rows.")
+
+
+# Copied from modeling_umons.models.umons.modeling_tbje.check_ids with Umons->Baseline
+def check_ids(config: BaselineConfig, name: str, ids: torch.LongTensor):
+    """Raise a ValueError for word ids outside of the vocabulary."""
+    if can_read_values(ids) and len(outside := ids[(ids < 0) | (ids >= config.vocab_size)]):
+        raise ValueError(
+            f"`{name}` contains word id {outside[0].item()}, but ids must be 0 to {config.vocab_size - 1} "
+            "(`vocab_size` - 1): was another tokenizer used?"
+        )
 
 
 # Copied from modeling_umons.models.umons.modeling_tbje.check_length with Umons->Baseline

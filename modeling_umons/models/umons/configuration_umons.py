@@ -163,6 +163,9 @@ class UmonsConfig(PreTrainedConfig):
         Whether blocks and poolers have glimpses. Otherwise blocks have none, and poolers average over time.
     use_outer_residual (`bool`, *optional*, defaults to `True`):
         Whether a residual connection spans the attention unit of each block.
+    context_size (`int`, *optional*, defaults to 0):
+        Number of previous utterances of a conversation that the model takes as `history_ids`. The text front end or
+        encoder processes them before the text; the blocks process the states of the text only.
     audio_front_end (`str`, *optional*, defaults to `"linear"`):
         `"linear"` projects each audio frame, `"lstm"` encodes their order, as in the published code for MELD.
     joint_sentiment (`bool`, *optional*, defaults to `False`):
@@ -224,6 +227,7 @@ class UmonsConfig(PreTrainedConfig):
     use_cross_attention: bool = True
     use_glimpses: bool = True
     use_outer_residual: bool = True
+    context_size: int = 0
     audio_front_end: Literal["linear", "lstm"] = "linear"
     joint_sentiment: bool = False
     calibration: dict | None = None
@@ -335,6 +339,7 @@ class UmonsConfig(PreTrainedConfig):
                 "`modality_fusion='vote'` requires `joint_sentiment=True` and `legacy_masking=False`: it combines a "
                 "sentiment and emotions."
             )
+        self._validate_context()
         if self.joint_sentiment and self.num_labels < 2:
             raise ValueError(
                 "`joint_sentiment=True` needs at least two labels, the sentiment and an emotion (the six emotions of "
@@ -344,6 +349,20 @@ class UmonsConfig(PreTrainedConfig):
             raise ValueError(
                 "`legacy_masking=True` masks the video glimpse with the audio mask, so `max_video_length` "
                 f"({self.max_video_length}) and `max_audio_length` ({self.max_audio_length}) must be equal."
+            )
+
+    def _validate_context(self):
+        if self.context_size < 0:
+            raise ValueError(f"`context_size` is {self.context_size}: it must be 0 or more.")
+        if self.context_size and ("text" not in self.modalities or self.legacy_masking):
+            raise ValueError(
+                f"`context_size` is {self.context_size}, which requires 'text' in `modalities` and "
+                "`legacy_masking=False`: set it to 0."
+            )
+        if self.context_size and self.max_context_length < 1:
+            raise ValueError(
+                f"`text_encoder` has no positions for previous utterances beyond `max_text_length` "
+                f"({self.max_text_length}): lower it, or set `context_size` to 0."
             )
 
     def _validate_encoders(self):
@@ -392,6 +411,17 @@ class UmonsConfig(PreTrainedConfig):
     def length_limit(self, modality: str) -> int:
         """Return the maximum length of `modality`, in words, audio frames or video clips."""
         return getattr(self, f"max_{modality}_length")
+
+    @property
+    def max_context_length(self) -> int:
+        """
+        Maximum number of tokens of the previous utterances: `max_text_length` of each, within the text encoder's
+        positions.
+        """
+        length = self.context_size * self.max_text_length
+        encoder = self.encoder_of("text")
+        positions = None if encoder is None else count_positions(encoder, "text")
+        return length if positions is None else min(length, positions - self.max_text_length)
 
 
 __all__ = ["UmonsConfig", "UmonsVideoTowerConfig"]

@@ -54,6 +54,10 @@ INPUT_DOCS = r"""
             Word ids.
         attention_mask (`torch.Tensor` of shape `(batch_size, text_length)`, *optional*):
             1 for words, 0 for padding.
+        history_ids (`torch.LongTensor` of shape `(batch_size, context_length)`, *optional*):
+            Word ids of the previous utterances, of models with `context_size`. See `encode_history`.
+        history_mask (`torch.Tensor` of shape `(batch_size, context_length)`, *optional*):
+            1 for words of the previous utterances, 0 for padding.
         input_features (`torch.FloatTensor` of shape `(batch_size, audio_length, audio_feature_size)`, *optional*):
             Log-mel frames. With an audio encoder that takes spectrograms (Whisper), its `(batch_size, mel_bins,
             num_frames)`.
@@ -234,15 +238,19 @@ def check_values(config: UmonsConfig, modality: str, name: str, value: torch.Ten
     if not can_read_values(value):
         return
     if modality == "text":
-        outside = value[(value < 0) | (value >= config.vocab_size)]
-        if len(outside):
-            raise ValueError(
-                f"`input_ids` contains word id {outside[0].item()}, but ids must be 0 to {config.vocab_size - 1} "
-                "(`vocab_size` - 1): was another tokenizer used?"
-            )
+        check_ids(config, name, value)
     elif not torch.isfinite(value).all():
         rows = (~torch.isfinite(value)).flatten(1).any(dim=1).nonzero().flatten().tolist()
         raise ValueError(f"`{name}` contains NaN or infinite values in row(s) {rows}: remove or repair these rows.")
+
+
+def check_ids(config: UmonsConfig, name: str, ids: torch.LongTensor):
+    """Raise a ValueError for word ids outside of the vocabulary."""
+    if can_read_values(ids) and len(outside := ids[(ids < 0) | (ids >= config.vocab_size)]):
+        raise ValueError(
+            f"`{name}` contains word id {outside[0].item()}, but ids must be 0 to {config.vocab_size - 1} "
+            "(`vocab_size` - 1): was another tokenizer used?"
+        )
 
 
 def check_length(config: UmonsConfig, modality: str, name: str, length: int):
@@ -320,6 +328,34 @@ def pad_to_full_length(config: UmonsConfig, values: dict[str, torch.Tensor], mas
         fill = config.pad_token_id or 0 if modality == "text" else 0.0
         values[modality] = nn.functional.pad(value, padding, value=fill)
         masks[modality] = nn.functional.pad(masks[modality], (0, missing), value=False)
+
+
+def prepend_history(
+    config: UmonsConfig,
+    values: dict[str, torch.Tensor],
+    masks: dict[str, torch.BoolTensor],
+    history_ids: torch.LongTensor,
+    history_mask: torch.Tensor | None,
+) -> int:
+    """Put the ids of the previous utterances (B, C) before those of the text (B, T), and return C."""
+    if not config.context_size or "text" not in values:
+        raise ValueError("`history_ids` requires `input_ids`, and a model with `context_size`: leave it out.")
+    if history_mask is None:
+        history_mask = history_ids != (config.pad_token_id or 0)
+    if history_ids.ndim != 2 or history_mask.shape != history_ids.shape or len(history_ids) != len(values["text"]):
+        raise ValueError(
+            f"`history_ids` has shape {tuple(history_ids.shape)} and `history_mask` {tuple(history_mask.shape)}: both "
+            f"must be (batch, length) with the {len(values['text'])} rows of `input_ids`."
+        )
+    if history_ids.shape[1] > config.max_context_length:
+        raise ValueError(
+            f"`history_ids` has {history_ids.shape[1]} steps, but this model takes at most "
+            f"{config.max_context_length} (`config.max_context_length`): leave out the oldest."
+        )
+    check_ids(config, "history_ids", history_ids)
+    values["text"] = torch.cat([history_ids, values["text"]], dim=1)
+    masks["text"] = torch.cat([history_mask.to(masks["text"]), masks["text"]], dim=1)
+    return history_ids.shape[1]
 
 
 def rank_steps(mask: torch.BoolTensor) -> torch.LongTensor:
@@ -939,6 +975,8 @@ class UmonsModel(UmonsPreTrainedModel):
         self,
         input_ids: torch.LongTensor | None = None,
         attention_mask: torch.Tensor | None = None,
+        history_ids: torch.LongTensor | None = None,
+        history_mask: torch.Tensor | None = None,
         input_features: torch.FloatTensor | None = None,
         input_features_mask: torch.Tensor | None = None,
         input_values: torch.FloatTensor | None = None,
@@ -961,7 +999,7 @@ class UmonsModel(UmonsPreTrainedModel):
             "video_embeds": (video_embeds, video_embeds_mask),
             "pixel_values_videos": (pixel_values_videos, video_features_mask),
         }
-        sequences, masks = self._embed_inputs(inputs)
+        sequences, masks = self._embed_inputs(inputs, history_ids, history_mask)
         present = {modality: mask.any(dim=1) for modality, mask in masks.items()}
         # Rows without a modality attend to its padding, so that no softmax is empty. `present` then removes them from
         # the guide and from the sum.
@@ -991,7 +1029,10 @@ class UmonsModel(UmonsPreTrainedModel):
         return UmonsModelOutput(hidden_states, self.layer_norm(glimpses.sum(dim=1)))
 
     def _embed_inputs(
-        self, inputs: dict[str, tuple[torch.Tensor | None, torch.Tensor | None]]
+        self,
+        inputs: dict[str, tuple[torch.Tensor | None, torch.Tensor | None]],
+        history_ids: torch.LongTensor | None,
+        history_mask: torch.Tensor | None,
     ) -> tuple[dict[str, torch.Tensor], dict[str, torch.BoolTensor]]:
         """Return hidden states (B, T, hidden_size) and masks (B, T) by modality, of values and masks by input name."""
         self._check_names([name for name, (value, _) in inputs.items() if value is not None])
@@ -1013,6 +1054,10 @@ class UmonsModel(UmonsPreTrainedModel):
         # CODEPATH: checkpoints of the published code attend to padding in later blocks; models trained here never do
         if self.config.legacy_masking:
             pad_to_full_length(self.config, values, masks)
+        # CODEPATH: models of conversations process the previous utterances before the text
+        num_before = 0
+        if history_ids is not None:
+            num_before = prepend_history(self.config, values, masks, history_ids, history_mask)
         # LSTMs, and the positions of encoders, depend on the order of steps: padding moves behind the others.
         has_order = {"text": True, "audio": self.config.audio_front_end == "lstm", "video": False}
         ranks = {modality: rank_steps(masks[modality]) for modality in values if has_order[modality]}
@@ -1028,6 +1073,8 @@ class UmonsModel(UmonsPreTrainedModel):
         for modality, places in ranks.items():
             sequence = sequences[modality]
             sequences[modality] = sequence.gather(1, places[..., None].expand_as(sequence))
+        if num_before:
+            sequences["text"], masks["text"] = sequences["text"][:, num_before:], masks["text"][:, num_before:]
         return sequences, masks
 
     def _check_names(self, given: list[str]):
@@ -1150,6 +1197,8 @@ class UmonsForSequenceClassification(UmonsPreTrainedModel):
         self,
         input_ids: torch.LongTensor | None = None,
         attention_mask: torch.Tensor | None = None,
+        history_ids: torch.LongTensor | None = None,
+        history_mask: torch.Tensor | None = None,
         input_features: torch.FloatTensor | None = None,
         input_features_mask: torch.Tensor | None = None,
         input_values: torch.FloatTensor | None = None,
@@ -1181,6 +1230,8 @@ class UmonsForSequenceClassification(UmonsPreTrainedModel):
         outputs = self.model(
             input_ids=input_ids,
             attention_mask=attention_mask,
+            history_ids=history_ids,
+            history_mask=history_mask,
             input_features=input_features,
             input_features_mask=input_features_mask,
             input_values=input_values,

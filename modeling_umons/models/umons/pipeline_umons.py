@@ -5,7 +5,8 @@
 import math
 import re
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import groupby
 from numbers import Integral, Real
 from operator import itemgetter
@@ -45,8 +46,16 @@ from .input_checks_umons import (
 from .live_umons import LiveStream
 from .media_umons import WHOLE_S, iter_windows
 from .processing_umons import check_processor, has_words
-from .segmentation_umons import Segment, cut_segments, is_dataset, iter_segments, normalize_input, split_segment
-from .tokenization_umons import find_word_times
+from .segmentation_umons import (
+    History,
+    Segment,
+    cut_segments,
+    is_dataset,
+    iter_segments,
+    normalize_input,
+    split_segment,
+)
+from .tokenization_umons import encode_history, find_word_times
 from .transcription_umons import load_transcriber, transcribe
 from .units_umons import GRANULARITIES, iter_units
 
@@ -84,6 +93,9 @@ class MultimodalEmotionPipeline(ChunkPipeline):
             from the beginning of the file, as a `transcriber` returns them. Words can be cut into segments.
         audio: a file, a value of `datasets.Audio`, or a waveform `(num_samples,)` or `(num_channels, num_samples)`
             with its `sampling_rate` in Hz as another key. It is resampled as files are.
+        history (`list`): previous utterances of the conversation, the oldest first, as texts or
+            `{"speaker": "Ross", "text": "Hi."}`, for a model with `context_size`.
+        speaker (`str`): speaker of the input, for such a model.
         video: a file, a value of `datasets.Video`, or frames `(num_frames, height, width, 3)` at the `frame_rate` of
             the video processor. The audio of a file is used unless `audio` is given.
         segments: times of the segments that are predicted, `(start, end)` in seconds, in order of their starts. Each
@@ -96,6 +108,7 @@ class MultimodalEmotionPipeline(ChunkPipeline):
     - Without `chunk_length_s`, the result is of the whole input; see `overflow`.
     - `warnings` names what the model cannot be expected to understand, `[{"code": ..., "message": ...}]`: see
       `input_checks_umons.py` and the page on predictions in the documentation.
+    - Segments and parts of an input are the history of later ones that do not overlap with them.
     - Video frames are used by models with a video tower or encoder.
     - A video without audio raises no error if `text` is given.
     - Audio below one 16-bit quantisation step is treated as missing.
@@ -378,6 +391,7 @@ class MultimodalEmotionPipeline(ChunkPipeline):
     ) -> Iterator[tuple[dict[str, Any], int]]:
         """Yield each part of each segment with the number of its parts: several if it exceeds the model."""
         inputs = normalize_input(inputs)
+        history, input_speaker = self._take_history(inputs)
         if "text" not in self.model.config.modalities:
             inputs.pop("text", None)
             inputs.pop("words", None)
@@ -397,7 +411,11 @@ class MultimodalEmotionPipeline(ChunkPipeline):
             if segment.words is not None:
                 transcript = segment.result.pop("text", segment.text), segment.result.pop("words", segment.words)
             for index, (part, weight) in enumerate(parts):
-                item = {**self._process(part), "group": group, "weight": weight, "is_list": is_list}
+                speaker = segment.result.get("speaker", input_speaker)
+                tensors = self._process(part, history.before(part), speaker)
+                item = {**tensors, "group": group, "weight": weight, "is_list": is_list}
+                if part.text not in [other.text for other, _ in parts[index + 1 :]]:  # the same text, in several parts
+                    history.add(part, speaker)
                 given = {modality for mask, modality in MODALITY_OF_MASK.items() if mask in item and item[mask].any()}
                 has_input |= bool(given)
                 item["transcript"] = transcript if index == 0 else None
@@ -410,6 +428,17 @@ class MultimodalEmotionPipeline(ChunkPipeline):
                     raise ValueError(self._describe_missing_input(inputs, segment))
                 yield {**item, "is_last": is_end and (stream or following is None)}, len(parts)
             segment, group = following, group + 1 if is_list else group
+
+    def _take_history(self, inputs: dict[str, Any]) -> tuple[History, str | None]:
+        """Remove the previous utterances and the speaker from an input, and return them."""
+        size = getattr(self.model.config, "context_size", 0)
+        history, speaker = inputs.pop("history", []), inputs.pop("speaker", None)
+        if not size and (history or speaker):
+            raise ValueError(
+                "This model takes no previous utterances: omit `history` and `speaker`, or train one with "
+                "`--context_size`."
+            )
+        return History(history, size), speaker
 
     @property
     def _max_duration(self) -> float:
@@ -526,7 +555,9 @@ class MultimodalEmotionPipeline(ChunkPipeline):
         config = self.model.config
         return any(getattr(config, name, None) is not None for name in ("video_tower", "video_encoder"))
 
-    def _process(self, segment: Segment) -> dict[str, Any]:
+    def _process(
+        self, segment: Segment, history: Sequence[dict[str, Any]] = (), speaker: str | None = None
+    ) -> dict[str, Any]:
         """Return the model's tensors, under the same names for every segment, so that segments can be batched."""
         modalities = self.model.config.modalities
         item = {name: getattr(segment, name) for name in ("start", "end", "text", "result")}
@@ -542,6 +573,9 @@ class MultimodalEmotionPipeline(ChunkPipeline):
         }
         if "text" in modalities:
             item.update(self._process_text(segment.text or ""))
+        # CODEPATH: models of conversations also take the previous utterances
+        if getattr(self.model.config, "context_size", 0):
+            item.update(self._process_history(history, speaker))
         if "audio" in modalities:
             item.update(self._process_audio(segment.audio, segment.sampling_rate))
         if self._uses_frames:
@@ -572,6 +606,12 @@ class MultimodalEmotionPipeline(ChunkPipeline):
             "input_ids": torch.tensor([ids or [tokenizer.pad_token_id]]),
             "attention_mask": torch.tensor([[1] * len(ids) or [0]]),
         }
+
+    def _process_history(self, history: Sequence[dict[str, Any]], speaker: str | None) -> dict[str, torch.Tensor]:
+        config = self.model.config
+        limits = (config.context_size, config.max_context_length)
+        ids = encode_history(self.processor.tokenizer, history, speaker, *limits)
+        return {"history_ids": torch.tensor([ids or [0]]), "history_mask": torch.tensor([[1] * len(ids) or [0]])}
 
     def _process_audio(self, audio, sampling_rate: int | None) -> dict[str, Any]:
         """Extract log-mel frames, or run the audio encoder: segments that wait for a batch then take little memory."""
@@ -707,7 +747,9 @@ class MultimodalEmotionPipeline(ChunkPipeline):
     def _predict_variants(self, tensors, masks, units) -> list[dict[str, Any]]:
         """Predict each row without single modalities, words and moments."""
 
-        def predict(batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        def predict(history: dict[str, torch.Tensor], batch: dict[str, torch.Tensor]) -> torch.Tensor:
+            size = len(next(iter(batch.values())))
+            batch |= {name: values.expand(size, -1) for name, values in history.items()}
             return self._run_model(batch).logits.float().cpu().reshape(-1, self.model.config.num_labels)
 
         found = []
@@ -715,8 +757,10 @@ class MultimodalEmotionPipeline(ChunkPipeline):
             lengths = {name: int(mask[row].sum()) for name, mask in masks.items() if mask[row].any()}
             variants = list_variants(lengths, {mask: unit["steps"] for mask, unit in of_row.items()})
             alone = {name: tensor[row : row + 1] for name, tensor in tensors.items()}
+            history = {name: alone.pop(name) for name in ("history_ids", "history_mask") if name in alone}
             kept = [[MODALITY_OF_MASK[mask] for mask, steps in variant.items() if steps] for variant in variants]
-            found.append({"logits": predict_variants(predict, alone, variants), "modalities": kept, "units": of_row})
+            scored = predict_variants(partial(predict, history), alone, variants)
+            found.append({"logits": scored, "modalities": kept, "units": of_row})
         return found
 
     def postprocess(

@@ -5,7 +5,7 @@
 import math
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from itertools import zip_longest
@@ -24,7 +24,7 @@ from .media_umons import WHOLE_S, Clip, iter_windows, resample
 logger = logging.get_logger(__name__)
 
 # Keys of an input dict.
-INPUT_NAMES = ("text", "words", "audio", "sampling_rate", "video", "segments", "speakers")
+INPUT_NAMES = ("text", "words", "audio", "sampling_rate", "video", "segments", "speakers", "history", "speaker")
 # Keys of a dict given as `audio` or `video`; the first two need a `sampling_rate`.
 FILE_NAMES = ("array", "raw", "bytes", "path")
 MAX_WORD_S = 1e6  # seconds, 11 days; no file is as long as a word with a later time says
@@ -59,6 +59,30 @@ class Segment:
     is_silent: bool = False
     warnings: list[dict[str, str]] = field(default_factory=list)
     result: dict[str, Any] = field(default_factory=dict)
+
+
+class History:
+    """
+    Previous utterances of segments: those of the input, and earlier segments that do not overlap.
+
+    Args:
+        utterances: utterances of the input with `text` and `speaker`, the oldest first.
+        size: number of utterances, the latest ones.
+    """
+
+    def __init__(self, utterances: Sequence[dict[str, Any]], size: int):
+        self.utterances = deque(({**utterance, "end": -math.inf} for utterance in utterances), maxlen=size)
+
+    def before(self, segment: Segment) -> list[dict[str, Any]]:
+        """Return the utterances before the beginning of a segment."""
+        start = math.inf if segment.start is None else segment.start + 1e-3
+        return [utterance for utterance in self.utterances if utterance["end"] <= start]
+
+    def add(self, segment: Segment, speaker: str | None):
+        """Add a segment, unless it has no text or overlaps with the latest utterance."""
+        if segment.text and len(self.before(segment)) == len(self.utterances):
+            end = -math.inf if segment.end is None else segment.end
+            self.utterances.append({"speaker": speaker, "text": segment.text, "end": end})
 
 
 # --- forms of input
@@ -102,6 +126,11 @@ def normalize_input(inputs) -> dict[str, Any]:
         inputs["speakers"] = [_check_turn(turn) for turn in inputs["speakers"]]
     if "segments" in inputs:
         inputs["segments"] = [_check_unit(unit) for unit in inputs["segments"]]
+    if "history" in inputs:
+        inputs["history"] = _read_history(inputs["history"])
+    if not isinstance(inputs.get("speaker", ""), str):
+        raise ValueError(f"`speaker` must be a string, not {type(inputs['speaker']).__name__}.")
+    _check_characters("speaker", inputs.get("speaker", ""))
     return inputs
 
 
@@ -140,6 +169,23 @@ def _check_characters(name: str, text: str):
             f"`{name}` has the lone surrogate {text[error.start]!a} at position {error.start}: decode it from bytes "
             "with their encoding."
         ) from None
+
+
+def _read_history(history) -> list[dict[str, str | None]]:
+    """Return previous utterances, texts or {"text", "speaker"}, as dicts. Those without text are left out."""
+    found = []
+    for utterance in history if isinstance(history, (list, tuple)) else [history]:
+        values = utterance if isinstance(utterance, Mapping) else {"text": utterance}
+        read = {name: None if _is_missing(values.get(name)) else values.get(name) for name in ("speaker", "text")}
+        if set(values) - set(read) or not all(isinstance(value, str | None) for value in read.values()):
+            raise ValueError(
+                f"`history` contains {utterance!r:.100}: an utterance must be a text, or a dict with `text` and "
+                "`speaker`."
+            )
+        if read["text"] and read["text"].strip():
+            found.append(read)
+    _check_characters("history", " ".join(value for read in found for value in read.values() if value))
+    return found
 
 
 def _check_word(word) -> dict[str, Any]:

@@ -199,6 +199,39 @@ def build_original_tokenizer(token_to_ix: Mapping[str, int], max_length: int = 6
     return _wrap(backend, max_length)
 
 
+def encode_history(
+    tokenizer: PreTrainedTokenizerFast,
+    history: Sequence[Mapping[str, str | None]],
+    speaker: str | None,
+    max_utterances: int,
+    max_length: int,
+) -> list[int]:
+    """Return the ids of the previous utterances of a text, which a model with `context_size` takes as `history_ids`.
+
+    An utterance is "speaker: text", or its text if the speaker is unknown; the separator of the tokenizer, if it has
+    one, follows. Last is "speaker:", of the text itself. Source of the form: Kim and Vossen, EmoBERTa, 2021.
+
+    Args:
+        tokenizer: tokenizer of the model.
+        history: utterances with `text` and, optionally, `speaker`, the oldest first.
+        speaker: speaker of the text; `None` if unknown.
+        max_utterances: number of utterances that are used, the latest ones (`config.context_size`).
+        max_length: number of ids that are returned, the latest ones (`config.max_context_length`).
+    """
+    texts = [
+        ": ".join(part for part in (utterance.get("speaker"), utterance["text"]) if part)
+        for utterance in history[max(0, len(history) - max_utterances) :]
+    ]
+    texts += [f"{speaker}:"] if speaker else []
+    if not texts:
+        return []
+    ids = tokenizer(texts, add_special_tokens=False, truncation=True, max_length=max_length)["input_ids"]
+    separator = [] if tokenizer.sep_token_id is None else [tokenizer.sep_token_id]
+    joined = [index for of_text in ids[:-1] for index in (*of_text, *separator)]
+    joined += ids[-1] if speaker else [*ids[-1], *separator]
+    return joined[max(0, len(joined) - max_length) :]
+
+
 def find_word_times(
     tokenizer: PreTrainedTokenizerFast,
     input_ids: torch.LongTensor,
