@@ -85,7 +85,7 @@ def test_parse_json_counts_parts_before_parsing(monkeypatch):
         ({"inputs": []}, "0 inputs"),
         ({"inputs": {"words": "so"}}, "An input has no 'words'"),
         ({"inputs": {"speaker": "Ross"}}, "An input is empty"),
-        ({"inputs": {"text": "so", "history": "glad"}}, "`history` must be a list, not a string"),
+        ({"inputs": {"text": "so", "history": "glad"}}, "`history` must be a list, not str"),
         ({"inputs": {"text": "so", "history": [3]}}, "`text` must be a string, not a number"),
         ({"inputs": {"text": "so", "history": [{"words": "so"}]}}, "`history` has no 'words'"),
         ({"inputs": {"text": ["so"]}}, "not a list"),
