@@ -19,10 +19,10 @@ DESCRIPTION = """Predict sentiment and emotions of a clip or audio file over tim
     umons timeline talk.mp4 --output talk.csv talk.vtt talk.png
     umons timeline talk.mp4 --granularity utterance --transcriber whisper --output talk.srt talk.eaf
 
-The suffix of an output sets its format: .csv or .json for the numbers, .srt or .vtt for captions with the
-strongest emotion, .png or .svg for a plot. Files of any length are processed segment by segment. Outputs
-are written atomically and completely, also in `umons timeline talk.mp4 --output talk.csv | head`. The exit
-status is 1 if the file cannot be read.
+The suffix of an output sets its format: .csv, .parquet or .json for the numbers, .srt or .vtt for captions
+with the strongest emotion, .eaf for ELAN, .rttm for turns of speakers, .png or .svg for a plot. Files of any
+length are processed segment by segment. Outputs are written atomically and completely, also in `umons
+timeline talk.mp4 --output talk.csv | head`. The exit status is 1 if the file cannot be read.
 """
 
 
@@ -68,23 +68,28 @@ def timeline(arguments: argparse.Namespace) -> int:
         options["transcriber"] = load_transcriber(arguments.transcriber)
     segments = recognize.stream(inputs, **options)
     printed = (print_json if arguments.json else print_table)(segments, has_files=bool(arguments.output))
-    write_timeline(printed, *arguments.output, labels=recognize.labels, title=Path(arguments.file).name)
+    file = Path(arguments.file)
+    write_timeline(
+        printed, *arguments.output, labels=recognize.labels, title=file.name, media=file if file.exists() else None
+    )
     return 0
 
 
 def print_table(segments, has_files: bool):
     """Print a line for each segment, and yield the segments."""
-    from ..inference.timeline import describe, format_time
+    from ..inference.timeline_formats import describe, format_time
 
     print_or_stop(f"{'time':<20}{'sentiment':>10}  {'strongest emotions':<32}words", has_files)
     for segment in segments:
         start, end = (format_time(time, digits=1) for time in segment["timestamp"])
         sentiment = f"{segment['sentiment']:+.2f}" if "sentiment" in segment else ""
         scores = describe({name: segment[name] for name in ("emotions", "labels") if name in segment}, num_scores=2)
+        warned = [warning["code"] for warning in segment["warnings"]]
         if not segment["modalities"]:
-            scores = "(no input)"
-        codes = ", ".join(warning["code"] for warning in segment["warnings"] if segment["modalities"])
-        line = f"{start}-{end} {sentiment:>9}  {scores:<32}{segment.get('text', '')}{f'  [{codes}]' if codes else ''}"
+            scores = "(no speech)" if "no_speech" in warned else "(no input)"
+        codes = ", ".join(code for code in warned if segment["modalities"])
+        spoken = ": ".join(filter(None, (segment.get("speaker"), segment.get("text"))))
+        line = f"{start}-{end} {sentiment:>9}  {scores:<32}{spoken}{f'  [{codes}]' if codes else ''}"
         print_or_stop(line.rstrip(), has_files)
         yield segment
 

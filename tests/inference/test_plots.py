@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from modeling_umons.inference.plots import COLORS, GAP, NEUTRAL, _drawable, plot_result, plot_timeline
+from modeling_umons.inference.plots import COLORS, drawable, plot_result
 
 
 WORDS = [{"word": word, "weight": weight} for word, weight in (("so", 0.1), ("very", 0.2), ("glad", 0.7))]
@@ -62,9 +62,8 @@ def test_characters_without_glyph_are_escaped(tmp_path):
     labels = [{"label": name, "score": 0.5}, {"label": "calm", "score": 0.4}]
     attention = {"text": [{"word": name, "weight": 1.0}]}
     plot_result({"labels": labels, "attention": attention}, tmp_path / "plot.svg", title=name)
-    plot_timeline([{"timestamp": (0, 1), "labels": labels}], tmp_path / "time.png", title=name)
-    assert _drawable(name) == "\\u4f60\\u597d 😀 \\udcff Größe\\t$5_{"
-    assert _drawable("a\nb", "bold") == "a\nb"
+    assert drawable(name) == "\\u4f60\\u597d 😀 \\udcff Größe\\t$5_{"
+    assert drawable("a\nb", "bold") == "a\nb"
 
 
 def test_suffix_sets_the_format(tmp_path):
@@ -73,56 +72,3 @@ def test_suffix_sets_the_format(tmp_path):
     with pytest.raises(ValueError, match="not supported"):
         plot_result({"emotions": EMOTIONS}, tmp_path / "plot.xyz")
     assert [path.name for path in tmp_path.iterdir()] == ["plot.svg"]
-
-
-def timeline(*scores: float | None) -> list[dict]:
-    """Return segments of one second with these scores of `happy`."""
-    return [
-        {"timestamp": (k, k + 1)}
-        | ({} if score is None else {"sentiment": 3 * score, "emotions": [{"label": "happy", "score": score}]})
-        for k, score in enumerate(scores)
-    ]
-
-
-def test_segments_without_prediction_are_gaps(tmp_path):
-    shares = []
-    for scores in ((0.5, 0.5, 0.5, 0.5), (0.5, None, None, 0.5)):
-        plot_timeline(timeline(*scores), tmp_path / "plot.png", title="from $5_{ to $6")
-        with Image.open(tmp_path / "plot.png") as image:
-            pixels = np.asarray(image.convert("RGB"))
-        sentiment = (pixels == tuple(bytes.fromhex(NEUTRAL[1:]))).all(axis=-1).any(axis=0)
-        gaps = (pixels == tuple(bytes.fromhex(GAP[1:]))).all(axis=-1).sum(axis=0) > 50  # no edges of letters
-        shares.append((sentiment.sum(), gaps.sum()))
-    assert shares[0][1] == 0
-    assert shares[1][1] == pytest.approx(shares[0][0] / 2, rel=0.1)
-
-
-def test_long_timelines_are_averaged(tmp_path):
-    """Steps with gaps only stay gaps."""
-    from modeling_umons.inference.plots import MAX_STEPS, _as_steps
-
-    edges, sentiment, scores = _as_steps(timeline(*[0.25, 0.75] * 5000, *[None] * 500))
-    assert len(edges) == len(sentiment) + 1 <= MAX_STEPS + 1
-    assert (edges[0], edges[-1]) == (0, 10500)
-    assert np.all(np.diff(edges) > 0)
-    assert scores["happy"][:300] == pytest.approx(np.full(300, 0.5), abs=0.02)
-    assert np.isnan(scores["happy"][-5:]).all()
-    plot_timeline(timeline(*[0.25] * 2000), tmp_path / "plot.svg")
-    assert (tmp_path / "plot.svg").stat().st_size < 200_000
-
-
-def test_time_between_segments_is_a_gap():
-    from modeling_umons.inference.plots import _as_steps
-
-    first, _, _, last = timeline(0.1, 0.2, 0.3, 0.4)
-    edges, sentiment, _ = _as_steps([first, last])
-    assert edges.tolist() == [0, 1, 3, 4]
-    assert np.isnan(sentiment).tolist() == [False, True, False]
-
-
-def test_timelines_without_scores(tmp_path):
-    plot_timeline(timeline(None, None), tmp_path / "plot.png")
-    plot_timeline([{"timestamp": (0, 1), "sentiment": 1.0}], tmp_path / "plot.png")
-    plot_timeline([{"timestamp": (0, 1), "labels": [{"label": "calm", "score": 1.0}]}], tmp_path / "plot.png")
-    with pytest.raises(ValueError, match="no segments to plot"):
-        plot_timeline([], tmp_path / "plot.png")

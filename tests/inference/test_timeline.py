@@ -10,7 +10,9 @@ import av
 import pytest
 
 from modeling_umons import EMOTIONS
-from modeling_umons.inference.timeline import check_paths, describe, format_time, write_timeline
+from modeling_umons.inference.rttm import read_rttm
+from modeling_umons.inference.timeline import check_paths, write_timeline
+from modeling_umons.inference.timeline_formats import describe, format_time
 
 
 def segment(start, end, sentiment=0.5, text=None, **scores):
@@ -20,6 +22,7 @@ def segment(start, end, sentiment=0.5, text=None, **scores):
     return result if text is None else result | {"text": text}
 
 
+HEAD = ["start", "end", "speaker", "modalities", "warnings", "label", "confidence", "sentiment"]
 SEGMENTS = [
     segment(0.0, 5.0, -1.25, "so <b>glad</b> & well --> {\\an8}", sad=0.75),
     {"modalities": [], "timestamp": (5.0, 10.0)},
@@ -78,7 +81,18 @@ def test_table_has_a_row_for_each_segment(tmp_path):
     write_timeline(SEGMENTS, tmp_path / "clip.csv")
     with open(tmp_path / "clip.csv", encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert list(rows[0]) == ["start", "end", "modalities", "warnings", "sentiment", *EMOTIONS, "text"]
+    assert list(rows[0]) == [
+        "start",
+        "end",
+        "speaker",
+        "modalities",
+        "warnings",
+        "label",
+        "confidence",
+        "sentiment",
+        *EMOTIONS,
+        "text",
+    ]
     assert len(rows) == len(SEGMENTS)
     assert (rows[0]["start"], rows[0]["sentiment"], rows[0]["sad"]) == ("0.0", "-1.250000", "0.750000")
     assert [rows[k]["text"] for k in (0, 2)] == [SEGMENTS[k]["text"] for k in (0, 2)]
@@ -96,9 +110,20 @@ def test_table_renames_columns_and_escapes_formulas(tmp_path):
     with open(tmp_path / "clip.csv", encoding="utf-8", newline="") as file:
         head, *rows = csv.reader(file)
     names = ["score_text", "score_score_text", "score_start", "'=1+1"]
-    assert head == ["start", "end", "modalities", "warnings", "sentiment", *names, "text"]
+    assert head == [
+        "start",
+        "end",
+        "speaker",
+        "modalities",
+        "warnings",
+        "label",
+        "confidence",
+        "sentiment",
+        *names,
+        "text",
+    ]
     assert [row[-1] for row in rows] == ["'=HYPERLINK(0)", "'+1", "'-1", "'@here", "'\tso", "so = glad", ""]
-    assert [float(score) for score in rows[1][5:9]] == list(scores.values())
+    assert [float(score) for score in rows[1][8:12]] == list(scores.values())
     assert rows[1][0] == "1"
 
 
@@ -117,8 +142,68 @@ def test_json_equals_the_predictions(tmp_path):
     assert json.loads((tmp_path / "clip.json").read_text(encoding="utf-8")) == json.loads(json.dumps(SEGMENTS))
     write_timeline([], tmp_path / "clip.json", tmp_path / "clip.csv", tmp_path / "clip.vtt")
     assert json.loads((tmp_path / "clip.json").read_text()) == []
-    assert (tmp_path / "clip.csv").read_text() == "start,end,modalities,warnings,sentiment,text\n"
+    assert (tmp_path / "clip.csv").read_text() == ",".join([*HEAD, "text"]) + "\n"
     assert (tmp_path / "clip.vtt").read_text() == "WEBVTT\n\n"
+
+
+DIALOGUE = [
+    {**segment(0.0, 2.0, 1.0, "so glad"), "speaker": "Ann B", "label": "happy", "confidence": 0.75, "words": [
+        {"word": "so", "timestamp": (0.0, 0.5)}, {"word": "glad", "timestamp": (0.4, 2.0)}]},
+    {**segment(1.0, 3.0, -1.0, "well"), "speaker": "C", "label": "neutral"},
+    {**segment(1.5, 2.5), "speaker": "C"},
+    {"modalities": [], "timestamp": (4.0, 5.0), "speaker": None, "warnings": [{"code": "silent", "message": "."}]},
+]  # fmt: skip
+
+
+def test_parquet_equals_the_table(tmp_path):
+    pandas = pytest.importorskip("pandas")
+    write_timeline(DIALOGUE, tmp_path / "clip.csv", tmp_path / "clip.parquet")
+    table, expected = pandas.read_parquet(tmp_path / "clip.parquet"), pandas.read_csv(tmp_path / "clip.csv")
+    assert sorted(table.columns) == sorted(expected.columns)
+    for name in ("start", "end", "sentiment", "confidence", *EMOTIONS):
+        assert table[name].tolist() == pytest.approx(expected[name].tolist(), nan_ok=True, abs=1e-6)
+    assert table["speaker"].fillna("").tolist() == ["Ann B", "C", "C", ""]
+    assert [list(codes) for codes in table["warnings"]] == [[], [], [], ["silent"]]
+
+
+def test_rttm_has_the_turns_of_speakers(tmp_path):
+    write_timeline(DIALOGUE, tmp_path / "clip.rttm", title="my talk.mp4")
+    turns = read_rttm(tmp_path / "clip.rttm", "my talk.mp4")
+    assert [(turn["speaker"], turn["timestamp"]) for turn in turns] == [
+        ("Ann_B", (0, 2)), ("C", (1, 3)), ("C", (1.5, 2.5)),
+    ]  # fmt: skip
+    with pytest.raises(ValueError, match=r"clip\.rttm: the segments have no speakers"):
+        write_timeline(SEGMENTS, tmp_path / "clip.rttm")
+
+
+def test_elan_has_tiers_for_each_speaker(tmp_path):
+    """Read by pympi: annotations of a tier do not overlap."""
+    elan = pytest.importorskip("pympi.Elan")
+    media = tmp_path / "media" / "my talk.wav"
+    write_timeline(DIALOGUE, tmp_path / "clip.eaf", media=media)
+    assert [path.name for path in tmp_path.iterdir()] == ["clip.eaf"]
+    document = elan.Eaf(str(tmp_path / "clip.eaf"), suppress_version_warning=True)
+    found = {tier: document.get_annotation_data_for_tier(tier) for tier in document.get_tier_names()}
+    assert [(start, end, text) for start, end, text, *_ in found["text@Ann B"]] == [(0, 2000, "so glad")]
+    assert [row[:3] for row in found["word@Ann B"]] == [(0, 500, "so"), (500, 2000, "glad")]
+    assert found["label@Ann B"][0][2] == "happy 0.75"
+    assert {tier for tier in found if "@C" in tier} == {
+        "text@C",
+        "label@C",
+        "sentiment@C",
+        "label 2@C",
+        "sentiment 2@C",
+    }
+    assert found["sentiment@C"][0][:3] == (1000, 3000, "-1.00")
+    (linked,) = document.get_linked_files()
+    assert linked["RELATIVE_MEDIA_URL"] == "./media/my talk.wav"
+    assert linked["MEDIA_URL"] == media.as_uri()
+    assert linked["MIME_TYPE"] == "audio/x-wav"
+
+
+def test_captions_name_the_speaker(tmp_path):
+    write_timeline(DIALOGUE, tmp_path / "clip.vtt")
+    assert captions(tmp_path / "clip.vtt")[0][2].splitlines()[1] == "Ann B: so glad"
 
 
 def test_predictions_of_other_models(tmp_path):
@@ -129,12 +214,22 @@ def test_predictions_of_other_models(tmp_path):
     ]  # fmt: skip
     regression = [{"sentiment": 1.5, "modalities": ["text"], "timestamp": (0, 1)}]
     for name, segments, head, caption in (
-        ("classes", classes, "start,end,modalities,warnings,sentiment,angry,calm,text", "[calm 1.00]"),
-        ("regression", regression, "start,end,modalities,warnings,sentiment,text", "[sentiment +1.50]"),
+        (
+            "classes",
+            classes,
+            [*HEAD, "angry", "calm", "text"],
+            "[calm 1.00]",
+        ),
+        (
+            "regression",
+            regression,
+            [*HEAD, "text"],
+            "[sentiment +1.50]",
+        ),
     ):
         paths = [tmp_path / f"{name}{suffix}" for suffix in (".csv", ".vtt", ".png")]
         write_timeline(segments, *paths)
-        assert paths[0].read_text().splitlines()[0] == head
+        assert paths[0].read_text().splitlines()[0] == ",".join(head)
         assert captions(paths[1])[0][2] == caption
         assert paths[2].stat().st_size > 2000
 
@@ -224,7 +319,7 @@ def test_invalid_paths_raise(tmp_path, monkeypatch):
         (
             ["clip.txt"],
             ValueError,
-            r"clip\.txt: the suffix is not a format .* one of \.csv, \.json, \.srt, \.vtt, \.png, ",
+            r"clip\.txt: the suffix is not a format .* one of \.csv, \.json, \.parquet, \.srt, \.vtt, \.rttm, ",
         ),
         (["clip"], ValueError, "the suffix is not a format"),
         (["clip.csv", "../" + tmp_path.name + "/clip.csv"], ValueError, "is given twice"),
@@ -234,8 +329,9 @@ def test_invalid_paths_raise(tmp_path, monkeypatch):
         with pytest.raises(error, match=message):
             check_paths([tmp_path / name for name in names])
     monkeypatch.setattr("modeling_umons.inference.timeline.find_spec", lambda name: None)
-    with pytest.raises(ValueError, match=r'pip install "modeling-umons\[plot\]"'):
-        check_paths([tmp_path / "clip.SVG"])
+    for name, message in (("clip.SVG", r"umons\[plot\]"), ("clip.eaf", r"pympi: pip install .*\[transcribe\]")):
+        with pytest.raises(ValueError, match=message):
+            check_paths([tmp_path / name])
 
 
 def test_times_and_scores_are_formatted():
