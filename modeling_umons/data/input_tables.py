@@ -17,12 +17,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from datasets import Audio, Dataset, Value, Video, concatenate_datasets
 
-from ..utils.files import atomic_path
 from ..utils.suggest import did_you_mean, nearest
 from .arguments import DataArguments
 from .clip_tables import MEDIA_SUFFIXES, TABLE_NAMES, list_clips
 from .row_hash import ContentHash
 from .rows import USUAL_COLUMNS, load_dataset_splits
+from .sharding import open_output
 from .tables import TABLE_SUFFIXES, read_rows
 
 
@@ -270,10 +270,10 @@ def _copy_table(path: Path, options: InputOptions, work: Path) -> Dataset:
     is_parquet = path.suffix == ".parquet" and path.is_file()
     schema, batches = _open_parquet(path) if is_parquet else _open_text_table(path)
     work.mkdir(parents=True, exist_ok=True)
-    with atomic_path(work / "input.arrow") as temporary, pa.ipc.new_stream(temporary, schema) as writer:
+    with open_output(work / COPY_NAME) as temporary, pa.ipc.new_stream(temporary, schema) as writer:
         for batch in batches:
             writer.write_batch(batch)
-    rows = Dataset.from_file(str(work / "input.arrow"))
+    rows = Dataset.from_file(str(work / COPY_NAME))
     if options.split is not None:
         if "split" not in rows.column_names:
             raise ValueError(f"--split {options.split}: {path} has no column `split`.")

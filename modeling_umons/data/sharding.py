@@ -11,8 +11,9 @@ import io
 import json
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, wait
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -117,9 +118,19 @@ class ShardWriter:
         schema = table.schema.with_metadata({**(table.schema.metadata or {}), FAILURES_KEY: json.dumps(failures)})
         path = self.folder / shard.name
         path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_path(path) as temporary, pq.ParquetWriter(temporary, schema) as writer:
+        with open_output(path) as temporary, pq.ParquetWriter(temporary, schema) as writer:
             if len(table):  # `datasets` reads a file without row groups, but no row group without rows
                 writer.write_table(table.cast(schema))
+
+
+@contextmanager
+def open_output(path: Path) -> Iterator[Path]:
+    """Yield a temporary path as `atomic_path`. Raises OSError with the name of the file if it cannot be written."""
+    try:
+        with atomic_path(path) as temporary:
+            yield temporary
+    except OSError as error:
+        raise OSError(f"{path} cannot be written: {error.strerror or error}. The same command resumes.") from error
 
 
 def write_shards(
@@ -260,10 +271,12 @@ def _write_shard(shard: int) -> None:
 
 
 class _RayWriter(ShardWriter):
-    """Actor that computes on one thread, as local workers do."""
+    """Actor that computes on one thread, as local workers do, in the folder of the command, for relative paths."""
 
-    def __init__(self, *arguments: Any):
+    def __init__(self, working_directory: str, *arguments: Any):
         limit_threads()
+        with suppress(OSError):  # a machine that shares the files by absolute paths only
+            os.chdir(working_directory)
         super().__init__(*arguments)
 
 
@@ -288,7 +301,7 @@ def _run_ray(
         [{"shard": shard} for shard in pending], override_num_blocks=len(pending)
     ).map_batches(
         _RayWriter,
-        fn_constructor_args=(build, shards, folder),
+        fn_constructor_args=(os.getcwd(), build, shards, folder),
         batch_size=1,
         compute=ray.data.ActorPoolStrategy(size=min(num_actors, len(pending))),
         num_cpus=1,

@@ -23,13 +23,13 @@ from ..data.sharding import (
     Engine,
     Failure,
     check_record,
+    open_output,
     plan_parts,
     read_failures,
     write_failures,
     write_shards,
 )
 from ..models.umons.decoding_umons import DecodingWorker
-from ..utils.files import atomic_path
 from ..utils.hub_files import DEFAULT_MODEL, find_model
 from .loading import load_pipeline, load_transcriber
 from .plots import entries_of
@@ -378,7 +378,7 @@ def name_failures(output: Path) -> Path:
 def _join_parts(parts: list[Path], output: Path) -> None:
     """Write the rows of all parts to the output, atomically."""
     schema = pq.read_schema(parts[0]).remove_metadata()
-    with atomic_path(output) as temporary:
+    with open_output(output) as temporary:
         WRITERS[output.suffix](temporary, schema, (pq.read_table(part).cast(schema) for part in parts))
 
 

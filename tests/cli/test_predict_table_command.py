@@ -30,10 +30,11 @@ def write_texts(path: Path, number: int) -> Path:
     return path
 
 
-def start(*arguments, **environment: str) -> subprocess.Popen:
+def start(*arguments, cwd: Path | None = None) -> subprocess.Popen:
     command = [sys.executable, "-m", "modeling_umons", "predict", *map(str, arguments)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return subprocess.Popen(command, env=environment, cwd=cwd, **pipes)
 
 
 def test_predict_table_prints_numbers_and_failures(model, clips, tmp_path, capsys):
@@ -110,10 +111,11 @@ def test_killed_runs_resume_with_every_row_once(model, tmp_path):
 
 @needs_ray
 def test_ray_equals_local_processes(model, tmp_path):
-    source = write_texts(tmp_path / "rows.csv", 40)
-    options = [source, "--model", model, "--shard_size", 10]
+    """Relative paths are those of the command, also in the actors."""
+    write_texts(tmp_path / "rows.csv", 40)
+    options = ["rows.csv", "--model", os.path.relpath(model, tmp_path), "--shard_size", 10]
     for name, engine in (("local", ["--num_workers", 2]), ("ray", ["--engine", "ray", "--num_proc", 2])):
-        process = start(*options, "--output", tmp_path / f"{name}.csv", *engine)
+        process = start(*options, "--output", f"{name}.csv", *engine, cwd=tmp_path)
         out, _ = process.communicate(timeout=DEADLINE)
         assert process.returncode == 0, out
     assert (tmp_path / "ray.csv").read_bytes() == (tmp_path / "local.csv").read_bytes()

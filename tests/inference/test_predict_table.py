@@ -284,7 +284,7 @@ def test_full_disk_raises_and_resumes(model, texts, tmp_path):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (16_000, limits[1]))  # more than a part, less than the output
-        with pytest.raises(OSError, match="File too large"):
+        with pytest.raises(OSError, match=r"out\.jsonl cannot be written: File too large\. The same command resumes"):
             predict_table([source], output, settings(model))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
