@@ -10,9 +10,11 @@ from pathlib import Path
 
 from .command import WRONG_USAGE, add_engine_arguments, add_model_arguments, make_parser, print_error, run
 from .output import print_failures, print_or_stop
+from .timeline import GRANULARITIES
 
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
+PIPELINE_OPTIONS = ("granularity", "chunk_length_s", "hop_length_s", "overflow", "strict", "abstain_below")
 SUFFIX = re.compile(r"\.\w{2,5}$")
 SHOWN_UNITS = 5  # words or moments of each modality
 
@@ -25,8 +27,8 @@ DESCRIPTION = """Predict sentiment and emotions of clips, audio files and texts.
 
 With --output, the input is a table (.csv, .tsv, .jsonl, .parquet), a folder of clips, files, or a folder or Hub
 repository of `datasets`; the output (.parquet, .csv, .jsonl) has one row per input, or per segment with
---chunk_length_s. The same command resumes an interrupted run. Rows that failed are also in a table next to the
-output.
+--granularity or --chunk_length_s. The same command resumes an interrupted run. Rows that failed are also in a
+table next to the output.
 
 A file that cannot be read does not stop the others; the exit status is then 1.
 """
@@ -71,7 +73,13 @@ def add_table_arguments(group) -> None:
     )
     group.add_argument("--split", help="split to predict (default: all)")
     group.add_argument("--dataset_config_name", metavar="NAME", help="configuration of a data set")
+    group.add_argument(
+        "--granularity",
+        choices=GRANULARITIES,
+        help="predict segments of files: windows of --chunk_length_s, utterances between pauses, sentences or words",
+    )
     group.add_argument("--chunk_length_s", type=float, metavar="S", help="predict segments of this length in seconds")
+    group.add_argument("--hop_length_s", type=float, metavar="S", help="seconds between them (default: the length)")
     group.add_argument("--transcriber", metavar="MODEL", help="speech recognition model for files without texts")
     group.add_argument("--batch_size", type=int, default=32, metavar="N", help="rows per batch (default: 32)")
     group.add_argument(
@@ -128,7 +136,7 @@ def predict_rows(arguments: argparse.Namespace) -> int:
     settings = PredictionSettings(
         arguments.model,
         arguments.trust_remote_code,
-        {name: getattr(arguments, name) for name in ("chunk_length_s", "overflow", "strict", "abstain_below")},
+        {name: getattr(arguments, name) for name in PIPELINE_OPTIONS},
         arguments.transcriber,
         arguments.batch_size,
         arguments.shard_size,

@@ -29,6 +29,7 @@ from .tables import TABLE_SUFFIXES, read_rows
 COPY_NAME = "input.arrow"
 CHUNK = 4096  # rows of a table that are in memory at once
 UNIQUE_COLUMNS = ("id", "utterance_id", "segment_id")  # a row has its own value of them
+# Identifiers; some of them order the utterances of a conversation.
 KEPT_COLUMNS = (*UNIQUE_COLUMNS, "video_id", "segment", "speaker", "split")
 AUDIO_NAMES = ("audio", "wav", "audio_path")  # usual names of files whose pictures are not read
 INTEGER = re.compile(r"0|-?[1-9]\d{0,17}")  # "007" stays text
@@ -103,7 +104,7 @@ class InputTable:
 
     def fingerprint(self) -> str:
         """Return a hash of the columns that the results depend on, and of the sizes of the files."""
-        columns = [*self.inputs.values(), *self.kept, *TIME_COLUMNS]
+        columns = [*self.inputs.values(), *self.kept, *KEPT_COLUMNS, *TIME_COLUMNS]
         table = self.rows.select_columns(list(dict.fromkeys(c for c in columns if c in self.rows.column_names)))
         digest = ContentHash(table.with_format("arrow")[:0].schema)
         sizes = ContentHash(pa.schema({"bytes": pa.int64()}))

@@ -18,6 +18,8 @@ import torch
 
 from .. import __version__
 from ..data.builders import describe_error
+from ..data.collator import HISTORY
+from ..data.conversations import add_history
 from ..data.input_tables import InputOptions, InputTable, read_input_table
 from ..data.sharding import (
     Engine,
@@ -50,7 +52,7 @@ class PredictionSettings:
     Attributes:
         model: a folder, Hub id, `umons-base` or `umons-mini`.
         trust_remote_code: let a model of another package execute its code.
-        options: options of the pipeline, such as `chunk_length_s`, with which a row of the output is a segment.
+        options: options of the pipeline. With `granularity` or `chunk_length_s`, a row of the output is a segment.
         transcriber: a speech recognition model for files without texts.
         batch_size: rows or segments of a batch.
         shard_size: rows between two saves; 1,024 texts or 64 files by default.
@@ -71,7 +73,7 @@ class PredictionSettings:
     @property
     def has_segments(self) -> bool:
         """Return whether a row of the output is a segment of an input."""
-        return self.options.get("chunk_length_s") is not None
+        return any(self.options.get(name) is not None for name in ("granularity", "chunk_length_s"))
 
     def load_pipeline(self, number: int = 0):
         """Load the pipeline, on the GPU of worker `number` if there are GPUs."""
@@ -183,6 +185,8 @@ class RowPredictor:
     def __init__(self, table: InputTable, settings: PredictionSettings, number: int = 0):
         self.table, self.settings = table, settings
         self.recognize = settings.load_pipeline(number)
+        names = [HISTORY, "speaker"] if getattr(self.recognize.model.config, "context_size", 0) else []
+        self.history_columns = [name for name in names if name in table.rows.column_names]
         self.columns = OutputColumns(self.recognize, table, settings)
         self.options = {**settings.options, "on_error": "return"}
         if settings.transcriber is not None:
@@ -244,7 +248,8 @@ class RowPredictor:
 
     def _add(self, results: dict[int, list[dict[str, Any]]], row: int, result: Any) -> None:
         """Add a result, or the results of the segments with times from the beginning of the file."""
-        results[row] = result if isinstance(result, list) else [result]
+        segments = result if isinstance(result, list) else [result]
+        results[row] = segments or [{"modalities": []}]  # an input without speech has a row too
         offset = self._offsets.pop(row, 0.0)
         for segment in results[row]:
             if offset and "timestamp" in segment:
@@ -266,6 +271,8 @@ class RowPredictor:
                 self._offsets[row] = start or 0.0
                 files = self._decode(files, start, end)
             inputs |= files
+        if inputs and self.history_columns:
+            inputs |= self.table.rows.select_columns(self.history_columns)[row]
         if not inputs:
             columns = " and ".join(f"`{column}`" for column in self.table.inputs.values())
             raise ValueError(f"The row has nothing in {columns}.")
@@ -339,11 +346,14 @@ def predict_table(
     check_output(output, sources)
     work = output.with_name(f"{output.name}.parts")
     table = read_input_table(sources, input_options or InputOptions(), work)
-    OutputColumns(settings.load_pipeline(), table, settings)  # errors of the model appear here, once
+    recognize = settings.load_pipeline()
+    OutputColumns(recognize, table, settings)  # errors of the model appear here, once
     record, has_parts = settings.record(table), any(work.glob("[!.]*.parquet"))
     remedy = "delete that folder to start again, or choose another --output"
     check_record(work / RECORD_NAME, record, "predictions", remedy, has_other_files=has_parts)
     shards = plan_parts(len(table.rows), record["shard_size"])
+    if "text" in table.inputs:
+        table.rows = add_history(table.rows, getattr(recognize.model.config, "context_size", 0), table.inputs["text"])
     build = partial(RowPredictor, table, settings)
     write_shards(build, shards, work, engine or Engine(), label="umons predict")
     failures, failures_path = read_failures(work, shards), name_failures(output)

@@ -6,6 +6,7 @@ import csv
 import json
 import resource
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -292,3 +293,39 @@ def test_full_disk_raises_and_resumes(model, texts, tmp_path):
     assert not list(tmp_path.glob(".*.part*"))
     predict_table([source], output, settings(model))
     assert len(output.read_text().splitlines()) == 50
+
+
+def test_model_with_context_gets_the_previous_rows(model, tmp_path):
+    config = json.loads(Path(model, "config.json").read_text())
+    shutil.copytree(model, tmp_path / "model")
+    (tmp_path / "model" / "config.json").write_text(json.dumps(config | {"context_size": 2}))
+    lines = ["a,1,so glad", "a,0,very sad", "b,0,so glad"]
+    (tmp_path / "rows.csv").write_text("\n".join(["video_id,segment,text", *lines]))
+    predict_table([str(tmp_path / "rows.csv")], tmp_path / "out.parquet", settings(str(tmp_path / "model")))
+    second, first, other = pq.read_table(tmp_path / "out.parquet").to_pylist()
+    recognize = load_pipeline(str(tmp_path / "model"))
+    expected = recognize({"text": "so glad", "history": ["very sad"]})["sentiment"]
+    assert second["sentiment"] == pytest.approx(expected, abs=1e-5)
+    assert abs(second["sentiment"] - other["sentiment"]) > 1e-4
+    assert first["sentiment"] == pytest.approx(recognize({"text": "very sad"})["sentiment"], abs=1e-5)
+
+
+def test_input_without_segments_has_a_row(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(RowPredictor, "_make_input", lambda self, row, text: {"text": "so"})
+    (tmp_path / "rows.csv").write_text("id,text\nx,so\n")
+    call = tables.load_pipeline
+
+    class Silent:
+        def __init__(self, recognize):
+            self.recognize = recognize
+
+        def __getattr__(self, name):
+            return getattr(self.recognize, name)
+
+        def __call__(self, inputs, **options):
+            return ([] for _ in inputs)
+
+    monkeypatch.setattr(tables, "load_pipeline", lambda *arguments, **options: Silent(call(*arguments, **options)))
+    predict_table([str(tmp_path / "rows.csv")], tmp_path / "out.parquet", settings(model, granularity="utterance"))
+    (row,) = pq.read_table(tmp_path / "out.parquet").to_pylist()
+    assert (row["id"], row["modalities"], row["sentiment"], row["error"]) == ("x", [], None, None)
