@@ -50,6 +50,7 @@ class PlainEncoderForSequenceClassification(UmonsPreTrainedModel):
 
     config: PlainEncoderConfig
     _auto_class = None
+    accepts_loss_kwargs = False  # the loss is the mean over the batch
 
     def __init__(self, config: PlainEncoderConfig):
         super().__init__(config)

@@ -255,7 +255,8 @@ class BaselinePreTrainedModel(PreTrainedModel):
     base_model_prefix = "model"
     main_input_name = "input_ids"
     input_modalities = ("text", "audio", "video")
-    # The loss is the mean over the batch, without `num_items_in_batch` (see UmonsPreTrainedModel).
+    # The loss is the mean over the batch and ignores `num_items_in_batch`. Trainer assumes the opposite of a forward
+    # with `**kwargs`: it would neither divide by the number of accumulated batches nor average over processes.
     accepts_loss_kwargs = False
 
     def returns_hidden_states(self, kwargs: dict) -> bool:

@@ -822,9 +822,7 @@ class UmonsPreTrainedModel(FromEncodersMixin, PreTrainedModel):
     base_model_prefix = "model"
     main_input_name = "input_ids"
     input_modalities = ("text", "audio", "video")
-    # The loss is the mean over the batch and ignores `num_items_in_batch`. Trainer assumes the opposite of a forward
-    # with `**kwargs`: it would neither divide by the number of accumulated batches nor average over processes.
-    accepts_loss_kwargs = False
+    accepts_loss_kwargs = True
     supports_gradient_checkpointing = True
     _no_split_modules = ["UmonsTextFrontEnd", "UmonsModalityLayer"]
     _supports_sdpa = True
@@ -1174,6 +1172,16 @@ def joint_sentiment_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Te
     )
 
 
+def share_of_loss(loss: torch.Tensor, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None):
+    """
+    Scale the mean loss of a batch to its share of the mean over all accumulated batches of all processes.
+
+    These have `num_items_in_batch` labels, as `Trainer` counts them: all but -100. Unknown labels of `joint_sentiment`
+    (NaN) are counted, so that a batch weighs as many rows as it has.
+    """
+    return loss if num_items_in_batch is None else loss * labels.ne(-100).sum() / num_items_in_batch
+
+
 @auto_docstring(
     custom_intro="""
     The UMONS model with a linear head for emotions (multi-label), sentiment classes, sentiment as a number, or with
@@ -1227,6 +1235,7 @@ class UmonsForSequenceClassification(UmonsPreTrainedModel):
         torch.Size([1, 8])
         ```
         """
+        num_items_in_batch = kwargs.pop("num_items_in_batch", None)
         outputs = self.model(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -1258,6 +1267,8 @@ class UmonsForSequenceClassification(UmonsPreTrainedModel):
             loss = joint_sentiment_loss(logits, labels.to(logits.device))
         elif labels is not None:
             loss = self.loss_function(labels, logits, self.config)
+        if loss is not None:
+            loss = share_of_loss(loss, labels, num_items_in_batch)
 
         return UmonsSequenceClassifierOutput(
             loss=loss,

@@ -41,13 +41,13 @@ def make_batch(batch_size: int = 4, lengths: dict[str, int] = LENGTHS, seed: int
 
 
 class Rows(Dataset):
-    """32 rows of the same length."""
+    """Rows of the same length."""
 
-    def __init__(self, lengths: dict[str, int] = LENGTHS):
-        self.rows = make_batch(32, lengths)
+    def __init__(self, lengths: dict[str, int] = LENGTHS, num_rows: int = 32):
+        self.rows = make_batch(num_rows, lengths)
 
     def __len__(self) -> int:
-        return 32
+        return len(self.rows["labels"])
 
     def __getitem__(self, i: int) -> dict[str, torch.Tensor]:
         return {name: values[i] for name, values in self.rows.items()}
@@ -103,12 +103,28 @@ compiles_in_parts = pytest.mark.filterwarnings("ignore:The .grad attribute of a 
 # Trainer
 
 
-def test_accumulated_batches_equal_one_batch(train):
-    whole, parts = make_model(), make_model()
+def rows_of(task: str) -> tuple[Rows, dict]:
+    """Return 14 rows of a task, of which 5 accumulate in the last step, and options of its model."""
+    rows = Rows(num_rows=14)
+    if task == "emotions":
+        return rows, {}
+    if task == "joint":
+        return rows, {"problem_type": None, "joint_sentiment": True}
+    classes = rows.rows["labels"][:, 0].long()
+    classes[1::4] = -100  # unknown
+    rows.rows["labels"] = classes
+    return rows, {"problem_type": "single_label_classification"}
+
+
+@pytest.mark.parametrize("task", ["emotions", "joint", "classes with unknown labels"])
+def test_accumulated_batches_equal_one_batch(train, task):
+    """Steps of 9 and 5 rows, in batches of 3 rows or as a whole."""
+    rows, options = rows_of(task)
+    whole, parts = make_model(**options), make_model(**options)
     start = {name: parameter.clone() for name, parameter in whole.named_parameters()}
-    losses = train(whole, Rows(), max_steps=4)
-    losses_of_parts = train(parts, Rows(), max_steps=4, per_device_train_batch_size=4, gradient_accumulation_steps=2)
-    assert losses_of_parts == pytest.approx(losses, abs=1e-4)  # the log is rounded
+    losses = train(whole, rows, max_steps=4, per_device_train_batch_size=9)
+    losses_of_parts = train(parts, rows, max_steps=4, per_device_train_batch_size=3, gradient_accumulation_steps=3)
+    assert losses_of_parts == pytest.approx(losses, rel=1e-6)
     for name, parameter in whole.named_parameters():
         torch.testing.assert_close(parts.get_parameter(name), parameter, rtol=0, atol=1e-6)
     assert (whole.classifier.weight - start["classifier.weight"]).abs().max() > 1e-3
