@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -110,3 +111,35 @@ def _check_weights(folder: Path) -> None:
     for name, tensor in model.state_dict().items():
         if name in found and found[name] != tuple(tensor.shape):
             raise ValueError(f"`{name}` has the shape {found[name]}, but {CONFIG} requires {tuple(tensor.shape)}.")
+
+
+def check_complete(name: str, model: Any) -> None:
+    """
+    Check that the safetensors files of a model contain all of its weights. (`from_pretrained` initialises missing ones
+    at random, with a warning.)
+
+    Args:
+        name: Folder or Hub id that the model was loaded from.
+        model: The model.
+
+    Raises:
+        ValueError: Weights are missing.
+    """
+    from safetensors import safe_open
+    from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, cached_file
+
+    find = partial(cached_file, name, _raise_exceptions_for_missing_entries=False)
+    if path := find(WEIGHTS):
+        with safe_open(path, "pt") as file:
+            found = set(file.keys())
+    elif path := find(SAFE_WEIGHTS_INDEX_NAME):
+        found = set(json.loads(Path(path).read_text(encoding="utf-8"))["weight_map"])
+    else:
+        return
+    tied = set(getattr(model, "all_tied_weights_keys", ()))
+    missing = [key for key in model.state_dict() if key not in found | tied]
+    if missing:
+        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+        raise ValueError(
+            f"{Path(path).name} lacks weights of the model: {', '.join(missing[:3])}{more}. Save the model again."
+        )

@@ -5,7 +5,7 @@ from typing import Any
 
 from ..registration import MODELS, PIPELINE_TASK, register_auto_classes
 from ..utils.hub_files import DEFAULT_MODEL, find_model
-from .damage import describe_damage
+from .damage import check_complete, describe_damage
 
 
 def load_model(name: str, model_types: tuple[str, ...] = tuple(MODELS), **options: Any) -> tuple[Any, Any]:
@@ -32,6 +32,7 @@ def load_model(name: str, model_types: tuple[str, ...] = tuple(MODELS), **option
             model = AutoModelForSequenceClassification.from_pretrained(
                 folder, config=config, use_safetensors=True, **options
             )
+            check_complete(folder, model)
             return model.eval(), UmonsProcessor.from_pretrained(folder)
     except ImportError:
         raise
@@ -73,6 +74,8 @@ def load_pipeline(model: str | None = None, trust_remote_code: bool = False, pac
             trust_remote_code=trust_remote_code or None,
             model_kwargs={"use_safetensors": True},
         )
+        if recognize.model.config.model_type in MODELS:
+            check_complete(folder, recognize.model)
     except ImportError:
         raise
     except Exception as error:

@@ -4,6 +4,7 @@
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from small_pipelines import WORDS, close, make_processor
 
 from modeling_umons import UmonsConfig, UmonsForSequenceClassification
@@ -44,3 +45,18 @@ def test_missing_folder_is_not_looked_up_on_the_hub(tmp_path, monkeypatch):
 
 def test_hub_names_stay():
     assert [find_model(name) for name in ("mood", "user/mood")] == ["mood", "user/mood"]
+
+
+@pytest.mark.parametrize(("load", "error"), [(load_model, OSError), (load_pipeline, ValueError)])
+def test_missing_weights_are_named(tmp_path, load, error):
+    config = UmonsConfig(
+        vocab_size=2 + len(WORDS), word_embedding_size=4, hidden_size=8, intermediate_size=8, num_hidden_layers=1
+    )
+    UmonsForSequenceClassification(config).save_pretrained(tmp_path)
+    make_processor().save_pretrained(tmp_path)
+    load(str(tmp_path))
+    weights = load_file(tmp_path / "model.safetensors")
+    del weights["classifier.weight"], weights["classifier.bias"]
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(error, match=r"model\.safetensors lacks weights of the model: classifier\.weight, "):
+        load(str(tmp_path))
