@@ -6,7 +6,6 @@ import csv
 import hashlib
 import json
 import os
-import tempfile
 from collections import Counter, deque
 from collections.abc import Iterator
 from contextlib import closing
@@ -24,7 +23,7 @@ from tqdm import tqdm
 
 from ..models.umons.configuration_umons import EMOTIONS
 from ..tasks.labels import SENTIMENT_7
-from ..utils.files import atomic_path
+from ..utils.files import atomic_path, scratch_path
 from ..utils.tables import markdown_table
 from ..utils.workers import worker_pool
 from .builders import ROWS_PER_TABLE, UtteranceBuilder, describe_error, read_rows
@@ -73,8 +72,7 @@ def prepare_dataset(
     if not any(source.segments.values()):
         raise ValueError(f"{source.folder}: there is no segment in it (layout {builder.config.layout}).")
     output.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_path(output) if is_new else tempfile.TemporaryDirectory(dir=output.parent, prefix=".") as folder:
-        folder = Path(folder)
+    with atomic_path(output) if is_new else scratch_path(output) as folder:
         (folder / "data").mkdir(parents=True)
         failures = _write_rows(builder, features, folder / "data", num_proc)
         if not data_files(folder):

@@ -20,11 +20,26 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     """
     Yield a temporary path next to `path`, for a file or a folder that replaces it when the block succeeds.
 
-    The temporary name begins with a dot and ends in `.part` and the suffix of `path`; it is unique, and removed if the
-    block raises. Those of killed processes of this machine are removed first. The content is on the disk before it
-    replaces `path`. A link is followed: its target is replaced. An existing folder is replaced only if it is empty.
+    See [`scratch_path`] for its name. The content is on the disk before it replaces `path`. A link is followed: its
+    target is replaced. An existing folder is replaced only if it is empty.
     """
     target = Path(path).resolve()
+    with scratch_path(target) as temporary:
+        yield temporary
+        flush_to_disk(temporary)
+        if temporary.is_dir() and target.is_dir():
+            target.rmdir()  # Windows does not replace a folder
+        os.replace(temporary, target)
+
+
+@contextmanager
+def scratch_path(target: Path) -> Iterator[Path]:
+    """
+    Yield a temporary path next to `target`, for a file or a folder that is removed after the block.
+
+    The name begins with a dot and ends in `.part` and the suffix of `target`; it is unique. Those of killed processes
+    of this machine are removed first.
+    """
     # The name is cut, so that one of the maximum length keeps working; writers may choose the format by the suffix.
     prefix, suffix = f".{target.stem[:40]}.{MACHINE}-", f".part{target.suffix}"
     _remove_leftovers(target.parent, prefix, suffix)
@@ -32,10 +47,6 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     _written.add(temporary)
     try:
         yield temporary
-        flush_to_disk(temporary)
-        if temporary.is_dir() and target.is_dir():
-            target.rmdir()  # Windows does not replace a folder
-        os.replace(temporary, target)
     finally:
         _remove(temporary)
         _written.discard(temporary)
