@@ -68,6 +68,7 @@ class Settings(argparse.Namespace):
     device: torch.device
     small: bool
     deadline: float
+    compile_mode: str
 
     @property
     def is_cuda(self) -> bool:
@@ -229,7 +230,7 @@ def make_step(settings: Settings, name: str, compiled: bool = False) -> Callable
     loss = TaskLoss(make_task("joint"))
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=1e-4, fused=True)
-    run = torch.compile(model, dynamic=False) if compiled else model
+    run = torch.compile(model, dynamic=False, mode=settings.compile_mode) if compiled else model
 
     def step(batch: dict) -> torch.Tensor:
         with torch.autocast(settings.device.type, torch.bfloat16):
@@ -455,7 +456,8 @@ def measure_compiled_inference(settings: Settings, name: str, num_rows: int, flo
     model = make_model(name, settings.small).to(settings.device)
     batch = without_labels(make_batch(model.config, num_rows))
     expected = model(**move(batch, settings.device)).logits
-    compiled = torch.compile(model.to(torch.bfloat16), fullgraph=True, dynamic=False)
+    model.to(torch.bfloat16)
+    compiled = torch.compile(model, fullgraph=True, dynamic=False, mode=settings.compile_mode)
     inputs = move(batch, settings.device, torch.bfloat16)
     began = time.perf_counter()
     difference = relative_difference(compiled(**inputs).logits, expected)
@@ -633,6 +635,10 @@ def parse_arguments() -> Settings:
     add("phases", nargs="*", metavar="phase", help="phases to run (default: all)")
     add("--device", type=torch.device, default=torch.device("cuda"), help="device (default: %(default)s)")
     add("--time_budget", type=float, default=480, help="seconds after which no phase starts (default: %(default)s)")
+    modes = ("default", "reduce-overhead", "max-autotune-no-cudagraphs")
+    add("--compile_mode", default="default", choices=modes,
+        help="mode of torch.compile (--torch_compile_mode of umons train): reduce-overhead uses CUDA graphs "
+        "(default: %(default)s)")  # fmt: skip
     add("--small", action="store_true", help="tiny sizes, to check that the script runs")
     add("--output", type=Path, help="file of the JSON")
     settings = parser.parse_args(namespace=Settings())

@@ -231,7 +231,7 @@ def _train(
         results[shown]["missing_modalities"] = curves
     output = Path(run.output_dir)
     save(model, processor, output)
-    source = Path(data.train_file or data.dataset_name).as_posix()
+    source = Path(data.train_file).as_posix() if data.train_file else data.dataset_name
     sizes = {name: len(split) for name, split in splits.items() if not (data.streaming and name == "train")}
     write_model_card(output, config, source, sizes, recipe, results, **vars(card))
     history = trainer.state.log_history
@@ -262,8 +262,8 @@ def make_stream(data: DataArguments, collator: UtteranceCollator, run: RunArgume
     rows = open_stream(data.dataset_name, data.dataset_config_name)["train"]
     if data.text_column != "text":
         rows = rows.rename_column(data.text_column, "text")
-    order = (run.train_batch_size, run.seed, data.streaming_buffer, run.process_index, run.world_size)
-    return RowStream(rows, collator, *order)
+    processes = (run.process_index, run.world_size, run.dataloader_num_workers)
+    return RowStream(rows, collator, run.train_batch_size, run.seed, data.streaming_buffer, *processes)
 
 
 def save(model: PreTrainedModel, processor, output: Path) -> None:

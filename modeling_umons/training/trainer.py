@@ -1,13 +1,16 @@
 """Trainer of transformers with task losses, augmentation, schedule and complete checkpoints."""
 
 import errno
+import json
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from accelerate.data_loader import BatchSamplerShard
+from accelerate.utils import str_to_bool
 from datasets import Dataset
 from torch.utils.data import DataLoader, SequentialSampler
 from transformers import Trainer
@@ -22,6 +25,7 @@ from ..evaluation.metrics import task_metrics
 from ..inference.logits import predict_in_row_order
 from ..tasks.losses import TaskLoss, balanced_weights, flatten_conversations
 from ..tasks.task import Task
+from ..utils.files import write_atomically
 from .arguments import AugmentationArguments, RunArguments
 from .augmentation import Augmentation, DrawByEpoch
 from .checkpoints import (
@@ -49,6 +53,7 @@ from .fast_dropout import use_fast_dropout
 from .fingerprint import run_fingerprint
 from .progress import show_progress
 from .schedule import ReloadBestAndHalve, best_checkpoint, is_improvement
+from .sharding import gather_deepspeed_weights, gather_fsdp_weights
 
 
 logger = logging.getLogger(__name__)
@@ -126,6 +131,11 @@ class UmonsTrainer(Trainer):
         for name, is_set in (("max_halvings", args.max_halvings), ("lora_rank", has_lora)):
             if is_set and self._sharding():
                 raise ValueError(f"--{name} is not supported with FSDP and DeepSpeed; set it to 0.")
+        if wanted := self._ignored_sharding():
+            raise ValueError(
+                f"The launch configuration asks for {wanted}, which accelerate ignores without GPUs. Use "
+                "two_processes.yaml, or train on GPUs."
+            )
         if args.max_halvings or args.patience:
             self.add_callback(ReloadBestAndHalve(args.max_halvings, args.patience))
         if collator.waveform_augmentation is not None:
@@ -137,6 +147,11 @@ class UmonsTrainer(Trainer):
     def _sharding(self) -> str | None:
         """Return how the model is sharded, also by accelerate's config: FSDP, DEEPSPEED or `None`."""
         return self.accelerator.distributed_type.value if self.is_fsdp_enabled or self.is_deepspeed_enabled else None
+
+    def _ignored_sharding(self) -> str | None:
+        """Return the sharding of the launch configuration that accelerate does not apply, or `None`."""
+        is_asked = lambda name: str_to_bool(os.environ.get(f"ACCELERATE_USE_{name}", "false"))  # noqa: E731
+        return None if self._sharding() else next(filter(is_asked, ("FSDP", "DEEPSPEED")), None)
 
     def create_optimizer(self, model=None) -> torch.optim.Optimizer:
         model = self.model if model is None else model
@@ -152,7 +167,7 @@ class UmonsTrainer(Trainer):
             return DataLoader(
                 self.train_dataset,
                 batch_size=None,
-                collate_fn=self.data_collator,
+                collate_fn=self.train_dataset.collate,
                 num_workers=self.args.dataloader_num_workers,
                 pin_memory=self.args.dataloader_pin_memory,
                 prefetch_factor=self.args.dataloader_prefetch_factor,
@@ -165,6 +180,13 @@ class UmonsTrainer(Trainer):
             )
             shard.batch_size, shard.even_batches = None, False  # the batches are even
         return loader
+
+    def get_batch_samples(self, *args, **kwargs):
+        batches, num_items_in_batch = super().get_batch_samples(*args, **kwargs)
+        if isinstance(self.train_dataset, RowStream):
+            for batch in batches:
+                self.train_dataset.record(batch)
+        return batches, num_items_in_batch
 
     def _get_train_sampler(self, train_dataset=None):
         # `Trainer` reads lengths from dictionaries, not from Arrow rows.
@@ -218,6 +240,10 @@ class UmonsTrainer(Trainer):
             loss = loss * self.args.world_size
         return (loss, outputs) if return_outputs else loss
 
+    def _prepare_input(self, data):
+        # `Trainer` converts labels too to the dtype of DeepSpeed, which rounds them. Models convert features.
+        return data.to(self.args.device) if isinstance(data, torch.Tensor) else super()._prepare_input(data)
+
     def prediction_step(self, *args, **kwargs):
         # No loss of single batches: their mean depends on batch size and on unknown labels. `evaluation_metrics`
         # computes the loss of all rows.
@@ -243,35 +269,42 @@ class UmonsTrainer(Trainer):
             self.model.__class__ = current
 
     def _unshard(self) -> None:
-        """Replace a model sharded by FSDP by a whole one with its weights, in all processes."""
-        from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
-
-        weights = get_model_state_dict(self.model, options=StateDictOptions(full_state_dict=True))
+        """Replace a sharded model by a whole one with its weights, in all processes."""
+        gather = gather_deepspeed_weights if self.is_deepspeed_enabled else gather_fsdp_weights
         model = self.model_class(self.model.config)
-        model.load_state_dict(weights)
+        model.load_state_dict(gather(self.model))
         self.model = self.model_wrapped = model.to(self.args.device).eval()
         self.accelerator._models[:] = [self.model]  # otherwise `predict` would shard it again
 
     def _save_checkpoint(self, model, trial):
         # A process that does not find the folder of another one would not take it for the best checkpoint.
-        Path(self.args.output_dir, f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}").mkdir(
-            parents=True, exist_ok=True
-        )
+        folder = Path(self.args.output_dir, f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}")
+        folder.mkdir(parents=True, exist_ok=True)
         # `Trainer` removes older checkpoints by their time, before the new one is complete in all processes.
         limit, self.args.save_total_limit = self.args.save_total_limit, None
         try:
             super()._save_checkpoint(model, trial)
         finally:
             self.args.save_total_limit = limit
+        if isinstance(self.train_dataset, RowStream):
+            write_atomically(self._stream_file(folder), json.dumps(self.train_dataset.state_dict()))
         self.accelerator.wait_for_everyone()
         if self.is_world_process_zero():
             complete_checkpoint(self.args.output_dir, self.state, limit, self.fingerprint)
+
+    def _stream_file(self, checkpoint: str | Path) -> Path:
+        return Path(checkpoint, f"stream_{self.args.process_index}.json")
 
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
         with name_damage(resume_from_checkpoint):
             if Path(resume_from_checkpoint, WEIGHTS_NAME).exists():
                 raise OSError(f"{WEIGHTS_NAME} is a pickle; only safetensors are loaded")
             super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def _read_stream_state(self, checkpoint: str | Path) -> dict[str, Any]:
+        """Read the state of the stream of this process. Raises OSError if it is damaged or of other processes."""
+        with name_damage(checkpoint):
+            return json.loads(self._stream_file(checkpoint).read_text(encoding="utf-8"))
 
     def _load_optimizer_and_scheduler(self, checkpoint):
         with name_damage(checkpoint):
@@ -309,6 +342,8 @@ class UmonsTrainer(Trainer):
             if self._load_if_stopped(Path(checkpoint)):
                 merge_lora(self.model)
                 return
+            if isinstance(self.train_dataset, RowStream):
+                self.train_dataset.load_state_dict(self._read_stream_state(checkpoint))
         try:
             self.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         except (OSError, RuntimeError) as error:
@@ -319,7 +354,7 @@ class UmonsTrainer(Trainer):
                 "space and resume with --resume_from_checkpoint last."
             ) from error
         self._log_best()
-        if type(self.model) is not self.model_class:
+        if self._sharding():
             self._unshard()
         merge_lora(self.model)
 

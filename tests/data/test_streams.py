@@ -2,11 +2,13 @@
 # SPDX-License-Identifier: MIT
 """Streams of training rows from a folder of Parquet files."""
 
+import json
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from datasets import Dataset
 from torch.utils.data import DataLoader
 
@@ -58,7 +60,7 @@ def stream(folder: Path, **options) -> RowStream:
 
 def take(rows: RowStream, num_rows: int) -> list[int]:
     """The first rows of a stream, by their features."""
-    values = (int(row[0][0].as_py()) for table in rows for row in table["audio_features"])
+    values = (int(row[0][0].as_py()) for _, table in rows for row in table["audio_features"])
     return list(islice(values, num_rows))
 
 
@@ -84,12 +86,36 @@ def test_processes_share_files_or_rows(folder, num_processes):
     assert sorted(rows) == USABLE
 
 
-def test_batches_of_workers_are_those_of_the_collator(folder):
-    rows = stream(folder)
-    loader = DataLoader(rows, batch_size=None, collate_fn=rows.collator, num_workers=2)
-    batches = list(islice(loader, 3))
-    assert [len(batch["labels"]) for batch in batches] == [4, 4, 4]
-    assert batches[0]["input_features"].shape[2] == 4
+def read_batches(rows: RowStream, num_batches: int) -> list[dict]:
+    loader = DataLoader(rows, batch_size=None, collate_fn=rows.collate, num_workers=rows.num_workers)
+    batches = list(islice(loader, num_batches))
+    for batch in batches:
+        if batch:
+            rows.record(batch)
+    return batches
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize("options", [{"buffer_size": 5}, {"process_index": 1, "num_processes": 2}, {"batch_size": 20}])
+def test_loaded_state_continues_with_the_next_batch(folder, num_workers, options):
+    """Batches of several passes; skipped ones are empty."""
+    options["num_workers"] = num_workers
+    expected = [batch["input_features"] for batch in read_batches(stream(folder, **options), 16)]
+    assert expected[0].shape == (options.get("batch_size", 4), 3, 4)
+    for num_before in (3,) if num_workers else range(16):
+        first, second = stream(folder, **options), stream(folder, **options)
+        read_batches(first, num_before)
+        second.load_state_dict(json.loads(json.dumps(first.state_dict())))
+        batches = read_batches(second, 16)
+        assert batches[:num_before] == [{}] * num_before
+        found = [batch["input_features"] for batch in batches[num_before:]]
+        assert all(map(torch.equal, found, expected[num_before:]))
+        assert first.state_dict() != second.state_dict()
+
+
+def test_state_of_another_order_raises(folder):
+    with pytest.raises(ValueError, match="with --dataloader_num_workers 2, not 0: resume with --dataloader_num_w"):
+        stream(folder).load_state_dict(stream(folder, num_workers=2).state_dict())
 
 
 def test_heads_are_the_first_rows(folder):

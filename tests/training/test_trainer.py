@@ -176,6 +176,25 @@ def test_accumulated_batches_equal_one_batch(make, tmp_path, rows, task, class_w
         torch.testing.assert_close(value, two.model.state_dict()[name], rtol=1e-5, atol=1e-6)
 
 
+# The compiler reads `.grad` of tensors at a graph break.
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
+def test_compiled_steps_equal_eager_ones(make, tmp_path):
+    """As `--torch_compile true`, without the slow compilation to machine code."""
+    options = {"num_train_epochs": 1, "logging_strategy": "steps", "logging_steps": 1}
+    eager = make("joint", **options)
+    compiled = make(
+        "joint", **options, torch_compile=True, torch_compile_backend="aot_eager", output_dir=tmp_path / "compiled"
+    )
+    try:
+        for trainer in (eager, compiled):
+            trainer.run()
+    finally:
+        torch.compiler.reset()
+    losses = [[entry["loss"] for entry in t.state.log_history if "loss" in entry] for t in (eager, compiled)]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+    assert weights_of(compiled).keys() == weights_of(eager).keys()
+
+
 # --- augmentation
 
 
