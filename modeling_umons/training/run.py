@@ -252,6 +252,7 @@ def check_streaming(data: DataArguments, run: RunArguments) -> None:
         ("repeat", data.repeat),
         ("task classification", data.task == "classification"),
         ("train_sampling_strategy group_by_length", run.train_sampling_strategy == "group_by_length"),
+        ("ignore_data_skip", run.ignore_data_skip),
     ):
         if is_set:
             raise ValueError(f"--streaming does not support --{name}; remove one of them.")

@@ -69,6 +69,7 @@ def test_stream_trains_and_resumes_bit_exactly(run, tmp_path):
         ({"max_steps": -1}, "requires --max_steps"),
         ({"train_sampling_strategy": "group_by_length"}, "does not support --train_sampling_strategy group_by_length"),
         ({"repeat": "mosi=2"}, "does not support --repeat"),
+        ({"ignore_data_skip": True}, "does not support --ignore_data_skip"),
     ],
 )
 def test_stream_refuses_options(run, tmp_path, options, message):
