@@ -55,8 +55,13 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         "fail (default: segment)",
     )
     add_model_arguments(parser)
+    common = vars(parser.parse_args([])).keys()
     add_table_arguments(parser.add_argument_group("tables"))
-    return parser.parse_args(argv)
+    arguments = parser.parse_args(argv)
+    for name, value in vars(arguments).items():
+        if arguments.output is None and name not in common and value != parser.get_default(name):
+            parser.error(f"--{name} needs --output, the table to write.")
+    return arguments
 
 
 def add_table_arguments(group) -> None:
@@ -75,7 +80,7 @@ def add_table_arguments(group) -> None:
     group.add_argument("--dataset_config_name", metavar="NAME", help="configuration of a data set")
     group.add_argument(
         "--granularity",
-        choices=GRANULARITIES,
+        choices=[name for name in GRANULARITIES if name != "turn"],  # turns need speakers, which tables lack
         help="predict segments of files: windows of --chunk_length_s, utterances between pauses, sentences or words",
     )
     group.add_argument("--chunk_length_s", type=float, metavar="S", help="predict segments of this length in seconds")

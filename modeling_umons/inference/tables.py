@@ -76,8 +76,9 @@ class PredictionSettings:
         return any(self.options.get(name) is not None for name in ("granularity", "chunk_length_s"))
 
     def load_pipeline(self, number: int = 0):
-        """Load the pipeline, on the GPU of worker `number` if there are GPUs."""
+        """Load the pipeline, on the GPU of worker `number` if there are GPUs. Raises ValueError for wrong options."""
         recognize = load_pipeline(self.model, self.trust_remote_code, pack=True)
+        recognize._sanitize_parameters(**self.options)
         if recognize.device.type == "cuda":
             recognize.device = torch.device("cuda", number % torch.cuda.device_count())
             recognize.model.to(recognize.device)

@@ -72,6 +72,7 @@ def test_predict_folder_and_files_into_a_table(model, root, clips, tmp_path):
         (["rows.csv", "--output", "out.csv", "--batch_size", "0"], "--batch_size is 0"),
         (["rows.csv", "--output", "out.csv", "--num_proc", "0"], "--num_proc is 0"),
         (["rows.csv", "--output", "out.csv", "--text_column", "txet"], "Did you mean text?"),
+        (["rows.csv", "--output", "out.csv", "--chunk_length_s", "-1"], "pass a positive, finite number of seconds"),
     ],
 )
 def test_wrong_usage_exits_2(model, tmp_path, monkeypatch, capsys, arguments, message):
@@ -79,6 +80,12 @@ def test_wrong_usage_exits_2(model, tmp_path, monkeypatch, capsys, arguments, me
     write_texts(tmp_path / "rows.csv", 2)
     assert predict.main([*arguments, "--model", model]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_table_options_need_an_output(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        predict.main(["clip.mp4", "--num_workers", "2"])
+    assert "--num_proc needs --output" in capsys.readouterr().err
 
 
 def test_killed_runs_resume_with_every_row_once(model, tmp_path):
