@@ -76,6 +76,12 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         "duration), and the clean ones by --group_by: robustness.json, .md and .png; requires audio files",
     )
     parser.add_argument(
+        "--explanations",
+        action="store_true",
+        help="test the explanations of a model on texts: deletion and insertion curves of words, compared with a "
+        "random order and with the best words",
+    )
+    parser.add_argument(
         "--num_bootstrap", type=positive_int, default=1000, help="bootstrap samples per interval (default: 1000)"
     )
     add_engine_arguments(parser)

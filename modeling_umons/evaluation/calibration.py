@@ -155,10 +155,31 @@ def calibrate_splits(
         config.calibration = calibration or None
     calibrated, metrics = {}, {}
     for name, split in splits.items():
-        entries = _entries_out_of_fold(task, split) if refit and name == "validation" else _entries(config, split)
-        calibrated[name] = replace(split, logits=_calibrate_logits(task, split.logits, entries))
-        metrics[name] = calibration_metrics(task, calibrated[name], entries)
+        if refit and name == "validation":
+            calibrated[name], metrics[name] = calibrate_out_of_fold(task, split)
+        else:
+            calibrated[name], metrics[name] = _apply_entries(task, split, _entries(config, split))
     return calibrated, metrics, notes
+
+
+def calibrate_out_of_fold(task: Task, split: Split, seed: int = 0) -> tuple[Split, dict[str, Any]]:
+    """
+    Calibrate each random half of the videos of a split with the fit of the other half.
+
+    Args:
+        task: task of the model.
+        split: rows with uncalibrated logits and `modalities`.
+        seed: seed of the halves.
+
+    Returns:
+        The split with calibrated logits, and its `calibration_metrics`.
+    """
+    return _apply_entries(task, split, _entries_out_of_fold(task, split, seed))
+
+
+def _apply_entries(task: Task, split: Split, entries: Sequence[Mapping[str, Any]]) -> tuple[Split, dict[str, Any]]:
+    calibrated = replace(split, logits=_calibrate_logits(task, split.logits, entries))
+    return calibrated, calibration_metrics(task, calibrated, entries)
 
 
 def _entries(config: PreTrainedConfig, split: Split) -> list[Mapping[str, Any]]:
@@ -166,7 +187,7 @@ def _entries(config: PreTrainedConfig, split: Split) -> list[Mapping[str, Any]]:
     return [find_calibration(config, combination.split("+")) for combination in split.modalities]
 
 
-def _entries_out_of_fold(task: Task, split: Split, seed: int = 0) -> list[Mapping[str, Any]]:
+def _entries_out_of_fold(task: Task, split: Split, seed: int) -> list[Mapping[str, Any]]:
     """Return for each row the entry of a calibration on the half of the videos that does not contain it."""
     groups = split.groups or (None,) * len(split)
     groups = [f"row {row}" if group is None else group for row, group in enumerate(groups)]

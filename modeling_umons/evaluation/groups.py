@@ -21,6 +21,7 @@ from .splits import Split
 
 MIN_ROWS = 10  # smaller groups are left out and counted
 MAX_VALUES = 10  # columns of more numbers are cut at their quartiles
+MIN_VIDEOS = 10  # samples of fewer videos are all alike: rows are drawn
 UNKNOWN = "unknown"
 DERIVED = {"length": "texts", "duration": "audio files", "level": "audio files"}  # and what they are measured of
 ANALYSIS_RATE = 16_000  # Hz
@@ -111,7 +112,7 @@ def measure_groups(
         task: the task.
         split: rows with logits.
         groupings: group of each row, by column.
-        num_bootstrap: number of bootstrap samples: of videos, or of rows in a group of one video.
+        num_bootstrap: number of bootstrap samples: of videos, or of rows in a group of fewer than `MIN_VIDEOS`.
         metrics: names of metrics; by default those of `GROUP_METRICS` that are defined.
 
     Returns:
@@ -148,7 +149,8 @@ def _measure_group(task: Task, split: Split, wanted: Collection[str], num_bootst
         found = group_metrics(task, weights, split)
         return {name: found[name] for name in model}
 
-    intervals = intervals_of_statistics(statistics, len(split), split.groups, num_bootstrap)
+    videos = split.groups if len(set(split.groups or ())) >= MIN_VIDEOS else None
+    intervals = intervals_of_statistics(statistics, len(split), videos, num_bootstrap)
     return {"rows": len(split), "model": model, "intervals": {name: list(pair) for name, pair in intervals.items()}}
 
 

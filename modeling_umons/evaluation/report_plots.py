@@ -79,6 +79,13 @@ def write_plots(
     caption = f"Metrics on {name} when a random share of rows loses a modality at evaluation. "
     caption += describe_curves(curves) if curves else ""
     drawings["missing_modalities.png"] = (bool(curves), lambda: _draw_missing_modalities(curves), caption)
+    explained = result.get("explanations") if result is not None else None
+    drawings["explanations.png"] = (
+        bool(explained),
+        lambda: _draw_explanations(explained),
+        f"Mean score of texts of {name} without a share of their words, and of these words only. Words are chosen by "
+        "their contribution, at random, or one by one as the best next word.",
+    )
     plots = []
     for file, (is_wanted, draw, caption) in drawings.items():
         (folder / file).unlink(missing_ok=True)
@@ -286,6 +293,18 @@ def _draw_missing_modalities(curves: Mapping[str, Any]):
                 axis.plot(shares, curve["metrics"][metric], "o-", color=color, ms=4, label=f"without {modality}")
         axis.set(xlabel="rows without it, %", xticks=shares)
         axis.set_title(_title(metric), loc="left", fontsize=10)
+        axis.legend(frameon=False)
+    return figure
+
+
+def _draw_explanations(found: Mapping[str, Any]):
+    figure = make_figure(3)
+    for axis, kind in zip(figure.subplots(1, 2, sharey=True), ("deletion", "insertion"), strict=True):
+        for (order, values), color in zip(found[kind].items(), (BLUE, NEUTRAL, ORANGE), strict=True):
+            axis.plot([100 * share for share in found["shares"]], values, "o-", color=color, ms=3, label=order)
+        axis.axhline(0, color=LIGHT, linewidth=1)
+        axis.set(xlabel="words removed, %" if kind == "deletion" else "words kept, %")
+        axis.set_title(f"{kind}, {found['score']}", loc="left", fontsize=10)
         axis.legend(frameon=False)
     return figure
 

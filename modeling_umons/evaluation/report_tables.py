@@ -69,6 +69,8 @@ def splits_markdown(splits: Mapping[str, SplitResult], level: str = "##") -> lis
             parts += [f"{level}# {name}, by {column}", *groups_markdown(column, found)]
         if "calibration" in result:
             parts += [f"{level}# {name}, calibration", *calibration_markdown(result["calibration"])]
+        if "explanations" in result:
+            parts += [f"{level}# {name}, explanations", *explanations_markdown(result["explanations"])]
         if "thresholds" in result:
             thresholds = ", ".join(f"{label} {value:.3f}" for label, value in result["thresholds"].items())
             parts.append(f"Thresholds of logits: {thresholds}.")
@@ -128,6 +130,23 @@ def calibration_markdown(calibration: Mapping[str, Any]) -> list[str]:
         ]
         parts.append(markdown_table(["surest rows", *curves], rows))
     return parts
+
+
+def explanations_markdown(found: Mapping[str, Any]) -> list[str]:
+    """Return paragraphs with the effects of the top words, and the deletion and insertion curves."""
+    top, curves = found["top_word"], {"deletion": found["deletion"], "insertion": found["insertion"]}
+    score = "sentiment" if found["score"] == "sentiment" else "score of the label"
+    rows = [
+        [f"{100 * share:.0f} %", *(cell(values[i]) for orders in curves.values() for values in orders.values())]
+        for i, share in enumerate(found["shares"])
+    ]
+    head = ["words", *(f"{kind}, {order}" for kind, orders in curves.items() for order in orders)]
+    return [
+        f"Removing the word with the largest contribution changes the {score} of {found['texts']} texts by "
+        f"{top['explanation']:.3f} on average, the best single word by {top['best']:.3f}, a random one by "
+        f"{top['random']:.3f}. The first two are the same word in {100 * found['agreement']:.0f} % of the texts.",
+        markdown_table(head, rows),
+    ]
 
 
 def plain_text(value: Any) -> str:

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,8 +20,10 @@ from ..data.sharding import Engine
 from ..inference.loading import load_model
 from ..inference.logits import predict_logits, predict_logits_in_parts
 from ..models.umons.processing_umons import UmonsProcessor
+from ..registration import PIPELINE_TASK, register_auto_classes
 from ..tasks.task import Task, task_of
 from .calibration import MIN_ROWS, calibrate_splits, combine_modalities, write_calibration
+from .explanation_curves import NUM_WORDS, measure_explanations
 from .groups import read_groupings
 from .metrics import task_metrics
 from .report import print_results, write_report
@@ -174,6 +177,22 @@ def describe_calibration(member: Member, refit: bool) -> str:
     return "Scores are calibrated as in the configuration of the model."
 
 
+def explain_texts(member: Member, split: Split) -> dict:
+    """Test the explanations of a model on the texts of a split. Raises ValueError without texts."""
+    register_auto_classes()
+    from transformers import pipeline
+
+    task: Any = PIPELINE_TASK  # the overloads of `pipeline` have the tasks of transformers only
+    recognize = pipeline(task, model=member.model, processor=member.processor, device=member.model.device)
+    measured = measure_explanations(recognize, split.texts or ()) if "text" in member.model.config.modalities else None
+    if measured is None:
+        low, high = NUM_WORDS
+        raise ValueError(
+            f"--explanations needs a model with text, and texts of {low} to {high} words (--text_column)."
+        )
+    return measured
+
+
 def evaluate_models(
     models: list[str],
     dataset: str,
@@ -187,6 +206,7 @@ def evaluate_models(
     calibrate: bool = False,
     robustness: bool = False,
     group_by: Sequence[str] = (),
+    explanations: bool = False,
     engine: Engine | None = None,
 ) -> None:
     """
@@ -204,6 +224,7 @@ def evaluate_models(
         num_bootstrap: Number of bootstrap samples of an interval.
         calibrate: Fit the calibration of each model on the validation split, and write it into its folder.
         robustness: Measure the model on distorted voices too.
+        explanations: Test the explanations of the model on texts too.
         group_by: Columns whose groups are evaluated too, or names of `groups.DERIVED`.
         engine: Processes that predict; this process by default.
     """
@@ -214,8 +235,9 @@ def evaluate_models(
     for member in members:
         member.engine, member.folder = engine, output.parent if output.suffix == ".json" else output
     task = common_task(members, data)
-    if robustness and len(members) > 1:
-        raise ValueError("--robustness measures a single model: pass one --model.")
+    for option, is_given in (("robustness", robustness), ("explanations", explanations)):
+        if is_given and len(members) > 1:
+            raise ValueError(f"--{option} measures a single model: pass one --model.")
 
     about = {"models": [member.name for member in members], "dataset": dataset, "split": split}
     has_validation = split != "validation" and len(splits.get("validation", ())) > 0
@@ -250,6 +272,8 @@ def evaluate_models(
                 member: task_metrics(task, alone[name].truth, alone[name].logits)
                 for member, alone in by_member.items()
             }
+    if explanations:
+        results[split]["explanations"] = explain_texts(members[0], scored[split])
     output = output if output.suffix == ".json" else output / "report.json"
     write_report(output.parent, task, results, scored, about=about, json_name=output.name, shown=split)
     print_results(results)

@@ -63,10 +63,11 @@ def test_single_word_has_the_whole_prediction(recognize):
 
 
 def test_long_text_is_explained_in_stretches(recognize):
-    result = recognize({"text": "so very glad " * 400}, return_explanations=True)
+    words = ["so", "very", "glad", "well"] * 2500
+    result = recognize({"text": " ".join(words)}, return_explanations=True)
     explained = result["explanations"]["text"]
-    assert " ".join(entry["word"] for entry in explained).split() == ["so", "very", "glad"] * 400
-    assert len(explained) < 500
+    assert " ".join(entry["word"] for entry in explained).split() == words
+    assert len(explained) < 500  # passes: the number of words in a stretch grows with the text
 
 
 def test_words_beside_long_audio_are_explained_once(recognize):
