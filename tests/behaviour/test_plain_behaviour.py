@@ -14,6 +14,7 @@ from modeling_umons.utils.hub_files import hub_path
 
 
 SENTENCES = Path(__file__).with_name("plain_sentences.csv")
+ODD_TEXTS = Path(__file__).with_name("odd_texts.csv")
 # Lowest share of sentences with the right label on top.
 SHARES = {"umons-mini": 0.6, "umons-base": 0.8}
 
@@ -88,3 +89,15 @@ def test_neutral_voice_leaves_the_words_their_say(recognize, shared):
     for text, label in (("I am so happy, this is wonderful!", "happy"), ("I am terrified of spiders.", "fear")):
         found = scores(recognize({"text": text, "audio": voice}))
         assert max(found, key=found.get) == label
+
+
+def test_odd_texts_have_a_warning(recognize):
+    with ODD_TEXTS.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    results = recognize([{"text": row["text"]} for row in rows], batch_size=50, on_error="return")
+    missed = [
+        row["text"]
+        for row, result in zip(rows, results, strict=True)
+        if "error" not in result and not result["warnings"]
+    ]
+    assert len(missed) <= 0.05 * len(rows), missed
