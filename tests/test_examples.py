@@ -18,6 +18,7 @@ EXPECTED = {
     "05_own_labels": r"What a great hotel\. +praise .*\nThe screen is bad\. +complaint .*\n.* question ",
     "06_encoders": r"0\.08 of 22\.6 million .*\n(.*\n)+Mean absolute error on the test split: [01]\.\d\d",
     "07_compare_models": r"UMONS .*\nTFN .*\nMFN ",
+    "09_live": r"(\[0, .*\] partial .*\n)+\[0.*, 2.0\] final ",
     "08_serve_and_client": r"Clip: \{'sentiment'.*\nText: \{'sentiment'.*\nHealth: \{.*'ready'.*\nStopped\.",
 }
 

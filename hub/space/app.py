@@ -13,11 +13,13 @@ import os
 import signal
 import sys
 import tempfile
+from collections import deque
 from collections.abc import Callable
 from html import escape
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import gradio as gr
@@ -34,12 +36,15 @@ MAX_MINUTES = 10
 MAX_TEXT = 1000  # characters
 SEGMENT_S = 6.0  # segment of the timeline, about as long as an utterance of CMU-MOSEI
 QUEUE_SIZE = 30
+MAX_LIVE = 4  # microphones at once
+HOP_S = 0.5  # between the predictions of a microphone
+LIVE_S = 60.0  # seconds of the live curve
 DEADLINE_S = 120.0  # for decoding a file
 DELETE_EVERY, DELETE_AFTER = 60, 15 * 60  # seconds
 
 TITLE = "Sentiment and emotion in a clip"
 INTRODUCTION = f"""# {TITLE}
-Upload or record a clip, type what is said in it, or do both. A
+Upload or record a clip, type what is said in it, do both, or speak live. A
 [UMONS](https://doi.org/10.18653/v1/2020.challengehml-1.1) model predicts the sentiment, six emotions and
 neutral from the text and the audio.
 
@@ -49,6 +54,7 @@ know that they are analysed (article 50)."""
 NOTES = f"""Uploads are deleted after {DELETE_AFTER // 60} minutes; inputs and predictions are not logged. Limits:
 {MAX_FILE_SIZE.upper()[:-2]} MB, {MAX_MINUTES} minutes, {MAX_TEXT:,} characters. The example clips are synthetic:
 synthesised speech and drawn faces."""
+LISTENING = '<p class="umons quiet">Listening.</p>'
 PLACEHOLDER = '<p class="umons quiet">The prediction appears here.</p>'
 
 EXAMPLES = {
@@ -92,6 +98,7 @@ class Analyst:
 
     def __init__(self, recognize, transcriber: Callable | None = None):
         self.recognize, self.transcriber = recognize, transcriber
+        self.lock = Lock()  # of the pipeline: tokenizers are not thread-safe
         self.has_glimpses = True  # until the model raises
         self.read_clip = recognize.decode_in_worker(DEADLINE_S).read_clip
         # The module that the pipeline uses, from the package or from the model's repository.
@@ -124,6 +131,20 @@ class Analyst:
         attention = result.pop("attention", {})
         return draw(result, attention, timeline, picture), {**result, **({"timeline": timeline} if timeline else {})}
 
+    def listen(self, chunk: tuple[int, Any] | None, live: "Live | None") -> tuple[str, "Live | None"]:
+        """Return the predictions of a microphone as HTML, with its state. A chunk is a sampling rate and samples."""
+        if chunk is None:
+            return gr.skip(), live
+        rate, samples = chunk
+        if live is None:
+            live = Live(self.recognize, rate)
+        try:
+            with self.lock:
+                live.push(samples.T)
+        except ValueError as error:
+            raise _error(error) from None
+        return live.draw(), live
+
     def transcribe(self, clip: str | None, sound: str | None) -> str:
         """Return the text of as much of a file as the model processes."""
         path = _one_of(clip, sound)
@@ -141,14 +162,15 @@ class Analyst:
 
     def _predict(self, inputs: dict[str, Any]) -> dict[str, Any]:
         """Return a prediction, with `attention` if the model has glimpses; baselines have none."""
-        if self.has_glimpses:
-            try:
-                return self.recognize(inputs, return_attention=True, return_explanations=True)
-            except ValueError:
-                result = self.recognize(inputs)  # raises again if the input is invalid
-                self.has_glimpses = False
-                return result
-        return self.recognize(inputs)
+        with self.lock:
+            if self.has_glimpses:
+                try:
+                    return self.recognize(inputs, return_attention=True, return_explanations=True)
+                except ValueError:
+                    result = self.recognize(inputs)  # raises again if the input is invalid
+                    self.has_glimpses = False
+                    return result
+            return self.recognize(inputs)
 
     def _read_audio(self, path: str | None, max_duration: float):
         """Decode the audio of a file; return `None` if it has none."""
@@ -165,7 +187,8 @@ class Analyst:
             return []
         if audio.duration > 60 * MAX_MINUTES:
             raise ValueError(f"The clip is longer than {MAX_MINUTES} minutes. Upload a part of it.")
-        return self.recognize({"video": path}, chunk_length_s=SEGMENT_S, batch_size=8)
+        with self.lock:
+            return self.recognize({"video": path}, chunk_length_s=SEGMENT_S, batch_size=8)
 
     def _spectrogram(self, audio) -> tuple[Any, float, float] | None:
         """Return log-mel frames (num_frames, mel bins), seconds before the first one and between two."""
@@ -196,6 +219,32 @@ class Analyst:
                 is_given = bool(text) if modality == "text" else path is not None
                 notes.append(f"No {modality} {'found in the input' if is_given else 'given'}.")
         return [*notes, *(warning["message"] for warning in warnings)]
+
+
+class Live:
+    """A microphone, its last predictions, and how they are drawn."""
+
+    def __init__(self, recognize, sampling_rate: int):
+        self.stream = recognize.live(sampling_rate, hop_length_s=HOP_S, only_latest=True)
+        self.events: deque[dict[str, Any]] = deque()
+
+    def push(self, samples):
+        for event in self.stream.push(samples):
+            self.events.append(event)
+        while self.events and self.events[0]["timestamp"][1] < self.stream.duration - LIVE_S:
+            self.events.popleft()
+
+    def draw(self) -> str:
+        if not self.events:
+            return LISTENING
+        last, timeline, start = self.events[-1], [], max(0.0, self.events[0]["timestamp"][1] - HOP_S)
+        for event in self.events:  # each at the hop that it ends with
+            end = event["timestamp"][1]
+            timeline.append({**event, "timestamp": (start, end)})
+            start = end
+        first, end = last["timestamp"]
+        notes = [f"Live: the last {end - first:.0f} seconds.", *(warning["message"] for warning in last["warnings"])]
+        return draw(last, {}, timeline, Picture(notes, "", None))
 
 
 def _one_of(clip: str | None, sound: str | None) -> str | None:
@@ -242,6 +291,11 @@ def build(analyst: Analyst) -> gr.Blocks:
                             buttons=[],
                             elem_id="sound",
                         )
+                    with gr.Tab("Live"):
+                        microphone = gr.Audio(
+                            label="Microphone", sources=["microphone"], streaming=True, buttons=[], elem_id="live"
+                        )
+                        live = gr.State(None, time_to_live=DELETE_AFTER)
                 text = gr.Textbox(
                     label="Text",
                     placeholder="Type what is said, then press Enter",
@@ -270,6 +324,11 @@ def build(analyst: Analyst) -> gr.Blocks:
         gr.on([analyse.click, text.submit], analyst.analyse, inputs, outputs, api_name="analyse",
               scroll_to_output=True, **one_at_a_time)  # fmt: skip
         transcribe.click(analyst.transcribe, [clip, sound], text, api_name=False, **one_at_a_time)
+        microphone.start_recording(lambda: (LISTENING, None), None, [result, live], queue=False,
+                                   api_visibility="private")  # fmt: skip
+        microphone.stream(analyst.listen, [microphone, live], [result, live], stream_every=HOP_S,
+                          time_limit=60 * MAX_MINUTES, concurrency_limit=MAX_LIVE, show_progress="hidden",
+                          api_visibility="private")  # fmt: skip
         # One file at a time: a new one replaces the other.
         for here, other in ((clip, sound), (sound, clip)):
             gr.on([here.upload, here.stop_recording], lambda: None, None, other, queue=False, api_visibility="private")

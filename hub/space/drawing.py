@@ -231,23 +231,25 @@ def _png(frames: np.ndarray) -> str:
 
 def _timeline(timeline: list[dict[str, Any]]) -> str:
     """Draw the sentiment as a curve, and each emotion as a strip whose opacity is the score."""
-    end = timeline[-1]["timestamp"][1]
+    begin, end = timeline[0]["timestamp"][0], timeline[-1]["timestamp"][1]
     parts = []
     if any("sentiment" in entry for entry in timeline):
-        parts.append(_curve(timeline, end))
+        parts.append(_curve(timeline, begin, end))
     scores = [
         {e["label"]: _share(e) for e in entry.get("emotions") or entry.get("labels") or entry.get("values") or []}
         for entry in timeline
     ]
     labels = next((list(labelled) for labelled in scores if labelled), [])
     for label in sorted(labels, key=lambda label: -sum(labelled.get(label, 0.0) for labelled in scores)):
-        parts.append(_strip(label, [labelled.get(label) for labelled in scores], timeline, end))
-    return f'<div class="plots timeline">{"".join(parts)}{_axis(end)}</div>'
+        parts.append(_strip(label, [labelled.get(label) for labelled in scores], timeline, end - begin))
+    return f'<div class="plots timeline">{"".join(parts)}{_axis(end, begin)}</div>'
 
 
-def _curve(timeline: list[dict[str, Any]], end: float) -> str:
-    known = [(sum(entry["timestamp"]) / 2, entry["sentiment"]) for entry in timeline if "sentiment" in entry]
-    line = " ".join(f"{1000 * time / end:.1f},{50 - 50 / 3 * min(3.0, max(-3.0, value)):.1f}" for time, value in known)
+def _curve(timeline: list[dict[str, Any]], begin: float, end: float) -> str:
+    known = [(sum(entry["timestamp"]) / 2 - begin, entry["sentiment"]) for entry in timeline if "sentiment" in entry]
+    line = " ".join(
+        f"{1000 * time / (end - begin):.1f},{50 - 50 / 3 * min(3.0, max(-3.0, value)):.1f}" for time, value in known
+    )
     lowest, highest = min(value for _, value in known), max(value for _, value in known)
     return (
         '<div class="ends"><span>+3</span><span>sentiment</span><span>-3</span></div>'
@@ -261,13 +263,13 @@ def _curve(timeline: list[dict[str, Any]], end: float) -> str:
     )
 
 
-def _strip(label: str, scores: list[float | None], timeline: list[dict[str, Any]], end: float) -> str:
+def _strip(label: str, scores: list[float | None], timeline: list[dict[str, Any]], duration: float) -> str:
     cells = []
     for score, entry in zip(scores, timeline, strict=True):
         start, stop = entry["timestamp"]
         value = "no audio" if score is None else f"{score:.2f}"
         cells.append(
-            f'<i style="width:{100 * (stop - start) / end:.3f}%;opacity:{score or 0:.2f}"'
+            f'<i style="width:{100 * (stop - start) / duration:.3f}%;opacity:{score or 0:.2f}"'
             f' title="{_clock(start)} to {_clock(stop)}: {value}"></i>'
         )
     best = max(range(len(scores)), key=lambda i: scores[i] or 0.0)
@@ -278,13 +280,14 @@ def _strip(label: str, scores: list[float | None], timeline: list[dict[str, Any]
     )
 
 
-def _axis(end: float) -> str:
+def _axis(end: float, begin: float = 0.0) -> str:
     """Draw the time axis of a plot, with at most seven ticks."""
-    step = next((step for step in (1, 2, 5, 10, 20, 30, 60, 120) if end / step <= 6), 300)
+    duration = end - begin
+    step = next((step for step in (1, 2, 5, 10, 20, 30, 60, 120) if duration / step <= 6), 300)
     ticks = "".join(
-        f'<span style="left:{100 * time / end:.2f}%">{_clock(time)}</span>'
-        for time in range(0, math.ceil(end), step)
-        if time <= 0.96 * end
+        f'<span style="left:{100 * (time - begin) / duration:.2f}%">{_clock(time)}</span>'
+        for time in range(math.ceil(begin / step) * step, math.ceil(end), step)
+        if time - begin <= 0.96 * duration
     )
     return f'<span></span><div class="axis" aria-hidden="true">{ticks}</div>'
 

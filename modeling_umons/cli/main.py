@@ -12,6 +12,7 @@ from ..utils.suggest import did_you_mean
 COMMANDS = {
     "predict": "predict sentiment and emotions of clips, audio files and texts",
     "timeline": "predict a long file segment by segment",
+    "live": "predict a microphone or a pipe while it records",
     "serve": "serve predictions over HTTP",
     "train": "train a model on a table or data set",
     "evaluate": "evaluate saved models on a split",

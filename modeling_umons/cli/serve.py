@@ -9,7 +9,7 @@ from pathlib import Path
 from .command import WRONG_USAGE, add_model_arguments, make_parser, print_error, run
 
 
-DESCRIPTION = """Serve predictions over HTTP: POST /predict, GET /health, GET /metrics.
+DESCRIPTION = """Serve predictions over HTTP: POST /predict, WebSocket /stream, GET /health, GET /metrics.
 
     umons serve --port 8000
     curl localhost:8000/predict -F file=@clip.mp4 -F text="what is said"
@@ -21,6 +21,7 @@ The body is JSON, a form or a raw file. Inputs are a text, {"text", "audio", "vi
 base64, or a list of those; a text in JSON may have a history and a speaker. Parameters are top_k,
 chunk_length_s, return_timestamps, return_attention, return_explanations, abstain_below, overflow and
 strict. URLs are not fetched.
+/stream?sampling_rate=16000 takes 16-bit audio while it is recorded, and sends predictions as JSON.
 The schema is at /docs. The server has neither authentication nor TLS: put a reverse proxy in front
 of it before others can reach it.
 """
@@ -42,13 +43,14 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--max_media_s", type=float, default=600.0, help="maximum seconds of media per request (default: 600)"
     )
+    parser.add_argument("--max_streams", type=int, default=20, help="maximum number of open streams (default: 20)")
     add_model_arguments(parser)
     return parser.parse_args(argv)
 
 
 def check_arguments(arguments: argparse.Namespace) -> None:
     """Raise ValueError for numbers out of range."""
-    for name in ("max_batch_size", "max_queue", "timeout_s", "max_media_mb", "max_media_s"):
+    for name in ("max_batch_size", "max_queue", "timeout_s", "max_media_mb", "max_media_s", "max_streams"):
         if not 0 < getattr(arguments, name) < float("inf"):
             raise ValueError(f"--{name} is {getattr(arguments, name):g}: it must be more than 0, and finite.")
     if not 0 <= arguments.max_wait_ms < float("inf"):
@@ -60,9 +62,11 @@ def check_arguments(arguments: argparse.Namespace) -> None:
 def serve(arguments: argparse.Namespace) -> None:
     """Serve requests until the process is told to stop."""
     import_module("python_multipart")  # which FastAPI imports late, for forms
+    import_module("websockets")  # which uvicorn imports late, for streams
     from ..inference.loading import load_pipeline
     from ..serving.request_handling import Limits
     from ..serving.server import serve as serve_pipeline
+    from ..serving.streaming import StreamLimits
     from ..utils.hub_files import DEFAULT_MODEL
 
     # base64 takes four bytes for three, and JSON a little more
@@ -75,7 +79,10 @@ def serve(arguments: argparse.Namespace) -> None:
     }
     model = load_pipeline(arguments.model, arguments.trust_remote_code, pack=True)
     name = Path(arguments.model or DEFAULT_MODEL).name
-    serve_pipeline(model, name=name, limits=limits, timeout_s=arguments.timeout_s, **options)
+    stream_limits = StreamLimits(max_streams=arguments.max_streams, idle_s=arguments.timeout_s)
+    serve_pipeline(
+        model, name=name, limits=limits, stream_limits=stream_limits, timeout_s=arguments.timeout_s, **options
+    )
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -26,13 +26,16 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HTTPRequest
+from starlette.websockets import WebSocket
 
 from ..models.umons.decoding_umons import DecodingPool
+from ..models.umons.live_umons import SEGMENT
 from ..models.umons.media_umons import Clip
 from .request_handling import (
     MEDIA_TYPES,
     Job,
     Limits,
+    Request,
     RequestError,
     as_server_error,
     parse_fields,
@@ -40,11 +43,12 @@ from .request_handling import (
     predict_segments,
     read_request,
 )
+from .streaming import StreamLimits, Streams
 
 
 MAX_CONNECTIONS = 512
 STATUS_NAMES = {200: "answered", 499: "disconnected", 500: "errors", 503: "overloaded", 504: "timeouts"}
-ENDPOINTS = "Endpoints: POST /predict, GET /health, GET /metrics."
+ENDPOINTS = "Endpoints: POST /predict, WebSocket /stream, GET /health, GET /metrics."
 FORM = {"file": {"type": "string", "format": "binary"}, "text": {"type": "string"}, "top_k": {"type": "integer"}}
 REQUEST_BODY = {
     "required": True,
@@ -341,6 +345,7 @@ def make_app(
     *,
     name: str = "umons",
     limits: Limits = Limits(),  # noqa: B008
+    stream_limits: StreamLimits = StreamLimits(),  # noqa: B008
     max_batch_size: int = 8,
     max_wait_ms: float = 5.0,
     max_queue: int = 64,
@@ -348,7 +353,7 @@ def make_app(
     num_decoders: int = 4,
 ) -> FastAPI:
     """
-    Build the web application: POST /predict, GET /health, GET /metrics, and their schema at /docs.
+    Build the web application: POST /predict, WebSocket /stream, GET /health, GET /metrics, and their schema at /docs.
 
     Its bodies take at most `max_queue` x `limits.max_body_bytes` of memory.
 
@@ -356,6 +361,7 @@ def make_app(
         pipeline: a `MultimodalEmotionPipeline`, used by the threads of the application only.
         name: name of the model, for /health.
         limits: limits of one request.
+        stream_limits: limits of the sessions of /stream.
         max_batch_size: segments in a batch of the model.
         max_wait_ms: time that a request waits for others in flight to share its batch.
         max_queue: requests in flight, from their headers to their response; others get 503.
@@ -367,12 +373,20 @@ def make_app(
     # Other requests may wait for a file, but not until their own time is up.
     decoders = DecodingPool(num_decoders, deadline_s=timeout_s / 2)
 
+    def predict_window(inputs: dict[str, Any], options: dict[str, Any]) -> Any:
+        """Predict a window of a stream, in a batch with others."""
+        request = Request([inputs], {**SEGMENT, **options})
+        return batcher.submit(Job(pipeline, request, limits, time.monotonic() + timeout_s)).result().result
+
+    streams = Streams(pipeline, predict_window, stream_limits)
+
     @asynccontextmanager
     async def lifespan(app):
         read_windows = getattr(pipeline, "read_windows", None)
         pipeline.read_windows = lambda *source, **options: batcher.decode(decoders.iter_windows(*source, **options))
         batcher.start()
         yield
+        streams.close()
         await asyncio.to_thread(batcher.close, timeout_s)
         decoders.close()
         pipeline.read_windows = read_windows
@@ -417,6 +431,7 @@ def make_app(
             raise RequestError(f"No prediction within {timeout_s:g} s. Send less, or try again later.", 504) from None
 
     app = FastAPI(title="umons", lifespan=lifespan, redoc_url=None)
+    app.state.stream_limits = stream_limits
     responses = {
         200: {"model": Prediction | list[Prediction | Failure | list[Prediction]]},
         **{code: {"model": Failure} for code in (400, 408, 413, 415, 422, 500, 503, 504)},
@@ -454,14 +469,20 @@ def make_app(
 
     @app.get("/health")
     async def health():
-        """Return the status (503 if a batch hangs), the name of the model and the number of requests in the queue."""
+        """Return the status (503 if a batch hangs), the model, and the numbers of queued requests and of streams."""
         status, code = ("ready", 200) if batcher.is_ready(timeout_s) else ("not ready", 503)
-        return JSONResponse({"status": status, "model": name, "queued": batcher.num_queued}, code)
+        counts = {"queued": batcher.num_queued, "streams": streams.num_open}
+        return JSONResponse({"status": status, "model": name, **counts}, code)
 
     @app.get("/metrics")
     async def get_metrics():
         """Return counts since the start, and the latency of recent requests."""
-        return {**metrics.as_dict(), "queued": batcher.num_queued}
+        of_streams = {"streams": streams.num_open, "stream_events": streams.num_events}
+        return {**metrics.as_dict(), "queued": batcher.num_queued, **of_streams}
+
+    @app.websocket("/stream")
+    async def stream(socket: WebSocket):
+        await streams.serve(socket)
 
     @app.exception_handler(HTTPException)
     async def not_found(http: HTTPRequest, error: HTTPException):
@@ -472,11 +493,17 @@ def make_app(
 
 
 def make_server(app: FastAPI, timeout_s: float = 30.0) -> uvicorn.Server:
-    """Return the server of an application. On shutdown, requests in flight have `timeout_s` and 5 more seconds."""
+    """
+    Return the server of an application.
+
+    On shutdown, requests in flight have `timeout_s` and 5 more seconds; streams are closed with code 1012.
+    """
     return uvicorn.Server(
         uvicorn.Config(
             app,
-            ws="none",
+            ws="websockets-sansio",
+            ws_max_size=app.state.stream_limits.max_message_bytes,
+            ws_per_message_deflate=False,  # audio hardly gets smaller
             log_level="warning",
             server_header=False,
             limit_concurrency=MAX_CONNECTIONS,

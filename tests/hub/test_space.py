@@ -319,6 +319,21 @@ def test_microphone(page):
     assert page.all("#result .words") == []
 
 
+def test_live_microphone_draws_a_moving_curve(page, tmp_path):
+    page.all("button[role=tab]")[2].click()
+    page.click("#live .record-button")
+    points = (
+        "return (document.querySelector('#result .curve polyline')?.getAttribute('points') ?? '').split(' ').length"
+    )
+    page.wait.until(lambda driver: page.run(points) >= 5)
+    text = page.find("#result").text
+    assert "Live: the last " in text
+    assert {label for label, _ in page.results()} == EMOTIONS
+    page.screenshot(tmp_path, "live")
+    page.wait.until(lambda driver: page.run(points) >= 7)
+    page.click("#live .stop-button")
+
+
 def test_camera(page):
     page.click("#clip button[aria-label='Capture from camera']")
     page.click("#clip [title='grant webcam access'] button")

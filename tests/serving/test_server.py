@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -21,13 +21,13 @@ import jsonschema
 import pytest
 import torch
 from small_pipelines import RATE, TASK, WORDS, close, make_model, make_processor, tone
+from small_servers import running
 from transformers import pipeline
 
 from modeling_umons import TfnConfig, TfnForSequenceClassification
 from modeling_umons.cli import serve
 from modeling_umons.models.umons.decoding_umons import DecodingPool
 from modeling_umons.serving.request_handling import Limits
-from modeling_umons.serving.server import make_app, make_server
 
 
 TEXT = {"inputs": {"text": "what a wonderful day"}}
@@ -41,23 +41,6 @@ def recognize(root):
 @pytest.fixture(scope="module")
 def clip(root) -> bytes:
     return (root / "hub" / "sample" / "clips" / "000.mp4").read_bytes()
-
-
-@contextmanager
-def running(recognize, **options) -> Iterator[httpx.Client]:
-    """Run a server in a thread; yield a client of it."""
-    server = make_server(make_app(recognize, **options))
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]})
-        thread.start()
-        address = f"http://127.0.0.1:{sock.getsockname()[1]}"
-        try:
-            limits = httpx.Limits(max_connections=100)
-            with httpx.Client(base_url=address, timeout=60, trust_env=False, limits=limits) as client:
-                yield client
-        finally:
-            server.should_exit = True
-            thread.join()
 
 
 @pytest.fixture(scope="module")
@@ -152,7 +135,7 @@ def test_invalid_forms_are_refused(client, clip):
 
 
 def test_health_metrics_and_schema(client):
-    assert client.get("/health").json() == {"status": "ready", "model": "umons-mini", "queued": 0}
+    assert client.get("/health").json() == {"status": "ready", "model": "umons-mini", "queued": 0, "streams": 0}
     before = client.get("/metrics").json()
     client.post("/predict", json=TEXT)
     client.post("/predict", json={})

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from .media_umons import Clip, iter_windows, read_clip
+from .stream_decoding_umons import StreamDecoder
 
 
 DTYPES = {"audio": np.float32, "frames": np.uint8, "frame_times": np.float64}
@@ -71,6 +72,14 @@ class DecodingWorker:
                 if process is not None and process is self.process:
                     with suppress(OSError):
                         self._request(source, None, task="close", key=key)
+
+    def push(self, data: bytes, sampling_rate: int, is_last: bool = False) -> np.ndarray:
+        """
+        Decode the next piece of an audio file, see [`~stream_decoding_umons.StreamDecoder`]. A worker has one stream.
+        """
+        options = {"sampling_rate": sampling_rate, "is_last": is_last}
+        with self.lock:
+            return self._request("The stream", data, task="push", options=options).audio
 
     def close(self) -> None:
         """Kill the process, also while it decodes. The next file starts another one."""
@@ -192,7 +201,7 @@ def run(deadline_s: int, memory_mb: int) -> None:
     os.dup2(2, 1)  # nothing but replies is written to standard output
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
     _limit_memory(memory_mb * 2**20)
-    windows: dict[int, Iterator[Clip]] = {}
+    open_files: dict[Any, Any] = {}
     with suppress(EOFError, BrokenPipeError):
         while True:
             request = _receive(requests)
@@ -201,7 +210,7 @@ def run(deadline_s: int, memory_mb: int) -> None:
                 signal.alarm(deadline_s + 5)  # ends the process if its parent is gone
             clip = None
             try:
-                clip, reply = _answer(request, data, windows), {}
+                clip, reply = _answer(request, data, open_files), {}
             except Exception as error:
                 reply = {"error": type(error).__name__, "message": str(error)}
             if clip is None:
@@ -212,18 +221,24 @@ def run(deadline_s: int, memory_mb: int) -> None:
                 signal.alarm(0)
 
 
-def _answer(request: dict[str, Any], data: bytes, windows: dict[int, Iterator[Clip]]) -> Clip | None:
+def _answer(request: dict[str, Any], data: bytes, open_files: dict[Any, Any]) -> Clip | None:
     source, key = request["path"] or data, request.get("key")
+    if request["task"] == "push":
+        rate = request["options"]["sampling_rate"]
+        if "stream" not in open_files:
+            open_files["stream"] = StreamDecoder(rate)
+        samples = open_files["stream"].push(data, request["options"]["is_last"])
+        return Clip(samples, None, np.zeros(0), len(samples) / rate, rate)
     if request["task"] == "read_clip":
         return read_clip(source, **request["options"])
     if request["task"] == "close":
-        windows.pop(key).close()
+        open_files.pop(key).close()
         return None
     if "options" in request:
-        windows[key] = iter_windows(source, request["window_s"], **request["options"])
+        open_files[key] = iter_windows(source, request["window_s"], **request["options"])
         for _ in range(request["index"]):
-            next(windows[key])
-    return next(windows[key], None)
+            next(open_files[key])
+    return next(open_files[key], None)
 
 
 def _send_clip(stream, clip: Clip) -> None:

@@ -182,16 +182,17 @@ class LiveStream:
 
     def _predict(self, start: int, end: int, is_final: bool) -> dict[str, Any]:
         inputs = {"audio": self._cut(start, end), "sampling_rate": self.rate}
-        seconds = start / self.rate
+        seconds, warnings = start / self.rate, self.warnings
         if self.words is not None:
             self.words.update(self._cut(self.words.first, end), end)
             inputs["words"] = self.words.between(seconds, end / self.rate)
+            warnings = warnings + self.words.warnings
         results = self.predict(inputs)
         event = results[0] if isinstance(results, list) else results  # an error
         if "words" in event:
             event["words"] = [{**word, "timestamp": _shift(word["timestamp"], seconds)} for word in event["words"]]
         if "warnings" in event:
-            event["warnings"] = [*self.warnings, *event["warnings"]]
+            event["warnings"] = [*warnings, *event["warnings"]]
         return {**event, "timestamp": (round(seconds, 3), round(end / self.rate, 3)), "is_final": is_final}
 
     def _cut(self, start: int, end: int) -> np.ndarray:

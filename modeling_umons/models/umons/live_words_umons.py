@@ -35,6 +35,7 @@ class LiveWords:
         self.first = 0  # position of the first sample that is still transcribed
         self.settled: deque[dict[str, Any]] = deque()
         self.tentative: list[dict[str, Any]] = []
+        self.warnings: list[dict[str, str]] = []  # of the last transcription
 
     def update(self, audio: np.ndarray, end: int):
         """
@@ -48,6 +49,7 @@ class LiveWords:
             transcribe_segment(segment, self.transcriber)
         if segment.text.strip() and not segment.words:
             raise ValueError("`transcriber` returns no times of words: live words require them.")
+        self.warnings = [{name: warning[name] for name in ("code", "message")} for warning in segment.warnings]
         known = _middle(self.settled[-1]) if self.settled else -1.0
         words = [word for word in segment.words if _middle(word) > known + 1e-3]
         pairs = zip(words, self.tentative, strict=False)

@@ -150,7 +150,7 @@ def _iter_windows(
         index, left, right = 0, first, min(first + window_s, last)
         with _open_at(source, first) as (container, can_seek):
             seek_to = first if can_seek else 0.0
-            decoder = _Decoder(container, _name(source), first, seek_to, sampling_rate, frame_rate, size, audio, video)
+            decoder = Decoder(container, _name(source), first, seek_to, sampling_rate, frame_rate, size, audio, video)
             for _ in decoder.run():
                 while decoder.has_passed(right):
                     yield decoder.cut(left, right)
@@ -194,7 +194,7 @@ def _name(source) -> str:
 
 
 @contextmanager
-def _open(source):
+def open_media(source, containers: str = CONTAINERS):
     """Yield the open container; close it, and the file unless the caller opened it."""
     av = import_av()
     with _binary_file(source) as file:
@@ -205,7 +205,7 @@ def _open(source):
         try:
             container = av.open(
                 file,
-                container_options={"format_whitelist": CONTAINERS},
+                container_options={"format_whitelist": containers},
                 timeout=HTTP_TIMEOUT if isinstance(file, str) else None,
                 # Tags need not be UTF-8. PyAV 19 decodes them on access only.
                 **({"metadata_errors": "ignore"} if int(av.__version__.split(".")[0]) < 19 else {}),
@@ -222,16 +222,16 @@ def _open(source):
 @contextmanager
 def _open_at(source, first: float):
     """Yield the open container, and whether seeking to `first` can be trusted."""
-    with _open(source) as container:
+    with open_media(source) as container:
         codecs = [stream.codec_context.name for stream in container.streams.audio if stream.codec_context]
         # Positions in compressed audio follow from a byte rate that may be wrong.
         can_seek = container.format.name not in ("wav", "w64") or all(name.startswith("pcm_") for name in codecs)
         if container.format.name not in JOINABLE or not _seek(container, first, (container.start_time or 0) / 1e6):
             yield container, can_seek
             return
-    with _open(source) as container:
+    with open_media(source) as container:
         can_seek = _is_continuous(container, first)
-    with _open(source) as container:
+    with open_media(source) as container:
         yield container, can_seek
 
 
@@ -626,7 +626,7 @@ class _VideoTrack:
         return np.stack([rgb for _, rgb in inside]) if inside else None, times
 
 
-class _Decoder:
+class Decoder:
     """One pass over an open container, from shortly before `first`."""
 
     def __init__(self, container, name, first, seek_to, sampling_rate, frame_rate, size, audio, video):
