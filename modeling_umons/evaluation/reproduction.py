@@ -75,7 +75,8 @@ def read_cell(folder: Path, cell: Cell, seeds: Sequence[Path], evaluation: Path 
         row["ensemble_split"] = split
         row["ensemble"] = report["splits"][split]["model"]
         row["ensemble_intervals"] = report["splits"][split]["intervals"]
-        row["about_ensemble"] = report["about"].get("ensemble", "A single model.")
+        about = report["about"].get("ensemble", "A single model.")
+        row["about_ensemble"] = about.replace(f"{folder / cell.folder}/", "")
     return row
 
 

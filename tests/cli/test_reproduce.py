@@ -77,6 +77,7 @@ def test_interrupted_reproduction_resumes_to_the_same_table(mosei, tmp_path, mon
     assert len(content["left_out"]) == 2
     assert "sentiment-2 from L+A+V: the data have no video_features of train" in table
     assert "Delbrouck et al." in table
+    assert str(tmp_path) not in table.replace(str(mosei), "")
     assert (output / "reproduction.png").stat().st_size > 1000
 
 
