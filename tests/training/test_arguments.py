@@ -19,6 +19,7 @@ from modeling_umons.training.arguments import (
 KEPT = (
     "compare",
     "compare-meld",
+    "compare-mosei",
     "compare-ravdess",
     "compare-text",
     "emotion",
