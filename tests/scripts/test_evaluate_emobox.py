@@ -1,0 +1,49 @@
+"""Folds of EmoBox are evaluated with its metrics; what a model cannot predict is counted."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+@pytest.fixture
+def evaluate():
+    spec = importlib.util.spec_from_file_location("evaluate_emobox", ROOT / "scripts" / "evaluate_emobox.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.evaluate
+
+
+@pytest.fixture
+def fold(tmp_path):
+    """Fold with two recordings of anger, one of a neutral voice, one of boredom, and a missing one."""
+    rows = [("a", "anger"), ("b", "anger"), ("c", "Neutral"), ("d", "boredem"), ("e", "anger")]
+    folder = tmp_path / "emodb" / "fold_1"
+    folder.mkdir(parents=True)
+    lines = [json.dumps({"key": name, "wav": f"downloads/{name}.wav", "emo": label}) for name, label in rows]
+    (folder / "test.jsonl").write_text("\n".join(lines))
+    names = {"anger": "Angry", "boredem": "Boredom", "Neutral": "Neutral"}
+    (folder.parent / "label_map.json").write_text(json.dumps(names))
+    random = np.random.default_rng(0)
+    for name in "abcd":
+        soundfile.write(tmp_path / f"{name}.flac", 0.1 * random.standard_normal(16000), 16000)
+    return folder / "test.jsonl"
+
+
+def test_fold_has_metrics_of_emobox_and_counts_rows_left_out(evaluate, fold, tmp_path):
+    report = evaluate(str(ROOT / "hub" / "umons-mini"), fold, tmp_path)
+    assert report["rows"] == 3
+    assert report["left_out"] == {"class Boredom": 1, "recording missing": 1}
+    assert report["WA"] in (0, 1 / 3, 2 / 3, 1)
+    assert 0 <= report["UA"] <= 1
+
+
+def test_fold_without_usable_row_raises(evaluate, fold, tmp_path):
+    with pytest.raises(SystemExit, match=r"has no row that .* can predict"):
+        evaluate(str(ROOT / "hub" / "umons-mini"), fold, fold.parent)
