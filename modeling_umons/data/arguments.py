@@ -54,7 +54,7 @@ class DataArguments:
         },
     )
     allow_overlap: bool = field(
-        default=False, metadata={"help": "Train even if videos or files are in more than one split."}
+        default=False, metadata={"help": "Train even if a video_id is in more than one split."}
     )
     repeat: list[str] = field(
         default_factory=list,

@@ -166,8 +166,8 @@ def load_training_splits(data: DataArguments, seed: int) -> DatasetDict:
         raise ValueError(f"There are no rows of the split 'validation': { {k: len(v) for k, v in splits.items()} }.")
     for column in (data.text_column, "video_id", data.audio_column):
         for problem in find_leaks(splits, column, ENOUGH_WORDS if column == data.text_column else 0):
-            # Speakers may say the same sentence, but rows of one video are alike.
-            if column != data.text_column and not data.allow_overlap:
+            # Rows of one video are alike. Speakers may say the same sentence, and one file may have several labels.
+            if column == "video_id" and not data.allow_overlap:
                 raise ValueError(f"{problem} Pass --allow_overlap to train on these splits.")
             logger.warning("%s", problem)
     return splits

@@ -383,12 +383,13 @@ def test_leaks_between_splits_are_reported():
 
 def test_videos_in_several_splits_are_refused(tmp_path, caplog):
     path = tmp_path / "table.csv"
-    rows = [f"v{i},the same words in all,{split}" for split in ("train", "test", "dev") for i in range(3)]
-    path.write_text("\n".join(["video_id,text,split", *rows]) + "\n", encoding="utf-8")
+    rows = [f"v{i},{i}.wav,the same words in all,{split}" for split in ("train", "test", "dev") for i in range(3)]
+    path.write_text("\n".join(["video_id,file_name,text,split", *rows]) + "\n", encoding="utf-8")
     with pytest.raises(ValueError, match=r"3 rows have a video_id that is also in .* Pass --allow_overlap"):
         load_training_splits(DataArguments(train_file=str(path)), 0)
     load_training_splits(DataArguments(train_file=str(path), allow_overlap=True), 0)
-    assert "rows have a text that is also in another split" in caplog.text
+    for column in ("text", "file_name"):
+        assert f"rows have a {column} that is also in another split" in caplog.text
 
 
 def test_class_names_that_differ_between_files_raise(tmp_path):
