@@ -117,7 +117,7 @@ def _check_vector(vector: np.ndarray, name: str, word: str, size: int) -> np.nda
 
 def _read_npy(path: Path, vocabulary: str | os.PathLike | None) -> tuple[dict[str, int], np.ndarray]:
     try:
-        matrix = np.load(path, mmap_mode="r")  # no pickles
+        matrix = np.lib.format.open_memmap(path, mode="r")  # no pickles, no archives
     except FileNotFoundError:
         raise
     except Exception as error:  # a damaged header raises anything in numpy, ast and mmap

@@ -246,6 +246,10 @@ def test_hostile_npy_raises(tmp_path, monkeypatch):
     for shape in (b"(2**40,4)", b"(10**15,4)", b"(9999,4) ", b"(-6, 4) ", b"((6,),4)", b"'six'   ", b"(6, 4.5)"):
         with pytest.raises(OSError, match=r"vectors\.npy cannot be read"):
             load_word_vectors(write(path, data.replace(b"(6, 4)", shape).replace(b" " * 8 + b"\n", b"\n")[:400]))
+    with open(path, "wb") as file:
+        np.savez(file, MATRIX)
+    with pytest.raises(OSError, match=r"vectors\.npy cannot be read"):
+        load_word_vectors(path)
 
 
 def test_glove_of_the_registry(monkeypatch):
