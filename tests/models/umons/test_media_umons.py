@@ -707,3 +707,22 @@ def test_edges_of_a_range_are_those_samples(start, end):
     np.testing.assert_array_equal(np.round(clip.audio * 2**15), expected)
     windows = iter_windows(file.getvalue(), 0.0999, sampling_rate=rate)
     np.testing.assert_array_equal(np.round(np.concatenate([one.audio for one in windows]) * 2**15), pcm)
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "expected"),
+    [
+        (0, 3, [1, 2, 3]),
+        (1, 5, [2, 3, 0, 0]),  # silent up to the end of the range: audio goes on after it
+        (3, 5, None),
+        (0, 4, [1, 2, 3]),
+        (4, 6, [0, 4]),
+        (5, 9, [4, 5]),
+        (7, 9, None),
+    ],
+)
+def test_cut_returns_the_samples_of_the_range(start, end, expected):
+    track = media_umons._AudioTrack(None, "a", None, sampling_rate=1)
+    track.chunks = [(0, np.float32([1, 2, 3])), (5, np.float32([4, 5]))]
+    audio = track.cut(start, end)
+    assert (None if audio is None else audio.tolist()) == expected
