@@ -18,6 +18,7 @@ DESCRIPTION = """Predict sentiment and emotions of a clip or audio file over tim
     umons timeline talk.mp4
     umons timeline talk.mp4 --output talk.csv talk.vtt talk.png
     umons timeline talk.mp4 --granularity utterance --transcriber whisper --output talk.srt talk.eaf
+    umons timeline talk.mp4 --speakers 2 --output talk.csv
 
 The suffix of an output sets its format: .csv, .parquet or .json for the numbers, .srt or .vtt for captions
 with the strongest emotion, .eaf for ELAN, .rttm for turns of speakers, .png or .svg for a plot. Files of any
@@ -32,8 +33,8 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--granularity",
         choices=GRANULARITIES,
-        default="window",
-        help="what is predicted: windows of --chunk_length_s (default), utterances between pauses, sentences, words",
+        help="what is predicted: windows of --chunk_length_s (default), utterances between pauses, sentences, words, "
+        "or turns of speakers (default with --speakers)",
     )
     parser.add_argument("--chunk_length_s", type=float, default=5.0, help="seconds per window (default: 5)")
     parser.add_argument("--hop_length_s", type=float, help="seconds between windows (default: --chunk_length_s)")
@@ -46,6 +47,15 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         metavar="PATH",
         help='JSON list of timed words: [{"word": "glad", "timestamp": [0.5, 0.9]}, ...]',
     )
+    parser.add_argument(
+        "--speakers",
+        nargs="?",
+        const="",
+        metavar="N | PATH",
+        help="find the speakers: their number if it is known, or an .rttm file of who speaks when. Goes after FILE",
+    )
+    parser.add_argument("--speaker_encoder", metavar="MODEL", help="campplus (default), or a folder or Hub id")
+    parser.add_argument("--speaker_table", type=Path, metavar="PATH", help=".json file of means per speaker to write")
     parser.add_argument("--json", action="store_true", help="print a JSON list with one entry per segment")
     parser.add_argument("--strict", action="store_true", help="stop at a segment with warnings")
     add_model_arguments(parser)
@@ -58,21 +68,79 @@ def timeline(arguments: argparse.Namespace) -> int:
     from ..inference.timeline import check_paths, write_timeline
 
     check_paths(arguments.output)
+    if arguments.speakers is None and (arguments.speaker_table or arguments.speaker_encoder):
+        raise ValueError("--speaker_table and --speaker_encoder require --speakers.")
     inputs = {"video": arguments.file}
     if arguments.words is not None:
         inputs["words"] = read_words(arguments.words)
     recognize = load_pipeline(arguments.model, arguments.trust_remote_code, pack=True)
     names = ("granularity", "chunk_length_s", "hop_length_s", "strict")
     options = {name: getattr(arguments, name) for name in names}
+    if arguments.speakers is not None:
+        options["granularity"] = arguments.granularity or "turn"
+        options |= read_speakers(arguments, inputs)
     if arguments.transcriber is not None:
         options["transcriber"] = load_transcriber(arguments.transcriber)
     segments = recognize.stream(inputs, **options)
     printed = (print_json if arguments.json else print_table)(segments, has_files=bool(arguments.output))
+    kept: list[dict] = []
+    if arguments.speakers is not None:
+        printed = keep_predictions(printed, kept)
     file = Path(arguments.file)
     write_timeline(
         printed, *arguments.output, labels=recognize.labels, title=file.name, media=file if file.exists() else None
     )
+    if arguments.speakers is not None:
+        report_speakers(kept, recognize.labels, arguments)
     return 0
+
+
+def read_speakers(arguments: argparse.Namespace, inputs: dict) -> dict:
+    """Return the options of `--speakers`, or add the turns of its file to the input."""
+    value = arguments.speakers
+    if value and not value.isdecimal():
+        from ..inference.rttm import read_rttm
+
+        inputs["speakers"] = read_rttm(value, arguments.file)
+        return {}
+    if value and int(value) < 1:
+        raise ValueError("--speakers 0: pass a positive number, or no number to estimate it.")
+    options = {"speakers": True, "num_speakers": int(value) if value else None}
+    return options | ({"speaker_encoder": arguments.speaker_encoder} if arguments.speaker_encoder else {})
+
+
+def keep_predictions(segments, kept: list[dict]):
+    """Yield segments, and append their times, speakers and predictions to a list."""
+    names = ("timestamp", "speaker", "sentiment", "emotions", "labels", "values")
+    for segment in segments:
+        kept.append({name: segment[name] for name in names if name in segment})
+        yield segment
+
+
+def report_speakers(segments: list[dict], labels: list[str], arguments: argparse.Namespace):
+    """Print the means of each speaker, unless JSON is printed, and write them to `--speaker_table`."""
+    from ..inference.speaker_table import summarize_speakers
+    from ..utils.files import write_atomically
+    from ..utils.tables import markdown_table
+
+    rows = summarize_speakers(segments)
+    if arguments.speaker_table is not None:
+        write_atomically(arguments.speaker_table, json.dumps(rows, indent=2) + "\n")
+    if arguments.json:
+        return
+    cells = [
+        [
+            row["speaker"],
+            row["num_segments"],
+            f"{row['seconds']:.1f}",
+            f"{row['sentiment']:+.2f}" if "sentiment" in row else "",
+            *(f"{row['scores'][name]:.2f}" if name in row.get("scores", ()) else "" for name in labels),
+        ]
+        for row in rows
+    ]
+    header = ["speaker", "segments", "seconds", "sentiment", *labels]
+    has_files = bool(arguments.output or arguments.speaker_table)
+    print_or_stop(f"\n{markdown_table(header, cells, align=True)}", has_files)
 
 
 def print_table(segments, has_files: bool):

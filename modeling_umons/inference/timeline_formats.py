@@ -146,7 +146,7 @@ def _write_rttm(file: TextIO, description: Description):
     recording = Path(description.title).stem or "recording"
     while (segment := (yield)) is not None:
         if "speaker" not in segment:
-            raise ValueError(f"{description.path}: the segments have no speakers.")
+            raise ValueError(f"{description.path}: the segments have no speakers. Find them with `--speakers`.")
         if segment["speaker"] is not None:
             file.write(format_rttm(segment, recording) + "\n")
 

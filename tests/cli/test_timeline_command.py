@@ -100,3 +100,66 @@ def test_timeline_of_unreadable_input_fails(model, tmp_path, capsys):
         assert message in capsys.readouterr().err
     assert timeline.main(["a.mp4", "--model", model, "--transcriber", str(tmp_path)]) == 2
     assert f"umons timeline: error: --transcriber {tmp_path}: " in capsys.readouterr().err
+
+
+@pytest.fixture
+def turns_file(tmp_path) -> str:
+    path = tmp_path / "talk.rttm"
+    path.write_text(
+        "SPEAKER talk 1 0.0 1.0 <NA> <NA> Ann <NA> <NA>\nSPEAKER talk 1 1.0 0.5 <NA> <NA> Bob <NA> <NA>\n"
+        "SPEAKER talk 1 1.5 0.5 <NA> <NA> Ann <NA> <NA>\n",
+        encoding="utf-8",
+    )
+    return str(path)
+
+
+def test_speakers_of_a_file_have_turns_and_means(model, talk, turns_file, tmp_path, capsys):
+    paths = [tmp_path / "out.json", tmp_path / "out.rttm", tmp_path / "speakers.json"]
+    options = ["--model", model, "--speakers", turns_file, "--speaker_table", str(paths[2])]
+    assert timeline.main([talk, *options, "--output", *map(str, paths[:2])]) == 0
+    segments = json.loads(paths[0].read_text(encoding="utf-8"))
+    assert [(one["speaker"], one["timestamp"]) for one in segments] == [
+        ("Ann", [0.0, 1.0]),
+        ("Bob", [1.0, 1.5]),
+        ("Ann", [1.5, 2.0]),
+    ]
+    assert [line.split()[7] for line in paths[1].read_text(encoding="utf-8").splitlines()] == ["Ann", "Bob", "Ann"]
+    ann, bob = json.loads(paths[2].read_text(encoding="utf-8"))
+    assert (ann["speaker"], ann["num_segments"], ann["seconds"]) == ("Ann", 2, 1.5)
+    assert ann["sentiment"] == pytest.approx((2 * segments[0]["sentiment"] + segments[2]["sentiment"]) / 3)
+    table = capsys.readouterr().out.rpartition("\n\n")[2].splitlines()
+    assert table[0].split("|")[1:5] == [" speaker ", " segments ", " seconds ", " sentiment "]
+    assert [cell.strip() for cell in table[3].split("|")[1:5]] == ["Bob", "1", "0.5", f"{bob['sentiment']:+.2f}"]
+
+
+def test_speakers_of_windows(model, talk, turns_file, capsys):
+    options = [
+        "--model",
+        model,
+        "--speakers",
+        turns_file,
+        "--granularity",
+        "window",
+        "--chunk_length_s",
+        "1",
+        "--json",
+    ]
+    assert timeline.main([talk, *options]) == 0
+    speakers = [segment["speaker"] for segment in json.loads(capsys.readouterr().out)]
+    assert speakers[0] == "Ann"
+    assert speakers[1] in ("Ann", "Bob")
+    assert set(speakers[2:]) == {None}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--speakers", "0"], "--speakers 0: pass a positive number"),
+        (["--speakers", "no.rttm"], "no.rttm"),
+        (["--speaker_table", "table.json"], "require --speakers"),
+        (["--granularity", "turn"], "--speakers"),
+    ],
+)
+def test_invalid_speakers_are_named(model, talk, capsys, options, message):
+    assert timeline.main([talk, "--model", model, *options]) in (1, 2)
+    assert message in capsys.readouterr().err

@@ -55,6 +55,8 @@ from .segmentation_umons import (
     normalize_input,
     split_segment,
 )
+from .speaker_encoders_umons import CAMPPLUS
+from .speakers_umons import diarize
 from .tokenization_umons import encode_history, find_word_times
 from .transcription_umons import load_transcriber, transcribe
 from .units_umons import GRANULARITIES, iter_units
@@ -134,6 +136,11 @@ class MultimodalEmotionPipeline(ChunkPipeline):
             speech between pauses. `"sentence"`, `"word"`: of the `words` or the transcript; a word is predicted from
             the three seconds around it, its `context`. `"turn"`: the turns of the input's `speakers`. All but windows
             need `faster-whisper`, which finds speech, if there is audio.
+        speakers (`bool`, *optional*): find who speaks when in inputs without `speakers`. Results then have their
+            `speaker`, and the segments are `"turn"`s unless `granularity` or `chunk_length_s` is given.
+        num_speakers (`int`, *optional*): the same, with this number of speakers; estimated by default.
+        speaker_encoder (`str`, *optional*, defaults to `"campplus"`): model of voices, see
+            `speaker_encoders_umons.load_speaker_encoder`.
         transcriber (`str` or an `automatic-speech-recognition` pipeline, *optional*): transcribes the audio of inputs
             without `text` and `words`: `"whisper"` or another name of `transcription_umons.load_transcriber`. Results
             then have their `text` and, if the transcriber returns times, their `words` with `timestamp`. With times,
@@ -193,6 +200,9 @@ class MultimodalEmotionPipeline(ChunkPipeline):
         hop_length_s=None,
         granularity=None,
         return_timestamps=None,
+        speakers=None,
+        num_speakers=None,
+        speaker_encoder=None,
         transcriber=None,
         return_attention=None,
         return_explanations=None,
@@ -205,6 +215,10 @@ class MultimodalEmotionPipeline(ChunkPipeline):
         if unknown:
             raise ValueError(f"Unknown option(s) {sorted(unknown)}: see the documentation of {type(self).__name__}.")
         preprocess, forward, postprocess = {}, {}, {}
+        if speakers or num_speakers is not None:
+            preprocess["diarization"] = {"num_speakers": num_speakers, "speaker_encoder": speaker_encoder or CAMPPLUS}
+            if granularity is None and chunk_length_s is None:
+                granularity = "turn"
         if return_timestamps and chunk_length_s is None:
             chunk_length_s = self.processor.max_duration
         for name, seconds in {"chunk_length_s": chunk_length_s, "hop_length_s": hop_length_s}.items():
@@ -352,9 +366,14 @@ class MultimodalEmotionPipeline(ChunkPipeline):
         hop_length_s: float | None = None,
         granularity: str | None = None,
         transcriber=None,
+        diarization: dict[str, Any] | None = None,
     ) -> tuple[Iterator[Segment], bool]:
         """Return the segments of an input, and whether the result is a list of theirs."""
         config, video_processor = self.model.config, self.processor.video_processor
+        if diarization is not None and "speakers" not in inputs:
+            inputs["speakers"] = diarize(inputs, read_windows=self.read_windows, **diarization)
+            if granularity == "turn" and not inputs["speakers"]:
+                granularity = "utterance"  # one segment with the warning `no_speech`
         has_text = "text" in inputs or "words" in inputs
         if "text" not in config.modalities or has_text:
             transcriber = None
@@ -373,7 +392,8 @@ class MultimodalEmotionPipeline(ChunkPipeline):
         if (units := inputs.get("segments")) is not None:
             segments = cut_segments(inputs, units, **media)
             return segments if transcriber is None else transcribe(segments, transcriber), True
-        if granularity == "window" and hop_length_s is None:
+        has_speakers = chunk_length_s is not None and "speakers" in inputs
+        if granularity == "window" and hop_length_s is None and not has_speakers:
             segments = iter_segments(inputs, chunk_length_s, read_all=overflow == "segment", **media)
             return segments if transcriber is None else transcribe(segments, transcriber), chunk_length_s is not None
         units = iter_units(

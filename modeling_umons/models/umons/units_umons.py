@@ -67,7 +67,7 @@ def iter_units(
         raise ValueError(f"granularity={granularity!r} requires words: pass `transcriber`, or `words` in the input.")
     speakers = inputs.get("speakers")
     if granularity == "turn" and speakers is None:
-        raise ValueError("granularity='turn' requires `speakers` in the input.")
+        raise ValueError("granularity='turn' requires `speakers`, in the input or as an option (`--speakers`).")
     if granularity in ("window", "turn"):
         units = iter_windows(chunk_length_s, hop_length_s) if granularity == "window" else turns_of(speakers)
         if has_words:
@@ -147,7 +147,7 @@ def _describe_no_speech(detector: SpeechDetector) -> Unit:
 
 def _transcribe_speech(blocks: Iterator[np.ndarray], transcriber: Callable) -> Iterator[Unit]:
     """Yield the regions of speech in blocks of audio with their transcribed words."""
-    detector, audio, is_empty = SpeechDetector(), _Audio(), True
+    detector, audio, is_empty = SpeechDetector(), AudioBuffer(), True
     waiting: list[tuple[float, float]] = []
     for samples in itertools.chain(blocks, [None]):
         if samples is not None:
@@ -168,11 +168,16 @@ def _transcribe_speech(blocks: Iterator[np.ndarray], transcriber: Callable) -> I
         yield _describe_no_speech(detector)
 
 
-class _Audio:
+class AudioBuffer:
     """The end of a stream of audio at `SAMPLING_RATE`."""
 
     def __init__(self):
         self.first, self.samples = 0, np.zeros(0, np.float32)
+
+    @property
+    def end(self) -> float:
+        """Seconds from the beginning of the stream to the end of the buffer."""
+        return (self.first + len(self.samples)) / SAMPLING_RATE
 
     def append(self, samples: np.ndarray):
         self.samples = np.concatenate([self.samples, samples])
@@ -190,7 +195,7 @@ class _Audio:
         )
 
 
-def _transcribe_block(audio: _Audio, regions: list[tuple[float, float]], transcriber: Callable) -> Iterator[Unit]:
+def _transcribe_block(audio: AudioBuffer, regions: list[tuple[float, float]], transcriber: Callable) -> Iterator[Unit]:
     """Yield regions of speech of at most `TRANSCRIPTION_S` with their words."""
     whole = audio.cut(regions[0][0] - BLOCK_MARGIN_S, regions[-1][1] + BLOCK_MARGIN_S)
     transcribe_segment(whole, transcriber)
