@@ -31,11 +31,12 @@ from typing import Any
 import numpy as np
 import psutil
 import torch
-from datasets import Dataset, load_dataset
+from datasets import load_dataset
 from torch.utils.data import DataLoader
 
 from modeling_umons import build_tokenizer
 from modeling_umons.data.collator import ArrowRows, UtteranceCollator
+from modeling_umons.data.prepare import write_parquet
 from modeling_umons.data.schema import make_features, to_table
 from modeling_umons.data.streams import RowStream, open_stream
 from modeling_umons.tasks.task import make_task
@@ -63,7 +64,7 @@ def write_files(folder: Path, sizes: dict[str, int], num_steps: int, num_values:
             }
             for i in range(num_rows)
         ]
-        Dataset(to_table(rows, make_features(num_values))).to_parquet(folder / "data" / f"{name}.parquet")
+        write_parquet(to_table(rows, make_features(num_values)), folder / "data" / f"{name}.parquet")
 
 
 def make_collator(num_values: int) -> UtteranceCollator:

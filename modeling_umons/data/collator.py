@@ -159,8 +159,7 @@ class UtteranceCollator:
         usable = None
         for name in self.modality_columns.values():
             table = read([name])
-            ids = self._tokenize(table) if name == "text" else _column(table, name)
-            has_steps = pc.fill_null(pc.greater(pc.list_value_length(ids), 0), False).to_numpy()
+            has_steps = self._has_tokens(table) if name == "text" else _has_items(_column(table, name))
             usable = has_steps if usable is None else usable | has_steps
             if usable.all():
                 break
@@ -235,6 +234,17 @@ class UtteranceCollator:
                     out[: len(row)] = row
         return times
 
+    def _has_tokens(self, table: pa.Table) -> np.ndarray:
+        """Return which texts have tokens, (num_rows,) bool."""
+        column = _column(table, "text")
+        if self.tokenizer.unk_token_id is None or not pa.types.is_string(column.type):
+            return _has_items(self._tokenize(table))
+        # Any word has a token, if only that of unknown words; tokenization takes longer than all else.
+        has_tokens = pc.fill_null(pc.match_substring_regex(column, "[A-Za-z]"), False).to_numpy().copy()
+        others = np.flatnonzero(~has_tokens)
+        has_tokens[others] = _has_items(self._tokenize(table.take(others)))
+        return has_tokens
+
     def _tokenize(self, table: pa.Table) -> pa.ChunkedArray:
         column = _column(table, "text")
         if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
@@ -306,6 +316,11 @@ class UtteranceCollator:
                 "rows."
             )
         return values, torch.from_numpy((np.arange(length) < lengths[:, None]).astype(np.int64))
+
+
+def _has_items(lists: pa.ChunkedArray) -> np.ndarray:
+    """Return which lists are neither null nor empty, (num_rows,) bool."""
+    return pc.fill_null(pc.greater(pc.list_value_length(lists), 0), False).to_numpy()
 
 
 def _column(table: pa.Table, name: str) -> pa.ChunkedArray:

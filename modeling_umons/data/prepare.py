@@ -134,13 +134,14 @@ def _write_rows(builder: UtteranceBuilder, features: Features, folder: Path, num
                 bar.update(table.num_rows + sum(len(rows.failures) for rows in some))
                 if table.num_rows:  # `datasets` cannot read a row group without rows
                     files.append(folder / f"{split}-{len(files):05d}")
-                    _write_parquet(table, files[-1])
+                    write_parquet(table, files[-1])
             for path in files:
                 path.rename(f"{path}-of-{len(files):05d}.parquet")
     return failures
 
 
-def _write_parquet(table: pa.Table, path: Path) -> None:
+def write_parquet(table: pa.Table, path: Path) -> None:
+    """Write a table whose nested columns are features."""
     # Numbers of features are all different: a dictionary, bounds and compression cost time and gain little.
     columns = [field.name for field in table.schema if not pa.types.is_nested(field.type)]
     pq.write_table(

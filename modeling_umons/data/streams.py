@@ -173,7 +173,8 @@ class RowStream(torch.utils.data.IterableDataset):
                         continue
                     usable = np.flatnonzero(self.collator.usable_rows(table.select) & is_mine)[start.row :]
                     num_rows += len(usable)
-                    yield Position(epoch, number, chunk, start.row), table.take(usable)
+                    is_whole = len(usable) == len(table)  # then no copy
+                    yield Position(epoch, number, chunk, start.row), table if is_whole else table.take(usable)
                     start = Position()
                 start = Position()
             if not num_rows:
