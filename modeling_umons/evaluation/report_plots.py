@@ -156,8 +156,7 @@ def plot_cells(path: Path, cells: Sequence[Mapping[str, Any]]) -> None:
         names = [cell["ablation"] or cell["model"] for cell in of_task]
         labels = [f"{cell['combination']} {'' if name == 'umons' else name}".strip()
                   for cell, name in zip(of_task, names, strict=True)]  # fmt: skip
-        is_long = set(names) != {"umons"}
-        axis.set_xticks(range(len(of_task)), labels, rotation=90 if is_long else 0, fontsize=8 if is_long else None)
+        axis.set_xticks(range(len(of_task)), labels, rotation=0 if set(names) == {"umons"} else 90, fontsize=8)
         axis.set_title(f"{task}: {metric}", loc="left", fontsize=10)
         axis.margins(x=0.2)
     handles = {}

@@ -141,13 +141,14 @@ def _system(cell: Mapping[str, Any]) -> str:
 def _markdown(cells: Sequence[Mapping[str, Any]], left_out: Sequence[str], options: Sequence[str]) -> str:
     rows = {name: cell[f"{name}_rows"] for cell in cells for name in ("validation", "test") if name in cell}
     sizes = ", ".join(f"{count:,} {name} rows" for name, count in rows.items())
-    notes = list(NOTES)
+    number = cells[0]["seeds"]
+    seeds, notes = "1 seed" if number == 1 else f"{number} seeds", list(NOTES)
     if any(cell.get("ensemble_split") == "validation" for cell in cells):
         notes.append(ABOUT_VALIDATION)
     parts = [
         "# Reproduction of the paper's table",
-        f"L, A and V are text, audio and video; {cells[0]['seeds']} seeds; {sizes}. Seconds are those of training, of "
-        f"all seeds together. {_describe(options)}",
+        f"L, A and V are text, audio and video; {seeds}; {sizes}. Seconds are those of training, of all seeds "
+        f"together. {_describe(options)}",
         markdown_table(*_table(cells)),
         "![Scores by combination](reproduction.png)",
         "\n".join(f"- {note}" for note in notes),
@@ -157,7 +158,7 @@ def _markdown(cells: Sequence[Mapping[str, Any]], left_out: Sequence[str], optio
         parts += ["## Single emotions", markdown_table(*_emotion_table(emotions)), about]
     if left_out:
         parts += ["## Left out", "\n".join(f"- {reason}" for reason in left_out)]
-    parts += ["## Published scores of other systems", ABOUT_PUBLISHED, published_markdown()]
+    parts += ["## Published scores", ABOUT_PUBLISHED, published_markdown()]
     sources = dict.fromkeys(cell["published"]["source"] for cell in cells if cell["published"])
     parts += ["## Sources of the published scores", "\n".join(f"- {source}" for source in sources)] if sources else []
     about = {}
