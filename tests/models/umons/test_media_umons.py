@@ -713,7 +713,8 @@ def test_edges_of_a_range_are_those_samples(start, end):
     ("start", "end", "expected"),
     [
         (0, 3, [1, 2, 3]),
-        (1, 5, [2, 3, 0, 0]),  # silent up to the end of the range: audio goes on after it
+        (1, 5, [2, 3]),  # the end is not padded
+        (1, 6, [2, 3, 0, 0, 4]),
         (3, 5, None),
         (0, 4, [1, 2, 3]),
         (4, 6, [0, 4]),
