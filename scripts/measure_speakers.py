@@ -297,14 +297,13 @@ def main():
     arguments = parser.parse_args()
     encode = remember(load_speaker_encoder(arguments.speaker_encoder))
     dialogues = make_dialogues(arguments.data, SPEAKERS[arguments.split], [1, 2, 3, 4], arguments.number)
-    report: dict[str, Any] = {"diarization": measure_diarization(dialogues, encode)}
-    dialogues = make_dialogues(arguments.data, EMOTION_SPEAKERS, [2, 3], arguments.number)
-    recognize = load_pipeline(arguments.model)
-    report["emotions"] = {
-        corpus: measure_emotions(recognize, [dialogue for dialogue in dialogues if dialogue.corpus == corpus], encode)
-        for corpus in EMOTION_SPEAKERS
-    }
+    report: dict[str, Any] = {"diarization": measure_diarization(dialogues, encode), "emotions": {}}
     write_atomically(arguments.output, json.dumps(report, indent=2) + "\n")
+    recognize = load_pipeline(arguments.model)
+    for corpus, speakers in EMOTION_SPEAKERS.items():
+        dialogues = make_dialogues(arguments.data, {corpus: speakers}, [2, 3], arguments.number)
+        report["emotions"][corpus] = measure_emotions(recognize, dialogues, encode)
+        write_atomically(arguments.output, json.dumps(report, indent=2) + "\n")
     print(format_report(report))
 
 

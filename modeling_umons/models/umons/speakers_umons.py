@@ -99,9 +99,9 @@ def _iter_regions(
                 waiting = next(given, None)
             settled = audio.end if waiting is None else waiting[0]
         for start, end in found:
-            region = audio.cut(start, end)
-            if len(region.audio):
-                yield region.start, region.end, region.audio
+            speech_samples = audio.cut(start, end).audio
+            if speech_samples is not None and len(speech_samples):
+                yield start, start + len(speech_samples) / SAMPLING_RATE, speech_samples
         audio.drop_before(settled)
 
 
