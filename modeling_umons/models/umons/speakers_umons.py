@@ -20,6 +20,7 @@ from .voice_activity_umons import MAX_SPEECH_S, SpeechDetector
 WINDOW_S = 1.5  # seconds of an embedding
 HOP_S = 0.75
 BATCH_SIZE = 16
+MIN_REGION_S = 0.6  # of speech whose voice is embedded; shorter speech has the speaker of the nearest
 MAX_SPEAKERS = 8
 MIN_PAUSE_S = 0.2  # speakers may change at shorter pauses than those between utterances
 MAX_PAUSE_S = 0.5  # within a turn
@@ -75,7 +76,14 @@ def diarize(
     regions, times, embeddings = _embed(_iter_regions(blocks, speech), encode)
     if not regions:
         return []
-    labels = cluster(embeddings, num_speakers, max_speakers)
+    is_long = np.repeat([end - start >= MIN_REGION_S for start, end in regions], [len(own) for own in times])
+    if not is_long.any():
+        is_long[:] = True
+    labels = np.zeros(len(embeddings), int)
+    labels[is_long] = cluster(embeddings[is_long], num_speakers, max_speakers)
+    midpoints = np.concatenate(times)
+    nearest = np.abs(midpoints[~is_long, None] - midpoints[is_long]).argmin(axis=1)
+    labels[~is_long] = labels[is_long][nearest]
     return _name_turns(_join(regions, times, labels))
 
 

@@ -83,11 +83,19 @@ def test_diarize_joins_turns_at_short_pauses():
     assert len(diarize(inputs, 1, speech=times, speaker_encoder=encode_pitch)) == 2
 
 
-def test_diarize_processes_long_and_short_regions():
-    inputs, times = talk((HIGH, 60), (LOW, 0.2))
+def test_diarize_processes_long_regions():
+    inputs, times = talk((HIGH, 60), (LOW, 1))
     turns = diarize(inputs, 2, speech=times, speaker_encoder=encode_pitch)
     assert [turn["speaker"] for turn in turns] == ["SPEAKER_00", "SPEAKER_01"]
     assert turns[0]["timestamp"] == pytest.approx((0.0, 60.0), abs=1e-3)
+
+
+def test_short_speech_has_the_nearest_speaker():
+    inputs, times = talk((HIGH, 3), (LOW, 3), (HIGHER, 0.3))
+    turns = diarize(inputs, 2, speech=times, speaker_encoder=encode_pitch)
+    assert [turn["timestamp"] for turn in turns] == [pytest.approx((0.0, 3.0)), pytest.approx((3.3, 6.9), abs=1e-3)]
+    inputs, times = talk((HIGH, 0.5), (LOW, 0.5))  # all are short
+    assert len(diarize(inputs, 2, speech=times, speaker_encoder=encode_pitch)) == 2
 
 
 def test_diarize_without_speech_is_empty():
