@@ -102,6 +102,7 @@ def draw(result: dict, attention: dict, timeline: list[dict], picture: Picture) 
     if ranked:
         parts.append(_bars(ranked, named))
     parts.append("</div>")
+    parts.append(f"<p>{escape(_summarize(result))}</p>")
     if (result.get("explanations") or {}).get("text") and "sentiment" in result:
         parts += ["<h3>Contribution of each word to the sentiment</h3>", _shares(result["explanations"]["text"])]
     if attention.get("text"):
@@ -113,6 +114,22 @@ def draw(result: dict, attention: dict, timeline: list[dict], picture: Picture) 
     if timeline:
         parts += ["<h3>Timeline, from audio only</h3>", _timeline(timeline)]
     return f'<article class="umons" aria-label="Result">{"".join(parts)}</article>'
+
+
+def _summarize(result: dict) -> str:
+    """Return sentences: the label and its confidence, the interval of the sentiment, and what each modality adds."""
+    sentences = []
+    if "label" in result:
+        confidence = f" ({100 * result['confidence']:.0f} %)" if "confidence" in result else ""
+        sentences.append(f"Label: {result['label']}{confidence}.")
+    if "sentiment_interval" in result:
+        low, high = result["sentiment_interval"]
+        sentences.append(f"90 % interval of the sentiment: {low:+.2f} to {high:+.2f}.")
+    modalities = (result.get("explanations") or {}).get("modalities", {})
+    if len(modalities) > 1 and "sentiment" in result:
+        shares = ", ".join(f"{name} {scores['sentiment']:+.2f}" for name, scores in modalities.items())
+        sentences.append(f"Contributions to the sentiment: {shares}.")
+    return " ".join(sentences)
 
 
 def _dial(sentiment: float) -> str:

@@ -185,8 +185,8 @@ def format_result(result: dict) -> str:
     lines = [f"{result['input']}  ({' + '.join(result['modalities'])})"]
     if "sentiment" in result:
         low, high = result.get("sentiment_interval", (None, None))
-        interval = "" if low is None else f"  (90 %: {low:+.2f} to {high:+.2f})"
-        lines.append(f"  sentiment {result['sentiment']:+.2f}{interval}")
+        known = "no interval: `umons evaluate --calibrate`" if low is None else f"90 %: {low:+.2f} to {high:+.2f}"
+        lines.append(f"  sentiment {result['sentiment']:+.2f}  ({known})")
     if "label" in result:
         lines.append(f"  label     {result['label']}")
     for entry in result.get("emotions", result.get("labels", [])):

@@ -11,7 +11,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from ..evaluation.report_tables import calibration_markdown, table_rows
+from ..evaluation.report_tables import calibration_markdown, explanations_markdown, groups_markdown, table_rows
 from ..models.umons.configuration_umons import UmonsConfig
 from ..utils.tables import markdown_table
 
@@ -166,7 +166,7 @@ def write_model_card(
         example=_example(config),
         labels=", ".join(config.id2label.values()),
         data=_paragraphs(f"`{source}`: {count}.", about_data),
-        results="\n\n".join([_results_markdown(split, parts), *_describe_calibration(results.get(split))]),
+        results="\n\n".join([_results_markdown(split, parts), *_describe_trust(results.get(split) or {})]),
         limits=_paragraphs(limits),
         licence=license or "The licence has not been set.",
         data_licences=_paragraphs(_describe_data_licences(parts)),
@@ -234,11 +234,16 @@ def _results_markdown(split: str | None, parts: Mapping[str, dict[str, Any]]) ->
     )
 
 
-def _describe_calibration(result: Mapping[str, Any] | None) -> list[str]:
-    """Return paragraphs with calibration errors and the coverage of intervals; the curves are in the report."""
-    if not result or "calibration" not in result:
-        return []
-    return calibration_markdown({**result["calibration"], "risk_coverage": {}})
+def _describe_trust(result: Mapping[str, Any]) -> list[str]:
+    """Return paragraphs with calibration, tests of explanations and results by group; the curves are in the report."""
+    paragraphs = []
+    if "calibration" in result:
+        paragraphs += calibration_markdown({**result["calibration"], "risk_coverage": {}})
+    if "explanations" in result:
+        paragraphs += explanations_markdown(result["explanations"])[:1]
+    for column, found in result.get("by_column", {}).items():
+        paragraphs += [f"By {column}:", *groups_markdown(column, found)]
+    return paragraphs
 
 
 def _eval_results(task: str, source: str, parts: Mapping[str, dict[str, Any]]) -> list[EvalResult]:

@@ -535,6 +535,8 @@ def test_all_words_of_a_long_text_are_shown(analyst):
     html, _ = analyst.analyse(None, None, "good " * 190 + "& bad")
     assert html.count('class="word"') >= 191
     assert html.count('class="share"') >= 191
+    assert "<p>Label: " in html
+    assert "90 % interval of the sentiment: " in html
     assert "longer than the model processes at once" in html
     html, _ = analyst.analyse(None, None, "\N{POUTING FACE}")
     assert "The text has emoji only" in html

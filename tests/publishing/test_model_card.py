@@ -87,6 +87,21 @@ def test_results_are_one_table_of_the_test_split(write):
     assert "Results on the validation split" in write(results={"validation": results_of(8)}).text
 
 
+def test_card_has_groups_and_tests_of_explanations(write):
+    group = {"rows": 12, "model": {"mae": 0.5}, "intervals": {"mae": [0.4, 0.6]}}
+    found = {"groups": {"male": group}, "worst": {"mae": "male"}, "left_out": 0}
+    curve = {"explanation": [1.0]}
+    explained = {
+        "texts": 40, "score": "sentiment", "top_word": {"explanation": 0.5, "best": 0.52, "random": 0.1},
+        "agreement": 0.9, "shares": [0.0], "deletion": curve, "insertion": curve,
+    }  # fmt: skip
+    text = write(results={"test": results_of(9, by_column={"gender": found}, explanations=explained)}).text
+    assert "| male | 12 | 0.500 (0.400 to 0.600) |" in text
+    assert "Worst: male (mae)." in text
+    assert "the best single word by 0.520" in text
+    assert "deletion" not in text
+
+
 def test_metadata_has_the_test_results_by_source(write, tmp_path):
     sources = {name: {**results_of(4), "model": {"mae": mae}} for name, mae in (("mosi", 0.5), ("other one", 0.25))}
     card = write(results={"test": results_of(9, sources=sources)})

@@ -18,6 +18,9 @@ MIN_KNOWN = 0.5  # share of words in the vocabulary
 MIN_AUDIO_S = 0.5
 MIN_PEAK_DB = -50.0  # below full scale
 MIN_CLIPPED = 3e-4  # share of samples in runs at the maximum
+MIN_LOUD = 0.05  # share of samples above 0.7 of the peak; resampling rounds off the runs
+MAX_SIMILARITY = 0.93  # correlation of successive spectra; speech changes, tones and chords do not
+MIN_PAUSES = 0.05  # share of frames more than 6 dB below the mean level
 MIN_SPEECH_VARIATION = 1.5  # standard deviation over time of the log spectrum of loud frames; noise evens it out
 MIN_VOICED = 0.06  # share of loud frames with a pitch
 MIN_LEVEL_RANGE_DB = 3.0  # between loud and quiet frames; tones and hum have less
@@ -172,12 +175,12 @@ def check_audio(audio: np.ndarray, sampling_rate: int) -> Warnings:
         )
     at_limit = np.abs(audio) >= 0.995 * peak
     clipped = float((at_limit[2:] & at_limit[1:-1] & at_limit[:-2]).mean()) if peak > 0.3 and len(audio) > 2 else 0.0
-    if clipped >= MIN_CLIPPED:
-        message = f"{100 * clipped:.2g} % of the samples are clipped: record with a lower level."
+    speech = _check_speech(audio, sampling_rate) if duration >= MIN_AUDIO_S else []
+    loud = float((np.abs(audio) > 0.7 * peak).mean()) if not speech and peak > 0.3 else 0.0
+    if max(clipped / MIN_CLIPPED, loud / MIN_LOUD) >= 1:
+        message = f"{100 * max(clipped, loud):.2g} % of the samples are clipped: record with a lower level."
         warnings.append(make_warning("clipped", message))
-    if duration >= MIN_AUDIO_S:
-        warnings += _check_speech(audio, sampling_rate)
-    return warnings
+    return warnings + speech
 
 
 def _check_speech(audio: np.ndarray, sampling_rate: int) -> Warnings:
@@ -189,9 +192,14 @@ def _check_speech(audio: np.ndarray, sampling_rate: int) -> Warnings:
     levels = 10 * np.log10(frames.var(axis=1) + 1e-12)
     loud, quiet = np.percentile(levels, (95, 10))
     frames = frames[levels > loud - 25]
-    frames = frames[:: -(-len(frames) // NUM_FRAMES)]
+    step = -(-len(frames) // NUM_FRAMES)
     size, window = frames.shape[1], np.hanning(frames.shape[1])
-    power = np.abs(np.fft.rfft((frames - frames.mean(axis=1, keepdims=True)) * window, 2 * size)) ** 2
+
+    def transform(frames: np.ndarray) -> np.ndarray:
+        return np.abs(np.fft.rfft((frames - frames.mean(axis=1, keepdims=True)) * window, 2 * size)) ** 2
+
+    power = transform(frames[::step])
+    similarity = _correlate(power[: len(frames[1::step])], transform(frames[1::step]))
     correlation = np.fft.irfft(power)[:, :size]
     of_window = np.fft.irfft(np.abs(np.fft.rfft(window, 2 * size)) ** 2)[:size]
     first, last = int(rate / 500), int(rate / 65)  # lags of the pitch of voices
@@ -200,12 +208,26 @@ def _check_speech(audio: np.ndarray, sampling_rate: int) -> Warnings:
     if voiced < MIN_VOICED or loud - quiet < MIN_LEVEL_RANGE_DB:
         message = f"No speech was found: {100 * voiced:.0f} % of the loud frames have the pitch of a voice."
         return [make_warning("no_speech", message)]
+    pauses = float((levels < levels.mean() - 6).mean())
+    if similarity > MAX_SIMILARITY and pauses < MIN_PAUSES:
+        message = "No speech was found: the spectrum hardly changes and there are no pauses, as in music."
+        return [make_warning("no_speech", message)]
     num_bands = (power.shape[1] - 2) // 8
     bands = power[:, 2 : 2 + 8 * num_bands].reshape(len(power), num_bands, 8).mean(axis=2)
     variation = float(np.log(bands + 1e-9).std(axis=0).mean())
     if variation < MIN_SPEECH_VARIATION:
         return [make_warning("noisy", "Noise hides the speech: record closer to the voice, or in a quieter place.")]
     return []
+
+
+def _correlate(power: np.ndarray, following: np.ndarray) -> float:
+    """Return the median correlation of log spectra (frames, bins) with the following ones; 0 without any."""
+    if not len(following):
+        return 0.0
+    first, second = (np.log(values + 1e-9) for values in (power, following))
+    first, second = (values - values.mean(axis=1, keepdims=True) for values in (first, second))
+    norms = np.sqrt((first**2).sum(axis=1) * (second**2).sum(axis=1)) + 1e-12
+    return float(np.median((first * second).sum(axis=1) / norms))
 
 
 def check_sampling_rate(sampling_rate: float) -> Warnings:

@@ -15,7 +15,7 @@ from modeling_umons.models.umons.input_checks_umons import (
     check_text,
     read_emoji,
 )
-from modeling_umons.models.umons.media_umons import read_clip
+from modeling_umons.models.umons.media_umons import read_clip, resample
 
 
 ORDINARY = """
@@ -131,6 +131,24 @@ def test_noise_and_hum_are_no_speech():
     hum = np.sin(2 * np.pi * 50 * np.arange(3 * RATE) / RATE).astype(np.float32)
     for sound in (0.1 * noise, 0.1 * hum):
         assert codes(check_audio(sound, RATE)) == ["no_speech"]
+
+
+def test_chords_are_no_speech():
+    time = np.arange(RATE // 4) / RATE
+    chords = [
+        sum(np.sin(2 * np.pi * note * k * time) / k for note in (root, 1.25 * root, 1.5 * root) for k in (1, 2, 3))
+        for root in (220, 262, 330, 294, 247, 196)
+    ]
+    music = 0.1 * np.concatenate([chord * np.exp(-3 * time) for chord in chords])
+    assert codes(check_audio(music.astype(np.float32), RATE)) == ["no_speech"]
+
+
+def test_clipping_is_named_after_resampling():
+    sound = speech()
+    for rate in (16_000, 44_100):
+        clipped = resample(np.clip(sound * 8, -1, 1), RATE, rate)
+        assert "clipped" in codes(check_audio(clipped, rate))
+        assert check_audio(resample(sound, RATE, rate), rate) == []
 
 
 def test_level_clipping_and_range_are_named():
