@@ -142,7 +142,7 @@ def print_json(event: dict[str, Any]) -> None:
 
 def print_line(event: dict[str, Any]) -> None:
     """Print an event. On a terminal, the next one replaces it unless it is final."""
-    from ..inference.timeline import describe, format_time
+    from ..inference.timeline_formats import describe, format_time
 
     start, end = (format_time(time, digits=1) for time in event["timestamp"])
     time = f"{start}-{end}" if event["is_final"] else end
