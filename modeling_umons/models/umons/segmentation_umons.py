@@ -377,8 +377,8 @@ def cut_segments(
         inputs: dict of `INPUT_NAMES`.
         units: dicts with `timestamp` (start, end) in seconds, in order of their starts. Each may have `words` and
             `text`, by default the `words` of the input with the middle in its range; a `context`, the `timestamp`,
-            `words` and `text` that it is predicted from; `speaker`; `warnings`; `has_speech`, without which nothing is
-            predicted.
+            `words` and `text` that it is predicted from; `speaker`; `warnings`; `has_speech`, without which its audio
+            is left out.
         audio, video, min_length_s, media: see [`iter_segments`]. Audio shorter than `min_length_s` is left out.
         ends_with_file: whether units after the end of the file are expected.
 
@@ -399,7 +399,8 @@ def cut_segments(
             raise ValueError(f"Segment {index} begins at {start:g} s, before the previous one: order them by start.")
         before = start
         if not unit.get("has_speech", True):
-            yield Segment(start=start, end=end, warnings=unit["warnings"], result={"timestamp": (start, end)})
+            known = {name: unit.get(name) for name in ("text", "words")}
+            yield Segment(**known, start=start, end=end, warnings=unit["warnings"], result={"timestamp": (start, end)})
             continue
         while file_end < end and (window := next(windows, None)) is not None:
             buffer.append(window)

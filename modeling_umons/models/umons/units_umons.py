@@ -10,19 +10,21 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
+from transformers.utils import logging
 
+from .alignment_umons import align_text
 from .input_checks_umons import make_warning
 from .media_umons import Clip
 from .segmentation_umons import Segment, iter_audio, order_words
-from .transcription_umons import TRANSCRIPTION_S, share_words, transcribe_segment
+from .transcription_umons import BLOCK_MARGIN_S, MAX_BLOCK_PAUSE_S, group_regions, share_words, transcribe_segment
 from .voice_activity_umons import MIN_PAUSE_S, SAMPLING_RATE, SpeechDetector
 
+
+logger = logging.get_logger(__name__)
 
 GRANULARITIES = ("window", "utterance", "sentence", "word", "turn")
 CONTEXT_S = 3.0  # seconds of its utterance from which a word is predicted
 MAX_PAUSE_S = 1.5  # within a sentence
-MAX_BLOCK_PAUSE_S = 2.0  # within the audio that is transcribed at once: Whisper invents words in longer ones
-BLOCK_MARGIN_S = 0.2  # of audio around it
 SENTENCE_END = re.compile(r"[.?!…。？！]+[\"'”’)\]]*$")  # noqa: RUF001
 ABBREVIATION = re.compile(r"^(?:[A-Za-z]|(?:[A-Za-z]\.)+|Mr|Mrs|Ms|Dr|St|Prof|vs|e\.g|i\.e)\.$")
 
@@ -50,19 +52,14 @@ def iter_units(
             - "sentence": the words up to a full stop, question mark or exclamation mark, or a long pause.
             - "word": a word. Its `context` are the `CONTEXT_S` seconds of its utterance around it, with their `text`.
             - "turn": each of the `speakers` of the input.
-        transcriber: transcribes an input without `words`.
+        transcriber: transcribes an input without `words`. Times of a given `text` are those of its transcript.
         read_windows: decoder of files, with the arguments of `media_umons.iter_windows`.
 
     Returns:
         Dicts with `timestamp` (start, end) in seconds, `text` and `words` if they are known, `speaker` with `speakers`
         in the input, and `warnings`.
     """
-    if inputs.get("text") is not None and inputs.get("words") is None:
-        raise ValueError(
-            "`text` cannot be cut without the times of its words. Pass `words` with time stamps, or pass "
-            "`transcriber=` instead of `text`."
-        )
-    has_words = inputs.get("words") is not None or transcriber is not None
+    has_words = any(inputs.get(name) is not None for name in ("text", "words")) or transcriber is not None
     if granularity in ("sentence", "word") and not has_words:
         raise ValueError(f"granularity={granularity!r} requires words: pass `transcriber`, or `words` in the input.")
     speakers = inputs.get("speakers")
@@ -114,19 +111,23 @@ def iter_utterances(
     inputs: dict[str, Any], transcriber: Callable | None, read_windows: Callable[..., Iterator[Clip]]
 ) -> Iterator[Unit]:
     """Yield speech between pauses, with its words if they are known or can be transcribed."""
-    words = inputs.get("words")
+    words, text = inputs.get("words"), inputs.get("text")
     if inputs.get("audio") is None and inputs.get("video") is None:
         if not words or _range_of(words) is None:
-            raise ValueError("There is no audio and no word with its time to find utterances in.")
+            raise ValueError(
+                "There is no audio and no word with its time to find utterances in: pass `audio`, `video` or `words`."
+            )
         yield from _utterances_of_words(words)
         return
     blocks = iter_audio(inputs, SAMPLING_RATE, read_windows)
     if words is not None:
         yield from _share_given(words, _iter_speech(blocks))
-    elif transcriber is None:
-        yield from _iter_speech(blocks)
+        return
+    utterances = _iter_speech(blocks) if transcriber is None else _transcribe_speech(blocks, transcriber)
+    if text is None:
+        yield from utterances
     else:
-        yield from _transcribe_speech(blocks, transcriber)
+        yield from _align(text, list(utterances))
 
 
 def _iter_speech(blocks: Iterator[np.ndarray]) -> Iterator[Unit]:
@@ -152,15 +153,15 @@ def _transcribe_speech(blocks: Iterator[np.ndarray], transcriber: Callable) -> I
     for samples in itertools.chain(blocks, [None]):
         if samples is not None:
             audio.append(samples)
-        for start, end in detector.flush() if samples is None else detector.push(samples):
+        for region in detector.flush() if samples is None else detector.push(samples):
             is_empty = False
-            if waiting and (
-                end - waiting[0][0] > TRANSCRIPTION_S - 2 * BLOCK_MARGIN_S
-                or start - waiting[-1][1] > MAX_BLOCK_PAUSE_S
-            ):
-                yield from _transcribe_block(audio, waiting, transcriber)
-                waiting = []
-            waiting.append((start, end))
+            waiting.append(region)
+            if len(group_regions(waiting)) > 1:
+                yield from _transcribe_block(audio, waiting[:-1], transcriber)
+                waiting = [region]
+        if waiting and detector.settled - waiting[-1][1] > MAX_BLOCK_PAUSE_S:  # also bounds the memory in a pause
+            yield from _transcribe_block(audio, waiting, transcriber)
+            waiting = []
         audio.drop_before((waiting[0][0] if waiting else detector.settled) - BLOCK_MARGIN_S)
     if waiting:
         yield from _transcribe_block(audio, waiting, transcriber)
@@ -211,6 +212,17 @@ def _transcribe_block(audio: AudioBuffer, regions: list[tuple[float, float]], tr
             transcribe_segment(part, transcriber)
     for region, part in zip(regions, parts, strict=True):
         yield {"timestamp": region, "text": part.text, "words": part.words, "warnings": part.warnings}
+
+
+def _align(text: str, utterances: list[Unit]) -> Iterator[Unit]:
+    """Yield utterances with the words of a given text in place of transcribed ones."""
+    heard = [word for utterance in utterances for word in utterance.get("words") or ()]
+    words, warnings = align_text(text, heard, [utterance["timestamp"] for utterance in utterances])
+    dropped = ("invented_words", "repeated_words")  # of the transcript
+    for utterance in utterances:
+        utterance["warnings"] = [warning for warning in utterance["warnings"] if warning["code"] not in dropped]
+    utterances[0]["warnings"] += warnings
+    yield from _share_given(words, iter(utterances))
 
 
 def _share_given(words: list[dict[str, Any]], units: Iterator[Unit]) -> Iterator[Unit]:
@@ -312,8 +324,8 @@ def iter_words(utterances: Iterable[Unit]) -> Iterator[Unit]:
 def _check_times(utterance: Unit):
     if utterance.get("text") and not (utterance["words"] and _range_of(utterance["words"])):
         raise ValueError(
-            "Sentences and words require the times of words, which the transcriber does not return: pass another one, "
-            "such as `transcriber='whisper'`, or granularity='utterance'."
+            "Segments other than utterances require the times of words, which the transcriber does not return: pass "
+            "another one, such as `transcriber='whisper'`, or granularity='utterance'."
         )
 
 
@@ -321,19 +333,19 @@ def attach_words(units: Iterable[Unit], utterances: Iterator[Unit]) -> Iterator[
     """Yield units of increasing start with the words of utterances that have their middle in them."""
     words: list[tuple[float, dict[str, Any]]] = []
     warnings: list[dict[str, str]] = []
-    covered = 0.0
+    covered, last_end, missed = 0.0, 0.0, []
     for unit in units:
         start, end = unit["timestamp"]
         while covered < end and (utterance := next(utterances, None)) is not None:
             covered = utterance["timestamp"][0]
-            if utterance.get("text") and not utterance["words"]:
-                raise ValueError(
-                    "The transcriber does not return the times of words: pass another one, such as "
-                    "`transcriber='whisper'`, or granularity='utterance'."
-                )
+            _check_times(utterance)
             words += order_words(utterance.get("words") or ())
             warnings += [warning for warning in utterance["warnings"] if warning["code"] != "no_speech"]
+        missed += [word["word"] for middle, word in words if last_end <= middle < start]
         words = [(middle, word) for middle, word in words if middle >= start]
         inside = [word for middle, word in words if middle < end]
+        last_end = max(last_end, end)
         yield {**_with_words(unit, inside), "warnings": warnings}
         warnings = []
+    if missed:
+        logger.warning(f"{len(missed)} words are in no segment, and are dropped: {' '.join(missed)!r:.200}")

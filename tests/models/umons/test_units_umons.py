@@ -1,6 +1,7 @@
 """Segments of given times, and units of recordings: windows, sentences, words and turns."""
 
 import itertools
+import logging
 
 import numpy as np
 import pytest
@@ -109,8 +110,8 @@ def test_invalid_granularity_raises(recognize, clip):
             recognize(clip, **options)
     with pytest.raises(ValueError, match="`speakers` contains"):
         recognize({"video": clip, "speakers": [(0, 1)]}, granularity="turn")
-    with pytest.raises(ValueError, match="cannot be cut without the times of its words"):
-        recognize({"video": clip, "text": "so glad"}, granularity="utterance")
+    with pytest.raises(ValueError, match="There is no audio and no word with its time"):
+        recognize({"text": "so glad"}, granularity="utterance")
 
 
 def test_utterances_of_words_without_audio(recognize):
@@ -163,6 +164,15 @@ def test_turns_have_the_words_of_their_time():
     assert [(unit["speaker"], unit["text"]) for unit in found] == [("A", "a b c d e"), ("B", "e f g h")]
     assert find_speaker((2, 5), speakers) == "B"
     assert find_speaker((5, 6), speakers) is None
+
+
+def test_words_between_turns_are_logged(caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
+    monkeypatch.setattr(logging.getLogger("modeling_umons"), "propagate", True)
+    speakers = [{"speaker": "A", "timestamp": (0, 1)}, {"speaker": "A", "timestamp": (2, 4)}]
+    found = list(attach_words(turns_of(speakers), iter([utterance(0, 4, *"abcdefgh")])))
+    assert texts(found) == ["a b", "e f g h"]
+    assert "2 words are in no segment, and are dropped: 'c d'" in caplog.text
 
 
 def test_units_need_word_times():
