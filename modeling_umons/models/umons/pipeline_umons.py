@@ -215,6 +215,12 @@ class MultimodalEmotionPipeline(ChunkPipeline):
         if unknown:
             raise ValueError(f"Unknown option(s) {sorted(unknown)}: see the documentation of {type(self).__name__}.")
         preprocess, forward, postprocess = {}, {}, {}
+        if speakers is not None and not isinstance(speakers, bool):
+            raise ValueError(
+                f"`speakers` is {speakers!r:.100}: pass True, their number as `num_speakers`, or turns in the input."
+            )
+        if speaker_encoder is not None and not speakers and num_speakers is None:
+            raise ValueError("`speaker_encoder` requires `speakers=True` or `num_speakers`.")
         if speakers or num_speakers is not None:
             preprocess["diarization"] = {"num_speakers": num_speakers, "speaker_encoder": speaker_encoder or CAMPPLUS}
             if granularity is None and chunk_length_s is None:

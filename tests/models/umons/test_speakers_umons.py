@@ -183,6 +183,15 @@ def test_pipeline_of_silence_warns(recognize):
     assert "no_speech" in [warning["code"] for warning in result["warnings"]]
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"speakers": 2}, "`speakers` is 2: pass True"), ({"speaker_encoder": "x"}, "requires `speakers=True`")],
+)
+def test_pipeline_invalid_speakers_raise(recognize, clip, options, message):
+    with pytest.raises(ValueError, match=message):
+        recognize(clip, **options)
+
+
 # --- speaker encoders
 
 
