@@ -11,6 +11,7 @@ import io
 import json
 import os
 import time
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, wait
 from contextlib import contextmanager, suppress
@@ -18,7 +19,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
@@ -30,6 +30,7 @@ from ..utils.workers import CONTEXT, limit_threads, worker_pool
 
 FAILURES_KEY = b"failures"  # in the metadata of a shard, so that both are written together
 POLL_S = 0.2
+MAX_LOSSES = 3  # actors of Ray that may die with the same shard, or before they have one
 
 Failure = tuple[int, str, str]  # row, name of the input, reason
 # Computes the table and the failures of some rows; calls its second argument with numbers of rows that are done.
@@ -84,7 +85,7 @@ class Engine:
 
 class ShardWriter:
     """
-    Writer of shards: what local workers run, and an actor for `ray.data.Dataset.map_batches`.
+    Writer of shards, in a process or an actor of Ray.
 
     Args:
         build: builds what computes the rows, from the number of this worker on its machine, which selects the GPU.
@@ -105,13 +106,12 @@ class ShardWriter:
         self.shards, self.folder, self.on_rows = shards, Path(folder), on_rows
         self.compute = build(number)
 
-    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Write the shards numbered `batch["shard"]` that are missing; return the numbers and sizes of all."""
-        shards = [self.shards[i] for i in batch["shard"]]
-        for shard in shards:
-            if not (self.folder / shard.name).exists():  # an actor that is restarted gets its shards again
-                self._write(shard)
-        return {"shard": batch["shard"], "rows": np.array([len(shard.rows) for shard in shards])}
+    def write(self, index: int) -> int:
+        """Write a shard if it is missing, and return its number of rows."""
+        shard = self.shards[index]
+        if not (self.folder / shard.name).exists():  # an actor that was taken for dead may have written it
+            self._write(shard)
+        return len(shard.rows)
 
     def _write(self, shard: Shard) -> None:
         table, failures = self.compute(shard.rows, self.on_rows)
@@ -240,7 +240,9 @@ def _run_local(
     if num_proc == 1:
         if is_ranked:
             limit_threads()
-        ShardWriter(build, shards, folder, local_rank, progress.update)({"shard": pending})
+        writer = ShardWriter(build, shards, folder, local_rank, progress.update)
+        for shard in pending:
+            writer.write(shard)
         return
     num_started, num_done = CONTEXT.Value("q", local_rank * num_proc), CONTEXT.Value("q", 0)
     with worker_pool(num_proc, _build_writer, build, shards, folder, num_started, num_done) as pool:
@@ -267,47 +269,90 @@ def _build_writer(build, shards, folder, num_started, num_done) -> None:
 
 
 def _write_shard(shard: int) -> None:
-    _writer({"shard": [shard]})
+    _writer.write(shard)
 
 
-class _RayWriter(ShardWriter):
-    """Actor that computes on one thread, as local workers do, in the folder of the command, for relative paths."""
+class _RayWriter:
+    """Actor that writes shards on one thread, in the folder of the command, for relative paths."""
 
-    def __init__(self, working_directory: str, *arguments: Any):
-        limit_threads()
+    def __init__(self, working_directory: str):
         with suppress(OSError):  # a machine that shares the files by absolute paths only
             os.chdir(working_directory)
-        super().__init__(*arguments)
+
+    def start(self, *arguments: Any) -> None:
+        """Build the writer."""
+        limit_threads()
+        self.writer = ShardWriter(*arguments)
+
+    def write(self, shard: int) -> int:
+        """Write a shard; see [`ShardWriter`]."""
+        return self.writer.write(shard)
+
+
+def _connect_to_ray():
+    """Connect to the cluster of RAY_ADDRESS, or start one on this machine. Raises ValueError without Ray."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        import ray
+    except ImportError as error:
+        remedy = 'pip install "modeling-umons[ray]"'
+        raise ValueError(f"--engine ray needs Ray, which is not installed: {remedy}.") from error
+
+    if not ray.is_initialized():
+        local = {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
+        ray.init(logging_level="warning", **({} if "RAY_ADDRESS" in os.environ else local))
+    return ray
 
 
 def _run_ray(
     build, shards, folder: str, pending: list[int], engine: Engine, progress: Progress, uses_gpu: bool
 ) -> None:
-    """Run actors on all GPUs of the cluster, or `num_proc` on CPUs. Several machines must share the files."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    try:
-        import ray
-        import ray.data
-    except ImportError as error:
-        raise ValueError('--engine ray needs Ray, which is not installed: pip install "ray[data]".') from error
+    """
+    Run actors on all GPUs of the cluster, or `num_proc` on CPUs. Several machines must share the files.
 
-    if not ray.is_initialized():
-        local = {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
-        ray.init(**({} if "RAY_ADDRESS" in os.environ else local))
-    ray.data.DataContext.get_current().enable_progress_bars = False  # `progress` counts rows
+    The shard of an actor that dies, perhaps with its machine, goes to another one. An actor gets shards when it has
+    started: if its replacement finds no free resources, the others write all of them.
+
+    Raises:
+        OSError: a shard was lost with `MAX_LOSSES` actors.
+    """
+    ray = _connect_to_ray()
     num_gpus = int(ray.cluster_resources().get("GPU", 0)) if uses_gpu else 0
-    num_actors = engine.num_proc or max(1, int(num_gpus / engine.gpus_per_worker))
-    results = ray.data.from_items(
-        [{"shard": shard} for shard in pending], override_num_blocks=len(pending)
-    ).map_batches(
-        _RayWriter,
-        fn_constructor_args=(os.getcwd(), build, shards, folder),
-        batch_size=1,
-        compute=ray.data.ActorPoolStrategy(size=min(num_actors, len(pending))),
-        num_cpus=1,
-        num_gpus=engine.gpus_per_worker if num_gpus else 0,
-        max_restarts=3,  # an actor that dies is restarted, and gets its shard again
-        max_task_retries=3,
-    )
-    for result in results.iter_rows():
-        progress.update(int(result["rows"]))
+    num_actors = min(engine.num_proc or max(1, int(num_gpus / engine.gpus_per_worker)), len(pending))
+    new_actor = ray.remote(num_cpus=1, num_gpus=engine.gpus_per_worker if num_gpus else 0)(_RayWriter).remote
+    arguments = [ray.put(argument) for argument in (build, shards, folder)]
+    waiting, losses = deque(pending), Counter[int | None]()
+    calls: dict[Any, tuple[Any, int | None]] = {}  # by their references: actors with their shards, `None` at the start
+
+    def start_actor() -> None:
+        actor = new_actor(os.getcwd())
+        calls[actor.start.remote(*arguments)] = (actor, None)
+
+    try:
+        for _ in range(num_actors):
+            start_actor()
+        while waiting or any(shard is not None for _, shard in calls.values()):
+            (call,), _ = ray.wait(list(calls))
+            actor, shard = calls.pop(call)
+            try:
+                rows = ray.get(call)
+            except ray.exceptions.RayTaskError as error:
+                raise error.cause from None
+            except ray.exceptions.RayActorError as error:
+                losses[shard] += 1
+                if losses[shard] > MAX_LOSSES:
+                    raise OSError(
+                        f"{losses[shard]} actors died, perhaps for lack of memory: use a smaller --num_proc. {error}"
+                    ) from error
+                if shard is not None:
+                    waiting.appendleft(shard)
+                start_actor()
+                continue
+            if shard is not None:
+                progress.update(rows)
+            if waiting:
+                shard = waiting.popleft()
+                calls[actor.write.remote(shard)] = (actor, shard)
+    finally:
+        for actor, _ in calls.values():
+            ray.kill(actor)

@@ -156,7 +156,7 @@ def test_torchrun_splits_rows(root, clips, tmp_path):
     assert video_ids(tmp_path / "out") == ["a", "b", "c"]
 
 
-@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason='Ray is not installed (pip install "ray[data]")')
+@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed (extra ray)")
 def test_ray_runs_two_actors(root, main, clips, tmp_path):
     (clips / "bad.mp4").write_text("not a clip")
     options = ("--input", clips, "--shard_size", 1)
@@ -170,4 +170,4 @@ def test_ray_runs_two_actors(root, main, clips, tmp_path):
 def test_missing_ray_is_named(main, clips, tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     assert main("--input", clips, "--output", tmp_path / "out", "--engine", "ray") == 2
-    assert 'pip install "ray[data]"' in capsys.readouterr().err
+    assert 'pip install "modeling-umons[ray]"' in capsys.readouterr().err

@@ -17,9 +17,7 @@ from modeling_umons.cli import predict
 
 
 DEADLINE = 300  # seconds; on idle cores none of what is waited for takes a tenth of it
-needs_ray = pytest.mark.skipif(
-    importlib.util.find_spec("ray") is None, reason='Ray is not installed (pip install "ray[data]")'
-)
+needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed (extra ray)")
 
 
 def write_texts(path: Path, number: int) -> Path:
