@@ -19,7 +19,7 @@ import torch
 
 
 MAX_ROWS = 64  # of a batch of variants
-MAX_PARTS = 8  # parts of an input whose words are left out one by one; more have longer stretches of words
+MAX_UNITS = 400  # words of an input that are left out one by one; more are left out in stretches
 MOMENT_S = 1.0  # seconds of audio or video that are left out at once
 STEP_INPUTS = {"attention_mask": ("input_ids", "word_times"), "input_features_mask": ("input_features", "audio_times")}
 

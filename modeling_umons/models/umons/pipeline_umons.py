@@ -28,7 +28,7 @@ from .calibration_umons import (
 )
 from .decoding_umons import DecodingWorker
 from .explanations_umons import (
-    MAX_PARTS,
+    MAX_UNITS,
     MOMENT_S,
     explain_scores,
     group_steps,
@@ -693,7 +693,7 @@ class MultimodalEmotionPipeline(ChunkPipeline):
             if modality == "text":
                 words = list(re.finditer(r"\S+", item["text"]))
                 spans = self._token_spans(item["text"])
-                size = -(-num_parts // MAX_PARTS)
+                size = max(1, -(-len(words) * num_parts // MAX_UNITS))
                 steps = group_words(spans, [word.end() for word in words], size)
                 ends = [word.end() for word in words]
                 numbers = [bisect_left(ends, spans[group[0]][1]) // size for group in steps]
