@@ -129,15 +129,16 @@ def test_failures_have_rows_in_both_tables(model, tmp_path):
 
 def test_range_of_a_file_equals_the_cut_file(model, recognize, tmp_path):
     write_wav(tmp_path / "a.wav", 3.0)
-    (tmp_path / "rows.csv").write_text("file,start,end\na.wav,1,2\na.wav,,\na.wav,5,6\n")
+    (tmp_path / "rows.csv").write_text("file,start,end\na.wav,1,2\na.wav,,\na.wav,5,6\na.wav,,2\na.wav,0,2\n")
     predict_table([str(tmp_path / "rows.csv")], tmp_path / "out.parquet", settings(model))
-    cut, whole, outside = pq.read_table(tmp_path / "out.parquet").to_pylist()
+    cut, whole, outside, without_start, from_zero = pq.read_table(tmp_path / "out.parquet").to_pylist()
     assert (cut["start"], cut["end"]) == (1, 2)
     clip = RowPredictor.decoder.func(None).read_clip(str(tmp_path / "a.wav"), start=1.0, end=2.0, video=False)
     expected = recognize({"audio": clip.audio, "sampling_rate": clip.sampling_rate})
     assert cut["sentiment"] == pytest.approx(expected["sentiment"], abs=1e-4)
     assert whole["sentiment"] != cut["sentiment"]
     assert "lies outside" in outside["error"]
+    assert without_start["sentiment"] == from_zero["sentiment"] != whole["sentiment"]
 
 
 def test_segments_have_rows_with_times(model, recognize, tmp_path):
