@@ -8,8 +8,9 @@
     python scripts/benchmark_live.py load --num_streams 20 --seconds 30
 
 parts:
-  latency  seconds from the last sample of a hop to its event, one stream, one thread
-  load     the same at the clients of `umons serve`, with all streams in real time
+  latency  seconds from the last sample of a hop to its event, one stream, one thread; also in seconds of the CPU,
+           which other programs on the machine do not change
+  load     the same at the clients of `umons serve`, with all streams in real time, and the cores that the server uses
   memory   resident memory after each simulated hour, as fast as the model allows
 
 The audio are the sample clips, repeated. A row is added to the JSON list of --output for each part.
@@ -60,14 +61,15 @@ def measure_latency(arguments: argparse.Namespace) -> dict:
     if arguments.transcriber is not None:
         options["transcriber"] = load_transcriber(arguments.transcriber)
     stream = recognize.live(RATE, hop_length_s=arguments.hop_length_s, **options)
-    size, latencies = round(arguments.hop_length_s * RATE), []
+    size, latencies, cpu = round(arguments.hop_length_s * RATE), [], []
     samples = read_speech(arguments.seconds + stream.chunk_length_s)
     for first in range(0, len(samples), size):
-        began = time.perf_counter()
+        began, cpu_began = time.perf_counter(), time.process_time()
         events = stream.push(samples[first : first + size])
         if events and stream.duration > stream.chunk_length_s:
             latencies.append(time.perf_counter() - began)
-    return summarize(latencies)
+            cpu.append(time.process_time() - cpu_began)
+    return {**summarize(latencies), **{f"cpu_{name}": value for name, value in summarize(cpu).items() if "ms" in name}}
 
 
 def measure_load(arguments: argparse.Namespace) -> dict:
@@ -81,9 +83,14 @@ def measure_load(arguments: argparse.Namespace) -> dict:
         if not url:
             raise SystemExit("The server did not start.")
         address = url.replace("http", "ws").replace("/predict", "/stream")
+        process = psutil.Process(server.pid)
+        before, began = process.cpu_times(), time.perf_counter()
         found = asyncio.run(_run_clients(f"{address}?sampling_rate={RATE}", arguments))
+        after, seconds = process.cpu_times(), time.perf_counter() - began
+        cores = (after.user + after.system - before.user - before.system) / seconds
         expected = arguments.num_streams * int(arguments.seconds / arguments.hop_length_s)
-        return {"num_streams": arguments.num_streams, "num_expected": expected, **summarize(found)}
+        counts = {"num_streams": arguments.num_streams, "num_expected": expected, "cores_used": round(cores, 2)}
+        return {**counts, **summarize(found)}
     finally:
         server.terminate()
         server.wait(30)
