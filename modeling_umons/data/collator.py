@@ -192,7 +192,8 @@ class UtteranceCollator:
             batch |= self._read_history(table)
         if self.reads_word_times and "words" in table.column_names:
             batch |= self._read_times(table, batch)
-        if "labels" in table.column_names:
+        # A task may itself read a column of this name, such as the lists of GoEmotions.
+        if "labels" in table.column_names and (self.task is None or "labels" not in self.task.columns):
             batch["labels"] = _labels(table["labels"])
         elif self.task is not None:
             labels, is_known = self.task.label_array(table)

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 from modeling_umons import UmonsConfig, UmonsForSequenceClassification, build_tokenizer
 from modeling_umons.data.collator import ArrowRows, UtteranceCollator
 from modeling_umons.data.schema import make_features, to_table
-from modeling_umons.tasks.task import make_task
+from modeling_umons.tasks.task import make_task, with_listed_labels
 
 
 FEATURES = make_features(audio_size=4, video_size=3)
@@ -306,3 +306,10 @@ def test_cut_frames_are_reported_once(caplog):
     for _ in range(2):
         collate(rows)
     assert caplog.text.count("audio_features has rows of more than 1 steps") == 1
+
+
+def test_task_reads_its_own_column_labels():
+    task = with_listed_labels(make_task("multi_label", ["labels"]), ["joy,love", "fear"])
+    table = pa.table({"text": ["so", "glad"], "labels": ["joy,love", "fear"]})
+    batch = UtteranceCollator(["text"], build_tokenizer(["so", "glad"]), task)(table)
+    assert batch["labels"].tolist() == [[0.0, 1.0, 1.0], [1.0, 0.0, 0.0]]
