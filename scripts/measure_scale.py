@@ -74,7 +74,9 @@ def make_collator(num_values: int) -> UtteranceCollator:
 def open_batches(folder: Path, num_values: int) -> Iterator[dict[str, torch.Tensor]]:
     """Read batches of the training files as `umons train --streaming true` does."""
     collator = make_collator(num_values)
-    stream = RowStream(open_stream(folder, None)["train"], collator, BATCH_SIZE, seed=0, buffer_size=10_000)
+    stream = RowStream(
+        open_stream(folder, None, collator.columns)["train"], collator, BATCH_SIZE, seed=0, buffer_size=10_000
+    )
     return iter(DataLoader(stream, batch_size=None, collate_fn=stream.collate))
 
 

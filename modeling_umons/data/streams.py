@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import torch
-from datasets import Dataset, IterableDataset, load_dataset
+from datasets import Dataset, IterableDataset, load_dataset_builder
 
 from .collator import UtteranceCollator
 from .conversations import ConversationCollator
@@ -142,12 +142,11 @@ class RowStream(torch.utils.data.IterableDataset):
             if num_rows >= self.buffer_size or is_end:
                 num_used = num_rows // self.batch_size * self.batch_size
                 if num_used:
-                    rows = pa.concat_tables([table for _, table in pending]).slice(0, num_used)
                     first = pending[0][0]
                     random = np.random.default_rng((self.seed, part, *first[:4]))
-                    order = [random.permutation(num_old), num_old + random.permutation(num_used - num_old)]
-                    yield first, rows.combine_chunks().take(np.concatenate(order))
-                pending = _drop_rows(pending, num_used)
+                    window = _shuffle_rows(pending, num_used, num_old, random)
+                    pending = _drop_rows(pending, num_used)  # before the window is used, to free memory
+                    yield first, window
                 if is_end or num_used:
                     num_old = num_rows - num_used if is_end else 0
 
@@ -185,6 +184,15 @@ class RowStream(torch.utils.data.IterableDataset):
             yield Position(epoch, chunk=-1), table.slice(0, 0)
 
 
+def _shuffle_rows(
+    tables: list[tuple[Position, pa.Table]], num_rows: int, num_first: int, random: np.random.Generator
+) -> pa.Table:
+    """Shuffle the first rows of tables with positions: the first `num_first` of them, then the others."""
+    rows = pa.concat_tables([table for _, table in tables]).slice(0, num_rows).combine_chunks()
+    order = [random.permutation(num_first), num_first + random.permutation(num_rows - num_first)]
+    return rows.take(np.concatenate(order))
+
+
 def _drop_rows(tables: list[tuple[Position, pa.Table]], num_rows: int) -> list[tuple[Position, pa.Table]]:
     """Remove the first rows of consecutive tables with positions."""
     rest = []
@@ -196,9 +204,17 @@ def _drop_rows(tables: list[tuple[Position, pa.Table]], num_rows: int) -> list[t
     return rest
 
 
-def open_stream(source: str | Path, config_name: str | None) -> Mapping[str, IterableDataset]:
-    """Open the splits of a folder or Hub repository, by their names in `SPLITS`, without downloading it."""
-    splits = load_dataset(str(source), config_name, streaming=True)
+def open_stream(
+    source: str | Path, config_name: str | None, columns: Collection[str] | None = None
+) -> Mapping[str, IterableDataset]:
+    """
+    Open the splits of a folder or Hub repository, by their names in `SPLITS`, without downloading it. Other `columns`
+    of Parquet files are not read; the default reads all.
+    """
+    builder = load_dataset_builder(str(source), config_name)
+    if columns is not None and hasattr(builder.config, "columns"):
+        builder.config.columns = list(columns)
+    splits = builder.as_streaming_dataset()
     return {SPLIT_NAMES.get(name.lower(), name): rows for name, rows in splits.items()}
 
 

@@ -260,7 +260,8 @@ def check_streaming(data: DataArguments, run: RunArguments) -> None:
 
 def make_stream(data: DataArguments, collator: UtteranceCollator, run: RunArguments) -> RowStream:
     """Open the stream of training rows of this process."""
-    rows = open_stream(data.dataset_name, data.dataset_config_name)["train"]
+    columns = [data.text_column if name == "text" else name for name in collator.columns]
+    rows = open_stream(data.dataset_name, data.dataset_config_name, columns)["train"]
     if data.text_column != "text":
         rows = rows.rename_column(data.text_column, "text")
     processes = (run.process_index, run.world_size, run.dataloader_num_workers)

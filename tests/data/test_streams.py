@@ -124,6 +124,13 @@ def test_heads_are_the_first_rows(folder):
     assert heads["validation"]["segment_id"] == ["100", "101", "102"]
 
 
+def test_stream_of_columns_reads_no_others(folder):
+    rows = open_stream(str(folder), None, ["text", "sentiment"])["train"]
+    assert rows.column_names == ["text", "sentiment"]
+    table = next(iter(rows.with_format("arrow").iter(batch_size=4)))
+    assert table.column_names == ["text", "sentiment"]
+
+
 def test_stream_without_features_raises(folder):
     collator = UtteranceCollator(["video"], task=make_task("sentiment"))
     rows = open_stream(str(folder), None)["train"].remove_columns("video_features")
