@@ -96,7 +96,9 @@ def run(prog: str, extra: str | None, work: Callable[[], int | None], interrupte
     except ModuleNotFoundError as error:
         if extra is None or not error.name or error.name.startswith("modeling_umons"):
             raise
-        message = f'the package {error.name} is not installed: pip install "modeling-umons[{extra}]"'
+        # transformers raises a sentence as the name if a launch configuration asks for DeepSpeed.
+        name, extra = ("deepspeed", "deepspeed") if "deepspeed" in error.name else (error.name, extra)
+        message = f'the package {name} is not installed: pip install "modeling-umons[{extra}]"'
         print_error(prog, message)
         return FAILURE
     except ValueError as error:

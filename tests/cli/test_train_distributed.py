@@ -26,6 +26,7 @@ from modeling_umons.data.schema import make_features, to_table
 from modeling_umons.training.checkpoints import find_checkpoint
 
 
+HAS_DEEPSPEED = find_spec("deepspeed") is not None
 RECIPES = Path("modeling_umons/recipes/accelerate")
 WORDS = {"good": 1.0, "fine": 0.5, "bad": -1.0, "so": 0.0}
 # accelerate shards on accelerators only.
@@ -268,7 +269,7 @@ def fine_tuned(root, tmp_path_factory, options, one_process) -> tuple[dict, Path
     return {**run, "per_device_train_batch_size": 4}, output
 
 
-@pytest.mark.skipif(find_spec("deepspeed") is None, reason="requires deepspeed, the extra `deepspeed`")
+@pytest.mark.skipif(not HAS_DEEPSPEED, reason="requires deepspeed, the extra `deepspeed`")
 @pytest.mark.parametrize(("stage", "bf16", "tolerance"), [(1, "false", 1e-4), (2, "true", 0.05), (3, "false", 1e-4)])
 def test_deepspeed_run_resumes_and_matches_one_process(root, tmp_path, fine_tuned, stage, bf16, tolerance):
     run, reference = {**fine_tuned[0], "bf16": bf16}, fine_tuned[1]
@@ -284,13 +285,16 @@ def test_deepspeed_run_resumes_and_matches_one_process(root, tmp_path, fine_tune
 
 @pytest.mark.parametrize("name", ["fsdp", "deepspeed"])
 def test_sharding_that_accelerate_ignores_is_refused(root, tmp_path, options, name):
-    """On a CPU accelerate would train whole models without a word."""
+    """On a CPU accelerate would train whole models without a word; DeepSpeed must also be installed."""
     script = ["scripts/train.py", *words_of({**options, "output_dir": tmp_path / "run"})]
     variables = {"ACCELERATE_USE_CPU": "true", f"ACCELERATE_USE_{name.upper()}": "true"}
     process = start(root, [sys.executable, *script], **variables)
     output, _ = process.communicate()
     assert process.returncode != 0
-    assert f"asks for {name.upper()}, which accelerate ignores without GPUs" in output
+    message = f"asks for {name.upper()}, which accelerate ignores without GPUs"
+    if name == "deepspeed" and not HAS_DEEPSPEED:
+        message = 'the package deepspeed is not installed: pip install "modeling-umons[deepspeed]"'
+    assert message in output
 
 
 @pytest.mark.parametrize("name", ["one_process", "two_processes", "fsdp", "deepspeed"])
