@@ -19,8 +19,8 @@ from modeling_umons.data.layouts.ravdess import STATEMENTS
 from modeling_umons.utils.files import write_atomically
 
 
-NUM_CLIPS = 40
-NUM_ROUNDS = 3
+NUM_CLIPS = 24
+NUM_ROUNDS = 2
 
 
 def measure_throughput(model: str, files: list[str]) -> dict[str, float]:
