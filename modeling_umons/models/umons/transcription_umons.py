@@ -27,6 +27,7 @@ MARGIN_S = 0.25  # between a word and the speech that it belongs to
 MIN_WORD_S = 0.02
 MAX_PHRASE = 20  # words of a repeated phrase
 MAX_REPEATS = {1: 7, 2: 5}  # by the number of its words, that people say; longer phrases are said 3 times
+MIN_CONFIDENCE = 0.5  # mean of words; 0.3 to 0.45 for German by Whisper tiny.en, 0.6 to 0.9 for English
 MIN_LANGUAGE = 0.6  # probability of another language than English
 
 
@@ -134,6 +135,10 @@ class WhisperTranscriber:
         if words and info.language != "en" and info.language_probability >= MIN_LANGUAGE:
             message = f"The speech is in another language than English: {info.language}."
             warnings.append({**make_warning("other_language", message), "timestamp": (regions[0][0], regions[-1][1])})
+        confidence = sum(word["confidence"] for word in words) / max(1, len(words))
+        if words and confidence < MIN_CONFIDENCE:
+            message = f"Whisper is unsure of the words, with a mean confidence of {confidence:.2f}."
+            warnings.append({**make_warning("uncertain_words", message), "timestamp": (regions[0][0], regions[-1][1])})
         return words, warnings
 
 

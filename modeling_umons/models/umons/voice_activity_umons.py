@@ -19,7 +19,10 @@ MIN_CONTINUE = 0.35  # of speech in its other frames
 MIN_PAUSE_S = 0.5
 MIN_SPEECH_S = 0.15
 MAX_SPEECH_S = 28.0  # longer speech is divided at its weakest frame; Whisper processes 30 s
-PADDING_S = 0.03
+# Seconds by which regions are moved: the probability rises after speech begins and falls after it ends. Set on
+# recordings of RAVDESS, and on espeak-ng.
+START_S = -0.05
+END_S = -0.03
 
 
 def import_whisper(name: str = "faster_whisper") -> Any:
@@ -67,7 +70,7 @@ class SpeechDetector:
     @property
     def settled(self) -> float:
         first = self.num_frames if self.start is None else self.start
-        return max(self.last_end, first * FRAME_S - PADDING_S)
+        return max(self.last_end, first * FRAME_S + START_S)
 
     def push(self, samples: np.ndarray) -> list[tuple[float, float]]:
         """
@@ -131,12 +134,12 @@ class SpeechDetector:
         first = len(self.probabilities) // 2
         weakest = first + int(np.argmin(list(self.probabilities)[first:]))
         start, end = self.start, self.end
-        found = self._close(start + weakest, padding=0.0)
+        found = self._close(start + weakest, shift=0.0)
         if end > start + weakest:
             self.start, self.end = start + weakest, end
         return found
 
-    def _close(self, end: int, padding: float = PADDING_S) -> list[tuple[float, float]]:
+    def _close(self, end: int, shift: float = END_S) -> list[tuple[float, float]]:
         """End the current region at a frame, and return it unless it is too short."""
         start, self.start = self.start, None
         kept = 0 if start is None else end - start
@@ -146,8 +149,8 @@ class SpeechDetector:
             self.probabilities.clear()
         if start is None or kept * FRAME_S < MIN_SPEECH_S:
             return []
-        first = max(self.last_end, start * FRAME_S - PADDING_S)
-        self.last_end = end * FRAME_S + padding
+        first = max(self.last_end, start * FRAME_S + START_S)
+        self.last_end = end * FRAME_S + shift
         return [(first, self.last_end)]
 
 

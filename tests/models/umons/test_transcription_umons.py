@@ -83,7 +83,7 @@ class FakeWhisper:
         pass
 
     def transcribe(self, audio, **options):
-        words = [SimpleNamespace(word=" Guten", start=0.5, end=0.8, probability=0.75)]
+        words = [SimpleNamespace(word=" Guten", start=0.5, end=0.8, probability=0.25)]
         return iter([SimpleNamespace(words=words)]), SimpleNamespace(language="de", language_probability=0.9)
 
 
@@ -93,8 +93,8 @@ def test_other_language_is_a_warning(recognize, monkeypatch, root):
     (result,) = recognize(str(path), transcriber="whisper-large", granularity="utterance")
     assert result["text"] == "Guten"
     (word,) = result["words"]
-    assert (word["word"], word["confidence"]) == ("Guten", 0.75)
-    assert "other_language" in [warning["code"] for warning in result["warnings"]]
+    assert (word["word"], word["confidence"]) == ("Guten", 0.25)
+    assert {"other_language", "uncertain_words"} <= {warning["code"] for warning in result["warnings"]}
     assert all(set(warning) == {"code", "message"} for warning in result["warnings"])
     assert list(recognize._transcribers) == ["whisper-large"]
 
