@@ -5,8 +5,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from call_command import call
+from small_pipelines import make_pipeline
 
 from modeling_umons import UmonsConfig
+from modeling_umons.cli import evaluate
 from modeling_umons.evaluation.calibration import (
     calibrate_splits,
     calibration_metrics,
@@ -124,3 +127,18 @@ def test_write_calibration_keeps_the_rest_of_the_configuration(tmp_path):
     assert UmonsConfig.from_pretrained(tmp_path).calibration == calibration
     with pytest.raises(ValueError, match="--calibrate writes into the folder of the model"):
         write_calibration("umons/some-model", calibration)
+
+
+def test_evaluate_refuses_to_calibrate_on_few_rows(tmp_path):
+    make_pipeline(joint_sentiment=True).save_pretrained(tmp_path / "model")
+    rows = [
+        f"so very glad,{split},{i % 3 - 1},{i % 2},0,0,0,0,0" for split in ("validation", "test") for i in range(12)
+    ]
+    table = "\n".join(["text,split,sentiment,happy,sad,anger,surprise,disgust,fear", *rows])
+    (tmp_path / "table.csv").write_text(table, encoding="utf-8")
+    options = ("--model", tmp_path / "model", "--dataset", tmp_path / "table.csv", "--output", tmp_path / "out")
+    with pytest.raises(SystemExit, match=r"--calibrate needs 50 rows .* in the validation split, which has 12 rows"):
+        call(evaluate.main, *options, "--calibrate", "--num_bootstrap", 5)
+    call(evaluate.main, *options, "--num_bootstrap", 5)
+    report = (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
+    assert "The model is not calibrated; `umons evaluate --calibrate` does it on a validation split." in report
