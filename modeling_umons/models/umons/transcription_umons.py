@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: MIT
 """Transcription of segments: Whisper through faster-whisper, or any speech recognition pipeline."""
 
+import itertools
 import math
 import os
 from collections.abc import Callable, Iterator
@@ -105,12 +106,7 @@ class WhisperTranscriber:
             of_block, found = self._transcribe_block(audio, block)
             words += of_block
             warnings += found
-        words, repeated = drop_repetitions(words)
-        return {
-            "text": "".join(word["text"] for word in words).strip(),
-            "chunks": words,
-            "warnings": warnings + repeated,
-        }
+        return {"text": "".join(word["text"] for word in words).strip(), "chunks": words, "warnings": warnings}
 
     def _transcribe_block(self, audio: np.ndarray, regions: list[tuple[float, float]]) -> tuple[list, Warnings]:
         """Return the words in regions of speech without long pauses between them, and warnings."""
@@ -129,7 +125,13 @@ class WhisperTranscriber:
             ]
             for segment in segments
         ]
-        words, warnings = drop_invented(found, regions)
+        spoken, warnings = drop_invented(found, regions)
+        words: list[dict[str, Any]] = []
+        # A phrase that is repeated after a pause is spoken again; loops are in uninterrupted speech.
+        for _, group in itertools.groupby(spoken, key=lambda word: _find_region(word["timestamp"], regions)):
+            kept, repeated = drop_repetitions(list(group))
+            words += kept
+            warnings += repeated
         for word in words:
             word["timestamp"] = limit_to_speech(word["timestamp"], regions)
         if words and info.language != "en" and info.language_probability >= MIN_LANGUAGE:
@@ -175,9 +177,14 @@ def drop_invented(
 def limit_to_speech(timestamp: tuple[float, float], regions: list[tuple[float, float]]) -> tuple[float, float]:
     """Return the part of the time of a word that is speech, if there is one: Whisper includes pauses next to it."""
     start, end = timestamp
-    first, last = max(regions, key=lambda region: min(end, region[1]) - max(start, region[0]))
+    first, last = _find_region(timestamp, regions)
     limited = max(start, first), min(end, last)
     return limited if limited[1] - limited[0] >= MIN_WORD_S else timestamp
+
+
+def _find_region(timestamp: tuple[float, float], regions: list[tuple[float, float]]) -> tuple[float, float]:
+    """Return the region that includes most of a word, or is nearest to it."""
+    return max(regions, key=lambda region: min(timestamp[1], region[1]) - max(timestamp[0], region[0]))
 
 
 def drop_repetitions(words: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], Warnings]:

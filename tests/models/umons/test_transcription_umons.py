@@ -74,6 +74,23 @@ def test_times_of_words_exclude_pauses():
     assert limit_to_speech((2.1, 2.2), regions) == (2.1, 2.2)  # just outside
 
 
+def test_phrases_repeated_after_pauses_are_kept(monkeypatch):
+    """Six times the same sentence, as actors speak it; a loop is in one region of speech."""
+    phrases = [(2.0 * i, 2.0 * i + 1) for i in range(6)]
+    spoken = [
+        SimpleNamespace(word=f" {word}", start=start + 0.2 * i + 0.1, end=start + 0.2 * i + 0.3, probability=1.0)
+        for start, _ in phrases
+        for i, word in enumerate(("so", "very", "glad"))
+    ]
+    segments, info = [SimpleNamespace(words=spoken)], SimpleNamespace(language="en", language_probability=1.0)
+    for regions, count in ((phrases, 6), ([(0.0, 12.0)], 1)):
+        monkeypatch.setattr("faster_whisper.WhisperModel", FakeWhisper)
+        transcriber = WhisperTranscriber("tiny")
+        monkeypatch.setattr(transcriber.model, "transcribe", lambda *_, **__: (segments, info))
+        found, _ = transcriber._transcribe_block(np.zeros(12 * SAMPLING_RATE), regions)
+        assert len(found) == 3 * count
+
+
 class FakeWhisper:
     """In place of `faster_whisper.WhisperModel`."""
 
