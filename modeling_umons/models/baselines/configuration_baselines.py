@@ -12,6 +12,7 @@
 # limitations under the License.
 """Configurations of the baselines of the UMONS model: TFN, MFN, Graph-MFN, Multilogue-Net and MulT."""
 
+from inspect import cleandoc
 from itertools import combinations
 from typing import ClassVar, Literal
 
@@ -27,10 +28,51 @@ MODALITIES = ("text", "audio", "video")
 EMOTIONS = ("happy", "sad", "anger", "surprise", "disgust", "fear")
 
 
-# Abstract: the parameters are documented in the subclasses. trf-ignore: TRF057
+def inherit_parameters(cls: type) -> type:
+    """
+    Put the parameters that the parent classes document first, for `auto_docstring`, which adds the defaults.
+
+    The docstring of a parent class is a sentence, an empty line and the parameters.
+    """
+    parents = [parent for parent in reversed(cls.__mro__[1:]) if issubclass(parent, BaselineConfig)]
+    inherited = [cleandoc(parent.__doc__).split("\n\n", 1)[1] for parent in parents]
+    cls.__doc__ = "\n".join([*inherited, cleandoc(cls.__doc__)])
+    return cls
+
+
+# Abstract: `inherit_parameters` documents the parameters in the subclasses. trf-ignore: TRF057
 @strict
 class BaselineConfig(PreTrainedConfig):
-    """Base class of the baselines' configurations: inputs and labels, named as in `UmonsConfig`."""
+    r"""
+    Base class of the baselines' configurations: inputs and labels, named as in `UmonsConfig`.
+
+    modalities (`list[str]`):
+        Any of `"text"`, `"audio"`, `"video"`.
+    vocab_size (`int`):
+        Number of word ids, including padding and the unknown word.
+    word_embedding_size (`int`):
+        Size of the word vectors.
+    max_text_length (`int`):
+        Maximum number of words.
+    max_audio_length (`int`):
+        Maximum number of audio frames.
+    max_video_length (`int`):
+        Maximum number of video clips.
+    audio_feature_size (`int`):
+        Number of mel bins of an audio frame.
+    video_feature_size (`int`):
+        Size of the feature vector of a video clip.
+    initializer_factor (`float`):
+        Factor of the initial weights; 1.0 is PyTorch's own initialisation.
+    joint_sentiment (`bool`):
+        Predict sentiment and emotions at once: label 0 is the sentiment in [-3, 3], the others are emotions.
+    calibration (`dict`):
+        Temperatures, thresholds and errors by combination of modalities, as in `UmonsConfig`.
+    label_ranges (`list[list[float]]`):
+        Lowest and highest training label of each output of a regression.
+    pad_token_id (`int`):
+        Word id of padding.
+    """
 
     # Saving copies the code, so that the folder loads without this package.
     _auto_class: ClassVar[str] = "AutoConfig"
@@ -111,34 +153,9 @@ class BaselineConfig(PreTrainedConfig):
     """
 )
 @strict
+@inherit_parameters
 class TfnConfig(BaselineConfig):
     r"""
-    modalities (`list[str]`, *optional*, defaults to `["text", "audio"]`):
-        Any of `"text"`, `"audio"`, `"video"`.
-    vocab_size (`int`, *optional*, defaults to 14000):
-        Number of word ids, including padding and the unknown word.
-    word_embedding_size (`int`, *optional*, defaults to 300):
-        Size of the word vectors.
-    max_text_length (`int`, *optional*, defaults to 60):
-        Maximum number of words.
-    max_audio_length (`int`, *optional*, defaults to 60):
-        Maximum number of audio frames.
-    max_video_length (`int`, *optional*, defaults to 60):
-        Maximum number of video clips.
-    audio_feature_size (`int`, *optional*, defaults to 80):
-        Number of mel bins of an audio frame.
-    video_feature_size (`int`, *optional*, defaults to 512):
-        Size of the feature vector of a video clip.
-    initializer_factor (`float`, *optional*, defaults to 1.0):
-        Factor of the initial weights; 1.0 is PyTorch's own initialisation.
-    joint_sentiment (`bool`, *optional*, defaults to `False`):
-        Predict sentiment and emotions at once: label 0 is the sentiment in [-3, 3], the others are emotions.
-    calibration (`dict`, *optional*):
-        Temperatures, thresholds and errors by combination of modalities, as in `UmonsConfig`.
-    label_ranges (`list[list[float]]`, *optional*):
-        Lowest and highest training label of each output of a regression.
-    pad_token_id (`int`, *optional*, defaults to 0):
-        Word id of padding.
     text_hidden_size (`int`, *optional*, defaults to 128):
         Size of the text LSTM.
     audio_hidden_size (`int`, *optional*, defaults to 16):
@@ -180,20 +197,46 @@ class TfnConfig(BaselineConfig):
     dropout: float | int = 0.4
 
 
-# Abstract: the parameters are documented in the subclasses. trf-ignore: TRF057
+# Abstract: `inherit_parameters` documents the parameters in the subclasses. trf-ignore: TRF057
 @strict
 class MemoryFusionConfig(BaselineConfig):
-    """
+    r"""
     Base class of the configurations of MFN and Graph-MFN, which process all modalities step by step with a memory.
 
-    The steps of a row are those of its guide: the first of `modalities` that the row has, usually the text. Every
-    other modality is averaged to that number of steps, depending on `alignment`:
+    text_hidden_size (`int`):
+        Size of the text LSTM.
+    audio_hidden_size (`int`):
+        Size of the audio LSTM.
+    video_hidden_size (`int`):
+        Size of the video LSTM.
+    memory_size (`int`):
+        Size of the memory.
+    proposal_hidden_size (`int`):
+        Size of the hidden layer of the network that proposes the update of the memory.
+    proposal_dropout (`float`):
+        Dropout of that layer.
+    retain_gate_hidden_size (`int`):
+        Size of the hidden layer of the retain gate (gamma 1).
+    retain_gate_dropout (`float`):
+        Dropout of that layer.
+    update_gate_hidden_size (`int`):
+        Size of the hidden layer of the update gate (gamma 2).
+    update_gate_dropout (`float`):
+        Dropout of that layer.
+    output_hidden_size (`int`):
+        Size of the layer before the head.
+    output_dropout (`float`):
+        Dropout of that layer.
+    alignment (`str`):
+        Average of the other modalities over the steps of a row, which are those of its guide: the first of
+        `modalities` that the row has, usually the text.
 
-    - `"words"`: the mean of the frames whose middle is in [start, end) of the word; if there is none, the frame whose
-      middle is nearest to the word's. Requires a text guide, `word_times`, and `audio_times` or `video_times`. Words
-      and rows of frames with unknown times (NaN), and calls without times, are aligned as with `"adaptive"`.
-    - `"adaptive"`: step i of n is the mean of the frames from floor(i T / n) to before ceil((i + 1) T / n) of T, as in
-      `torch.nn.functional.adaptive_avg_pool1d`. Times are ignored.
+        - `"words"`: the mean of the frames whose middle is in [start, end) of the word; if there is none, the frame
+          whose middle is nearest to the word's. Requires a text guide, `word_times`, and `audio_times` or
+          `video_times`. Words and rows of frames with unknown times (NaN), and calls without times, are aligned as
+          with `"adaptive"`.
+        - `"adaptive"`: step i of n is the mean of the frames from floor(i T / n) to before ceil((i + 1) T / n) of T,
+          as in `torch.nn.functional.adaptive_avg_pool1d`. Times are ignored.
     """
 
     text_hidden_size: int = 128
@@ -221,61 +264,9 @@ class MemoryFusionConfig(BaselineConfig):
     """
 )
 @strict
+@inherit_parameters
 class MfnConfig(MemoryFusionConfig):
     r"""
-    modalities (`list[str]`, *optional*, defaults to `["text", "audio"]`):
-        Any of `"text"`, `"audio"`, `"video"`.
-    vocab_size (`int`, *optional*, defaults to 14000):
-        Number of word ids, including padding and the unknown word.
-    word_embedding_size (`int`, *optional*, defaults to 300):
-        Size of the word vectors.
-    max_text_length (`int`, *optional*, defaults to 60):
-        Maximum number of words.
-    max_audio_length (`int`, *optional*, defaults to 60):
-        Maximum number of audio frames.
-    max_video_length (`int`, *optional*, defaults to 60):
-        Maximum number of video clips.
-    audio_feature_size (`int`, *optional*, defaults to 80):
-        Number of mel bins of an audio frame.
-    video_feature_size (`int`, *optional*, defaults to 512):
-        Size of the feature vector of a video clip.
-    initializer_factor (`float`, *optional*, defaults to 1.0):
-        Factor of the initial weights; 1.0 is PyTorch's own initialisation.
-    joint_sentiment (`bool`, *optional*, defaults to `False`):
-        Predict sentiment and emotions at once: label 0 is the sentiment in [-3, 3], the others are emotions.
-    calibration (`dict`, *optional*):
-        Temperatures, thresholds and errors by combination of modalities, as in `UmonsConfig`.
-    label_ranges (`list[list[float]]`, *optional*):
-        Lowest and highest training label of each output of a regression.
-    pad_token_id (`int`, *optional*, defaults to 0):
-        Word id of padding.
-    text_hidden_size (`int`, *optional*, defaults to 128):
-        Size of the text LSTM.
-    audio_hidden_size (`int`, *optional*, defaults to 32):
-        Size of the audio LSTM.
-    video_hidden_size (`int`, *optional*, defaults to 128):
-        Size of the video LSTM.
-    memory_size (`int`, *optional*, defaults to 128):
-        Size of the memory.
-    proposal_hidden_size (`int`, *optional*, defaults to 128):
-        Size of the hidden layer of the network that proposes the update of the memory.
-    proposal_dropout (`float`, *optional*, defaults to 0.5):
-        Dropout of that layer.
-    retain_gate_hidden_size (`int`, *optional*, defaults to 256):
-        Size of the hidden layer of the retain gate (gamma 1).
-    retain_gate_dropout (`float`, *optional*, defaults to 0.7):
-        Dropout of that layer.
-    update_gate_hidden_size (`int`, *optional*, defaults to 256):
-        Size of the hidden layer of the update gate (gamma 2).
-    update_gate_dropout (`float`, *optional*, defaults to 0.0):
-        Dropout of that layer.
-    output_hidden_size (`int`, *optional*, defaults to 128):
-        Size of the layer before the head.
-    output_dropout (`float`, *optional*, defaults to 0.5):
-        Dropout of that layer.
-    alignment (`str`, *optional*, defaults to `"words"`):
-        `"words"` averages the frames of each word, `"adaptive"` pools frames to the number of steps. See
-        [`MemoryFusionConfig`].
     attention_hidden_size (`int`, *optional*, defaults to 128):
         Size of the hidden layer of the attention over two steps of the cells of all LSTMs.
     attention_hidden_dropout (`float`, *optional*, defaults to 0.2):
@@ -311,61 +302,9 @@ class MfnConfig(MemoryFusionConfig):
     """
 )
 @strict
+@inherit_parameters
 class GraphMfnConfig(MemoryFusionConfig):
     r"""
-    modalities (`list[str]`, *optional*, defaults to `["text", "audio"]`):
-        Any of `"text"`, `"audio"`, `"video"`.
-    vocab_size (`int`, *optional*, defaults to 14000):
-        Number of word ids, including padding and the unknown word.
-    word_embedding_size (`int`, *optional*, defaults to 300):
-        Size of the word vectors.
-    max_text_length (`int`, *optional*, defaults to 60):
-        Maximum number of words.
-    max_audio_length (`int`, *optional*, defaults to 60):
-        Maximum number of audio frames.
-    max_video_length (`int`, *optional*, defaults to 60):
-        Maximum number of video clips.
-    audio_feature_size (`int`, *optional*, defaults to 80):
-        Number of mel bins of an audio frame.
-    video_feature_size (`int`, *optional*, defaults to 512):
-        Size of the feature vector of a video clip.
-    initializer_factor (`float`, *optional*, defaults to 1.0):
-        Factor of the initial weights; 1.0 is PyTorch's own initialisation.
-    joint_sentiment (`bool`, *optional*, defaults to `False`):
-        Predict sentiment and emotions at once: label 0 is the sentiment in [-3, 3], the others are emotions.
-    calibration (`dict`, *optional*):
-        Temperatures, thresholds and errors by combination of modalities, as in `UmonsConfig`.
-    label_ranges (`list[list[float]]`, *optional*):
-        Lowest and highest training label of each output of a regression.
-    pad_token_id (`int`, *optional*, defaults to 0):
-        Word id of padding.
-    text_hidden_size (`int`, *optional*, defaults to 64):
-        Size of the text LSTM.
-    audio_hidden_size (`int`, *optional*, defaults to 16):
-        Size of the audio LSTM.
-    video_hidden_size (`int`, *optional*, defaults to 64):
-        Size of the video LSTM.
-    memory_size (`int`, *optional*, defaults to 300):
-        Size of the memory.
-    proposal_hidden_size (`int`, *optional*, defaults to 32):
-        Size of the hidden layer of the network that proposes the update of the memory.
-    proposal_dropout (`float`, *optional*, defaults to 0.5):
-        Dropout of that layer.
-    retain_gate_hidden_size (`int`, *optional*, defaults to 64):
-        Size of the hidden layer of the retain gate (gamma 1).
-    retain_gate_dropout (`float`, *optional*, defaults to 0.0):
-        Dropout of that layer.
-    update_gate_hidden_size (`int`, *optional*, defaults to 256):
-        Size of the hidden layer of the update gate (gamma 2).
-    update_gate_dropout (`float`, *optional*, defaults to 0.7):
-        Dropout of that layer.
-    output_hidden_size (`int`, *optional*, defaults to 128):
-        Size of the layer before the head.
-    output_dropout (`float`, *optional*, defaults to 0.7):
-        Dropout of that layer.
-    alignment (`str`, *optional*, defaults to `"words"`):
-        `"words"` averages the frames of each word, `"adaptive"` pools frames to the number of steps. See
-        [`MemoryFusionConfig`].
     vertex_size (`int`, *optional*, defaults to 128):
         Size of every vertex of the fusion graph.
 
@@ -425,34 +364,9 @@ class GraphMfnConfig(MemoryFusionConfig):
     """
 )
 @strict
+@inherit_parameters
 class MultilogueNetConfig(BaselineConfig):
     r"""
-    modalities (`list[str]`, *optional*, defaults to `["text", "audio"]`):
-        Any of `"text"`, `"audio"`, `"video"`.
-    vocab_size (`int`, *optional*, defaults to 14000):
-        Number of word ids, including padding and the unknown word.
-    word_embedding_size (`int`, *optional*, defaults to 300):
-        Size of the word vectors.
-    max_text_length (`int`, *optional*, defaults to 60):
-        Maximum number of words.
-    max_audio_length (`int`, *optional*, defaults to 60):
-        Maximum number of audio frames.
-    max_video_length (`int`, *optional*, defaults to 60):
-        Maximum number of video clips.
-    audio_feature_size (`int`, *optional*, defaults to 80):
-        Number of mel bins of an audio frame.
-    video_feature_size (`int`, *optional*, defaults to 512):
-        Size of the feature vector of a video clip.
-    initializer_factor (`float`, *optional*, defaults to 1.0):
-        Factor of the initial weights; 1.0 is PyTorch's own initialisation.
-    joint_sentiment (`bool`, *optional*, defaults to `False`):
-        Predict sentiment and emotions at once: label 0 is the sentiment in [-3, 3], the others are emotions.
-    calibration (`dict`, *optional*):
-        Temperatures, thresholds and errors by combination of modalities, as in `UmonsConfig`.
-    label_ranges (`list[list[float]]`, *optional*):
-        Lowest and highest training label of each output of a regression.
-    pad_token_id (`int`, *optional*, defaults to 0):
-        Word id of padding.
     utterance_size (`int`, *optional*, defaults to 100):
         Size of an utterance's vector in each modality, before its context.
     global_state_size (`int`, *optional*, defaults to 150):
@@ -503,34 +417,9 @@ class MultilogueNetConfig(BaselineConfig):
     """
 )
 @strict
+@inherit_parameters
 class MultConfig(BaselineConfig):
     r"""
-    modalities (`list[str]`, *optional*, defaults to `["text", "audio"]`):
-        Any of `"text"`, `"audio"`, `"video"`.
-    vocab_size (`int`, *optional*, defaults to 14000):
-        Number of word ids, including padding and the unknown word.
-    word_embedding_size (`int`, *optional*, defaults to 300):
-        Size of the word vectors.
-    max_text_length (`int`, *optional*, defaults to 60):
-        Maximum number of words.
-    max_audio_length (`int`, *optional*, defaults to 60):
-        Maximum number of audio frames.
-    max_video_length (`int`, *optional*, defaults to 60):
-        Maximum number of video clips.
-    audio_feature_size (`int`, *optional*, defaults to 80):
-        Number of mel bins of an audio frame.
-    video_feature_size (`int`, *optional*, defaults to 512):
-        Size of the feature vector of a video clip.
-    initializer_factor (`float`, *optional*, defaults to 1.0):
-        Factor of the initial weights; 1.0 is PyTorch's own initialisation.
-    joint_sentiment (`bool`, *optional*, defaults to `False`):
-        Predict sentiment and emotions at once: label 0 is the sentiment in [-3, 3], the others are emotions.
-    calibration (`dict`, *optional*):
-        Temperatures, thresholds and errors by combination of modalities, as in `UmonsConfig`.
-    label_ranges (`list[list[float]]`, *optional*):
-        Lowest and highest training label of each output of a regression.
-    pad_token_id (`int`, *optional*, defaults to 0):
-        Word id of padding.
     hidden_size (`int`, *optional*, defaults to 40):
         Size of each modality after its convolution. Must be a multiple of `num_attention_heads`.
     num_hidden_layers (`int`, *optional*, defaults to 4):
