@@ -10,9 +10,7 @@ import itertools
 import math
 from collections.abc import Mapping
 
-import pytest
 import torch
-from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
 
 
 MODALITIES = ("text", "audio", "video")
@@ -372,30 +370,6 @@ def mult_logits(state: State, config, row: dict[str, torch.Tensor]) -> torch.Ten
 # --- properties of every model
 
 
-def check_every_parameter_has_gradient(model_class, modalities: list[str]):
-    model = make_model(model_class, modalities=modalities).train()
-    # All classes and all modalities occur.
-    batch = make_batch(modalities, FULL_LENGTHS)
-    model(**batch, labels=torch.tensor([0, 1, 2])).loss.backward()
-    still = [
-        name for name, parameter in model.named_parameters() if parameter.grad is None or not parameter.grad.any()
-    ]
-    assert not still, still
-
-
-@torch.no_grad()
-def check_padding_does_not_change_logits(model):
-    for lengths in (FULL_LENGTHS, LENGTHS):
-        batch = make_batch(model.config.modalities, lengths)
-        expected = model(**batch).logits
-        for sides in ((0, 0, 2), (1, 0, 0), (0, 2, 0), (1, 1, 0)):
-            padded = with_padding(batch, *sides)
-            torch.testing.assert_close(model(**padded).logits, expected, atol=1e-6, rtol=0)
-        for i in range(len(expected)):
-            alone = some_rows(batch, [i])
-            torch.testing.assert_close(model(**alone).logits, expected[i : i + 1], atol=1e-6, rtol=0)
-
-
 @torch.no_grad()
 def check_times_are_used(make_memory_fusion):
     """Check that the times of words and of each modality's frames count with `alignment="words"` only."""
@@ -415,81 +389,3 @@ def check_times_are_used(make_memory_fusion):
     for incomplete in ({"word_times": times["word_times"]}, times | {"word_times": times["word_times"] * torch.nan}):
         torch.testing.assert_close(states(model, **incomplete), without_times)
     torch.testing.assert_close(states(adaptive, **times), without_times)
-
-
-@torch.no_grad()
-def check_missing_input_equals_zero_mask(model):
-    batch = make_batch(lengths=FULL_LENGTHS)
-    for modality in MODALITIES:
-        by_row = batch | {MASKS[modality]: torch.zeros_like(batch[MASKS[modality]])}
-        expected = model(**without(batch, modality)).logits
-        torch.testing.assert_close(model(**by_row).logits, expected, atol=1e-6, rtol=0)
-        assert not torch.allclose(model(**batch).logits, expected, atol=1e-4)
-
-
-def check_labels(model_class):
-    """Check the loss of sentiment and emotions at once, some unknown, and of every `problem_type`."""
-    batch = make_batch(lengths=FULL_LENGTHS)
-    model = make_model(model_class, num_labels=7, joint_sentiment=True)
-    assert model.config.id2label[0] == "sentiment"
-    labels = torch.tensor([[1.5, 1, 0, 1, 0, 0, 1], [-2.0] + [math.nan] * 6, [math.nan, 0, 0, 1, 1, 0, 0]])
-    outputs = model(**batch, labels=labels)
-    scores = sigmoid(outputs.logits[:, 1:].double())
-    entropy = -(labels[:, 1:] * scores.log() + (1 - labels[:, 1:]) * (1 - scores).log())
-    errors = (outputs.logits[:, 0] - labels[:, 0]).abs()
-    torch.testing.assert_close(outputs.loss.double(), errors[:2].double().mean() + entropy[[0, 2]].mean())
-    outputs.loss.backward()
-    assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
-    for problem_type, num_labels, labels in (
-        ("regression", 1, torch.tensor([0.5, -1.0, 2.0])),
-        ("single_label_classification", 3, torch.tensor([0, 2, 1])),
-        ("multi_label_classification", 2, torch.tensor([[1.0, 0], [0, 0], [1, 1]])),
-    ):
-        model = make_model(model_class, num_labels=num_labels, problem_type=problem_type)
-        assert model(**batch, labels=labels).loss.isfinite()
-
-
-def check_errors(model_class):
-    model = make_model(model_class)
-    batch = make_batch(lengths=FULL_LENGTHS)
-    with pytest.raises(ValueError, match="No input: pass at least one of `input_ids`, `input_features`"):
-        model()
-    nothing = {MASKS[m]: batch[MASKS[m]] * torch.tensor([[1], [0], [1]]) for m in MODALITIES}
-    with pytest.raises(ValueError, match=r"Row\(s\) \[1\] of the batch are padding in every modality"):
-        model(**(batch | nothing))
-    with pytest.raises(ValueError, match=r"`video_features` has shape \(3, 7, 3\)"):
-        model(**(batch | {"video_features": batch["video_features"][..., 1:]}))
-    with pytest.raises(ValueError, match=r"`input_features` has 14 steps, but this model takes 1 to 13"):
-        model(**with_padding(make_batch(["audio"], FULL_LENGTHS), 0, 0, 3))
-    with pytest.raises(ValueError, match="same number of rows"):
-        model(**(batch | {"input_ids": batch["input_ids"][:2], "attention_mask": batch["attention_mask"][:2]}))
-    with pytest.raises(ValueError, match="`labels` has shape"):
-        make_model(model_class, num_labels=7, joint_sentiment=True)(**batch, labels=torch.zeros(3, 6))
-    with pytest.raises(ValueError, match="must name at least one of"):
-        model_class.config_class(modalities=["smell"])
-    with pytest.raises(ValueError, match="`text_hidden_size` is 0"):
-        model_class.config_class(text_hidden_size=0)
-
-
-@torch.no_grad()
-def check_half_precision(model_class, dtype: torch.dtype):
-    batch = make_batch()
-    expected = make_model(model_class)(**batch).logits
-    logits = make_model(model_class).to(dtype)(**batch).logits
-    assert logits.dtype == dtype
-    torch.testing.assert_close(logits.float(), expected, atol=3e-2, rtol=0)
-
-
-@torch.no_grad()
-def check_saving(model_class, folder):
-    """Check that the Auto classes load a saved model bit by bit."""
-    model, batch = make_model(model_class), make_batch()
-    model.save_pretrained(folder)
-    assert type(AutoConfig.from_pretrained(folder)) is model_class.config_class
-    loaded = AutoModelForSequenceClassification.from_pretrained(folder)
-    assert type(loaded) is model_class
-    assert loaded.state_dict().keys() == model.state_dict().keys()
-    assert torch.equal(loaded(**batch).logits, model(**batch).logits)
-    base = AutoModel.from_pretrained(folder)
-    assert type(base) is type(model.model)
-    assert torch.equal(base(**batch).pooler_output, model.model(**batch).pooler_output)

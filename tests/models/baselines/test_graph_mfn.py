@@ -6,13 +6,6 @@ from reference_baselines import (
     FULL_LENGTHS,
     LENGTHS,
     SUBSETS,
-    check_errors,
-    check_every_parameter_has_gradient,
-    check_half_precision,
-    check_labels,
-    check_missing_input_equals_zero_mask,
-    check_padding_does_not_change_logits,
-    check_saving,
     check_times_are_used,
     graph_mfn_fuse,
     make_batch,
@@ -117,45 +110,3 @@ def test_hidden_states_are_returned_on_request():
 
 def test_times_are_used_with_alignment_words():
     check_times_are_used(small_graph_mfn)
-
-
-@pytest.mark.parametrize("modalities", SUBSETS, ids="-".join)
-def test_every_parameter_has_gradient(modalities):
-    check_every_parameter_has_gradient(GraphMfnForSequenceClassification, modalities)
-
-
-def test_dropout_is_active_in_training_only():
-    model, batch = small_graph_mfn(), make_batch(lengths=FULL_LENGTHS)
-    rates = ("proposal_dropout", "update_gate_dropout", "output_dropout")
-    assert torch.equal(model(**batch).logits, model(**batch).logits)
-    for rate in rates:
-        others = {name: 0.0 for name in rates if name != rate}
-        model = small_graph_mfn(**others).train()
-        assert not torch.equal(model(**batch).logits, model(**batch).logits), rate
-    model = small_graph_mfn(**dict.fromkeys(rates, 0.0)).train()
-    assert torch.equal(model(**batch).logits, model(**batch).logits)
-
-
-def test_padding_does_not_change_logits():
-    check_padding_does_not_change_logits(small_graph_mfn())
-
-
-def test_missing_input_equals_zero_mask():
-    check_missing_input_equals_zero_mask(small_graph_mfn())
-
-
-def test_labels_give_loss():
-    check_labels(GraphMfnForSequenceClassification)
-
-
-def test_invalid_inputs_raise():
-    check_errors(GraphMfnForSequenceClassification)
-
-
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
-def test_half_precision_is_close(dtype):
-    check_half_precision(GraphMfnForSequenceClassification, dtype)
-
-
-def test_saved_model_loads_with_auto_classes(tmp_path):
-    check_saving(GraphMfnForSequenceClassification, tmp_path)

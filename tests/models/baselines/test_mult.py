@@ -6,13 +6,6 @@ from reference_baselines import (
     FULL_LENGTHS,
     LENGTHS,
     SUBSETS,
-    check_errors,
-    check_every_parameter_has_gradient,
-    check_half_precision,
-    check_labels,
-    check_missing_input_equals_zero_mask,
-    check_padding_does_not_change_logits,
-    check_saving,
     make_batch,
     make_model,
     mult_logits,
@@ -61,44 +54,3 @@ def test_invalid_sizes_raise():
         MultConfig(num_hidden_layers=0)
     with pytest.raises(ValueError, match="`text_kernel_size` is 0"):
         MultConfig(text_kernel_size=0)
-
-
-@pytest.mark.parametrize("modalities", SUBSETS, ids="-".join)
-def test_every_parameter_has_gradient(modalities):
-    check_every_parameter_has_gradient(MultForSequenceClassification, modalities)
-
-
-@pytest.mark.parametrize("rate", ["text_dropout", "attention_dropout", "hidden_dropout", "output_dropout"])
-def test_dropout_is_active_in_training_only(rate):
-    rates = dict.fromkeys(("text_dropout", "attention_dropout", "hidden_dropout", "output_dropout"), 0.0)
-    batch = make_batch(lengths=FULL_LENGTHS)
-    assert torch.equal(*(small_mult(**rates).train()(**batch).logits for _ in range(2)))
-    model = small_mult(**rates | {rate: 0.5})
-    assert torch.equal(model(**batch).logits, model(**batch).logits)
-    model.train()
-    assert not torch.equal(model(**batch).logits, model(**batch).logits)
-
-
-def test_padding_does_not_change_logits():
-    check_padding_does_not_change_logits(small_mult())
-
-
-def test_missing_input_equals_zero_mask():
-    check_missing_input_equals_zero_mask(small_mult())
-
-
-def test_labels_give_loss():
-    check_labels(MultForSequenceClassification)
-
-
-def test_invalid_inputs_raise():
-    check_errors(MultForSequenceClassification)
-
-
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
-def test_half_precision_is_close(dtype):
-    check_half_precision(MultForSequenceClassification, dtype)
-
-
-def test_saved_model_loads_with_auto_classes(tmp_path):
-    check_saving(MultForSequenceClassification, tmp_path)

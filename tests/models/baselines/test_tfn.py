@@ -7,13 +7,6 @@ from reference_baselines import (
     LENGTHS,
     MODALITIES,
     SUBSETS,
-    check_errors,
-    check_every_parameter_has_gradient,
-    check_half_precision,
-    check_labels,
-    check_missing_input_equals_zero_mask,
-    check_padding_does_not_change_logits,
-    check_saving,
     make_batch,
     make_model,
     rows_of,
@@ -90,36 +83,6 @@ def test_batch_norm_uses_running_statistics_for_fewer_than_two_rows(count):
     outputs.loss.backward()
     assert all(parameter.grad.isfinite().all() for parameter in model.parameters() if parameter.grad is not None)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
-
-
-@pytest.mark.parametrize("modalities", SUBSETS, ids="-".join)
-def test_every_parameter_has_gradient(modalities):
-    check_every_parameter_has_gradient(TfnForSequenceClassification, modalities)
-
-
-def test_padding_does_not_change_logits():
-    check_padding_does_not_change_logits(small_tfn())
-
-
-def test_missing_input_equals_zero_mask():
-    check_missing_input_equals_zero_mask(small_tfn())
-
-
-def test_labels_give_loss():
-    check_labels(TfnForSequenceClassification)
-
-
-def test_invalid_inputs_raise():
-    check_errors(TfnForSequenceClassification)
-
-
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
-def test_half_precision_is_close(dtype):
-    check_half_precision(TfnForSequenceClassification, dtype)
-
-
-def test_saved_model_loads_with_auto_classes(tmp_path):
-    check_saving(TfnForSequenceClassification, tmp_path)
 
 
 def test_default_tensor_size():
