@@ -295,6 +295,60 @@ class BaselinePreTrainedModel(PreTrainedModel):
         self.base_model.embed_tokens = value
 
 
+@auto_docstring(
+    custom_intro="""
+    Base class of the baselines that encode all modalities at once. A subclass implements `fuse`.
+    """
+)
+class BaselineModel(BaselinePreTrainedModel):
+    def fuse(
+        self, values: dict[str, torch.Tensor], masks: dict[str, torch.BoolTensor]
+    ) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
+        """
+        Return the input of the head (B, D) and the hidden states.
+
+        `values` are word ids (B, T) and features (B, T, size) by modality, zero in padding, with their masks (B, T).
+        """
+        raise NotImplementedError
+
+    @can_return_tuple
+    @auto_docstring(custom_args=INPUT_DOCS)
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        input_features: torch.FloatTensor | None = None,
+        input_features_mask: torch.Tensor | None = None,
+        video_features: torch.FloatTensor | None = None,
+        video_features_mask: torch.Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> BaselineModelOutput:
+        r"""
+        Example:
+
+        ```python
+        >>> import torch
+        >>> from modeling_umons import TfnConfig, TfnModel
+
+        >>> model = TfnModel(TfnConfig(modalities=["text", "audio"]))
+        >>> words, frames = torch.randint(1, 14000, (2, 8)), torch.randn(2, 20, 80)
+        >>> list(model(input_ids=words, input_features=frames).pooler_output.shape)
+        [2, 16]
+        ```
+        """
+        inputs = {
+            "text": (input_ids, attention_mask),
+            "audio": (input_features, input_features_mask),
+            "video": (video_features, video_features_mask),
+        }
+        values, masks = prepare_inputs(self.config, inputs, self.dtype)
+        check_rows(masks)
+        pooled, hidden_states = self.fuse(clear_padding(values, masks), masks)
+        return BaselineModelOutput(
+            pooler_output=pooled, hidden_states=hidden_states if self.returns_hidden_states(kwargs) else None
+        )
+
+
 # Copied from modeling_umons.models.umons.modeling_tbje.joint_sentiment_loss
 def joint_sentiment_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """
@@ -389,6 +443,7 @@ class BaselineForSequenceClassification(BaselinePreTrainedModel):
 
 __all__ = [
     "BaselineForSequenceClassification",
+    "BaselineModel",
     "BaselineModelOutput",
     "BaselinePreTrainedModel",
     "BaselineSequenceClassifierOutput",

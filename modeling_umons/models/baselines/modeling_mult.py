@@ -15,20 +15,16 @@
 import torch
 from torch import nn
 from transformers import initialization as init
-from transformers.processing_utils import Unpack
-from transformers.utils import TransformersKwargs, auto_docstring, can_return_tuple
+from transformers.utils import auto_docstring
 
 from .configuration_baselines import MultConfig
 from .modeling_baselines import (
-    INPUT_DOCS,
     INPUT_NAMES,
     BaselineForSequenceClassification,
-    BaselineModelOutput,
+    BaselineModel,
     BaselinePreTrainedModel,
-    check_rows,
     masked_softmax,
     move_padding_last,
-    prepare_inputs,
     select_last_state,
 )
 
@@ -147,7 +143,7 @@ class MultPreTrainedModel(BaselinePreTrainedModel):
     behind its steps; there is no `last_hidden_state`. Invalid inputs raise a ValueError.
     """
 )
-class MultModel(MultPreTrainedModel):
+class MultModel(MultPreTrainedModel, BaselineModel):
     _auto_class = "AutoModel"  # saving copies the code, so that the folder loads without this package
 
     def __init__(self, config: MultConfig):
@@ -190,38 +186,10 @@ class MultModel(MultPreTrainedModel):
         self.fc2 = nn.Linear(config.pooled_size, config.pooled_size)
         self.post_init()
 
-    @can_return_tuple
-    @auto_docstring(custom_args=INPUT_DOCS)
-    def forward(
-        self,
-        input_ids: torch.LongTensor | None = None,
-        attention_mask: torch.Tensor | None = None,
-        input_features: torch.FloatTensor | None = None,
-        input_features_mask: torch.Tensor | None = None,
-        video_features: torch.FloatTensor | None = None,
-        video_features_mask: torch.Tensor | None = None,
-        **kwargs: Unpack[TransformersKwargs],
-    ) -> BaselineModelOutput:
-        r"""
-        Example:
-
-        ```python
-        >>> import torch
-        >>> from modeling_umons import MultConfig, MultModel
-
-        >>> model = MultModel(MultConfig(modalities=["text", "audio"]))
-        >>> words, frames = torch.randint(1, 14000, (2, 8)), torch.randn(2, 20, 80)
-        >>> list(model(input_ids=words, input_features=frames).pooler_output.shape)
-        [2, 80]
-        ```
-        """
-        inputs = {
-            "text": (input_ids, attention_mask),
-            "audio": (input_features, input_features_mask),
-            "video": (video_features, video_features_mask),
-        }
-        values, masks = prepare_inputs(self.config, inputs, self.dtype)
-        check_rows(masks)
+    def fuse(
+        self, values: dict[str, torch.Tensor], masks: dict[str, torch.BoolTensor]
+    ) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
+        """Return the input of the head (B, D) and the last sequence of each modality."""
         sequences, masks = self._convolve(values, masks)
 
         memories = {}
@@ -243,10 +211,7 @@ class MultModel(MultPreTrainedModel):
         ]
         pooled = torch.cat(last, dim=-1)
         pooled = pooled + self.fc2(self.output_dropout(nn.functional.relu(self.fc1(pooled))))
-        return BaselineModelOutput(
-            pooler_output=pooled,
-            hidden_states=tuple(memories.values()) if self.returns_hidden_states(kwargs) else None,
-        )
+        return pooled, tuple(memories.values())
 
     def _convolve(
         self, values: dict[str, torch.Tensor], masks: dict[str, torch.BoolTensor]

@@ -14,21 +14,16 @@
 
 import torch
 from torch import nn
-from transformers.processing_utils import Unpack
-from transformers.utils import TransformersKwargs, auto_docstring, can_return_tuple
+from transformers.utils import auto_docstring
 
 from .configuration_baselines import TfnConfig
 from .modeling_baselines import (
-    INPUT_DOCS,
     INPUT_NAMES,
     BaselineForSequenceClassification,
-    BaselineModelOutput,
+    BaselineModel,
     BaselinePreTrainedModel,
-    check_rows,
-    clear_padding,
     masked_mean,
     move_padding_last,
-    prepare_inputs,
     select_last_state,
 )
 
@@ -113,7 +108,7 @@ class TfnPreTrainedModel(BaselinePreTrainedModel):
     each, in the order of `config.modalities`; there is no `last_hidden_state`. Invalid inputs raise a ValueError.
     """
 )
-class TfnModel(TfnPreTrainedModel):
+class TfnModel(TfnPreTrainedModel, BaselineModel):
     _auto_class = "AutoModel"  # saving copies the code, so that the folder loads without this package
 
     def __init__(self, config: TfnConfig):
@@ -141,39 +136,10 @@ class TfnModel(TfnPreTrainedModel):
         self.fc2 = nn.Linear(config.fusion_hidden_size, config.fusion_hidden_size)
         self.post_init()
 
-    @can_return_tuple
-    @auto_docstring(custom_args=INPUT_DOCS)
-    def forward(
-        self,
-        input_ids: torch.LongTensor | None = None,
-        attention_mask: torch.Tensor | None = None,
-        input_features: torch.FloatTensor | None = None,
-        input_features_mask: torch.Tensor | None = None,
-        video_features: torch.FloatTensor | None = None,
-        video_features_mask: torch.Tensor | None = None,
-        **kwargs: Unpack[TransformersKwargs],
-    ) -> BaselineModelOutput:
-        r"""
-        Example:
-
-        ```python
-        >>> import torch
-        >>> from modeling_umons import TfnConfig, TfnModel
-
-        >>> model = TfnModel(TfnConfig(modalities=["text", "audio"]))
-        >>> words, frames = torch.randint(1, 14000, (2, 8)), torch.randn(2, 20, 80)
-        >>> list(model(input_ids=words, input_features=frames).pooler_output.shape)
-        [2, 16]
-        ```
-        """
-        inputs = {
-            "text": (input_ids, attention_mask),
-            "audio": (input_features, input_features_mask),
-            "video": (video_features, video_features_mask),
-        }
-        values, masks = prepare_inputs(self.config, inputs, self.dtype)
-        values = clear_padding(values, masks)
-        check_rows(masks)
+    def fuse(
+        self, values: dict[str, torch.Tensor], masks: dict[str, torch.BoolTensor]
+    ) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
+        """Return the input of the head (B, D) and the vectors of the modalities."""
         vectors = self._encode_modalities(values, masks)
 
         tensor = None
@@ -182,11 +148,7 @@ class TfnModel(TfnPreTrainedModel):
                 vector = nn.functional.pad(vectors[modality], (1, 0), value=1.0)
                 tensor = vector if tensor is None else (tensor[:, :, None] * vector[:, None]).flatten(1)
         pooled = nn.functional.relu(self.fc1(self.dropout(tensor)))
-        pooled = nn.functional.relu(self.fc2(pooled))
-        return BaselineModelOutput(
-            pooler_output=pooled,
-            hidden_states=tuple(vectors.values()) if self.returns_hidden_states(kwargs) else None,
-        )
+        return nn.functional.relu(self.fc2(pooled)), tuple(vectors.values())
 
     def _encode_modalities(
         self, values: dict[str, torch.Tensor], masks: dict[str, torch.BoolTensor]
