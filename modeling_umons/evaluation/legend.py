@@ -1,6 +1,6 @@
 # Copyright 2026 The modeling_umons authors.
 # SPDX-License-Identifier: MIT
-"""Definitions of all metrics in reports: what `umons explain-metrics` prints and docs/metrics.md contains."""
+"""Definitions of all metrics in reports, printed by `umons explain-metrics` and listed in docs/metrics.md."""
 
 import re
 from collections.abc import Collection
@@ -103,9 +103,3 @@ def format_legend(names: Collection[str] = ()) -> str:
         for title, section in SECTIONS.items()
     )
     return "\n\n".join(map("\n".join, sections))
-
-
-def legend_markdown(section: str) -> str:
-    """Return a section as a Markdown table."""
-    rows = [f"| `{name}` | {definition} |" for name, definition in SECTIONS[section].items()]
-    return "\n".join(["| Name | Definition |", "|---|---|", *rows])

@@ -105,7 +105,3 @@ class VoiceFolder(ClipFolder):
             row = super().read(split, segment_id)
         own = {name: found.get(name) for name in ("gender", "intensity", "emotion", "neutral")}
         return row | {"speaker": found["video_id"], **own}
-
-    def emotion_of(self, segment_id: str) -> str:
-        """Return the class of a recording."""
-        return self.classes[self._clips.rows[self._index[segment_id]]["emotion"]]

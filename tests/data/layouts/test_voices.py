@@ -52,7 +52,7 @@ def test_emodb_row_of_each_emotion(tmp_path, letter, name, present):
     source = EmodbFolder(tmp_path)
     assert source.segments == {"validation": [f"12b10{letter}d"]}
     row = source.read("validation", f"12b10{letter}d")
-    assert source.emotion_of(f"12b10{letter}d") == name
+    assert source.classes[row["emotion"]] == name
     assert [emotion for emotion in (*EMOTIONS, "neutral") if row[emotion]] == [present]
     assert (row["speaker"], row["gender"], row["text"], row["sentiment"]) == ("emodb_12", "male", None, None)
     assert row["audio_features"].shape[1] == 80
