@@ -35,8 +35,8 @@ def inherit_parameters(cls: type) -> type:
     The docstring of a parent class is a sentence, an empty line and the parameters.
     """
     parents = [parent for parent in reversed(cls.__mro__[1:]) if issubclass(parent, BaselineConfig)]
-    inherited = [cleandoc(parent.__doc__).split("\n\n", 1)[1] for parent in parents]
-    cls.__doc__ = "\n".join([*inherited, cleandoc(cls.__doc__)])
+    inherited = [cleandoc(parent.__doc__ or "").split("\n\n", 1)[1] for parent in parents]
+    cls.__doc__ = "\n".join([*inherited, cleandoc(cls.__doc__ or "")])
     return cls
 
 
