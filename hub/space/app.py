@@ -222,7 +222,7 @@ class Analyst:
 
 
 class Live:
-    """A microphone, its last predictions, and how they are drawn."""
+    """Microphone with its last predictions and their plot."""
 
     def __init__(self, recognize, sampling_rate: int):
         self.stream = recognize.live(sampling_rate, hop_length_s=HOP_S, only_latest=True)

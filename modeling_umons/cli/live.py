@@ -97,7 +97,7 @@ def read_samples(path: str, num_bytes: int, channels: int) -> Iterator[Any]:
 
 def open_microphone(device: str | None, sampling_rate: int | None, channels: int) -> tuple[float, Iterable[Any]]:
     """
-    Return the sampling rate of a microphone, and an iterator over what it records, from now on.
+    Return the sampling rate of a microphone, and an iterator over its recording.
 
     Raises:
         OSError: there is no such microphone, or PortAudio is missing.

@@ -33,7 +33,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--granularity",
         choices=GRANULARITIES,
-        help="what is predicted: windows of --chunk_length_s (default), utterances between pauses, sentences, words, "
+        help="segments: windows of --chunk_length_s (default), utterances between pauses, sentences, words, "
         "or turns of speakers (default with --speakers)",
     )
     parser.add_argument("--chunk_length_s", type=float, default=5.0, help="seconds per window (default: 5)")

@@ -180,7 +180,7 @@ def check_record(path: Path, record: dict[str, Any], content: str, remedy: str, 
     Args:
         path: JSON file in the output folder.
         record: JSON values.
-        content: what the folder holds, for messages.
+        content: name of the content of the folder, for messages.
         remedy: how to proceed with a folder of another run.
         has_other_files: whether the folder has files, which must not be there before the record is written.
 

@@ -53,7 +53,7 @@ def fit_calibration(task: Task, split: Split) -> tuple[dict[str, dict[str, Any]]
         split: validation rows that the model was not trained on, with its uncalibrated logits and their `modalities`.
 
     Returns:
-        The calibration, and a note for each combination of modalities that is left out or lacks an interval.
+        The calibration, and a note for each combination of modalities that is left out or has no interval.
     """
     calibration, notes = {}, []
     for combination in sorted(set(split.modalities)):

@@ -1,6 +1,6 @@
 # Copyright 2026 The modeling_umons authors.
 # SPDX-License-Identifier: MIT
-"""Tests of explanations: what the words with the largest contributions change, one by one and together.
+"""Tests of explanations: effects of the words with the largest contributions, one by one and together.
 
 Source of the curves: Petsiuk et al., RISE, BMVC 2018 (deletion and insertion).
 """
@@ -27,7 +27,7 @@ class _Text:
     Attributes:
         words: words that the model reads.
         score: name of the score that is explained.
-        sign: sign of a sentiment, 1 of other scores: `sign * score` is what the words support.
+        sign: sign of a sentiment, 1 of other scores: the words support `sign * score`.
         contributions: (num_words,) of the explanation, with this sign.
         values: signed score of each subset of the words that was predicted, by its indices.
     """

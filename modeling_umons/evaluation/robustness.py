@@ -82,8 +82,8 @@ class Condition:
     Distortion of all rows of a split, in the place of a [`WaveformAugmentation`] of the collator.
 
     Attributes:
-        kind: what is changed, with its unit.
-        value: by how much.
+        kind: name of the changed property, with its unit.
+        value: amount of the change.
         distort: the distortion.
     """
 

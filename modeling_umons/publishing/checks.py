@@ -74,7 +74,7 @@ def check_folder(folder: Path, kind: str, metadata: dict[str, Any], repo_id: str
         _check_tokens(path, token)
     CHECKS[kind](folder, metadata, repo_id)
     if not metadata.get("license"):
-        return ["README.md names no licence (`license:` in its metadata): nobody may use what is pushed."]
+        return ["README.md names no licence (`license:` in its metadata): nobody may use the repository."]
     return []
 
 

@@ -132,7 +132,7 @@ def write_model_card(
         recipe: options of the run.
         results: from `measure`.
         license: name of the licence on the Hub; left out by default.
-        about_data, limits: paragraphs in Markdown about the data, and about what the model is not for.
+        about_data, limits: paragraphs in Markdown about the data, and about uses that the model is not for.
     """
     output = Path(output)
     is_on_hub, source = _is_repository(source), _public_name(source)

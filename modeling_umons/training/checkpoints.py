@@ -161,7 +161,7 @@ def name_damage(checkpoint: str | Path | None) -> Iterator[None]:
     except Exception as error:  # loaders raise errors of many types for damaged files
         if checkpoint is None:
             raise
-        # The first line only: torch goes on to recommend weights_only=False.
+        # The first line only: torch then recommends weights_only=False.
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].split(". ")[0]
         output, step = Path(checkpoint).parent, Path(checkpoint).name
         names = [path.name for path in list_checkpoints(output)]

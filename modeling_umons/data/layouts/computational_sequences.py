@@ -99,7 +99,7 @@ class ComputationalSequence:
         return self._file[1]
 
     def _guard(self, key: str, access: Any) -> Any:
-        """`access()`, with the errors of h5py and ours in words."""
+        """Return `access()`; errors of h5py and of the checks have clear messages."""
         try:
             return access()
         except _Faulty as fault:
@@ -171,7 +171,7 @@ def _check_dataset(dataset: "h5py.Dataset") -> None:
         raise _Faulty(
             f"is refused: it declares {max(declared, chunk)} bytes, more than {MAX_RECORD_BYTES} in one record"
         )
-    # What is packed may unpack to far more than was declared; and what is not stored is made up of zeros.
+    # Packed data may unpack to far more than was declared, and chunks that are not stored are zeros.
     stored = dataset.id.get_storage_size()
     if stored > 2 * (declared + chunk) + 2**16 or declared > MAX_PACKING * stored + 2**20:
         raise _Faulty(f"is refused: it stores {stored} bytes for the {declared} bytes of its shape {dataset.shape}")

@@ -138,7 +138,7 @@ class MiniMixture(Source):
         return self._add_words(row, int(number), original["text"]) if number else row
 
     def _add_words(self, voice: dict[str, Any], number: int, sentence: str | None) -> dict[str, Any]:
-        """Return the row of a voice next to words; `sentence` is what it says, if that is neutral."""
+        """Return the row of a voice next to words; `sentence` is its transcript, if that is neutral."""
         row = voice | {"segment_id": f"{voice['segment_id']}{PAIR}{number}"}
         choice, emotion = _hash(row["segment_id"]), _strongest(voice)
         if emotion != NEUTRAL and number % 2:  # the words say nothing about the emotion
@@ -186,7 +186,7 @@ def clean_text(text: str, segment_id: str) -> str:
 def present_emotions(source: str, row: Mapping[str, Any]) -> dict[str, float | None]:
     """
     Return the probability that each of the six emotions, and none of them (`neutral`), is present in a row of a
-    source: what the corpora say in different ways. `None` is unknown.
+    source, whose corpora have different columns. `None` is unknown.
 
     MOSEI rates each emotion from 0 to 3, averaged over three annotators: the probability is the intensity, at most 1.
     A segment without emotions is neutral unless its sentiment is above 1 or below -1. The labels of GoEmotions count

@@ -38,9 +38,9 @@ class RavdessFolder(VoiceFolder):
     `actor_01` to `actor_24` (or `Actor_01`, as they are published) with the `.flac` or `.wav` files of speech.
 
     A segment is a file and its video the actor: `actor_12[3]` is the fourth file of actor 12, by name. The column
-    `segment` is null, as these names say the emotion first: what follows what is no context. Neutral and calm count as
-    neutral. Files of song, files with video and files of other names are left out. The splits are those of
-    [`split_of_actor`].
+    `segment` is null, because these names begin with the emotion, and their order is not that of a conversation.
+    Neutral and calm count as neutral. Files of song, files with video and files of other names are left out. The
+    splits are those of [`split_of_actor`].
 
     Args:
         faces: a CSV with the columns `file` (03-01-06-01-02-01-12) and OpenFace's action units, averaged over the

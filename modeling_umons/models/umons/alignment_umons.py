@@ -24,7 +24,7 @@ def align_text(text: str, heard: Words, regions: list[tuple[float, float]]) -> t
     proportion to their letters.
 
     Args:
-        text: what is said in the recording.
+        text: transcript of the recording.
         heard: transcribed words with `timestamp`; empty without a transcriber.
         regions: speech, (start, end) in seconds.
 

@@ -250,7 +250,7 @@ def _send_clip(stream, clip: Clip) -> None:
 
 
 def _limit_memory(num_bytes: int) -> None:
-    """Limit what the process allocates from now on, on systems that can."""
+    """Limit the memory that the process allocates from now on, on systems that can."""
     with suppress(ImportError, OSError, ValueError):
         import resource
 

@@ -173,7 +173,7 @@ class UmonsFeatureExtractor(SequenceFeatureExtractor):
     """
 
     model_input_names = ["input_features", "input_features_mask"]
-    # `save_pretrained` copies the code, so that the folder loads by itself.
+    # `save_pretrained` copies the code, so that the folder loads without this package.
     _auto_class = "AutoFeatureExtractor"  # type: ignore[assignment]
 
     def __init__(
@@ -385,7 +385,7 @@ class UmonsFeatureExtractor(SequenceFeatureExtractor):
         waveform = torch.cat([waveform[:1], waveform[1:] - self.preemphasis * waveform[:-1]])
 
         # A window shorter than the transform is centred in it, between zeros. Magnitudes do not depend on where the
-        # zeros are, so cut out what the window covers and let `rfft` append them.
+        # zeros are, so cut out the samples in the window and let `rfft` append them.
         left = self.n_fft // 2 - (self.n_fft - self.win_length) // 2
         padded = nn.functional.pad(waveform, (left, self.win_length - left))
         frames = padded.unfold(0, self.win_length, self.hop_length * stride)[:max_frames]

@@ -108,7 +108,7 @@ class MultimodalEmotionPipeline(ChunkPipeline):
     or a list, generator, data set or column of inputs, with `batch_size`. `None` and NaN are missing values.
 
     - Without `chunk_length_s`, the result is of the whole input; see `overflow`.
-    - `warnings` names what the model cannot be expected to understand, `[{"code": ..., "message": ...}]`: see
+    - `warnings` names properties of the input that make the result doubtful, `[{"code": ..., "message": ...}]`: see
       `input_checks_umons.py` and the page on predictions in the documentation.
     - Segments and parts of an input are the history of later ones that do not overlap with them.
     - Video frames are used by models with a video tower or encoder.
@@ -147,7 +147,7 @@ class MultimodalEmotionPipeline(ChunkPipeline):
             30 seconds are transcribed at once and words are assigned to the segments.
         on_error (`str`, *optional*, defaults to `"raise"`): `"return"` returns `{"error": message}` for an input that
             is invalid or cannot be read, and the results of the others.
-        overflow (`str`, *optional*, defaults to `"segment"`): what is done with a text or file that is longer than the
+        overflow (`str`, *optional*, defaults to `"segment"`): treatment of a text or file that is longer than the
             model processes at once: `"segment"` predicts it in parts and returns means of their scores, weighted by
             their lengths; `"truncate"` uses the beginning; `"error"` raises ValueError.
         strict (`bool`, *optional*, defaults to `False`): raise ValueError for an input with `warnings`.
@@ -501,7 +501,7 @@ class MultimodalEmotionPipeline(ChunkPipeline):
         counts = self._count_tokens(words)
         if sum(counts) <= limit:
             return [text]
-        # A "word" of a script without spaces can exceed the limit by itself.
+        # A "word" of a script without spaces alone can exceed the limit.
         pieces = [
             word[i : i + size]
             for word, count in zip(words, counts, strict=True)

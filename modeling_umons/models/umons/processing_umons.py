@@ -56,7 +56,7 @@ UmonsProcessorKwargs._defaults = {"text_kwargs": {"padding": True, "truncation":
 )
 class UmonsProcessor(ProcessorMixin):
     valid_processor_kwargs = UmonsProcessorKwargs
-    # `save_pretrained` copies the code, so that the folder loads by itself.
+    # `save_pretrained` copies the code, so that the folder loads without this package.
     _auto_class = "AutoProcessor"  # type: ignore[assignment]
 
     def __init__(
@@ -332,7 +332,7 @@ def prepare_waveforms(
 def _whisper_frames(extractor: WhisperFeatureExtractor, waveforms: list[np.ndarray]) -> dict[str, np.ndarray]:
     """
     Return Whisper's `input_features` (B, num_mel_bins, num_frames) and `attention_mask` (B, num_frames) without its
-    padding to 30 seconds. Each clip is transformed by itself: its frames are the same in any batch.
+    padding to 30 seconds. Each clip is transformed alone: its frames are the same in any batch.
     """
     hop, rows = extractor.hop_length, []
     for waveform in waveforms:

@@ -558,9 +558,8 @@ def _iter_waveform_windows(waveform, rate, chunk_length_s, sampling_rate, read_a
             f"`audio` is a waveform and its `sampling_rate` is {rate!r:.50}: pass its rate in Hz, a number."
         )
     waveform = to_mono(waveform, "The waveform")
-    if (
-        chunk_length_s is None and not read_all
-    ):  # one second more than is used, so that the resampler does not end there
+    if chunk_length_s is None and not read_all:
+        # One second more than is used, so that the resampler does not end there.
         waveform = waveform[: math.ceil((WHOLE_S + 1) * rate)]
     waveform = resample(waveform, rate, sampling_rate)
     duration, window_s = len(waveform) / sampling_rate, chunk_length_s or WHOLE_S

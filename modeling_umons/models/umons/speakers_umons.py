@@ -137,7 +137,7 @@ def _embed(
             ranges.append((start, end))
             times.append(start + (firsts + min(size, len(audio)) / 2) / SAMPLING_RATE)
             for first in firsts:
-                yield np.resize(audio[first : first + size], size)  # repeats what is shorter
+                yield np.resize(audio[first : first + size], size)  # repeats shorter audio
 
     iterator, found = windows(), []
     while batch := list(itertools.islice(iterator, BATCH_SIZE)):

@@ -80,7 +80,7 @@ class UmonsVideoProcessor(BaseVideoProcessor):
     frame_rate = 15.0
     valid_kwargs = UmonsVideoProcessorKwargs
     model_input_names = ["pixel_values_videos", "video_features_mask"]
-    _auto_class = "AutoVideoProcessor"  # `save_pretrained` copies the code, so that the folder loads by itself
+    _auto_class = "AutoVideoProcessor"  # `save_pretrained` copies the code, so that the folder loads alone
 
     def __init__(self, **kwargs: Unpack[UmonsVideoProcessorKwargs]):
         super().__init__(**kwargs)

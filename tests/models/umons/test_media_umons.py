@@ -334,7 +334,7 @@ def test_a_range_is_that_part_of_the_whole(container_format, video_codec, audio_
         np.testing.assert_array_equal(part.frames, whole.frames[inside])
 
 
-def test_what_precedes_a_range_is_not_read(long_clip):
+def test_range_reads_nothing_before_it(long_clip):
     class Counting(io.BytesIO):
         num_read = 0
 

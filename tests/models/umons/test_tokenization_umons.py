@@ -114,7 +114,7 @@ def test_batches_are_padded_and_cut(tokenizer):
     assert batch["attention_mask"].sum(axis=1).tolist() == [60, 1, 0]
 
 
-def test_what_users_do_with_tokenizers(tokenizer, tmp_path):
+def test_tokenizer_decodes_extends_and_reloads(tokenizer, tmp_path):
     assert tokenizer.decode([2, 3, 4, 1, 0]) == "hello well known [UNK] [PAD]"
     assert tokenizer.decode([2, 0], skip_special_tokens=True) == "hello"
     assert tokenizer.convert_ids_to_tokens([2, 1]) == ["hello", "[UNK]"]
