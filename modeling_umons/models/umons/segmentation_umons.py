@@ -60,6 +60,11 @@ class Segment:
     warnings: list[dict[str, str]] = field(default_factory=list)
     result: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def duration(self) -> float:
+        """Seconds of the segment; 0 for an input without audio and video."""
+        return (self.end or 0.0) - (self.start or 0.0)
+
 
 class History:
     """
@@ -336,7 +341,7 @@ def iter_segments(
     index = segment = None
     for index, clips in enumerate(zip_longest(*tracks)):
         following = _as_segment(_merge_clips([clip for clip in clips if clip is not None]))
-        if index > 0 and following.end - following.start < min(chunk_length_s or WHOLE_S, min_length_s) - 1e-3:
+        if index > 0 and following.duration < min(chunk_length_s or WHOLE_S, min_length_s) - 1e-3:
             break  # some milliseconds: codecs pad, and segments have a whole number of samples
         segment = following
         if chunk_length_s is None:
@@ -617,7 +622,7 @@ def _as_segment(clip: Clip) -> Segment:
     return segment
 
 
-def order_words(words: list[dict[str, Any]]) -> deque[tuple[float, dict[str, Any]]]:
+def order_words(words: Iterable[dict[str, Any]]) -> deque[tuple[float, dict[str, Any]]]:
     """Return the words by their middle in seconds. A word without times keeps its place after the word before it."""
     middles = [
         sum(times) / len(times) if (times := [time for time in word["timestamp"] if time is not None]) else None
@@ -666,7 +671,7 @@ def split_segment(
             assign_words(queue, part, until=math.inf if part is parts[-1] else part.end)
         texts = [split_text(part.text) for part in parts]
         pieces = [replace(part, text=text) for part, own in zip(parts, texts, strict=True) for text in own]
-        weights = [(p.end - p.start) / len(own) for p, own in zip(parts, texts, strict=True) for _ in own]
+        weights = [p.duration / len(own) for p, own in zip(parts, texts, strict=True) for _ in own]
     else:
         texts = [segment.text] if segment.text is None else split_text(segment.text)
         if len(texts) == 1:
@@ -679,7 +684,7 @@ def split_segment(
         if len(parts) == 1:
             weights = [float(max(1, len((piece.text or "").split()))) for piece in pieces]
         else:
-            weights = [part.end - part.start for part in pieces]
+            weights = [part.duration for part in pieces]
         for piece in pieces[len(parts) :]:
             piece.start = piece.end
     found = [
