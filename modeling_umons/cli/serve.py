@@ -19,8 +19,8 @@ DESCRIPTION = """Serve predictions over HTTP: POST /predict, WebSocket /stream, 
 
 The body is JSON, a form or a raw file. Inputs are a text, {"text", "audio", "video"} with media in
 base64, or a list of those; a text in JSON may have a history and a speaker. Parameters are top_k,
-chunk_length_s, return_timestamps, return_attention, return_explanations, abstain_below, overflow and
-strict. URLs are not fetched.
+chunk_length_s, return_timestamps, return_attention, return_explanations, abstain_below, overflow
+and strict. URLs are not fetched.
 /stream?sampling_rate=16000 takes 16-bit audio while it is recorded, and sends predictions as JSON.
 The schema is at /docs. The server has neither authentication nor TLS: put a reverse proxy in front
 of it before others can reach it.

@@ -192,6 +192,7 @@ def _write_annotations(path: Path, description: Description):
     if description.media is not None:
         media = description.media.resolve()
         kind = mimetypes.guess_type(media.name)[0] or "application/octet-stream"
+        kind = "audio/x-wav" if kind == "audio/wav" else kind  # the name that ELAN knows; tables of systems differ
         document.add_linked_file(media.as_uri(), _relative_to(media, description.path), kind)
     tiers = _Tiers(document)
     while (segment := (yield)) is not None:

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
+from small_encoders import TEXT, save_encoder
+from small_pipelines import RATE, close, make_model, make_pipeline, tone
 
 from modeling_umons import UmonsConfig, UmonsForSequenceClassification, UmonsModel, UmonsProcessor, build_tokenizer
 from modeling_umons.export.onnx import graph_inputs
 from modeling_umons.models.umons.tokenization_umons import encode_history
-from tests.small_encoders import TEXT, save_encoder
-from tests.small_pipelines import RATE, close, make_model, make_pipeline, tone
 
 
 IDS = torch.tensor([[2, 3, 4], [5, 6, 0]])
