@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from small_pipelines import make_model, make_processor
 
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -45,5 +46,27 @@ def test_fold_has_metrics_of_emobox_and_counts_rows_left_out(evaluate, fold, tmp
 
 
 def test_fold_without_usable_row_raises(evaluate, fold, tmp_path):
-    with pytest.raises(SystemExit, match=r"has no row that .* can predict"):
+    with pytest.raises(ValueError, match=r"has no row that .* can predict"):
         evaluate(str(ROOT / "hub" / "umons-mini"), fold, fold.parent)
+
+
+def test_silent_recording_and_other_files_are_left_out(evaluate, fold, tmp_path):
+    soundfile.write(tmp_path / "a.flac", np.zeros(16000), 16000)
+    (tmp_path / "c.txt").write_text("transcript")
+    report = evaluate(str(ROOT / "hub" / "umons-mini"), fold, tmp_path)
+    assert report["rows"] == 2
+    assert report["left_out"]["recording without prediction"] == 1
+
+
+def test_model_of_classes_is_evaluated(evaluate, fold, tmp_path):
+    options = {"problem_type": "single_label_classification", "id2label": {0: "anger", 1: "neutral"}}
+    make_model(modalities=["text", "audio"], **options).save_pretrained(tmp_path / "model")
+    make_processor().save_pretrained(tmp_path / "model")
+    assert evaluate(str(tmp_path / "model"), fold, tmp_path)["rows"] == 3
+
+
+@pytest.mark.parametrize("line", ["{", "[]", '{"key": "a"}'])
+def test_invalid_row_names_file_and_line(evaluate, fold, tmp_path, line):
+    fold.write_text(f"{fold.read_text()}\n{line}\n")
+    with pytest.raises(ValueError, match=r"test.jsonl, line 6: expected a JSON object with `wav` and `emo`"):
+        evaluate(str(ROOT / "hub" / "umons-mini"), fold, tmp_path)
