@@ -4,6 +4,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from itertools import pairwise
+from math import inf
 from numbers import Real
 from typing import Any
 
@@ -86,16 +87,25 @@ def _measure_audio(value: Any, quantity: str) -> float | None:
 
 
 def _name_groups(values: Sequence[Any]) -> tuple[str, ...]:
-    """Return the name of the group of each value."""
-    known = [value for value in values if value is not None and value == value]
+    """Return the name of the group of each value; missing and infinite ones are `UNKNOWN`."""
+    is_known = [value is not None and value == value and value not in (inf, -inf) for value in values]
+    known = [value for value, is_given in zip(values, is_known, strict=True) if is_given]
+    names = [str(value) for value in known]
     is_number = all(isinstance(value, Real) and not isinstance(value, bool) for value in known)
     if is_number and len(set(known)) > MAX_VALUES:
         edges = np.unique(np.quantile(known, [0, 0.25, 0.5, 0.75, 1]))
-        names = [f"{low:.3g} to {high:.3g}" for low, high in pairwise(edges)]
-        places = np.searchsorted(edges[1:-1], np.array(known, float), side="right")
-        found = iter(names[place] for place in places)
-        return tuple(next(found) if value is not None and value == value else UNKNOWN for value in values)
-    return tuple(UNKNOWN if value is None or value != value else str(value) for value in values)
+        quarters = [f"{low} to {high}" for low, high in pairwise(_format_edges(edges))]
+        names = [quarters[place] for place in np.searchsorted(edges[1:-1], np.array(known, float), side="right")]
+    found = iter(names)
+    return tuple(next(found) if is_given else UNKNOWN for is_given in is_known)
+
+
+def _format_edges(edges: np.ndarray) -> list[str]:
+    """Return different numbers in as few digits as tell them apart, at least three: years differ in the fourth."""
+    digits = max(3, len(str(int(np.abs(edges).max()))))
+    while len(names := [f"{edge:.{digits}g}" for edge in edges]) > len(set(names)):
+        digits += 1
+    return names
 
 
 def measure_groups(
@@ -123,13 +133,14 @@ def measure_groups(
     wanted = metrics or GROUP_METRICS.get(task.name, CLASS_GROUP_METRICS)
     results = {}
     for column, names in groupings.items():
-        groups, left_out = {}, 0
-        for name in dict.fromkeys(names):
-            rows = np.flatnonzero([value == name for value in names])
+        groups, left_out, rows_by_name = {}, 0, {}
+        for row, name in enumerate(names):
+            rows_by_name.setdefault(name, []).append(row)
+        for name, rows in rows_by_name.items():
             if len(rows) < MIN_ROWS:
                 left_out += len(rows)
                 continue
-            groups[name] = _measure_group(task, split.take(rows), wanted, num_bootstrap)
+            groups[name] = _measure_group(task, split.take(np.array(rows)), wanted, num_bootstrap)
         ranked = {metric: _rank(groups, metric) for metric in wanted}
         ranked = {metric: order for metric, order in ranked.items() if len(order) > 1}
         order = list(dict.fromkeys([*next(iter(ranked.values()), []), *groups]))

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: MIT
 """Metrics by group of rows: of columns, of numbers in quarters, and of what is measured in texts and files."""
 
+import math
 import wave
 
 import numpy as np
@@ -28,6 +29,23 @@ def test_values_and_quarters_are_groups():
         read_groupings(rows, ["gendre"], DataArguments())
     with pytest.raises(ValueError, match="--group_by level needs audio files: name the column with --audio_column"):
         read_groupings(rows, ["level"], DataArguments())
+
+
+@pytest.mark.parametrize(
+    ("values", "names"),
+    [
+        (range(2000, 2012), ["2000 to 2003", "2003 to 2006", "2006 to 2008", "2008 to 2011"]),
+        (
+            [1 + i / 10000 for i in range(13)],
+            ["1 to 1.0003", "1.0003 to 1.0006", "1.0006 to 1.0009", "1.0009 to 1.0012"],
+        ),
+        ([*range(12), math.inf, math.nan], ["0 to 2.75", "2.75 to 5.5", "5.5 to 8.25", "8.25 to 11", "unknown"]),
+        (range(0, 130_000, 10_000), ["0 to 30000", "30000 to 60000", "60000 to 90000", "90000 to 120000"]),
+    ],
+)
+def test_names_of_quarters_differ(values, names):
+    rows = Dataset.from_dict({"number": [float(value) for value in values]})
+    assert list(dict.fromkeys(read_groupings(rows, ["number"], DataArguments())["number"])) == names
 
 
 def test_level_and_duration_are_measured(tmp_path):
