@@ -89,7 +89,9 @@ def explain_metric(name: str) -> list[str]:
         if suffix != known and name.endswith(suffix) and len(name) > len(suffix):
             found.append(f"{definition} ({known})")
     if not found:
-        raise ValueError(f"There is no metric {name!r}.{did_you_mean(name, DEFINITIONS)}")
+        raise ValueError(
+            f"There is no metric {name!r}.{did_you_mean(name, DEFINITIONS)} `umons explain-metrics` lists all."
+        )
     return found
 
 
