@@ -92,6 +92,7 @@ def score(
     size = max(getattr(member.model.config, "context_size", 0) for member in members)
     dataset = add_history(dataset, size, data.text_column)  # also of rows without a label
     dataset = labelled(task, dataset, data, name)
+    groupings = read_groupings(dataset, group_by, data)  # first, because it raises for unknown columns
     numbered, prepared = with_numbers(dataset), {}
     logits, usable, modalities = {}, {}, {}
     for member in members:
@@ -117,7 +118,7 @@ def score(
     if not common:
         raise ValueError(f"There is no row of the split {name!r} that all models can use.")
     rows = dataset.select(common)
-    groupings = read_groupings(rows, group_by, data)
+    groupings = {column: tuple(names[row] for row in common) for column, names in groupings.items()}
     picked = {member: np.searchsorted(numbers, common) for member, numbers in usable.items()}
     return {
         member: replace(

@@ -100,6 +100,17 @@ def run(monkeypatch, tmp_path):
     return evaluate_models
 
 
+def test_unknown_group_raises_before_prediction(run, models, table, monkeypatch):
+    monkeypatch.setattr("modeling_umons.evaluation.scoring.predict_logits", lambda *_: pytest.fail("predicted"))
+    with pytest.raises(SystemExit, match="--group_by speaker: there is no such column"):
+        run(models["low"], dataset=table, split="test", group_by=["speaker"])
+
+
+def test_groups_are_those_of_predicted_rows(run, models, table):
+    groups = run(models["low"], dataset=table, split="test", group_by=["mood"])["splits"]["test"]["by_column"]["mood"]
+    assert groups["left_out"] == 11  # fewer than ten of each mood
+
+
 def test_evaluate_writes_report(run, models, table, tmp_path, capsys):
     report = run(models["low"], dataset=table, split="test")
     truth = np.array(make_rows(12, 4)["sentiment"])[:-1]  # the row without a word cannot be used
