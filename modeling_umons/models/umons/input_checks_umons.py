@@ -67,7 +67,7 @@ toch tout très tu um uma un una und une van ve velmi vi você vous waar wat wel
 """
 ENGLISH, SHARED, FOREIGN = (frozenset(text.split()) for text in (ENGLISH_WORDS, SHARED_WORDS, FOREIGN_WORDS))
 
-# The commonest emoji in words that a text model knows.
+# Words for the commonest emoji, which are in the vocabulary of text models.
 EMOJI = {
     "😂😹": "so funny, laughing", "🤣😆": "laughing out loud", "❤♥💕💖💗💓💞💙💚💛🧡💜🖤😍🥰😘💋😻": "I love it",
     "😊🙂☺😀😃😄😁😺😸": "I am happy", "🥳🎉🎊🎈🎂": "a happy celebration", "🤩😎🔥💯✨": "amazing",
@@ -101,7 +101,7 @@ def share_of_english(words: list[str]) -> float:
 
 def check_text(text: str, tokenizer: PreTrainedTokenizerBase, language: str | None) -> Warnings:
     """
-    Check whether a model can know the words of a text.
+    Check the language and the words of a text.
 
     Args:
         text: a text with words.
@@ -121,14 +121,20 @@ def check_text(text: str, tokenizer: PreTrainedTokenizerBase, language: str | No
         return []  # numbers and symbols
     letters = "".join(words)
     if sum(ord(letter) < 0x250 for letter in letters) < MIN_LATIN * len(letters):
-        return [make_warning("other_script", "The text is in another script than the English that the model knows.")]
+        return [
+            make_warning(
+                "other_script", "The text is in another script than English, the language of the training texts."
+            )
+        ]
     unknown = [word for word in words if not _is_known(word, tokenizer)]
     num_foreign, num_english = (sum(word in known for word in words) for known in (FOREIGN, ENGLISH))
     is_foreign = num_foreign > num_english and num_foreign >= MIN_FOREIGN * len(words)
     is_name = len(words) <= 4 and not unknown
     if is_foreign or (len(words) >= 3 and share_of_english(words) < MIN_ENGLISH and not is_name):
         return [
-            make_warning("other_language", "The text has hardly any frequent English word: the model knows English.")
+            make_warning(
+                "other_language", "The text has hardly any frequent English word; the training texts are English."
+            )
         ]
     share = len(unknown) / len(words)
     return [_describe_unknown(unknown, share)] if share > 1 - MIN_KNOWN else []
