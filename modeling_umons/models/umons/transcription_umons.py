@@ -45,10 +45,10 @@ def load_transcriber(name: str) -> Callable:
         ValueError, OSError: there is no such model.
         ImportError: "whisper" needs faster-whisper (the extra `transcribe`).
     """
-    if name == "whisper" or name.startswith("whisper-"):
-        return WhisperTranscriber(name.removeprefix("whisper").removeprefix("-") or DEFAULT_SIZE)
     if os.path.exists(os.path.join(name, "model.bin")):
         return WhisperTranscriber(name)
+    if (name == "whisper" or name.startswith("whisper-")) and not os.path.isdir(name):
+        return WhisperTranscriber(name.removeprefix("whisper").removeprefix("-") or DEFAULT_SIZE)
     from transformers import pipeline
 
     return pipeline("automatic-speech-recognition", model=name)

@@ -122,6 +122,17 @@ def test_missing_models_are_named(tmp_path, monkeypatch):
         load_transcriber(str(tmp_path))
 
 
+def test_folder_with_the_name_of_a_size_is_loaded(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "whisper-tiny"
+    folder.mkdir()
+    with pytest.raises((OSError, ValueError), match=r"model_type|config\.json"):
+        load_transcriber("whisper-tiny")  # by transformers
+    (folder / "model.bin").write_bytes(b"damaged")
+    with pytest.raises(OSError, match="No Whisper model can be loaded from 'whisper-tiny'"):
+        load_transcriber("whisper-tiny")
+
+
 @pytest.fixture(scope="module")
 def whisper() -> str:
     """Folder of Whisper tiny.en in the format of CTranslate2."""
