@@ -41,7 +41,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--device", help="number or name of the microphone (default: that of the system)")
     parser.add_argument("--hop_length_s", type=float, default=0.5, help="seconds between lines (default: 0.5)")
     parser.add_argument("--chunk_length_s", type=float, help="seconds per prediction (default: the model's maximum)")
-    parser.add_argument("--transcriber", metavar="MODEL", help="speech recognition model: a folder or Hub id")
+    parser.add_argument("--transcriber", metavar="MODEL", help="whisper, whisper-tiny.en, or a folder or Hub id")
     parser.add_argument("--json", action="store_true", help="print a JSON object per line")
     add_model_arguments(parser)
     return parser.parse_args(argv)
@@ -51,18 +51,18 @@ def live(arguments: argparse.Namespace) -> int:
     """Print the events of the input until it ends, or until Ctrl-C."""
     from ..inference.loading import load_pipeline, load_transcriber
 
+    rate, chunks = arguments.sampling_rate or SAMPLING_RATE, None
     if arguments.input is None:
         rate, chunks = open_microphone(arguments.device, arguments.sampling_rate, arguments.channels)
-    else:
-        rate = arguments.sampling_rate or SAMPLING_RATE
-        num_bytes = max(1, round(arguments.hop_length_s * rate)) * 2 * arguments.channels
-        chunks = read_samples(arguments.input, num_bytes, arguments.channels)
     options: dict[str, Any] = {name: getattr(arguments, name) for name in ("hop_length_s", "chunk_length_s")}
     if arguments.transcriber is not None:
         options["transcriber"] = load_transcriber(arguments.transcriber)
     recognize = load_pipeline(arguments.model, arguments.trust_remote_code, pack=True)
     # A pipe waits for its reader; a microphone does not.
     stream = recognize.live(rate, only_latest=arguments.input is None, **options)
+    if chunks is None:
+        num_bytes = max(1, round(stream.hop_length_s * rate)) * 2 * arguments.channels
+        chunks = read_samples(arguments.input, num_bytes, arguments.channels)
     print_event = print_json if arguments.json else print_line
     with suppress(KeyboardInterrupt):
         for chunk in chunks:
@@ -70,6 +70,8 @@ def live(arguments: argparse.Namespace) -> int:
                 print_event(event)
     for event in stream.flush():
         print_event(event)
+    if arguments.input is not None and stream.duration == 0:
+        raise ValueError(f"--input {arguments.input} has no samples: it ended before the first one.")
     return 0
 
 

@@ -77,6 +77,21 @@ def test_file_with_a_header_is_refused(model, tmp_path, capsys):
     assert "No such file" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("hop", ["nan", "inf", "-1"])
+def test_hop_out_of_range_is_named(model, samples, tmp_path, capsys, hop):
+    file = tmp_path / "mono.pcm"
+    file.write_bytes(samples.tobytes())
+    assert live.main(["--input", str(file), "--model", model, "--hop_length_s", hop]) == 2
+    assert "`hop_length_s` is" in capsys.readouterr().err
+
+
+def test_empty_input_is_named(model, tmp_path, capsys):
+    file = tmp_path / "empty.pcm"
+    file.write_bytes(b"")
+    assert live.main(["--input", str(file), "--model", model]) == 2
+    assert f"--input {file} has no samples" in capsys.readouterr().err
+
+
 class Microphone:
     """Stands for sounddevice: records the samples, and then Ctrl-C is pressed."""
 
