@@ -123,7 +123,11 @@ class LiveStream:
         step = max(1, round(BLOCK_S * self.resampler.from_rate))
         for first in range(0, len(samples), step):
             self._add(self.resampler.push(samples[first : first + step]))
-            yield from self._predict_due()
+            try:
+                yield from self._predict_due()
+            except ValueError:
+                self._add(self.resampler.push(samples[first + step :]))  # the stream continues after the chunk
+                raise
 
     def flush(self) -> list[dict[str, Any]]:
         """

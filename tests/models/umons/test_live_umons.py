@@ -140,6 +140,21 @@ def test_failed_prediction_does_not_end_the_stream(recognize, sound):
     assert recognize.live(**OPTIONS, strict=True, on_error="return").push(sound[: RATE // 2] * 0)[0]["error"]
 
 
+def test_failed_prediction_keeps_the_rest_of_its_chunk(recognize, sound):
+    outcomes = iter([ValueError("broken"), *[[{"warnings": []}]] * 10])
+
+    def predict(inputs):
+        if isinstance(outcome := next(outcomes), ValueError):
+            raise outcome
+        return outcome
+
+    stream = LiveStream(recognize, predict=predict, **OPTIONS)
+    with pytest.raises(ValueError, match="broken"):
+        stream.push(sound)
+    events = stream.push(np.zeros(1, np.float32)) + stream.flush()
+    assert [event["timestamp"] for event in events if event["is_final"]] == [(0, 1), (1, 2), (2, 2.5)]
+
+
 def test_memory_is_bounded(recognize):
     """Push a simulated hour, of which the second half allocates nothing that stays."""
     stream = LiveStream(recognize, 16_000, predict=lambda inputs: [{"warnings": []}])
