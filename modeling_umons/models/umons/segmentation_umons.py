@@ -405,7 +405,8 @@ def cut_segments(
         before = start
         if not unit.get("has_speech", True):
             known = {name: unit.get(name) for name in ("text", "words")}
-            yield Segment(**known, start=start, end=end, warnings=unit["warnings"], result={"timestamp": (start, end)})
+            result = {name: unit[name] for name in ("timestamp", "speaker") if name in unit}
+            yield Segment(**known, start=start, end=end, warnings=unit["warnings"], result=result)
             continue
         while file_end < end and (window := next(windows, None)) is not None:
             buffer.append(window)

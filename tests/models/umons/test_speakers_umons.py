@@ -181,6 +181,7 @@ def test_pipeline_of_silence_warns(recognize):
     pytest.importorskip("faster_whisper")
     (result,) = recognize({"audio": np.zeros(2 * RATE, np.float32), "sampling_rate": RATE}, num_speakers=2)
     assert "no_speech" in [warning["code"] for warning in result["warnings"]]
+    assert result["speaker"] is None
 
 
 @pytest.mark.parametrize(
