@@ -65,11 +65,13 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 def timeline(arguments: argparse.Namespace) -> int:
     """Print the segments of a file as they are predicted, and write the outputs."""
     from ..inference.loading import load_pipeline, load_transcriber
-    from ..inference.timeline import check_paths, write_timeline
+    from ..inference.timeline import check_paths, check_place, write_timeline
 
     check_paths(arguments.output)
     if arguments.speakers is None and (arguments.speaker_table or arguments.speaker_encoder):
         raise ValueError("--speaker_table and --speaker_encoder require --speakers.")
+    if arguments.speaker_table is not None:
+        check_place(arguments.speaker_table)
     inputs = {"video": arguments.file}
     if arguments.words is not None:
         inputs["words"] = read_words(arguments.words)
@@ -101,7 +103,14 @@ def read_speakers(arguments: argparse.Namespace, inputs: dict) -> dict:
     if value and not value.isdecimal():
         from ..inference.rttm import read_rttm
 
-        inputs["speakers"] = read_rttm(value, arguments.file)
+        if arguments.speaker_encoder is not None:
+            raise ValueError(f"--speaker_encoder finds speakers, but --speakers {value} has them: omit one.")
+        try:
+            inputs["speakers"] = read_rttm(value, arguments.file)
+        except OSError as error:
+            raise OSError(
+                f"--speakers {value} is neither a positive number nor a readable .rttm file: {error.strerror}."
+            ) from error
         return {}
     if value and int(value) < 1:
         raise ValueError("--speakers 0: pass a positive number, or no number to estimate it.")

@@ -41,12 +41,13 @@ def read_rttm(path: str | Path, recording: str | None = None) -> list[Turn]:
         if fields and fields[0] == "SPEAKER":
             turn = _parse(fields, f"{path}, line {number}")
             turns.setdefault(fields[1], []).append(turn)
-    if not turns:
+    found = turns[_choose(list(turns), recording, path)] if turns else []
+    found = [turn for turn in found if turn["timestamp"][1] > turn["timestamp"][0]]
+    if not found:
         raise ValueError(
             f"{path} contains no turn. Expected lines such as `SPEAKER talk 1 0.50 2.25 <NA> <NA> A <NA> <NA>`."
         )
-    found = turns[_choose(list(turns), recording, path)]
-    return sorted((turn for turn in found if turn["timestamp"][1] > turn["timestamp"][0]), key=_start)
+    return sorted(found, key=_start)
 
 
 def write_rttm(turns: Iterable[Turn], path: str | Path, recording: str = "recording") -> None:

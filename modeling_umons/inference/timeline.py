@@ -86,10 +86,15 @@ def check_paths(paths: Iterable[str | Path]):
         if path.resolve() in seen:
             raise ValueError(f"{path} is given twice.")
         seen.add(path.resolve())
-        if path.is_dir():
-            raise IsADirectoryError(f"{path} is a folder, not a file.")
-        if not (folder := path.resolve().parent).is_dir():
-            raise FileNotFoundError(f"{path}: the folder {folder} does not exist. Create it first.")
+        check_place(path)
+
+
+def check_place(path: Path):
+    """Raise OSError for a path at which no file can be written."""
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder, not a file.")
+    if not (folder := path.resolve().parent).is_dir():
+        raise FileNotFoundError(f"{path}: the folder {folder} does not exist. Create it first.")
 
 
 def _gather_labels(segments: list[dict[str, Any]]) -> list[str]:

@@ -168,7 +168,10 @@ def test_speakers_of_windows(model, talk, turns_file, capsys):
     ("options", "message"),
     [
         (["--speakers", "0"], "--speakers 0: pass a positive number"),
-        (["--speakers", "no.rttm"], "no.rttm"),
+        (["--speakers", "no.rttm"], "--speakers no.rttm is neither a positive number nor a readable .rttm file"),
+        (["--speakers", "-1"], "--speakers -1 is neither a positive number"),
+        (["--speakers", "2", "--speaker_table", "none/table.json"], "none does not exist"),
+        (["--speakers", "2", "--speaker_table", "."], ". is a folder"),
         (["--speaker_table", "table.json"], "require --speakers"),
         (["--granularity", "turn"], "--speakers"),
     ],
@@ -176,3 +179,8 @@ def test_speakers_of_windows(model, talk, turns_file, capsys):
 def test_invalid_speakers_are_named(model, talk, capsys, options, message):
     assert timeline.main([talk, "--model", model, *options]) in (1, 2)
     assert message in capsys.readouterr().err
+
+
+def test_speaker_encoder_with_given_turns_raises(model, talk, turns_file, capsys):
+    assert timeline.main([talk, "--model", model, "--speakers", turns_file, "--speaker_encoder", "campplus"]) == 2
+    assert "--speaker_encoder finds speakers, but --speakers" in capsys.readouterr().err

@@ -53,6 +53,7 @@ def test_read_rttm_chooses_the_recording(path):
     [
         (b"", "contains no turn"),
         (b"start,end\n0,1\n", "contains no turn"),
+        (b"SPEAKER talk 1 0.5 0 <NA> <NA> A <NA> <NA>\n", "contains no turn"),
         (b"\xff\xfe\x00", "not UTF-8"),
         (b"SPEAKER talk 1 0.5\n", "line 1: 4 fields"),
         (b"\nSPEAKER talk 1 soon 1.0 <NA> <NA> A <NA> <NA>\n", "line 2: the start 'soon'"),
