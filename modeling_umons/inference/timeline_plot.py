@@ -30,7 +30,11 @@ SPEAKER_COLORS = (
     "#CCBB44",
     "#66CCEE",
     "#AA3377",
-)  # Tol, also for colour-blind readers
+    "#999933",
+    "#882255",
+)  # Tol, also for colour-blind readers; as many as diarization finds at most
+LEGEND_SIZE = 9  # points
+HANDLE_WIDTH = 0.7  # inches of a colour in the legend, with its margins
 
 
 @dataclass
@@ -58,8 +62,7 @@ def plot_timeline(segments: list[dict[str, Any]], path: str | Path, labels: list
     Plot the sentiment and each score over time, the speakers and the words.
 
     Time without speech is grey, segments without prediction are hatched. Overlapping segments are averaged, and so are
-    adjacent ones of a long recording. Words that do not fit are all left out, and the axis
-    says so.
+    adjacent ones of a long recording. Words that do not fit are all left out, and the axis label names their number.
 
     Args:
         segments: predictions of [`MultimodalEmotionPipeline`] with `timestamp`, in order of time.
@@ -271,12 +274,12 @@ def _wrap(words: list[str], width: float) -> list[str] | None:
     return lines
 
 
-def _measure(text: str) -> float:
-    """Return the width of a text in inches."""
+def _measure(text: str, size: float = WORD_SIZE) -> float:
+    """Return the width of a text of `size` points in inches."""
     from matplotlib.font_manager import FontProperties
     from matplotlib.textpath import text_to_path
 
-    width, _, _ = text_to_path.get_text_width_height_descent(text, FontProperties(size=WORD_SIZE), ismath=False)
+    width, _, _ = text_to_path.get_text_width_height_descent(text, FontProperties(size=size), ismath=False)
     return width / 72
 
 
@@ -303,7 +306,9 @@ def _add_legend(figure, curves: Curves, names: list[str], speakers: list[str]):
     if shown is not None and np.any(np.isnan(shown) & curves.is_covered):
         handles.append(Patch(label="no prediction", **NO_PREDICTION))
     if handles:
-        figure.legend(handles=handles, loc="outside upper right", ncols=len(handles), frameon=False, fontsize=9)
+        longest = max(_measure(handle.get_label(), LEGEND_SIZE) for handle in handles)
+        columns = max(1, min(len(handles), int(WIDTH / (longest + HANDLE_WIDTH))))
+        figure.legend(handles=handles, loc="outside upper right", ncols=columns, frameon=False, fontsize=LEGEND_SIZE)
 
 
 def _name_row(axis, name: str):

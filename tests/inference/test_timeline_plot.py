@@ -96,6 +96,15 @@ def test_speakers_have_colors(tmp_path):
     assert first == pytest.approx(2 * second, rel=0.1)
 
 
+def test_eight_speakers_have_colors_in_the_legend(tmp_path):
+    names = [f"person number {i}" for i in range(8)]
+    segments = [{**segment, "speaker": name} for segment, name in zip(timeline(*[0.1] * 8), names, strict=True)]
+    plot_timeline(segments, tmp_path / "plot.png")
+    shares = [share_of(tmp_path / "plot.png", color) for color in SPEAKER_COLORS]
+    assert len(set(SPEAKER_COLORS)) == 8
+    assert max(shares) == pytest.approx(min(shares), rel=0.05)  # a legend that is too wide is cut
+
+
 def test_timelines_without_scores(tmp_path):
     plot_timeline(timeline(None, None), tmp_path / "plot.png")
     plot_timeline([{"timestamp": (0, 1), "sentiment": 1.0}], tmp_path / "plot.png")
