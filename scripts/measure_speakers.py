@@ -4,7 +4,7 @@
 
 DATA has the folders `ravdess` and `emodb`. A dialogue has turns of 2 to 10 s with pauses of 0.2 to 1 s between them;
 a turn joins recordings of one speaker in one emotion. Speakers of the split `select` served to choose the clustering
-(docs/timeline.md); the reported ones are others. Intervals of 95 % are by bootstrap over dialogues.
+(docs/speakers.md); the reported ones are others. Intervals of 95 % are by bootstrap over dialogues.
 """
 
 import argparse

@@ -161,7 +161,7 @@ def _join(
 
 def cluster(embeddings: np.ndarray, num_speakers: int | None = None, max_speakers: int = MAX_SPEAKERS) -> np.ndarray:
     """
-    Cluster embeddings by spherical k-means.
+    Cluster embeddings by k-means.
 
     The number of speakers is estimated as 1 if the centroids of two clusters are similar, and otherwise by the mean
     silhouette minus a cost per speaker: silhouettes alone find too many, one for each emotion of a voice.
