@@ -68,7 +68,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "insertion": "mean score of only the words with the largest contribution; higher is better",
         "top_word": "mean change of the score without the word that has the largest contribution, and without the "
         "word whose removal changes it most",
-        "agreement": "share of texts in which these two words are the same",
+        "agreement": "share of texts in which these two words are the same, or change the score equally",
     },
 }
 DEFINITIONS = {name: definition for section in SECTIONS.values() for name, definition in section.items()}
