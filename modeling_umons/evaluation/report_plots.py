@@ -146,7 +146,7 @@ def plot_cells(path: Path, cells: Sequence[Mapping[str, Any]]) -> None:
         metric = of_task[0]["metric"]
         for place, cell in enumerate(of_task):
             values = cell.get("test", cell.get("validation", {})).get(metric, {}).get("values", [])
-            axis.plot([place] * len(values), values, "o", color=NEUTRAL, markersize=3)
+            axis.plot([place] * len(values), values, "o", color=NEUTRAL, markersize=3, label="single seeds")
             if interval := cell.get("ensemble_intervals", {}).get(metric):
                 axis.plot([place, place], interval, color=BLUE, linewidth=2, alpha=0.5)
             if metric in cell.get("ensemble", {}):
@@ -163,7 +163,7 @@ def plot_cells(path: Path, cells: Sequence[Mapping[str, Any]]) -> None:
     for axis in figure.axes:
         handles |= dict(zip(*reversed(axis.get_legend_handles_labels()), strict=True))
     if handles:
-        figure.legend(handles.values(), handles.keys(), loc="outside upper right", frameon=False, ncols=2)
+        figure.legend(handles.values(), handles.keys(), loc="outside upper right", frameon=False, ncols=3)
     save_figure(figure, path)
 
 

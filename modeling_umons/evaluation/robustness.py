@@ -308,6 +308,8 @@ def draw_robustness(path: Path, curves: Mapping[str, Mapping[str, Any]]) -> None
     axes = list(figure.subplots((len(kinds) + 3) // 4, 4, squeeze=False, sharey=True).flat)
     for axis in axes:
         axis.set_visible(False)
+    for axis in axes[::4]:
+        axis.set_ylabel(", ".join(dict.fromkeys(found["metric"] for found in curves.values())))
     for axis, kind in zip(axes, kinds, strict=False):
         axis.set_visible(True)
         for place, (name, found) in enumerate(curves.items()):
