@@ -7,6 +7,7 @@ import random
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -98,8 +99,10 @@ def test_killed_runs_resume_with_every_row_once(model, tmp_path):
         while len(list(work.glob("part-*"))) == before:
             assert process.poll() is None, process.stdout.read()
             assert time.monotonic() < deadline
-            time.sleep(0.05)
-        time.sleep(rng.uniform(0, 0.3))
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(0.05)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(rng.uniform(0, 0.3))
         workers = psutil.Process(process.pid).children(recursive=True)
         process.kill()
         process.communicate()

@@ -16,6 +16,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pyarrow.parquet as pq
@@ -90,19 +91,21 @@ class Cluster:
         with open(log, "w") as file:
             self.nodes.append(psutil.Popen(command, stdout=file, stderr=file, env=self.environment))
         node = self.nodes[-1]
-        self.wait_for(lambda: "Ray runtime started" in log.read_text() or not is_alive(node))
-        assert is_alive(node), log.read_text()
+        self.wait_for(lambda: "Ray runtime started" in log.read_text(), node, log)
 
     def busy_nodes(self) -> list[psutil.Process]:
         """Return the worker nodes that run an actor."""
         return [node for node in self.nodes[1:] if any(map(is_actor, node.children(recursive=True)))]
 
     @staticmethod
-    def wait_for(condition: Callable[[], bool]) -> None:
+    def wait_for(condition: Callable[[], Any], process: subprocess.Popen | psutil.Popen, log: Path) -> None:
+        """Wait until a condition holds. Fail with the log if the process has ended."""
         deadline = time.monotonic() + DEADLINE
-        while not condition():
+        while not condition() and process.poll() is None:
             assert time.monotonic() < deadline
-            time.sleep(0.2)
+            with suppress(subprocess.TimeoutExpired, psutil.TimeoutExpired):
+                process.wait(0.2)
+        assert process.poll() is None, log.read_text()
 
     @staticmethod
     def kill(node: psutil.Process) -> None:
@@ -132,8 +135,7 @@ def run_and_kill_node(cluster: Cluster, command: list, parts: Callable[[], list]
             env=cluster.environment,
         )
     try:
-        cluster.wait_for(lambda: parts() or process.poll() is not None)
-        assert process.poll() is None, log.read_text()
+        cluster.wait_for(parts, process, log)
         node = cluster.busy_nodes()[0]
         cluster.kill(node)
         cluster.nodes.remove(node)
