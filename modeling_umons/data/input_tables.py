@@ -278,8 +278,11 @@ def _copy_table(path: Path, options: InputOptions, work: Path) -> Dataset:
     if options.split is not None:
         if "split" not in rows.column_names:
             raise ValueError(f"--split {options.split}: {path} has no column `split`.")
-        chosen = pc.indices_nonzero(pc.equal(rows.data.column("split"), options.split)).to_numpy()
-        rows = rows.select(chosen)
+        splits = rows.data.column("split").cast(pa.string())
+        names = [name for name in splits.unique().to_pylist() if name is not None]
+        if options.split not in names:
+            raise ValueError(f"--split {options.split}: {path} has the splits {', '.join(names)}.")
+        rows = rows.select(pc.indices_nonzero(pc.equal(splits, options.split)))
     return rows
 
 

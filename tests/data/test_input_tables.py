@@ -88,6 +88,9 @@ def test_split_selects_rows(tmp_path):
     rows = [{"id": n, "text": "a", "split": s} for n, s in enumerate(["train", "test", "train"])]
     path = write(tmp_path / "rows.csv", rows)
     assert read(path, tmp_path, split="train").rows["id"] == [0, 2]
+    assert read(path, tmp_path, split="test").rows["id"] == [1]
+    with pytest.raises(ValueError, match=r"--split tset: .*rows\.csv has the splits train, test\."):
+        read(path, tmp_path, split="tset")
 
 
 @pytest.mark.parametrize(
