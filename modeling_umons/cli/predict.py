@@ -27,8 +27,8 @@ DESCRIPTION = """Predict sentiment and emotions of clips, audio files and texts.
 
 With --output, the input is a table (.csv, .tsv, .jsonl, .parquet), a folder of clips, files, or a folder or Hub
 repository of `datasets`; the output (.parquet, .csv, .jsonl) has one row per input, or per segment with
---granularity or --chunk_length_s. The same command resumes an interrupted run. Rows that failed are also in a
-table next to the output.
+--granularity, --chunk_length_s or --hop_length_s. The same command resumes an interrupted run. Rows that failed are
+also in a table next to the output.
 
 A file that cannot be read does not stop the others; the exit status is then 1.
 """

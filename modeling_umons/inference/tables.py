@@ -52,7 +52,8 @@ class PredictionSettings:
     Attributes:
         model: a folder, Hub id, `umons-base` or `umons-mini`.
         trust_remote_code: let a model of another package execute its code.
-        options: options of the pipeline. With `granularity` or `chunk_length_s`, a row of the output is a segment.
+        options: options of the pipeline. With `granularity`, `chunk_length_s` or `hop_length_s`, a row of the output
+            is a segment.
         transcriber: a speech recognition model for files without texts.
         batch_size: rows or segments of a batch.
         shard_size: rows between two saves; 1,024 texts or 64 files by default.
@@ -73,7 +74,8 @@ class PredictionSettings:
     @property
     def has_segments(self) -> bool:
         """Return whether a row of the output is a segment of an input."""
-        return any(self.options.get(name) is not None for name in ("granularity", "chunk_length_s"))
+        names = ("granularity", "chunk_length_s", "hop_length_s")
+        return any(self.options.get(name) is not None for name in names)
 
     def load_pipeline(self, number: int = 0):
         """Load the pipeline, on the GPU of worker `number` if there are GPUs. Raises ValueError for wrong options."""
@@ -423,7 +425,8 @@ def _to_cells(row: dict[str, Any]) -> dict[str, Any]:
 def _write_jsonl(path: Path, schema: pa.Schema, tables: Iterator[pa.Table]) -> None:
     with open(path, "w", encoding="utf-8") as file:
         for table in tables:
-            file.writelines(f"{json.dumps(row, ensure_ascii=False)}\n" for row in table.to_pylist())
+            rows = (json.dumps(row, ensure_ascii=False, default=str) for row in table.to_pylist())  # dates are texts
+            file.writelines(f"{row}\n" for row in rows)
 
 
 WRITERS = {".parquet": _write_parquet, ".csv": _write_csv, ".jsonl": _write_jsonl}

@@ -154,6 +154,20 @@ def test_segments_have_rows_with_times(model, recognize, tmp_path):
     assert report.num_failed == 1
 
 
+def test_hop_without_length_makes_segments(model, tmp_path):
+    write_wav(tmp_path / "a.wav", 2.0)
+    predict_table([str(tmp_path / "a.wav")], tmp_path / "out.jsonl", settings(model, hop_length_s=1.0))
+    rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert [(row["segment_index"], row["start"]) for row in rows] == [(0, 0), (1, 1)]
+
+
+def test_dates_are_texts_in_json(model, tmp_path):
+    pq.write_table(pa.table({"text": ["so"], "day": pa.array([0], pa.date32())}), tmp_path / "rows.parquet")
+    options = InputOptions(keep_columns=("day",))
+    predict_table([str(tmp_path / "rows.parquet")], tmp_path / "out.jsonl", settings(model), options)
+    assert json.loads((tmp_path / "out.jsonl").read_text())["day"] == "1970-01-01"
+
+
 def test_unexpected_error_fails_only_its_row(model, texts, tmp_path, monkeypatch):
     make_input = RowPredictor._make_input
 
