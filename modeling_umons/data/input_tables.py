@@ -85,20 +85,26 @@ class InputTable:
         and "end".
 
         Raises:
-            ValueError: the range is not one of numbers.
+            ValueError: the range is not one of numbers, or a file is an address; FileNotFoundError: there is no such
+                file.
         """
         columns = {name: self.inputs[name] for name in ("audio", "video") if name in self.inputs}
         times = [name for name in TIME_COLUMNS if columns and name in self.rows.column_names]
         row = self.rows.select_columns([*columns.values(), *times])[index]
+        seconds = {name: _to_seconds(name, row[name]) for name in times}
         files = {name: self._locate(row[column]) for name, column in columns.items()}
-        return {**files, **{name: _to_seconds(name, row[name]) for name in times}}
+        for name, file in files.items():
+            if isinstance(file, str) and not Path(file).exists():
+                _refuse_address(row[columns[name]])
+                raise FileNotFoundError(f"{file}: there is no such file.")
+        return {**files, **seconds}
 
     def name(self, index: int) -> str:
         """Return the name of a row in messages: its file, or its first identifier."""
         for column in [self.inputs[name] for name in ("video", "audio") if name in self.inputs] + self.kept:
             value = self.rows.select_columns(column)[index][column]
             value = value["path"] if isinstance(value, dict) else value
-            if value is not None:
+            if value is not None and not isinstance(value, bytes):
                 return str(value)
         return ""
 
@@ -123,7 +129,9 @@ class InputTable:
             if value.get("bytes"):
                 return value["bytes"]
             value = value.get("path")
-        return None if value is None else str((self.folder or Path()) / str(value))
+        if value is None or value == "" or isinstance(value, bytes):
+            return value or None
+        return str((self.folder or Path()) / str(value))
 
 
 def read_input_table(sources: Sequence[str], options: InputOptions, work: Path) -> InputTable:
@@ -209,7 +217,10 @@ def _find_inputs(source: str, rows: Dataset, options: InputOptions) -> dict[str,
     by_lower = {name.lower(): name for name in columns}
     if "text" not in inputs:
         usual = [by_lower[name] for name in USUAL_COLUMNS["text_column"] if name in by_lower]
+        usual = [column for column in usual if _is_scalar(rows.features[column])]
         inputs |= {"text": usual[0]} if usual else {}
+    elif not _is_scalar(rows.features[inputs["text"]]):
+        raise ValueError(f"--text_column {inputs['text']}: {source} has no texts in this column. Name another one.")
     if not {"audio", "video"} & inputs.keys():
         media = [name for name, feature in rows.features.items() if isinstance(feature, (Audio, Video))]
         usual = [by_lower[name] for name in USUAL_COLUMNS["audio_column"] if name in by_lower]
@@ -227,7 +238,7 @@ def _find_inputs(source: str, rows: Dataset, options: InputOptions) -> dict[str,
 def _find_kept(source: str, rows: Dataset, inputs: Mapping[str, str], options: InputOptions) -> list[str]:
     """Return the columns to copy to the output."""
     names = rows.column_names
-    scalars = [n for n, f in rows.features.items() if isinstance(f, Value) and "binary" not in f.dtype]
+    scalars = [name for name, feature in rows.features.items() if _is_scalar(feature)]
     if options.keep_columns is None:
         files = [inputs[name] for name in ("audio", "video") if name in inputs]
         return [n for n in scalars if n in (*KEPT_COLUMNS, *TIME_COLUMNS, *files) or n.endswith("_id")]
@@ -236,6 +247,11 @@ def _find_kept(source: str, rows: Dataset, inputs: Mapping[str, str], options: I
             fact = "no such column" if column not in names else "no numbers or texts in this column"
             raise ValueError(f"--keep_columns {column}: {source} has {fact}.{did_you_mean(column, scalars)}")
     return list(dict.fromkeys(options.keep_columns))
+
+
+def _is_scalar(feature: Any) -> bool:
+    """Return whether a column has numbers or texts, not lists, bytes or media."""
+    return isinstance(feature, Value) and "binary" not in feature.dtype
 
 
 def _check_identifiers(source: str, table: InputTable) -> None:
@@ -252,6 +268,13 @@ def _check_identifiers(source: str, table: InputTable) -> None:
                 f"{source}: rows {first} and {second} have the same {column}, {value.as_py()!r}: give each row its "
                 f"own, or leave out {column} with --keep_columns."
             )
+
+
+def _refuse_address(value: Any) -> None:
+    """Raise ValueError for a value of a column of files that is an address."""
+    name = str(value.get("path") if isinstance(value, dict) else value)
+    if "://" in name:
+        raise ValueError(f"{name} is an address: download the file, and give its path. Tables download nothing.")
 
 
 def _to_seconds(name: str, value: Any) -> float | None:

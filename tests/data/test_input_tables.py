@@ -141,10 +141,36 @@ def test_missing_inputs_raise(tmp_path):
 def test_files_are_relative_to_the_table(tmp_path):
     rows = [{"file": "a.wav", "start": "0.5", "end": None}, {"file": str(tmp_path / "b.wav"), "start": "x", "end": 1}]
     table = read(write(tmp_path / "rows.csv", rows), tmp_path)
+    (tmp_path / "a.wav").write_bytes(b"x")
     assert table.read_files(0) == {"video": str(tmp_path / "a.wav"), "start": 0.5, "end": None}
     assert table.kept == ["file", "start", "end"]
     with pytest.raises(ValueError, match="start='x' is not a number of seconds"):
         table.read_files(1)
+
+
+@pytest.mark.parametrize(
+    ("file", "message"),
+    [
+        ("a.wav", r"a\.wav: there is no such file\.$"),
+        ("https://example.org/a.wav", "^https://example.org/a.wav is an address: download the file"),
+    ],
+)
+def test_files_that_are_not_there_raise(tmp_path, file, message):
+    table = read(write(tmp_path / "rows.csv", [{"file": file}]), tmp_path)
+    with pytest.raises((FileNotFoundError, ValueError), match=message):
+        table.read_files(0)
+
+
+def test_bytes_are_files_but_not_texts(tmp_path):
+    path = write(tmp_path / "rows.parquet", [{"id": "a", "text": b"words", "audio": b"RIFF", "other": ""}])
+    table = read(path, tmp_path)
+    assert table.inputs == {"audio": "audio"}
+    assert table.read_files(0) == {"audio": b"RIFF"}
+    assert table.name(0) == "a"
+    assert len(table.fingerprint()) == 64
+    assert read(path, tmp_path, audio_column="other").read_files(0) == {"audio": None}
+    with pytest.raises(ValueError, match=r"--text_column text: .*rows\.parquet has no texts in this column"):
+        read(path, tmp_path, text_column="text")
 
 
 def test_folder_with_and_without_table(tmp_path):

@@ -122,7 +122,7 @@ def test_failures_have_rows_in_both_tables(model, tmp_path):
     assert [row for row, _, _ in report.failures] == [1, 3, 4]
     assert "could not be opened" in rows[1]["error"]
     assert rows[3]["error"] == "The row has nothing in `text` and `file`."
-    assert "there is no such file" in rows[4]["error"]
+    assert "https://example.org/a.wav is an address" in rows[4]["error"]
     with open(tmp_path / "out.failures.csv", newline="") as file:
         assert [row["row"] for row in csv.DictReader(file)] == ["1", "3", "4"]
 
