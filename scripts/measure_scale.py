@@ -48,6 +48,8 @@ WORDS = [f"w{i}" for i in range(2000)]
 BATCH_SIZE = 32
 NUM_SAMPLES = 20  # of the resident memory
 NUM_TRAINED = 192  # rows of an epoch of `scaling`
+# A quarter of the paper's widths: epochs take seconds. Computation and gradients shrink by the same factor.
+SIZES = {"hidden_size": 128, "intermediate_size": 256}
 
 
 def write_files(folder: Path, sizes: dict[str, int], num_steps: int, num_values: int) -> None:
@@ -131,11 +133,12 @@ def measure_speed(settings: argparse.Namespace) -> dict:
 
 
 def train(folder: Path, num_processes: int) -> float:
-    """Return the training rows/s of the second epoch of the paper's sizes."""
+    """Return the training rows/s of the second epoch of a model of `SIZES`."""
     output = folder / f"run-{num_processes}"
     options = {
         "dataset_name": folder / "rows", "task": "sentiment", "modalities": "text audio", "num_train_epochs": 2,
         "per_device_train_batch_size": BATCH_SIZE, "max_halvings": 0, "report_to": "none", "output_dir": output,
+        **SIZES,
     }  # fmt: skip
     words = [word for name, value in options.items() for word in (f"--{name}", *str(value).split())]
     config = ROOT / "modeling_umons" / "recipes" / "accelerate" / "two_processes.yaml"
@@ -151,7 +154,7 @@ def measure_scaling(settings: argparse.Namespace) -> dict:
     with tempfile.TemporaryDirectory() as name:
         write_files(Path(name, "rows"), {"train-0": NUM_TRAINED, "validation-0": 8}, num_steps=60, num_values=80)
         rounds = [(train(Path(name), 2), train(Path(name), 1)) for _ in range(settings.rounds)]
-    return summarize("two_processes", "one_process", rounds, factor=2)
+    return {**SIZES, **summarize("two_processes", "one_process", rounds, factor=2)}
 
 
 def summarize(name: str, baseline: str, rounds: list[tuple[float, float]], factor: int) -> dict:
