@@ -224,6 +224,12 @@ def write_failures(path: Path, failures: Iterable[Failure]) -> None:
     write_atomically(path, table.getvalue())
 
 
+def refuse_launcher(work: str) -> None:
+    """Raise ValueError if a launcher has started several processes, of which each would do the same."""
+    if _world_size() > 1:
+        raise ValueError(f"{work} starts its own processes (--num_proc, --engine ray): start it without a launcher.")
+
+
 def _world_size() -> int:
     return int(os.environ.get("WORLD_SIZE", 1))
 

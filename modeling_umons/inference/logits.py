@@ -19,7 +19,7 @@ from tqdm import tqdm
 from ..data.collator import ArrowRows, UtteranceCollator
 from ..data.conversations import ConversationCollator, ConversationRows, rows_for
 from ..data.sampling import order_by_length
-from ..data.sharding import Engine, Failure, plan_parts, write_shards
+from ..data.sharding import Engine, Failure, plan_parts, refuse_launcher, write_shards
 from .loading import load_model
 
 
@@ -98,8 +98,10 @@ def predict_logits_in_parts(
         (rows, num_labels) float32, in the order of the data set.
 
     Raises:
-        ValueError: the model is one of conversations, which are longer than a part.
+        ValueError: the model is one of conversations, which are longer than a part, or a launcher has started several
+            processes.
     """
+    refuse_launcher("Evaluation with --num_proc")
     if isinstance(collator, ConversationCollator):
         raise ValueError(f"{name} is a model of conversations: leave out --num_proc and --engine.")
     folder.mkdir(parents=True, exist_ok=True)

@@ -3,10 +3,11 @@
 """Batch prediction of tables, folders and data sets into a table: resumable; in several processes, or on Ray."""
 
 import csv
-import errno
 import hashlib
 import json
+import shutil
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -28,6 +29,7 @@ from ..data.sharding import (
     open_output,
     plan_parts,
     read_failures,
+    refuse_launcher,
     write_failures,
     write_shards,
 )
@@ -342,18 +344,20 @@ def predict_table(
         engine: processes that predict; one process for each GPU, or one, by default.
 
     Raises:
-        ValueError: the input or the output is not usable, or an interrupted run had other settings; OSError: a file
-            cannot be read or written.
+        ValueError: the input or the output is not usable, an interrupted run had other settings, or a launcher has
+            started several processes; OSError: a file cannot be read or written.
     """
+    refuse_launcher("Prediction of tables")
     output = Path(output).absolute()
     check_output(output, sources)
     work = output.with_name(f"{output.name}.parts")
-    table = read_input_table(sources, input_options or InputOptions(), work)
-    recognize = settings.load_pipeline()
-    OutputColumns(recognize, table, settings)  # errors of the model appear here, once
-    record, has_parts = settings.record(table), any(work.glob("[!.]*.parquet"))
-    remedy = "delete that folder to start again, or choose another --output"
-    check_record(work / RECORD_NAME, record, "predictions", remedy, has_other_files=has_parts)
+    with _removed_after_errors(work):
+        table = read_input_table(sources, input_options or InputOptions(), work)
+        recognize = settings.load_pipeline()
+        OutputColumns(recognize, table, settings)  # errors of the model appear here, once
+        record, has_parts = settings.record(table), any(work.glob("[!.]*.parquet"))
+        remedy = "delete that folder to start again, or choose another --output"
+        check_record(work / RECORD_NAME, record, "predictions", remedy, has_other_files=has_parts)
     shards = plan_parts(len(table.rows), record["shard_size"])
     if "text" in table.inputs:
         table.rows = add_history(table.rows, getattr(recognize.model.config, "context_size", 0), table.inputs["text"])
@@ -369,14 +373,26 @@ def predict_table(
     return PredictionReport(len(table.rows), len({row for row, _, _ in failures}), failures, table.inputs)
 
 
+@contextmanager
+def _removed_after_errors(work: Path) -> Iterator[None]:
+    """Remove a new folder, which has at most the copy of a table, if a run fails before its first row."""
+    is_new = not work.exists()
+    try:
+        yield
+    except BaseException:
+        if is_new:
+            shutil.rmtree(work, ignore_errors=True)
+        raise
+
+
 def check_output(output: Path, sources: Sequence[str]) -> None:
     """Raise ValueError or OSError for an output that cannot be written, or that is an input."""
     if output.suffix not in WRITERS:
         raise ValueError(f"--output {output}: the suffix must be one of {', '.join(WRITERS)}.")
     if output.is_dir():
-        raise IsADirectoryError(errno.EISDIR, "it is a folder, not a file", str(output))
+        raise IsADirectoryError(f"--output {output} is a folder: name a file in it.")
     if not output.parent.is_dir():
-        raise FileNotFoundError(errno.ENOENT, "create its folder first", str(output))
+        raise FileNotFoundError(f"--output {output}: there is no folder {output.parent}. Create its folder first.")
     for source in sources:
         for path in (output, name_failures(output)):
             if Path(source).resolve() == path.resolve():

@@ -273,3 +273,9 @@ def test_two_processes_equal_one(run, models, table, tmp_path):
     two = run(models["low"], models["high"], dataset=table, split="test", output=tmp_path / "two", num_proc=2)
     assert one["splits"] == two["splits"]
     assert not [path for path in (tmp_path / "two").iterdir() if path.name.startswith(".")]
+
+
+def test_workers_of_several_launched_processes_are_refused(run, models, table, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(SystemExit, match="starts its own processes"):
+        run(models["low"], dataset=table, split="test", num_proc=2)

@@ -274,14 +274,23 @@ def test_folder_of_parts_with_other_files_is_refused(model, texts, tmp_path):
     [
         ("out.xlsx", ValueError, r"the suffix must be one of \.parquet, \.csv, \.jsonl"),
         ("texts.csv", ValueError, "would replace the input"),
-        ("nowhere/out.csv", FileNotFoundError, "create its folder first"),
-        ("folder.csv", IsADirectoryError, "it is a folder"),
+        ("nowhere/out.csv", FileNotFoundError, "Create its folder first"),
+        ("folder.csv", IsADirectoryError, r"--output .*folder\.csv is a folder"),
     ],
 )
 def test_unusable_outputs_raise(model, texts, tmp_path, output, error, message):
     (tmp_path / "folder.csv").mkdir()
     with pytest.raises(error, match=message):
         predict_table([str(tmp_path / "texts.csv")], tmp_path / output, settings(model))
+
+
+def test_several_launched_processes_are_refused(model, texts, tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(
+        ValueError, match=r"starts its own processes \(--num_proc, --engine ray\): start it without a launcher"
+    ):
+        predict_table([str(tmp_path / "texts.csv")], tmp_path / "out.csv", settings(model))
+    assert not (tmp_path / "out.csv.parts").exists()
 
 
 def test_kept_column_with_the_name_of_a_result_raises(model, tmp_path):
@@ -292,6 +301,7 @@ def test_kept_column_with_the_name_of_a_result_raises(model, tmp_path):
     options = InputOptions(keep_columns=("sentiment",))
     with pytest.raises(ValueError, match="--keep_columns sentiment: the output has its own column sentiment"):
         predict_table([source], tmp_path / "out.csv", settings(model), options)
+    assert not (tmp_path / "out.csv.parts").exists()  # the copy of the table
 
 
 def test_full_disk_raises_and_resumes(model, texts, tmp_path):
