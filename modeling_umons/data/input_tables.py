@@ -155,7 +155,7 @@ def read_input_table(sources: Sequence[str], options: InputOptions, work: Path) 
     metadata = next((path / name for name in TABLE_NAMES if (path / name).is_file()), None)
     if len(sources) > 1 or path.suffix.lower() in MEDIA_SUFFIXES:
         rows, folder = Dataset.from_dict({"file": list(sources)}), Path.cwd()
-    elif metadata is not None or path.suffix in TABLE_SUFFIXES:
+    elif metadata is not None or (path.suffix in TABLE_SUFFIXES and not path.is_dir()):
         table = metadata or path
         rows, folder = _copy_table(table, options, work), table.parent.absolute()
     elif path.is_dir() and (clips := list_clips(path)):
@@ -191,7 +191,12 @@ def _resolve_hub_path(source: str) -> str:
 def _load_dataset(source: str, options: InputOptions) -> Dataset:
     if source.startswith((".", "/")) and not Path(source).exists():
         raise FileNotFoundError(f"{source}: there is no such file or folder.")
-    splits = load_dataset_splits(source, DataArguments(dataset_config_name=options.dataset_config_name))
+    try:
+        splits = load_dataset_splits(source, DataArguments(dataset_config_name=options.dataset_config_name))
+    except (OSError, ValueError) as error:
+        if Path(source).exists():
+            raise
+        raise OSError(f"{source} is not a file or folder here, and not a data set that loads: {error}") from error
     if options.split is not None:
         if options.split not in splits:
             raise ValueError(f"--split {options.split}: {source} has the splits {', '.join(splits)}.")

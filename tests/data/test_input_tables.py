@@ -138,6 +138,19 @@ def test_missing_inputs_raise(tmp_path):
             read(tmp_path / name, tmp_path)
 
 
+def test_names_without_file_or_data_set_raise(tmp_path, monkeypatch):
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
+    with pytest.raises(OSError, match="data/clips is not a file or folder here, and not a data set that loads: "):
+        read("data/clips", tmp_path)
+
+
+def test_folder_with_the_suffix_of_a_table_is_a_data_set(tmp_path, monkeypatch):
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    (tmp_path / "rows.parquet").mkdir()
+    write(tmp_path / "rows.parquet" / "part-0.parquet", ROWS)
+    assert read(tmp_path / "rows.parquet", tmp_path).rows["id"] == [7, 8, 9]
+
+
 def test_files_are_relative_to_the_table(tmp_path):
     rows = [{"file": "a.wav", "start": "0.5", "end": None}, {"file": str(tmp_path / "b.wav"), "start": "x", "end": 1}]
     table = read(write(tmp_path / "rows.csv", rows), tmp_path)
