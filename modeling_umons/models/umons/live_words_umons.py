@@ -50,8 +50,9 @@ class LiveWords:
         if segment.text.strip() and not segment.words:
             raise ValueError("`transcriber` returns no times of words: live words require them.")
         self.warnings = [{name: warning[name] for name in ("code", "message")} for warning in segment.warnings]
-        known = _middle(self.settled[-1]) if self.settled else -1.0
-        words = [word for word in segment.words if _middle(word) > known + 1e-3]
+        # Times differ between transcriptions: a word that has its middle in a settled one is the same.
+        known = max(_middle(self.settled[-1]) + 1e-3, _end(self.settled[-1])) if self.settled else -1.0
+        words = [word for word in segment.words if _middle(word) >= known]
         pairs = zip(words, self.tentative, strict=False)
         agreed = next(
             (i for i, (a, b) in enumerate(pairs) if not _is_same(a, b)), min(len(words), len(self.tentative))

@@ -265,6 +265,11 @@ class MultimodalEmotionPipeline(ChunkPipeline):
 
     def _load_transcriber(self, transcriber):
         """Return a transcriber, loaded once if it is a name."""
+        if transcriber is not None and not isinstance(transcriber, str) and not callable(transcriber):
+            raise ValueError(
+                f"`transcriber` is {transcriber!r:.100}: pass a name, such as 'whisper', or a speech recognition "
+                "pipeline."
+            )
         if not isinstance(transcriber, str):
             return transcriber
         if transcriber not in self._transcribers:

@@ -324,8 +324,8 @@ def iter_words(utterances: Iterable[Unit]) -> Iterator[Unit]:
 def _check_times(utterance: Unit):
     if utterance.get("text") and not (utterance["words"] and _range_of(utterance["words"])):
         raise ValueError(
-            "Segments other than utterances require the times of words, which the transcriber does not return: pass "
-            "another one, such as `transcriber='whisper'`, or granularity='utterance'."
+            "Segments other than utterances require the times of words, which neither `words` nor the transcriber "
+            "have: pass `words` with `timestamp`, `transcriber='whisper'`, or granularity='utterance'."
         )
 
 

@@ -1,5 +1,6 @@
 """Live predictions equal those of the whole recording, in whatever chunks it arrives."""
 
+import itertools
 import tracemalloc
 
 import numpy as np
@@ -229,6 +230,27 @@ def test_words_settle(reader):
     times = [word["timestamp"][0] for event in finals for word in event["words"]]
     np.testing.assert_allclose(times, 0.4 * np.arange(20), atol=0.01)
     assert all(event["modalities"] == ["text", "audio"] for event in finals)
+
+
+class UnsteadySpeaker(SlowSpeaker):
+    """The times of words differ by up to 60 ms between transcriptions, as those of Whisper."""
+
+    def __call__(self, audio, return_timestamps):
+        output = super().__call__(audio, return_timestamps)
+        for chunk in output["chunks"]:
+            start, end = chunk["timestamp"]
+            chunk["timestamp"] = (start + 0.03 * (len(self.times) % 3), end)
+        return output
+
+
+def test_settled_words_are_not_repeated(reader):
+    said = (WORDS * 4)[:20]
+    stream = reader.live(hop_length_s=0.3, chunk_length_s=2.0, transcriber=UnsteadySpeaker(said))
+    events = push_all(stream, speak(20), 2_000)
+    assert " ".join(event["text"] for event in events if event["is_final"]).split() == said
+    for event in events:
+        texts = [word["word"] for word in event["words"]]
+        assert all(one != other for one, other in itertools.pairwise(texts))
 
 
 def test_transcribed_audio_is_bounded(reader):
