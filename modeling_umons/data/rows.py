@@ -25,11 +25,11 @@ from datasets import (
 from datasets.exceptions import DatasetsError
 
 from ..models.umons.feature_extraction_umons import is_silent
-from ..models.umons.media_umons import WHOLE_S, read_clip
 from ..tasks.labels import class_name
 from ..tasks.task import OWN_LABELS, Task, scale_advice
 from ..utils.suggest import nearest
 from .arguments import DataArguments
+from .audio_files import end_worker, read_audio
 from .collator import HISTORY, SOUND, UtteranceCollator
 from .conversations import ConversationCollator, add_history
 from .schema import SPLIT_NAMES, SPLITS, TIME_COLUMNS, make_features
@@ -617,15 +617,14 @@ def _add_audio(dataset: Dataset, column: str, processor, data: DataArguments) ->
     def decode(row: dict[str, Any]) -> dict[str, Any]:
         value, decoded = row[data.audio_column], dict.fromkeys((*added, "problem"))
         if value is not None:
-            source = value if isinstance(value, (str, bytes)) else value["bytes"] or value["path"]
             try:
-                clip = read_clip(source, video=False, sampling_rate=extractor.sampling_rate, max_duration=WHOLE_S)
-                if is_silent(clip.audio):
+                audio = read_audio(value, extractor.sampling_rate)
+                if is_silent(audio):
                     raise ValueError(f"{column} is null: the audio is silent")
                 if is_sound:
-                    decoded[column] = clip.audio[:most]
+                    decoded[column] = audio[:most]
                 else:
-                    frames, times = extractor.extract_with_times(clip.audio, clip.sampling_rate)
+                    frames, times = extractor.extract_with_times(audio, extractor.sampling_rate)
                     decoded |= {column: frames, "audio_times": (row.get("start") or 0.0) + times}
             except (OSError, ValueError) as error:
                 decoded["problem"] = str(error)
@@ -641,6 +640,7 @@ def _add_audio(dataset: Dataset, column: str, processor, data: DataArguments) ->
         num_proc=data.preprocessing_num_proc,
         desc=column,
     )
+    end_worker()
     places, found = _places(dataset), decoded["problem"]
     problems = {row: f"{places[row]}: {problem}" for row, problem in enumerate(found) if problem is not None}
     return concatenate_datasets([dataset.flatten_indices(), decoded.select_columns(list(added))], axis=1), problems

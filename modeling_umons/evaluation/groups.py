@@ -12,7 +12,7 @@ import numpy as np
 from datasets import Dataset
 
 from ..data.arguments import DataArguments
-from ..models.umons.media_umons import WHOLE_S, read_clip
+from ..data.audio_files import end_worker, read_audio
 from ..tasks.task import Task
 from ..utils.suggest import did_you_mean
 from .bootstrap import intervals_of_statistics
@@ -59,6 +59,7 @@ def read_groupings(dataset: Dataset, columns: Sequence[str], data: DataArguments
             values = [None if text is None else len(text.split()) for text in dataset["text"]]
         elif column in ("duration", "level") and data.audio_column in dataset.column_names:
             values = [_measure_audio(value, column) for value in dataset[data.audio_column]]
+            end_worker()
         elif column in DERIVED:
             option = "text_column" if column == "length" else "audio_column"
             raise ValueError(f"--group_by {column} needs {DERIVED[column]}: name the column with --{option}.")
@@ -76,12 +77,11 @@ def _measure_audio(value: Any, quantity: str) -> float | None:
     """Return the seconds or the level (dB of full scale) of a file; `None` if it cannot be read."""
     if value is None:
         return None
-    source = value if isinstance(value, (str, bytes)) else value["bytes"] or value["path"]
     try:
-        audio = read_clip(source, video=False, sampling_rate=ANALYSIS_RATE, max_duration=WHOLE_S).audio
+        audio = read_audio(value, ANALYSIS_RATE)
     except (OSError, ValueError):
         return None
-    if audio is None or not len(audio):
+    if not len(audio):
         return None
     return len(audio) / ANALYSIS_RATE if quantity == "duration" else 10 * float(np.log10(np.mean(audio**2) + 1e-10))
 

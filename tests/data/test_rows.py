@@ -2,7 +2,10 @@
 
 import gc
 import json
+import sys
+import wave
 from collections import Counter
+from functools import partial
 
 import numpy as np
 import pytest
@@ -17,6 +20,7 @@ from modeling_umons import (
     UmonsVideoProcessor,
     build_tokenizer,
 )
+from modeling_umons.data import audio_files
 from modeling_umons.data.arguments import DataArguments
 from modeling_umons.data.collator import ArrowRows
 from modeling_umons.data.rows import (
@@ -36,6 +40,7 @@ from modeling_umons.data.rows import (
     with_missing_labels,
 )
 from modeling_umons.data.schema import make_features
+from modeling_umons.models.umons.decoding_umons import DecodingWorker
 from modeling_umons.tasks.task import Task, make_task
 
 
@@ -424,6 +429,22 @@ def test_folders_of_classes_are_read_without_torchcodec(sample, processor, tmp_p
     task = make_task("classification", "label", ["angry", "happy"])
     rows, problems = run(splits["train"], processor, task, ["audio"], "audio")
     assert (len(rows), problems) == (2, [])
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="memory is limited on Linux only")
+def test_file_that_exceeds_limits_of_decoding_is_reported(sample, processor, tmp_path, monkeypatch):
+    with wave.open(str(tmp_path / "long.wav"), "wb") as file:
+        file.setparams((1, 2, 16000, 0, "NONE", ""))
+        file.writeframes(np.arange(100 * 16000, dtype="<i2").tobytes())
+    clip = str(sample / "clips" / "000.mp4")
+    rows = [{"file_name": file, "sentiment": 1.0} for file in (clip, str(tmp_path / "long.wav"), clip)]
+    monkeypatch.setattr(audio_files, "DecodingWorker", partial(DecodingWorker, memory_mb=16))
+    audio_files._worker_of.cache_clear()
+    rows, problems = run(Dataset.from_list(rows), processor, modalities=["audio"])
+    audio_files._worker_of.cache_clear()
+    assert len(rows) == 2
+    assert [problem.split(":")[0] for problem in problems] == ["row 1"]
+    assert "long.wav" in problems[0]
 
 
 def test_cause_of_loading_error_is_shown(tmp_path):

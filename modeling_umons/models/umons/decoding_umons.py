@@ -110,22 +110,26 @@ class DecodingWorker:
         request["path"] = None if source is None or isinstance(source, bytes) else str(source)
         timer = threading.Timer(self.deadline_s, process.kill)
         timer.start()
+        is_answered = False
         try:
             _send(process.stdin, {**request, "num_bytes": len(data)}, data)
             reply = _receive(process.stdout)
+            clip = _receive_clip(process.stdout, reply) if "shapes" in reply else None
+            is_answered = True
             if reply.get("error", "OSError") not in ERRORS:
                 raise OSError(f"{name} could not be decoded ({reply['error']}). Pass a smaller or undamaged file.")
             if "error" in reply:
                 raise ERRORS[reply["error"]](reply["message"])
-            return _receive_clip(process.stdout, reply) if "shapes" in reply else None
+            return clip
         except (EOFError, BrokenPipeError) as error:
-            self.stop()
             raise OSError(
                 f"{name}: decoding was stopped after {self.deadline_s:g} s or for lack of memory. Pass a smaller or "
                 "undamaged file."
             ) from error
         finally:
             timer.cancel()
+            if not is_answered:  # also after an interrupt: the next request would get this reply
+                self.stop()
 
 
 class DecodingPool:

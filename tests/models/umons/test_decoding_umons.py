@@ -9,6 +9,7 @@ import wave
 import numpy as np
 import pytest
 
+from modeling_umons.models.umons import decoding_umons
 from modeling_umons.models.umons.decoding_umons import DecodingPool, DecodingWorker
 from modeling_umons.models.umons.media_umons import iter_windows, read_clip
 
@@ -86,6 +87,17 @@ def test_overrun_kills_the_worker_and_spares_other_files():
     for ours, theirs in zip([first, *windows], iter_windows(data, 1.0), strict=True):
         assert_equal(ours, theirs)
     worker.close()
+
+
+def test_reply_of_an_interrupted_request_is_not_that_of_the_next(worker, monkeypatch):
+    def interrupt(stream):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(decoding_umons, "_receive", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            worker.read_clip(make_wav(1.0))
+    assert worker.read_clip(make_wav(2.0)).duration == 2.0
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="memory is limited on Linux only")
