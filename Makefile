@@ -25,7 +25,7 @@ test: $(INSTALLED)
 # UV_TORCH_BACKEND=cpu installs torch without CUDA.
 RESOLUTION_oldest := lowest-direct
 RESOLUTION_newest := highest
-VERSIONS := import importlib.metadata as m, sys; print("Python", sys.version.split()[0], *(f"{n} {m.version(n)}" for n in ("torch", "torchvision", "transformers", "huggingface-hub", "av", "numpy", "datasets", "accelerate")), sep=", ")
+VERSIONS := import importlib.metadata as m, platform; print("Python " + platform.python_version(), *(f"{n} {m.version(n)}" for n in ("torch", "torchvision", "transformers", "huggingface-hub", "av", "numpy", "datasets", "accelerate")), sep=", ")
 FAST_TESTS := tests/data tests/evaluation tests/inference tests/models tests/tasks tests/test_registration.py
 test-oldest test-newest: test-%: $(INSTALLED)
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python .venv-$*

@@ -98,3 +98,9 @@ def test_links_lead_to_files(document):
     links = [link.split("#")[0] for link in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in link]
     missing = [link for link in links if link and not (folder / link).exists()]
     assert not missing
+
+
+def test_index_and_navigation_have_every_page():
+    index, navigation = (ROOT / "docs/index.md").read_text(encoding="utf-8"), (ROOT / "mkdocs.yml").read_text()
+    pages = [path.name for path in (ROOT / "docs").glob("*.md") if path.name != "index.md"]
+    assert not [page for page in pages if f"]({page})" not in index or f": {page}\n" not in navigation]

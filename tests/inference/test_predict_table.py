@@ -12,18 +12,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import torch
-from small_pipelines import write_media
+from small_pipelines import RATE, WORDS, make_pipeline, write_media
 
-from modeling_umons import (
-    EMOTIONS,
-    UmonsConfig,
-    UmonsFeatureExtractor,
-    UmonsForSequenceClassification,
-    UmonsProcessor,
-    UmonsVideoProcessor,
-    build_tokenizer,
-)
+from modeling_umons import EMOTIONS
 from modeling_umons.data.input_tables import InputOptions
 from modeling_umons.data.sharding import Engine
 from modeling_umons.inference import tables
@@ -31,22 +22,11 @@ from modeling_umons.inference.loading import load_pipeline
 from modeling_umons.inference.tables import PredictionSettings, RowPredictor, predict_table
 
 
-WORDS = ["so", "very", "glad", "sad"]
-RATE = 22050
-
-
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> str:
-    """Folder of a small calibrated joint model."""
+    """Folder of a small joint model."""
     folder = tmp_path_factory.mktemp("model")
-    torch.manual_seed(0)
-    config = UmonsConfig(
-        vocab_size=6, word_embedding_size=8, hidden_size=16, intermediate_size=16, num_hidden_layers=1,
-        joint_sentiment=True,
-    )  # fmt: skip
-    UmonsForSequenceClassification(config).save_pretrained(folder)
-    processor = UmonsProcessor(build_tokenizer(WORDS), UmonsFeatureExtractor(), UmonsVideoProcessor())
-    processor.save_pretrained(folder)
+    make_pipeline(joint_sentiment=True).save_pretrained(folder)
     return str(folder)
 
 
@@ -112,7 +92,7 @@ def test_formats_and_processes_agree(model, texts, tmp_path):
 def test_failures_have_rows_in_both_tables(model, tmp_path):
     write_wav(tmp_path / "a.wav")
     (tmp_path / "b.wav").write_text("not a clip")
-    rows = [{"file": "a.wav", "text": "so glad"}, {"file": "b.wav", "text": "so"}, {"file": None, "text": "very sad"},
+    rows = [{"file": "a.wav", "text": "so glad"}, {"file": "b.wav", "text": "so"}, {"file": None, "text": "very well"},
             {"file": None, "text": None}, {"file": "https://example.org/a.wav", "text": None}]  # fmt: skip
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "rows.parquet")
     report = predict_table([str(tmp_path / "rows.parquet")], tmp_path / "out.parquet", settings(model))
@@ -324,15 +304,15 @@ def test_model_with_context_gets_the_previous_rows(model, tmp_path):
     config = json.loads(Path(model, "config.json").read_text())
     shutil.copytree(model, tmp_path / "model")
     (tmp_path / "model" / "config.json").write_text(json.dumps(config | {"context_size": 2}))
-    lines = ["a,1,so glad", "a,0,very sad", "b,0,so glad"]
+    lines = ["a,1,so glad", "a,0,very well", "b,0,so glad"]
     (tmp_path / "rows.csv").write_text("\n".join(["video_id,segment,text", *lines]))
     predict_table([str(tmp_path / "rows.csv")], tmp_path / "out.parquet", settings(str(tmp_path / "model")))
     second, first, other = pq.read_table(tmp_path / "out.parquet").to_pylist()
     recognize = load_pipeline(str(tmp_path / "model"))
-    expected = recognize({"text": "so glad", "history": ["very sad"]})["sentiment"]
+    expected = recognize({"text": "so glad", "history": ["very well"]})["sentiment"]
     assert second["sentiment"] == pytest.approx(expected, abs=1e-5)
     assert abs(second["sentiment"] - other["sentiment"]) > 1e-4
-    assert first["sentiment"] == pytest.approx(recognize({"text": "very sad"})["sentiment"], abs=1e-5)
+    assert first["sentiment"] == pytest.approx(recognize({"text": "very well"})["sentiment"], abs=1e-5)
 
 
 def test_input_without_segments_has_a_row(model, tmp_path, monkeypatch):

@@ -81,18 +81,7 @@ def test_table_has_a_row_for_each_segment(tmp_path):
     write_timeline(SEGMENTS, tmp_path / "clip.csv")
     with open(tmp_path / "clip.csv", encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert list(rows[0]) == [
-        "start",
-        "end",
-        "speaker",
-        "modalities",
-        "warnings",
-        "label",
-        "confidence",
-        "sentiment",
-        *EMOTIONS,
-        "text",
-    ]
+    assert list(rows[0]) == [*HEAD, *EMOTIONS, "text"]
     assert len(rows) == len(SEGMENTS)
     assert (rows[0]["start"], rows[0]["sentiment"], rows[0]["sad"]) == ("0.0", "-1.250000", "0.750000")
     assert [rows[k]["text"] for k in (0, 2)] == [SEGMENTS[k]["text"] for k in (0, 2)]
@@ -110,18 +99,7 @@ def test_table_renames_columns_and_escapes_formulas(tmp_path):
     with open(tmp_path / "clip.csv", encoding="utf-8", newline="") as file:
         head, *rows = csv.reader(file)
     names = ["score_text", "score_score_text", "score_start", "'=1+1"]
-    assert head == [
-        "start",
-        "end",
-        "speaker",
-        "modalities",
-        "warnings",
-        "label",
-        "confidence",
-        "sentiment",
-        *names,
-        "text",
-    ]
+    assert head == [*HEAD, *names, "text"]
     assert [row[-1] for row in rows] == ["'=HYPERLINK(0)", "'+1", "'-1", "'@here", "'\tso", "so = glad", ""]
     assert [float(score) for score in rows[1][8:12]] == list(scores.values())
     assert rows[1][0] == "1"
