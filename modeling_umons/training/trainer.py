@@ -12,7 +12,7 @@ import torch
 from accelerate.data_loader import BatchSamplerShard
 from accelerate.utils import str_to_bool
 from datasets import Dataset
-from torch.utils.data import DataLoader, SequentialSampler
+from torch.utils.data import DataLoader, RandomSampler, SequentialSampler
 from transformers import Trainer
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import WEIGHTS_NAME
@@ -193,7 +193,8 @@ class UmonsTrainer(Trainer):
         if self.args.train_sampling_strategy != "group_by_length":
             return super()._get_train_sampler(train_dataset)
         if not isinstance(self.train_dataset, ArrowRows):
-            raise ValueError("--train_sampling_strategy group_by_length does not support models of conversations.")
+            logger.info("Conversations are sampled at random: group_by_length applies to models of utterances.")
+            return RandomSampler(self.train_dataset)
         collator = self.data_collator
         lengths = row_lengths(self.train_dataset, collator.modality_columns, collator.max_lengths)
         batch_size = self.args.train_batch_size * self.args.gradient_accumulation_steps

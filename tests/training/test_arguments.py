@@ -21,7 +21,6 @@ KEPT = (
     "compare-meld",
     "compare-mosei",
     "compare-ravdess",
-    "compare-text",
     "emotion",
     "goemotions",
     "joint",

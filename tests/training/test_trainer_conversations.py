@@ -210,3 +210,11 @@ def test_usable_rows_keep_order_of_conversations(make, rows):
     assert problems == ["row 0: no label in sentiment"]
     assert {"video_id", "segment", "start", "speaker"} <= set(usable.column_names)
     assert trainer.logits(usable).shape == (9, 2)
+
+
+def test_group_by_length_samples_conversations_at_random(make, caplog):
+    trainer = make(train_sampling_strategy="group_by_length", num_train_epochs=1)
+    with caplog.at_level("INFO"):
+        trainer.train()
+    assert "Conversations are sampled at random" in caplog.text
+    assert trainer.state.epoch == 1
