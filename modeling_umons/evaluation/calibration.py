@@ -229,7 +229,8 @@ def calibration_metrics(task: Task, split: Split, entries: Sequence[Mapping[str,
         `ece`: expected calibration error of each label, or of the class. `coverage` and `interval_width`: share of
         sentiments in their interval, and its mean width, over `interval_rows` rows. `risk_coverage`: for each of
         `SHARES`, `acc2_non0` of the rows with the largest sentiment compared with its interval, and `label_accuracy`
-        of the rows with the highest confidence. A label is right if the emotion is annotated; "neutral", if none is.
+        of the rows with the highest confidence. A label is right if it is annotated; "neutral" and
+        "none", if no label is.
     """
     metrics: dict[str, Any] = {"ece": {}, "risk_coverage": {"shares": list(SHARES)}}
     curves = metrics["risk_coverage"]

@@ -234,7 +234,7 @@ def _markdown(comparison: Mapping[str, Any]) -> str:
     if single:
         of_all = {name: system["metrics"] for name, system in systems.items()}
         table = _table(single, of_all, comparison["baselines"])
-        parts.append(f"<details><summary>Single emotions</summary>\n\n{table}\n\n</details>")
+        parts.append(f"<details><summary>Single labels</summary>\n\n{table}\n\n</details>")
     if published := comparison["published_on_other_data"]:
         parts += ["## Published, on other data", ABOUT_PUBLISHED, published_markdown(published)]
     parts += ["## Recipe", "\n".join(f"- {name}: {plain_text(value)}" for name, value in comparison["recipe"].items())]

@@ -40,11 +40,11 @@ def cell(value: float | Sequence[float] | None) -> str:
 
 
 def foldable_table(head: list[str], rows: list[list[str]]) -> str:
-    """Format a Markdown table; the metrics of single emotions are in a collapsed section below it."""
+    """Format a Markdown table; the metrics of single labels are in a collapsed section below it."""
     text = markdown_table(head, [row for row in rows if not is_label_metric(row[0])])
     if single := [row for row in rows if is_label_metric(row[0])]:
         table = markdown_table(head, single)
-        text += f"\n\n<details><summary>Single emotions</summary>\n\n{table}\n\n</details>"
+        text += f"\n\n<details><summary>Single labels</summary>\n\n{table}\n\n</details>"
     return text
 
 
@@ -67,8 +67,8 @@ def splits_markdown(splits: Mapping[str, SplitResult], level: str = "##") -> lis
             parts += [f"{level}# {name}, {source} ({size_of(part)})", foldable_table(*table_rows(part))]
         for column, found in result.get("by_column", {}).items():
             parts += [f"{level}# {name}, by {column}", *groups_markdown(column, found)]
-        if "calibration" in result:
-            parts += [f"{level}# {name}, calibration", *calibration_markdown(result["calibration"])]
+        if calibration := calibration_markdown(result.get("calibration")):
+            parts += [f"{level}# {name}, calibration", *calibration]
         if "explanations" in result:
             parts += [f"{level}# {name}, explanations", *explanations_markdown(result["explanations"])]
         if "thresholds" in result:
@@ -110,9 +110,11 @@ def _with_interval(group: Mapping[str, Any], metric: str) -> str:
     return cell(group["model"].get(metric)) + (f" ({cell(interval)})" if interval else "")
 
 
-def calibration_markdown(calibration: Mapping[str, Any]) -> list[str]:
-    """Return paragraphs with calibration errors, the coverage of intervals and the risk-coverage curves."""
-    parts = []
+def calibration_markdown(calibration: Mapping[str, Any] | None) -> list[str]:
+    """Return paragraphs with calibration errors, the coverage of intervals and the risk-coverage curves, if any."""
+    parts: list[str] = []
+    if calibration is None:
+        return parts
     if calibration["ece"]:
         errors = ", ".join(f"{label} {value:.3f}" for label, value in calibration["ece"].items())
         parts.append(f"Expected calibration error: {errors}.")

@@ -25,7 +25,8 @@ REQUIREMENTS = {"audio": "`av` for audio", "video": "`av` and `torchvision` for 
 # Metrics in the card's table and metadata, with their names on the Hub; the report has all metrics.
 CARD_METRICS = {
     "mae": "mae", "corr": "pearsonr", "acc2_non0": "accuracy", "emotion_wa": "balanced_accuracy",
-    "accuracy": "accuracy", "balanced_accuracy": "balanced_accuracy",
+    "accuracy": "accuracy", "balanced_accuracy": "balanced_accuracy", "ccc": "ccc", "f1_macro": "f1", "f1_micro": "f1",
+    "auroc_macro": "roc_auc",
 }  # fmt: skip
 
 # Data sets by their names in the column `source` and in folders.
@@ -164,7 +165,7 @@ def write_model_card(
         system=SYSTEMS.get(config.model_type, config.model_type),
         requirements=_requirements(modalities),
         example=_example(config),
-        labels=", ".join(config.id2label.values()),
+        labels=_describe_labels(config),
         data=_paragraphs(f"`{source}`: {count}.", about_data),
         results="\n\n".join([_results_markdown(split, parts), *_describe_trust(results.get(split) or {})]),
         limits=_paragraphs(limits),
@@ -191,6 +192,15 @@ def choose_pipeline_tag(config: UmonsConfig) -> str:
     """
     is_stock = "text" in config.modalities and not getattr(config, "joint_sentiment", False)
     return HUB_TASKS["text"] if is_stock else TASK
+
+
+def _describe_labels(config: UmonsConfig) -> str:
+    """Return the labels of a model, numbers with their range."""
+    ranges = getattr(config, "label_ranges", None) or [None] * config.num_labels
+    return ", ".join(
+        label if limits is None else f"{label} ({limits[0]:g} to {limits[1]:g})"
+        for label, limits in zip(config.id2label.values(), ranges, strict=True)
+    )
 
 
 def _example(config) -> str:

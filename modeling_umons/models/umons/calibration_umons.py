@@ -22,11 +22,13 @@ from typing import Any
 
 from transformers import PreTrainedConfig
 
+from .configuration_umons import EMOTIONS, NEUTRAL
+
 
 COVERAGE = 0.9  # of sentiment intervals
 PRESENT = 0.5  # threshold of a label without calibration
 SENTIMENT_RANGE = (-3.0, 3.0)
-NEUTRAL, UNSURE = "neutral", "unsure"
+NONE, UNSURE = "none", "unsure"
 BY_LABEL = ("temperature", "bias", "threshold")
 
 
@@ -82,16 +84,18 @@ def sentiment_interval(sentiment: float, entry: Mapping[str, Any]) -> tuple[floa
 
 def choose_emotion(scores: Mapping[str, float], entry: Mapping[str, Any]) -> tuple[str, float, set[str]]:
     """
-    Return the strongest emotion that is present, or "neutral" without one; its confidence; and all that are present.
+    Return the strongest label that is present, its confidence, and all labels that are present.
 
-    The confidence is the score; of a neutral that is not a label of the model, 1 minus the highest score.
+    Without one, the label is "neutral" for the six emotions and models that have it, and "none" for other labels. The
+    confidence is the score; of a label that is not the model's, 1 minus the highest score.
     """
     thresholds = entry.get("threshold", {})
     present = {name for name, score in scores.items() if score >= thresholds.get(name, PRESENT)}
     if present:
         label = max(present, key=lambda name: (scores[name], name))
         return label, scores[label], present
-    return NEUTRAL, scores.get(NEUTRAL, 1.0 - max(scores.values())), present
+    label = NEUTRAL if NEUTRAL in scores or set(scores) <= set(EMOTIONS) else NONE
+    return label, scores.get(label, 1.0 - max(scores.values())), present
 
 
 def choose_polarity(sentiment: float, entry: Mapping[str, Any]) -> tuple[str, float | None]:

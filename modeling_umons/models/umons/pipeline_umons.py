@@ -116,8 +116,8 @@ class MultimodalEmotionPipeline(ChunkPipeline):
     - Audio below one 16-bit quantisation step is treated as missing.
     - Segments without input return only `{"modalities": []}` and their `timestamp`. Words without a file have no such
       segments between them.
-    - `label` is the strongest emotion that is `present`, "neutral" without one, or the class; of a model of sentiment
-      only, "positive" or "negative". `confidence` is its probability.
+    - `label` is the strongest emotion that is `present`, "neutral" without one ("none" for labels of your own), or the
+      class; of a model of sentiment only, "positive" or "negative". `confidence` is its probability.
     - A model that `umons evaluate --calibrate` has calibrated returns `sentiment_interval`, which contains the
       annotated sentiment of 90 % of unseen inputs with the same modalities.
     - A model of other numbers, such as valence and arousal, returns `values`: their `score`, in the units of its

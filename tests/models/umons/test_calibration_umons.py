@@ -88,6 +88,8 @@ def test_label_of_a_class_model_is_the_first(calibrated):
         ({"happy": 0.4, "anger": 0.3}, {"threshold": {"anger": 0.25}}, ("anger", 0.3, {"anger"})),
         ({"happy": 0.4, "neutral": 0.3}, {}, ("neutral", 0.3, set())),
         ({"happy": 0.4, "neutral": 0.7}, {}, ("neutral", 0.7, {"neutral"})),
+        ({"question": 0.4, "complaint": 0.3}, {}, ("none", 0.6, set())),
+        ({"question": 0.4, "none": 0.3}, {}, ("none", 0.3, set())),
     ],
 )
 def test_choose_emotion_takes_the_strongest_present(scores, entry, expected):
