@@ -28,6 +28,7 @@ KEPT = (
     "meld-context",
     "minilm_joint",
     "minilm_sentiment",
+    "mosei-context",
     "ravdess",
     "ravdess-faces",
     "sample",
