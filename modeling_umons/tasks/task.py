@@ -197,14 +197,16 @@ class Task:
             value = BOOLEANS.get(value.strip().lower(), value) if isinstance(value, str) else value
             number = math.nan if value is None else float(value)
         except (TypeError, ValueError, OverflowError) as error:
-            raise ValueError(f"{column} is {value!r}, which is not a number.") from error
+            raise ValueError(
+                f"{column} is {value!r}, which is not a number. Leave the cells of unknown labels empty."
+            ) from error
         if math.isinf(number):
             raise ValueError(f"{column} is {value!r}, which is not a finite number.")
         low, high = self._range_of(column)
         if number < low or number > high or (self.name == "multi_label" and 0 < number < 1):
             is_binary = self.name == "multi_label"
             place = "neither 0 nor 1; intensities are for --task regression" if is_binary else (
-                f"outside of [{low:g}, {high:g}]"
+                f"outside of [{low:g}, {high:g}]{' (`--label_range`)' if self.name == 'regression' else ''}"
             )  # fmt: skip
             raise ValueError(f"{column} is {value!r}, which is {place}.")
         return number

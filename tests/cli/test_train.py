@@ -325,7 +325,9 @@ def test_train_own_labels(run, tmp_path, task, columns, metric):
     if task == "regression":
         assert result["values"][0]["range"] == [1.5, 10.5]
         assert 1.5 < result["values"][0]["score"] < 10.5
-    assert ", ".join(labels) in (output / "README.md").read_text(encoding="utf-8")
+    card = (output / "README.md").read_text(encoding="utf-8")
+    assert ("valence (1.5 to 10.5)" if task == "regression" else ", ".join(labels)) in card
+    assert f"| {metric} |" in card
 
 
 def test_fine_tune_for_another_task(run, trained, table, tmp_path):

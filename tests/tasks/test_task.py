@@ -72,7 +72,9 @@ def test_label_of_a_partly_known_row():
 
 @pytest.mark.parametrize(("name", "column"), [("joint", "fear"), ("emotion", "happy"), ("sentiment-7", "sentiment")])
 def test_label_raises_for_text(name, column):
-    with pytest.raises(ValueError, match=f"{column} is 'very', which is not a number"):
+    with pytest.raises(
+        ValueError, match=f"{column} is 'very', which is not a number. Leave the cells of unknown labels empty"
+    ):
         make_task(name).label({**ROW, column: "very"})
 
 
@@ -269,7 +271,7 @@ def test_labels_of_regression_may_have_any_scale():
     assert_label_array(task, {"valence": [1.0, 9.0, None, 4.0], "arousal": [0.0, None, None, 1.0]})
     with pytest.raises(ValueError, match="arousal is inf, which is not a finite number"):
         task.label_array(pa.table({"valence": [1.0], "arousal": [math.inf]}))
-    with pytest.raises(ValueError, match=r"valence is 9.5, which is outside of \[1, 9\]"):
+    with pytest.raises(ValueError, match=r"valence is 9.5, which is outside of \[1, 9\] \(`--label_range`\)"):
         make_task("regression", ["valence"], label_range=[1, 9]).label_array(pa.table({"valence": [2.0, 9.5]}))
 
 
