@@ -95,6 +95,7 @@ def test_comparison_markdown_has_tables(tmp_path):
     assert sizes[1:] == [["umons", "12,345", "2.0"], ["tfn", "12,345", "3.0"]]
     assert "evaluated on the same 20 rows in 4 groups of the split test." in text
     assert "mean ± standard deviation over 2 seeds" in text
+    assert "are below them, averaged over seeds." in text
     assert "- learning_rates: tfn=0.005, mfn=0.0005" in text
     for target in re.findall(r"\]\((.+?)\)", text):
         assert (tmp_path / target).is_file()

@@ -121,7 +121,7 @@ def test_token_in_a_file_raises(model, monkeypatch, token):
     monkeypatch.setenv("HF_TOKEN", token if not token.startswith("hf_") else "hf_test")
     (model / "notes.txt").write_text("hf_a_name_in_some_code_and_no_token" + "x" * 1000)
     assert check(model) == []
-    (model / "notes.txt").write_text("x" * 1000 + token)
+    (model / "notes.txt").write_text("x" * ((4 << 20) - 10) + token)  # across blocks of 4 MiB
     with pytest.raises(OSError, match=r"notes\.txt holds a token") as raised:
         check(model)
     assert token not in str(raised.value)

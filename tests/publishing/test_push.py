@@ -233,21 +233,6 @@ def test_stale_files_are_deleted_and_other_files_stay(hub, dataset, model, umons
     assert names == {str(path.relative_to(other)) for path in other.rglob("*.parquet")} | theirs
 
 
-def test_commit_of_another_during_a_push_is_kept(hub, model, monkeypatch):
-    push_folder(model, "umons/mini")
-    api, create_commit = huggingface_hub.HfApi(endpoint=hub.endpoint, token=TOKEN), huggingface_hub.HfApi.create_commit
-    theirs = huggingface_hub.CommitOperationAdd("README.md", b"theirs")
-
-    def create_commit_after_theirs(self, repo_id, **options):
-        create_commit(api, repo_id, operations=[theirs], commit_message="Theirs")
-        return create_commit(self, repo_id, **options)
-
-    monkeypatch.setattr(huggingface_hub.HfApi, "create_commit", create_commit_after_theirs)
-    with pytest.raises(PushError, match="A commit has happened since"):
-        push_folder(model, "umons/mini")
-    assert hub.store.load("model", "umons/mini")["commits"][hub.head("model", "umons/mini")[0]]["title"] == "Theirs"
-
-
 @pytest.mark.parametrize("repo_id", ["mini", "a/b/c", "umons/..", "umons/mi ni", "umons/"])
 def test_invalid_repository_name_is_wrong_usage(hub, umons_push, root, repo_id):
     status, output = umons_push(root / "hub" / "umons-mini", "--repo_id", repo_id)

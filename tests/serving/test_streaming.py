@@ -1,5 +1,6 @@
 """WebSocket streams of `umons serve`: real connections to a real server and model."""
 
+import asyncio
 import io
 import json
 import socket
@@ -17,7 +18,7 @@ from small_servers import running
 from websockets.exceptions import ConnectionClosed, ConnectionClosedOK
 from websockets.sync.client import ClientConnection, connect
 
-from modeling_umons.serving.streaming import StreamLimits
+from modeling_umons.serving.streaming import Inbox, StreamLimits
 
 
 recognize, *_ = FIXTURES
@@ -230,3 +231,17 @@ def test_client_may_close_at_any_time(client):
     with pytest.raises(ConnectionClosedOK):
         stream.send(b"")
     wait_until_closed(client)
+
+
+def test_inbox_takes_more_once_its_bytes_are_read():
+    async def fill_twice() -> list[bytes]:
+        inbox = Inbox(4)
+        await inbox.put(b"abcd")
+        second = asyncio.ensure_future(inbox.put(b"ef"))
+        await asyncio.sleep(0)
+        assert not second.done()
+        first = await inbox.take()
+        await asyncio.wait_for(second, 20)
+        return [first, await inbox.take()]
+
+    assert asyncio.run(fill_twice()) == [b"abcd", b"ef"]

@@ -299,3 +299,7 @@ def test_own_labels_are_those_of_the_configuration(name):
     assert task_of(config, ["x", "y"]).columns == ("x", "y")
     with pytest.raises(ValueError, match="The model has the labels a, b: name a column for each"):
         task_of(config, ["x", "y", "z"])
+
+
+def test_single_label_without_a_name_is_the_sentiment():
+    assert task_of(UmonsConfig(num_labels=1)) == make_task("sentiment")

@@ -41,3 +41,11 @@ def test_initial_model_equals_standardised_features(model_type):
         standardize_front_ends(model, rows, collator)
         after = model(input_features=inputs).logits
     torch.testing.assert_close(after, before, rtol=0, atol=1e-5)
+
+
+def test_statistics_of_one_frame_are_its_values():
+    features = Features(audio_features=make_features(audio_size=2)["audio_features"])
+    rows = Dataset.from_dict({"audio_features": [[[5.0, -1.0]]]}, features=features)
+    mean, std = feature_statistics(rows, "audio_features", collator=None)
+    np.testing.assert_array_equal(mean, [5, -1])
+    np.testing.assert_array_equal(std, [1, 1])  # as of features that never change

@@ -9,6 +9,7 @@ import pytest
 from small_pipelines import FIXTURES, RATE, tone
 
 from modeling_umons.models.umons.media_umons import read_clip
+from modeling_umons.models.umons.segmentation_umons import Segment
 from modeling_umons.models.umons.transcription_umons import (
     WhisperTranscriber,
     drop_invented,
@@ -16,6 +17,7 @@ from modeling_umons.models.umons.transcription_umons import (
     group_regions,
     limit_to_speech,
     load_transcriber,
+    share_words,
 )
 from modeling_umons.models.umons.voice_activity_umons import SAMPLING_RATE
 
@@ -72,6 +74,13 @@ def test_times_of_words_exclude_pauses():
     assert limit_to_speech((1.8, 3.8), regions) == (3.0, 3.8)
     assert limit_to_speech((1.2, 1.5), regions) == (1.2, 1.5)
     assert limit_to_speech((2.1, 2.2), regions) == (2.1, 2.2)  # just outside
+
+
+def test_warnings_belong_to_the_part_of_their_time():
+    parts = [Segment(start=0.0, end=2.0), Segment(start=2.0, end=4.0)]
+    warnings = [{"code": "repeated_words", "timestamp": times} for times in ((0.5, 1.5), (1.5, 3.0), (3.0, 9.0))]
+    share_words(Segment(text="", words=[], warnings=warnings), parts)
+    assert [part.warnings for part in parts] == [warnings[:1], warnings[1:]]
 
 
 def test_phrases_repeated_after_pauses_are_kept(monkeypatch):
