@@ -1,9 +1,7 @@
 """The numbered examples, run as a user runs them: offline and from any folder."""
 
-import os
 import re
 import subprocess
-import sys
 from importlib.util import find_spec
 
 import pytest
@@ -32,7 +30,7 @@ def test_every_example_is_tested(root):
 
 
 @pytest.mark.parametrize("name", EXPECTED)
-def test_example_prints_expected_output(name, root, tmp_path):
+def test_example_prints_expected_output(name, root, commands, tmp_path):
     package = REQUIREMENTS.get(name, "torch")
     if find_spec(package) is None:
         pytest.skip(f"{package} is not installed")
@@ -41,12 +39,7 @@ def test_example_prints_expected_output(name, root, tmp_path):
     assert len(source.splitlines()) < 60
     assert f"python examples/{name}.py" in source.split('"""')[1]
     result = subprocess.run(
-        [sys.executable, path],
-        cwd=tmp_path,
-        env=os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "cache")},
-        capture_output=True,
-        text=True,
-        timeout=300,
+        ["python", path], cwd=tmp_path, env=commands.environment, capture_output=True, text=True, timeout=300
     )
     assert result.returncode == 0, result.stderr
     assert re.search(EXPECTED[name], result.stdout), result.stdout

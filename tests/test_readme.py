@@ -3,11 +3,9 @@
 import argparse
 import csv
 import json
-import os
 import pickle
 import re
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +13,7 @@ import pytest
 import torch
 from local_hub import LocalHub
 from safetensors import safe_open
+from warm_commands import WarmCommands
 
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -27,11 +26,8 @@ def read_blocks(document: str) -> list[tuple[str, str]]:
     return BLOCK.findall((ROOT / document).read_text(encoding="utf-8"))
 
 
-def run(command: list[str], folder: Path, environment: dict[str, str] | None = None) -> str:
-    environment = dict(environment or os.environ)
-    # The commands of the environment that runs the tests.
-    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+def run(commands: WarmCommands, command: list[str], folder: Path) -> str:
+    done = subprocess.run(command, cwd=folder, env=commands.environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
     assert "Warning" not in done.stderr, done.stderr
     return done.stdout
@@ -48,37 +44,37 @@ def write_published_checkpoint(folder: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def checkout(tmp_path_factory) -> Path:
+def commands(tmp_path_factory) -> Iterator[WarmCommands]:
+    """Commands whose Hub is a local one, which pushes go to."""
+    with LocalHub(tmp_path_factory.mktemp("hub")) as hub, WarmCommands(hub.environment()) as commands:
+        yield commands
+
+
+@pytest.fixture(scope="module")
+def checkout(commands, tmp_path_factory) -> Path:
     """A checkout after a short `make demo`, with a published checkpoint in it."""
     folder = tmp_path_factory.mktemp("checkout")
     for name in ("examples", "hub", "modeling_umons", "scripts", "model_card.md"):
         (folder / name).symlink_to(ROOT / name)
     write_published_checkpoint(folder)
-    run(["umons", "train", "sample", "--num_train_epochs", "1"], folder)
+    run(commands, ["umons", "train", "sample", "--num_train_epochs", "1"], folder)
     return folder
 
 
-@pytest.fixture(scope="module")
-def hub(tmp_path_factory) -> Iterator[LocalHub]:
-    """The Hub that pushes go to."""
-    with LocalHub(tmp_path_factory.mktemp("hub")) as hub:
-        yield hub
-
-
 @pytest.mark.parametrize("document", [document for document in DOCUMENTS if read_blocks(document)])
-def test_document_runs_as_written(checkout, hub, document):
+def test_document_runs_as_written(checkout, commands, document):
     for language, code in read_blocks(document):
-        command = [sys.executable, "-c", code] if language == "python" else ["bash", "-euc", code]
-        output = run(command, checkout, hub.environment())
+        command = ["python", "-c", code] if language == "python" else ["bash", "-euc", code]
+        output = run(commands, command, checkout)
         # A comment right below a `print` is its output.
         expected = re.findall(r"^print\(.*\n# (.*)$", code, flags=re.M) if language == "python" else []
         assert [line for line in output.splitlines() if line in expected] == expected
 
 
-def test_readme_shows_the_output_of_its_command(checkout, hub):
+def test_readme_shows_the_output_of_its_command(checkout, commands):
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     command, shown = re.search(r"```bash\n(umons predict .*?)```.*?```\n(.*?)```", text, flags=re.S).groups()
-    assert [line.rstrip() for line in run(["bash", "-euc", command], checkout).splitlines()] == [
+    assert [line.rstrip() for line in run(commands, ["bash", "-euc", command], checkout).splitlines()] == [
         line.rstrip() for line in shown.splitlines()
     ]
 

@@ -50,18 +50,6 @@ def command(capsys):
     return run
 
 
-def run_commands(*commands: list) -> list[tuple[int, str, str]]:
-    """Run several commands in parallel processes; return exit status, stdout and stderr of each."""
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-W", "error", str(SCRIPT), *map(str, command)],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "HF_HUB_OFFLINE": "1"},
-        )
-        for command in commands
-    ]  # fmt: skip
-    return [(process.returncode, *output) for process in processes for output in [process.communicate()]]
-
-
 class Hostile:
     def __init__(self, path: Path):
         self.path = path
@@ -180,8 +168,11 @@ def test_command_converts_checkpoint(tmp_path, command, legacy):
         status, output = command(checkpoint, tmp_path / "out", "--token_to_ix", vocabulary)
         assert status == 0
     else:
-        ((status, output, errors),) = run_commands([checkpoint, tmp_path / "out", "--token_to_ix", vocabulary])
-        assert status == 0, errors
+        script = [sys.executable, "-W", "error", SCRIPT, checkpoint, tmp_path / "out", "--token_to_ix", vocabulary]
+        environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+        done = subprocess.run(script, capture_output=True, text=True, env=environment)
+        assert done.returncode == 0, done.stderr
+        output = done.stdout
     assert "AutoModelForSequenceClassification" in output
 
     model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "out")
@@ -315,13 +306,9 @@ def is_right(task: str, logits: torch.Tensor, truth) -> torch.Tensor:
 def converted(shared, tmp_path_factory) -> Path:
     """Folder of the two published checkpoints, converted by the command."""
     original, folder = shared / "golden" / "original", tmp_path_factory.mktemp("converted")
-    results = run_commands(
-        *(
-            [checkpoint, folder / checkpoint.parent.name, "--token_to_ix", original / "MOSEI" / "token_to_ix.pkl"]
-            for checkpoint in (original / "ckpt").glob("*/best*.pkl")
-        )
-    )
-    assert [status for status, _, _ in results] == [0, 0], results
+    vocabulary = str(original / "MOSEI" / "token_to_ix.pkl")
+    for checkpoint in (original / "ckpt").glob("*/best*.pkl"):
+        assert convert.main([str(checkpoint), str(folder / checkpoint.parent.name), "--token_to_ix", vocabulary]) == 0
     return folder
 
 

@@ -2,10 +2,8 @@
 
 import csv
 import json
-import os
 import random
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -35,7 +33,9 @@ trainer.UmonsTrainer.__init__ = start_and_kill
 sys.argv = {arguments}
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
+ROOT = Path(__file__).resolve().parents[2]
 TWO_PROCESSES = "modeling_umons/recipes/accelerate/two_processes.yaml"
+LAUNCHERS = {1: ["python"], 2: ["accelerate", "launch", "--quiet", "--config_file", TWO_PROCESSES]}
 
 
 @pytest.fixture(scope="module")
@@ -101,28 +101,20 @@ def words_of(options: dict) -> list[str]:
     return [word for name, value in options.items() for word in (f"--{name}", str(value))]
 
 
-def run(root, command: list) -> subprocess.CompletedProcess:
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
-    environment.pop("PYTHONWARNINGS", None)
-    return subprocess.run(list(map(str, command)), cwd=root, env=environment, capture_output=True, text=True)
+def run(commands, command: list) -> subprocess.CompletedProcess:
+    environment = {**commands.environment, "ACCELERATE_USE_CPU": "true"}
+    return subprocess.run(list(map(str, command)), cwd=ROOT, env=environment, capture_output=True, text=True)
 
 
-def train(root, options: dict, num_processes: int = 1) -> subprocess.CompletedProcess:
-    script = ["scripts/train.py", *words_of(options)]
-    if num_processes == 1:
-        return run(root, [sys.executable, *script])
-    launcher = Path(sys.executable).with_name("accelerate")
-    return run(root, [launcher, "launch", "--quiet", "--config_file", TWO_PROCESSES, *script])
+def train(commands, options: dict, num_processes: int = 1) -> subprocess.CompletedProcess:
+    return run(commands, [*LAUNCHERS[num_processes], "scripts/train.py", *words_of(options)])
 
 
-def train_until_killed(root, options: dict, step: int, folder: Path, num_processes: int = 1):
+def train_until_killed(commands, options: dict, step: int, folder: Path, num_processes: int = 1):
     script = folder / "killed.py"
     arguments = ["scripts/train.py", *words_of(options)]
     script.write_text(KILLED_AT.format(step=step, arguments=arguments))
-    if num_processes == 1:
-        return run(root, [sys.executable, script])
-    launcher = Path(sys.executable).with_name("accelerate")
-    return run(root, [launcher, "launch", "--quiet", "--config_file", TWO_PROCESSES, script])
+    return run(commands, [*LAUNCHERS[num_processes], script])
 
 
 def assert_same_weights(a: Path, b: Path):
@@ -136,10 +128,10 @@ def losses(output: Path) -> list[float]:
     return [entry["loss"] for entry in history if "loss" in entry]
 
 
-def check_that_it_goes_on(root, folder: Path, options: dict, whole: Path, num_processes: int):
+def check_that_it_goes_on(commands, folder: Path, options: dict, whole: Path, num_processes: int):
     """Kill a run after a step, resume it, and compare its files with those of an uninterrupted run."""
     options = {**options, "output_dir": folder / "killed"}
-    killed = train_until_killed(root, options, 11, folder, num_processes)
+    killed = train_until_killed(commands, options, 11, folder, num_processes)
     assert killed.returncode != 0
     assert find_checkpoint(folder / "killed").name == "checkpoint-9"
     assert not (folder / "killed" / "report").exists()
@@ -147,7 +139,7 @@ def check_that_it_goes_on(root, folder: Path, options: dict, whole: Path, num_pr
     (folder / "killed" / "checkpoint-12").mkdir()
     (folder / "killed" / "checkpoint-12" / "model.safetensors").write_bytes(b"part")
 
-    resumed = train(root, {**options, "resume_from_checkpoint": "last"}, num_processes)
+    resumed = train(commands, {**options, "resume_from_checkpoint": "last"}, num_processes)
     assert resumed.returncode == 0, resumed.stderr
     assert f"Resuming from {folder / 'killed' / 'checkpoint-9'}" in resumed.stderr
     assert_same_weights(whole, folder / "killed")
@@ -156,13 +148,13 @@ def check_that_it_goes_on(root, folder: Path, options: dict, whole: Path, num_pr
     assert losses(folder / "killed") == losses(whole)
 
 
-def test_killed_run_resumes_bit_exactly(root, tmp_path, options):
-    whole = train(root, {**options, "output_dir": tmp_path / "whole"})
+def test_killed_run_resumes_bit_exactly(commands, tmp_path, options):
+    whole = train(commands, {**options, "output_dir": tmp_path / "whole"})
     assert whole.returncode == 0, whole.stderr
-    check_that_it_goes_on(root, tmp_path, options, tmp_path / "whole", 1)
+    check_that_it_goes_on(commands, tmp_path, options, tmp_path / "whole", 1)
 
 
-def test_loss_of_two_processes_is_mean_over_known_labels(root, tmp_path, options, joint_table):
+def test_loss_of_two_processes_is_mean_over_known_labels(commands, tmp_path, options, joint_table):
     options.update(
         task="joint",
         train_file=joint_table,
@@ -172,31 +164,31 @@ def test_loss_of_two_processes_is_mean_over_known_labels(root, tmp_path, options
         word_dropout=0,
     )
     options.update(attention_probs_dropout_prob=0, output_dir=tmp_path / "one")
-    assert train(root, options).returncode == 0
+    assert train(commands, options).returncode == 0
     options.update(output_dir=tmp_path / "two", per_device_train_batch_size=4)
-    assert train(root, options, num_processes=2).returncode == 0
+    assert train(commands, options, num_processes=2).returncode == 0
     assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-5)
 
 
-def test_two_processes_resume_and_match_one(root, tmp_path, options):
+def test_two_processes_resume_and_match_one(commands, tmp_path, options):
     """Without dropout, two processes have the loss curve of one, up to the order of summation."""
     options.update(hidden_dropout_prob=0, attention_probs_dropout_prob=0, word_dropout=0)
     options["output_dir"] = tmp_path / "one"
-    one = train(root, options)
+    one = train(commands, options)
     assert one.returncode == 0, one.stderr
     assert "in 1 process(es)" in one.stderr
     options.update(output_dir=tmp_path / "two", per_device_train_batch_size=4)
-    two = train(root, options, num_processes=2)
+    two = train(commands, options, num_processes=2)
     assert two.returncode == 0, two.stderr
     assert "in 2 process(es)" in two.stderr
     curve = losses(tmp_path / "one")
     assert len(curve) == 8
     assert curve[-1] < 0.5 * curve[0]
     assert losses(tmp_path / "two") == pytest.approx(curve, rel=1e-3)
-    check_that_it_goes_on(root, tmp_path, options, tmp_path / "two", 2)
+    check_that_it_goes_on(commands, tmp_path, options, tmp_path / "two", 2)
 
 
-def test_full_disk_keeps_last_checkpoint(root, tmp_path, options):
+def test_full_disk_keeps_last_checkpoint(commands, tmp_path, options):
     """Limit files to 16 kB: the optimizer of the second checkpoint does not fit, as on a full disk."""
     options.update(output_dir=tmp_path / "run", hidden_size=16)
     script = tmp_path / "limited.py"
@@ -208,7 +200,7 @@ def test_full_disk_keeps_last_checkpoint(root, tmp_path, options):
     text = KILLED_AT.format(step=10**9, arguments=["scripts/train.py", *words_of(options)])
     text = text.replace("class Kill", limit + "\nclass Kill").replace("add_callback(Kill)", "add_callback(Limit)")
     script.write_text(text)
-    done = run(root, [sys.executable, script])
+    done = run(commands, ["python", script])
     assert done.returncode == 1
     error = next(line for line in done.stderr.splitlines() if "error: " in line)
     assert "error: A checkpoint could not be written to " in error

@@ -3,10 +3,8 @@
 """Tests of scripts/benchmark.py in tiny sizes; speed itself is not tested."""
 
 import json
-import os
 import runpy
 import subprocess
-import sys
 
 import pytest
 import torch
@@ -17,10 +15,13 @@ from modeling_umons.data.collator import ArrowRows, UtteranceCollator
 from modeling_umons.tasks.task import make_task
 
 
-def run(root, *arguments) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-W", "error", "scripts/benchmark.py", *map(str, arguments)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)
+@pytest.fixture
+def run(root, commands):
+    def run(*arguments) -> subprocess.CompletedProcess:
+        command = ["python", "scripts/benchmark.py", *map(str, arguments)]
+        return subprocess.run(command, cwd=root, env=commands.environment, capture_output=True, text=True, check=False)
+
+    return run
 
 
 @pytest.fixture(scope="module")
@@ -28,10 +29,11 @@ def benchmark(root) -> dict:
     return runpy.run_path(str(root / "scripts" / "benchmark.py"))
 
 
-def test_benchmark_writes_report(root, tmp_path):
+def test_benchmark_writes_report(run, root, tmp_path):
     options = ("--small", "--repeats", 1, "--num_files", 2, "--num_clips", 1, "--output", tmp_path / "new" / "folder")
-    process = run(root, "media", "data", "model", *options)
+    process = run("media", "data", "model", *options)
     assert process.returncode == 0, process.stderr
+    assert "Warning" not in process.stderr
     output = tmp_path / "new" / "folder"
     markdown = (output / "benchmark.md").read_text()
     assert markdown.startswith(process.stdout.rstrip())
@@ -86,8 +88,8 @@ def test_plain_model_matches_model(benchmark):
         (["nothing"], "unknown part(s) nothing; choose from media, data, model, serve, start"),
     ],
 )
-def test_benchmark_rejects_wrong_arguments(root, arguments, message):
-    process = run(root, *arguments)
+def test_benchmark_rejects_wrong_arguments(run, arguments, message):
+    process = run(*arguments)
     assert process.returncode != 0
     assert message in process.stderr
     assert "Traceback" not in process.stderr

@@ -5,15 +5,18 @@
 import json
 import runpy
 import subprocess
-import sys
 
 import pytest
 import torch
 
 
-def run(root, *arguments) -> subprocess.CompletedProcess:
-    command = [sys.executable, "scripts/check_gpu.py", *map(str, arguments)]
-    return subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+@pytest.fixture
+def run(root, commands):
+    def run(*arguments) -> subprocess.CompletedProcess:
+        command = ["python", "scripts/check_gpu.py", *map(str, arguments)]
+        return subprocess.run(command, cwd=root, env=commands.environment, capture_output=True, text=True, check=False)
+
+    return run
 
 
 @pytest.fixture(scope="module")
@@ -21,9 +24,9 @@ def script(root) -> dict:
     return runpy.run_path(str(root / "scripts" / "check_gpu.py"))
 
 
-def test_check_gpu_writes_json_of_phases(root, tmp_path):
+def test_check_gpu_writes_json_of_phases(run, tmp_path):
     phases = ("machine", "parity", "attention", "syncs", "training", "inference")
-    process = run(root, "--device", "cpu", "--small", *phases, "--output", tmp_path / "gpu.json")
+    process = run("--device", "cpu", "--small", *phases, "--output", tmp_path / "gpu.json")
     assert process.returncode == 0, process.stderr
     results = json.loads(process.stdout)
     assert list(results) == list(phases)
@@ -31,8 +34,8 @@ def test_check_gpu_writes_json_of_phases(root, tmp_path):
     assert results["training"]["paper"]["batch 4"]["rows_per_s"] > 0
 
 
-def test_check_gpu_skips_phases_after_time_budget(root):
-    process = run(root, "--device", "cpu", "--small", "parity", "--time_budget", 1)
+def test_check_gpu_skips_phases_after_time_budget(run):
+    process = run("--device", "cpu", "--small", "parity", "--time_budget", 1)
     assert json.loads(process.stdout) == {"parity": {"skipped": "--time_budget"}}
 
 

@@ -4,14 +4,13 @@
 
 import json
 import subprocess
-import sys
 
 
-def test_measure_scale_keeps_results_of_other_phases(root, tmp_path):
+def test_measure_scale_keeps_results_of_other_phases(root, commands, tmp_path):
     output = tmp_path / "scale.json"
     output.write_text(json.dumps({"speed": {"median_ratio": 1.0}}))
-    command = [sys.executable, "scripts/measure_scale.py", "memory", "--rows", "2000", "--output", str(output)]
-    subprocess.run(command, cwd=root, check=True, capture_output=True)
+    command = ["python", "scripts/measure_scale.py", "memory", "--rows", "2000", "--output", str(output)]
+    subprocess.run(command, cwd=root, env=commands.environment, check=True, capture_output=True)
     results = json.loads(output.read_text())
     assert results["speed"] == {"median_ratio": 1.0}
     assert results["memory"]["rows"] == 1984
