@@ -2,8 +2,9 @@ r"""Measure baselines and trained models on the texts of the official validation
 
     umons prepare --layout labels --source MOSEI --output runs/mosei
     umons train compare-mosei
-    python scripts/measure_texts.py runs/mosei --runs runs/compare-mosei/* --saved docs/results.json \
-        --output docs/results_text.json
+    python scripts/train_plain_minilm.py runs/mosei --output runs/plain_minilm
+    python scripts/measure_texts.py runs/mosei --runs runs/compare-mosei/* runs/plain_minilm \
+        --saved docs/results.json --output docs/results_text.json
 
 Computes the constant, TF-IDF and frozen MiniLM with ridge regression, and reads the scores of runs (folders with a
 report, or with a folder for each seed) and of saved models (the output of measure_models.py). Prints the table.
@@ -25,7 +26,7 @@ from modeling_umons.evaluation.scoring import labelled
 from modeling_umons.evaluation.seeds import mean_and_std
 from modeling_umons.evaluation.splits import Split
 from modeling_umons.evaluation.tfidf_baseline import TfidfBaseline
-from modeling_umons.tasks.task import make_task
+from modeling_umons.tasks.task import Task, make_task
 from modeling_umons.training.encoders import find_encoder
 from modeling_umons.utils.files import write_atomically
 from modeling_umons.utils.tables import markdown_table
@@ -58,14 +59,20 @@ def ridge_logits(train: Split, validation: Split) -> np.ndarray:
     return model.predict(embed(list(validation.texts)))
 
 
-def measure_baselines(dataset: str) -> dict[str, dict]:
-    """Return the scores of the baselines, {name: {metric: [score, low, high]}}."""
-    task, splits = make_task("joint"), {}
+def load_texts(task: Task, dataset: str) -> dict[str, Split]:
+    """Load the training and validation rows that have a text."""
+    splits = {}
     for name, rows in load_splits(dataset, DataArguments()).items():
         if name != "test":
             rows = labelled(task, rows, DataArguments(), name)
             splits[name] = Split.of(task, rows.filter(lambda row: bool(row["text"])))
-    train, validation = splits["train"], splits["validation"]
+    return splits
+
+
+def measure_baselines(dataset: str) -> dict[str, dict]:
+    """Return the scores of the baselines, {name: {metric: [score, low, high]}}."""
+    task = make_task("joint")
+    train, validation = load_texts(task, dataset).values()
     tfidf = TfidfBaseline(task, train.texts, train.truth, validation.texts, validation.truth)
     scores = {}
     for name, logits in (
