@@ -36,8 +36,14 @@ def load_seeds(run: Path) -> list[Member]:
 
 
 def compare(dataset: str, runs: list[Path], split: str, data: DataArguments) -> dict:
-    """Return the scores of two runs and their difference, each with its interval, and the scores of the seeds."""
+    """
+    Return the scores of two runs and their difference, each with its interval, and the scores of the seeds.
+
+    Raises ValueError for runs of different tasks or of the same name.
+    """
     by_run = {run.name: load_seeds(run) for run in runs}
+    if len(by_run) < len(runs):
+        raise ValueError(f"Both runs are called {runs[0].name}: rename the folder of one.")
     members = [member for run in by_run.values() for member in run]
     task = common_task(members, data)
     found = score(members, task, split, load_splits(dataset, data)[split], data, batch_size=128)

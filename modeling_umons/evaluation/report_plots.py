@@ -140,7 +140,8 @@ def plot_seeds(
 def plot_cells(path: Path, cells: Sequence[Mapping[str, Any]]) -> None:
     """Draw the scores of combinations of modalities, a panel for each task: seeds, ensemble and published score."""
     tasks = list(dict.fromkeys(cell["task"] for cell in cells))
-    figure = make_figure(3)
+    has_names = any(cell["ablation"] or cell["model"] != "umons" for cell in cells)
+    figure = make_figure(4.5 if has_names else 3)  # names are vertical
     for axis, task in zip(figure.subplots(1, len(tasks), squeeze=False)[0], tasks, strict=True):
         of_task = [cell for cell in cells if cell["task"] == task]
         metric = of_task[0]["metric"]
@@ -156,7 +157,7 @@ def plot_cells(path: Path, cells: Sequence[Mapping[str, Any]]) -> None:
         names = [cell["ablation"] or cell["model"] for cell in of_task]
         labels = [f"{cell['combination']} {'' if name == 'umons' else name}".strip()
                   for cell, name in zip(of_task, names, strict=True)]  # fmt: skip
-        axis.set_xticks(range(len(of_task)), labels, rotation=0 if set(names) == {"umons"} else 90, fontsize=8)
+        axis.set_xticks(range(len(of_task)), labels, rotation=90 if has_names else 0, fontsize=8)
         axis.set_title(f"{task}: {metric}", loc="left", fontsize=10)
         axis.margins(x=0.2)
     handles = {}
