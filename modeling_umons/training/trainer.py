@@ -321,7 +321,7 @@ class UmonsTrainer(Trainer):
         one.
 
         Raises:
-            OSError: there is not enough disk space, or the checkpoint is damaged.
+            OSError: there is not enough disk space, the checkpoint is damaged, or another process of the run ended.
             ValueError: the checkpoint is incomplete or of other data or options, or `output_dir` contains another run.
         """
         output = Path(self.args.output_dir)
@@ -348,6 +348,12 @@ class UmonsTrainer(Trainer):
         try:
             self.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         except (OSError, RuntimeError) as error:
+            if _is_lost_connection(error):
+                raise ConnectionError(
+                    f"The connection to another process of this run was lost ({str(error).splitlines()[0]}). The "
+                    "output of the process that ended first names the cause. Earlier checkpoints are complete: resume "
+                    "with --resume_from_checkpoint last."
+                ) from error
             if not _is_write_error(error):
                 raise
             raise OSError(
@@ -431,6 +437,11 @@ def _check_metric(name: str, task: Task, rows: Dataset) -> None:
     known = ["loss", *task_metrics(task, labels, np.zeros((len(labels), len(task.labels)), dtype=np.float32))]
     if name.removeprefix("eval_") not in known:
         raise ValueError(f"--metric_for_best_model is {name!r}; the task {task.name!r} has {', '.join(known)}.")
+
+
+def _is_lost_connection(error: Exception) -> bool:
+    """Return whether another process does not respond. NCCL raises `DistError`, gloo a RuntimeError with its file."""
+    return isinstance(error, torch.distributed.DistError) or "gloo/transport" in str(error)
 
 
 def _is_write_error(error: Exception) -> bool:

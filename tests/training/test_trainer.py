@@ -449,6 +449,21 @@ def test_unknown_metric_raises(make):
     assert make("sentiment-2", metric_for_best_model="eval_f1_macro").args.greater_is_better
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("[/gloo/gloo/transport/tcp/pair.cc:545] Read error [10.0.0.2]:36563: Connection reset by peer."),
+        torch.distributed.DistBackendError("NCCL error: remote process exited or there was a network error"),
+    ],
+    ids=["gloo", "nccl"],
+)
+def test_lost_process_is_named_with_the_remedy(make, monkeypatch, error):
+    trainer = make()
+    monkeypatch.setattr(trainer, "train", lambda **options: (_ for _ in ()).throw(error))
+    with pytest.raises(ConnectionError, match=r"another process .* lost .*--resume_from_checkpoint last"):
+        trainer.run()
+
+
 def test_other_errors_are_not_converted(make, monkeypatch):
     trainer = make()
     monkeypatch.setattr(trainer.model, "forward", lambda **inputs: 1 / 0)
