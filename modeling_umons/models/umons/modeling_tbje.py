@@ -653,6 +653,23 @@ class UmonsAttention(nn.Module):
         return self.o_proj(attended.flatten(2)), weights
 
 
+class UmonsLayerNorm(nn.LayerNorm):
+    """
+    Layer normalisation in the dtype of its input, also under autocast.
+
+    Autocast on GPUs normalises in float32 and returns it, so that all sums of a block, their gradients and the copies
+    for the next layers take twice the memory. The kernels compute mean and variance in float32 for any dtype.
+    """
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        device, dtype = hidden_states.device.type, hidden_states.dtype
+        if not torch.is_autocast_enabled(device):
+            return super().forward(hidden_states)
+        with torch.autocast(device, enabled=False):
+            weight, bias = self.weight.to(dtype), self.bias.to(dtype)
+            return nn.functional.layer_norm(hidden_states, self.normalized_shape, weight, bias, self.eps)
+
+
 class UmonsMLP(nn.Module):
     """FFN of the paper: Linear -> ReLU -> dropout -> Linear."""
 
@@ -721,8 +738,8 @@ class UmonsModalityLayer(nn.Module):
         has_glimpse = config.use_glimpses and not is_last
         self.has_outer_residual = config.use_outer_residual
 
-        def layer_norm() -> nn.LayerNorm:
-            return nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        def layer_norm() -> UmonsLayerNorm:
+            return UmonsLayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
         self.self_attn = UmonsAttention(config)
         self.self_attn_layer_norm = layer_norm()
@@ -952,7 +969,7 @@ class UmonsModel(UmonsPreTrainedModel):
         last = config.num_hidden_layers - 1
         self.layers = nn.ModuleList([UmonsLayer(config, is_last=i == last) for i in range(config.num_hidden_layers)])
         self.poolers = nn.ModuleDict({modality: UmonsPooler(config) for modality in config.modalities})
-        self.layer_norm = nn.LayerNorm(2 * config.hidden_size, eps=config.layer_norm_eps)
+        self.layer_norm = UmonsLayerNorm(2 * config.hidden_size, eps=config.layer_norm_eps)
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Embedding | None:

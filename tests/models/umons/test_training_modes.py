@@ -143,6 +143,26 @@ def test_training_modes_reduce_loss_equally(train, options, transformers_log):
     assert [record.getMessage() for record in transformers_log.records if record.levelno >= logging.WARNING] == []
 
 
+def test_autocast_keeps_hidden_states_in_half_precision(monkeypatch):
+    """Autocast on GPUs normalises in float32, other than on CPUs; float32 sums would take twice the memory."""
+    normalize = torch.nn.functional.layer_norm
+
+    def normalize_as_on_gpus(values, *args):
+        values = values.float() if torch.is_autocast_enabled("cpu") else values
+        return normalize(values, *args)
+
+    monkeypatch.setattr(torch.nn.functional, "layer_norm", normalize_as_on_gpus)
+    model = make_model(num_hidden_layers=2)
+    with torch.autocast("cpu", torch.bfloat16):
+        outputs = model(**make_batch(), output_hidden_states=True)
+    assert {state.dtype for state in outputs.hidden_states} == {torch.bfloat16}
+    torch.testing.assert_close(outputs.logits.float(), model(**make_batch()).logits, rtol=0, atol=2e-2)
+    outputs.loss.backward()
+    gradient = model.model.layer_norm.weight.grad
+    assert gradient.dtype == torch.float32
+    assert gradient.abs().max() > 0
+
+
 @compiles_in_parts
 @pytest.mark.skipif(torch.__version__ < "2.12", reason="the compiler of torch 2.11 fails on the LSTM of a CPU")
 def test_compiled_model_trains(train, fresh_compiler):
