@@ -13,9 +13,9 @@ phases:
   attention  kernels of scaled dot product attention, with and without masks, against float32
   syncs      operations in training steps and inference that wait for the GPU; there must be none
   training   rows/s and model FLOP utilisation (MFU) of training steps, and peak memory
-  trainer    `UmonsTrainer` with workers, pinned memory and asynchronous copies
-  compiled   graph breaks, logits and speed of compiled inference and training
   inference  rows/s of the models with extracted features
+  compiled   graph breaks, logits and speed of compiled training and inference
+  trainer    `UmonsTrainer` with workers, pinned memory and asynchronous copies
   towers     clips/s of the video tower, windows/s of the audio encoder
   pipeline   rows/s of the pipeline of umons-mini with and without workers
 
@@ -210,16 +210,25 @@ def record_syncs(settings: Settings) -> Iterator[list[str]]:
     found += sorted({f"{'/'.join(Path(w.filename).parts[-3:])}:{w.lineno}" for w in places})
 
 
-def count_flops(config: UmonsConfig, model: UmonsForSequenceClassification) -> float:
-    """Count the floating-point operations of the forward pass of one full row, on the CPU."""
+def count_flops(name: str, small: bool) -> float:
+    """Count the floating-point operations of the matrix products of the forward pass of one full row, on the CPU."""
+    model = make_model(name, small)
+    config = model.config
     batch = without_labels(make_batch(config, 2, padded=False))
+    model.set_attn_implementation("eager")  # the counter knows neither the CPU's kernels of attention nor LSTMs
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model(**batch)
     flops = counter.get_total_flops() / 2
-    if config.text_encoder is None:  # the counter does not know LSTMs
+    if config.text_encoder is None:
         sizes = config.word_embedding_size + config.hidden_size
         flops += 2 * 4 * config.hidden_size * sizes * batch["input_ids"].shape[1]
     return flops
+
+
+def compile_model(settings: Settings, model: UmonsForSequenceClassification, **options):
+    """Compile a model for one batch size; in tiny sizes to the graphs only, because generating code takes minutes."""
+    backend = "aot_eager" if settings.small else "inductor"
+    return torch.compile(model, backend=backend, dynamic=False, mode=settings.compile_mode, **options)
 
 
 def make_step(settings: Settings, name: str, compiled: bool = False) -> Callable[[dict], torch.Tensor]:
@@ -230,7 +239,7 @@ def make_step(settings: Settings, name: str, compiled: bool = False) -> Callable
     loss = TaskLoss(make_task("joint"))
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=1e-4, fused=True)
-    run = torch.compile(model, dynamic=False, mode=settings.compile_mode) if compiled else model
+    run = compile_model(settings, model) if compiled else model
 
     def step(batch: dict) -> torch.Tensor:
         with torch.autocast(settings.device.type, torch.bfloat16):
@@ -361,7 +370,7 @@ def check_training(settings: Settings) -> dict:
     result: dict[str, Any] = {}
     for name in ("paper", "base"):
         config = make_config(name, settings.small)
-        flops = 3 * count_flops(config, make_model(name, settings.small))
+        flops = 3 * count_flops(name, settings.small)
         result[name] = {"gflop_per_row": round(flops / 1e9, 3)}
         step = make_step(settings, name)
         for num_rows in (4,) if settings.small else (32, 128, 512, 1024):
@@ -457,7 +466,7 @@ def measure_compiled_inference(settings: Settings, name: str, num_rows: int, flo
     batch = without_labels(make_batch(model.config, num_rows))
     expected = model(**move(batch, settings.device)).logits
     model.to(torch.bfloat16)
-    compiled = torch.compile(model, fullgraph=True, dynamic=False, mode=settings.compile_mode)
+    compiled = compile_model(settings, model, fullgraph=True)
     inputs = move(batch, settings.device, torch.bfloat16)
     began = time.perf_counter()
     difference = relative_difference(compiled(**inputs).logits, expected)
@@ -465,36 +474,39 @@ def measure_compiled_inference(settings: Settings, name: str, num_rows: int, flo
     return measured | rates(settings, num_rows, seconds_per_call(settings, partial(compiled, **inputs)), flops)
 
 
+def measure_compiled_training(settings: Settings, name: str, num_rows: int, flops: float) -> dict:
+    """Compile a model for training, and measure steps of full rows."""
+    full = move(make_batch(make_config(name, settings.small), num_rows, padded=False), settings.device)
+    torch._dynamo.utils.counters.clear()
+    step = make_step(settings, name, compiled=True)
+    began = time.perf_counter()
+    step(full)
+    measured: dict[str, Any] = {"compile_s": round(time.perf_counter() - began, 1)}
+    with peak_memory(settings, measured):
+        measured |= rates(settings, num_rows, seconds_per_call(settings, partial(step, full)), 3 * flops)
+    with record_syncs(settings) as measured["syncs"]:
+        step(full)
+    measured["graph_breaks"] = len(torch._dynamo.utils.counters["graph_break"])  # by reason
+    return measured
+
+
 def check_compiled(settings: Settings) -> dict:
     result: dict[str, Any] = {}
     num_rows = 4 if settings.small else 1024
-    for name in ("base", "paper"):
-        torch._dynamo.reset()
-        flops = count_flops(make_config(name, settings.small), make_model(name, settings.small))
-        measured = measure_compiled_inference(settings, name, num_rows, flops)
-        result[f"{name}, inference"] = measured
-        check(result, f"{name}, inference in one graph", measured["difference"] < LOOSE)
+    for name, kind in itertools.product(("paper", "base"), ("training", "inference")):
         if not settings.has_time(40):
-            result[f"{name}, training"] = {"skipped": "--time_budget"}
+            result[f"{name}, {kind}"] = {"skipped": "--time_budget"}
             continue
         torch._dynamo.reset()
-        torch._dynamo.utils.counters.clear()
-        full = move(make_batch(make_config(name, settings.small), num_rows, padded=False), settings.device)
-        step = make_step(settings, name, compiled=True)
-        began = time.perf_counter()
-        step(full)
-        measured = {"compile_s": round(time.perf_counter() - began, 1)}
-        with peak_memory(settings, measured):
-            seconds = seconds_per_call(settings, partial(step, full))
-            measured |= rates(settings, num_rows, seconds, 3 * flops)
-        with record_syncs(settings) as found:
-            step(full)
-        measured["graph_breaks"] = len(torch._dynamo.utils.counters["graph_break"])  # by reason
-        measured["syncs"] = found
-        result[f"{name}, training"] = measured
+        measure = measure_compiled_training if kind == "training" else measure_compiled_inference
+        measured = measure(settings, name, num_rows, count_flops(name, settings.small))
+        result[f"{name}, {kind}"] = measured
+        if kind == "inference":
+            check(result, f"{name}, inference in one graph", measured["difference"] < LOOSE)
+            continue
         # The LSTM of models with word vectors is outside of the graph on purpose.
         check(result, f"{name}, training graph", measured["graph_breaks"] <= (name == "paper"))
-        check(result, f"{name}, no syncs", not found)
+        check(result, f"{name}, no syncs", not measured["syncs"])
     return result
 
 
@@ -503,7 +515,8 @@ def check_inference(settings: Settings) -> dict:
     result: dict[str, Any] = {}
     for name in ("paper", "base"):
         model = make_model(name, settings.small)
-        flops = count_flops(model.config, model)
+        flops = count_flops(name, settings.small)
+        result[name] = {}
         model.to(settings.device, torch.bfloat16)
         for num_rows in (4,) if settings.small else (1, 64, 256, 1024):
             batch = without_labels(make_batch(model.config, num_rows))
@@ -512,7 +525,7 @@ def check_inference(settings: Settings) -> dict:
             with peak_memory(settings, measured):
                 seconds = seconds_per_call(settings, partial(model, **batch))
                 measured |= rates(settings, num_rows, seconds, flops)
-            result[f"{name}, batch {num_rows}"] = measured
+            result[name][f"batch {num_rows}"] = measured
     return result
 
 
@@ -595,9 +608,9 @@ PHASES = {
     "attention": (check_attention, 10),
     "syncs": (check_syncs, 10),
     "training": (check_training, 15),
-    "trainer": (check_trainer, 20),
     "inference": (check_inference, 10),
     "compiled": (check_compiled, 40),
+    "trainer": (check_trainer, 20),
     "towers": (check_towers, 15),
     "pipeline": (check_pipeline, 20),
 }  # with the seconds that are left at least when they start
@@ -627,6 +640,18 @@ def failures(results: dict[str, dict]) -> list[str]:
     failed = [name for name, result in results.items() if "error" in result]
     checks = {f"{name}: {key}": ok for name, r in results.items() for key, ok in r.get("checks", {}).items()}
     return failed + [name for name, passed in checks.items() if not passed]
+
+
+def format_speed(results: dict[str, dict]) -> str:
+    """Format rows/s and MFU at the largest batch, eager and compiled."""
+    lines = ["rows/s (MFU):"]
+    for kind, name in itertools.product(("training", "inference"), ("paper", "base")):
+        batches = [run for key, run in results.get(kind, {}).get(name, {}).items() if key.startswith("batch")]
+        runs = {"eager": batches[-1:], "compiled": [results.get("compiled", {}).get(f"{name}, {kind}", {})]}
+        for mode, run in ((mode, run) for mode, found in runs.items() for run in found if "rows_per_s" in run):
+            mfu = f" ({run['mfu']:.1%})" if "mfu" in run else ""
+            lines.append(f"  {kind} of {name}, {mode}: {run['rows_per_s']:,}{mfu}")
+    return "\n".join(lines)
 
 
 def parse_arguments() -> Settings:
@@ -663,6 +688,7 @@ def main() -> None:
             if settings.output is not None:
                 write_atomically(settings.output, json.dumps(results, indent=1) + "\n")
     print(json.dumps(results, indent=1))
+    print(format_speed(results), file=sys.stderr)
     failed = failures(results)
     print("failed: " + ", ".join(failed) if failed else "all checks passed", file=sys.stderr)
     sys.exit(bool(failed))

@@ -34,6 +34,23 @@ def test_check_gpu_writes_json_of_phases(run, tmp_path):
     assert results["training"]["paper"]["batch 4"]["rows_per_s"] > 0
 
 
+@pytest.mark.slow
+def test_check_gpu_compiles_the_training_step(run):
+    process = run("--device", "cpu", "--small", "compiled")
+    assert process.returncode == 0, process.stderr
+    assert "training of paper, compiled: " in process.stderr
+
+
+def test_speed_is_printed_eager_and_compiled(script):
+    eager = {"gflop_per_row": 9.9, "batch 512": {"rows_per_s": 9}, "batch 1024": {"rows_per_s": 12000, "mfu": 0.123}}
+    compiled = {"paper, training": {"rows_per_s": 30000, "mfu": 0.3}}
+    results = {"training": {"paper": eager}, "compiled": compiled}
+    assert script["format_speed"](results).splitlines()[1:] == [
+        "  training of paper, eager: 12,000 (12.3%)",
+        "  training of paper, compiled: 30,000 (30.0%)",
+    ]
+
+
 def test_check_gpu_skips_phases_after_time_budget(run):
     process = run("--device", "cpu", "--small", "parity", "--time_budget", 1)
     assert json.loads(process.stdout) == {"parity": {"skipped": "--time_budget"}}
