@@ -122,7 +122,11 @@ def test_installed_package_is_not_the_checkout(bin_folder, tmp_path, root):
 
 def test_installed_command_prints_version_and_recipes(umons):
     assert umons("--version") == f"modeling-umons {modeling_umons.__version__}\n"
-    assert "  emotion  " in umons("train", "--list_recipes")
+    recipes = umons("train", "--list_recipes")
+    assert "  emotion  " in recipes
+    launch_file = recipes.splitlines()[-1].strip()
+    assert launch_file.endswith("two_processes.yaml")
+    assert "distributed_type" in Path(launch_file).read_text()
 
 
 def test_installed_command_predicts_with_umons_mini(umons):

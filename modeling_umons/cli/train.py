@@ -57,9 +57,9 @@ def train(argv: list[str]) -> None:
 def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     if argv == ["--list_recipes"]:
-        from ..recipes import format_recipes
+        from ..recipes import format_launch_files, format_recipes
 
-        print(format_recipes())
+        print(f"{format_recipes()}\n\nfiles for accelerate launch --config_file:\n{format_launch_files()}")
         return 0
     return run("umons train", "train", partial(train, argv), RESUME)
 

@@ -23,6 +23,12 @@ def format_recipes() -> str:
     return "\n".join(f"  {name:{width}}  {text}" for name, text in recipes.items())
 
 
+def format_launch_files() -> str:
+    """Format the paths of the package's files for `accelerate launch --config_file` as lines."""
+    paths = sorted(str(file) for file in (files(__name__) / "accelerate").iterdir() if file.name.endswith(SUFFIXES))
+    return "\n".join(f"  {path}" for path in paths)
+
+
 def find_recipe(name: str) -> Path | Traversable:
     """Return the file of a recipe. Raises OSError if there is none."""
     if name.endswith(SUFFIXES):
