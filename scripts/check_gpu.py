@@ -12,7 +12,7 @@ phases:
   parity     logits of the CPU against those of the GPU, in float32 and bfloat16
   attention  kernels of scaled dot product attention, with and without masks, against float32
   syncs      operations in training steps and inference that wait for the GPU; there must be none
-  training   rows/s and model FLOP utilisation (MFU) of training steps, and peak memory
+  training   rows/s and model FLOP utilisation (MFU) of training steps, peak memory and memory traffic
   inference  rows/s of the models with extracted features
   compiled   graph breaks, logits and speed of compiled training and inference
   trainer    `UmonsTrainer` with workers, pinned memory and asynchronous copies
@@ -45,6 +45,8 @@ import torch
 import transformers
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import BertConfig, WhisperConfig
 
@@ -225,6 +227,21 @@ def count_flops(name: str, small: bool) -> float:
     return flops
 
 
+class TrafficCounter(TorchDispatchMode):
+    """Sum of the bytes that operations read and write, each with a kernel of its own. Views move none."""
+
+    num_bytes = num_operations = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        output = function(*args, **(kwargs or {}))
+        name = function.__name__
+        if not (function.is_view or "empty" in name or name.startswith("_unsafe_view")):
+            tensors = [value for value in tree_leaves((args, kwargs, output)) if isinstance(value, torch.Tensor)]
+            self.num_bytes += sum(tensor.nbytes for tensor in tensors)
+            self.num_operations += 1
+        return output
+
+
 def compile_model(settings: Settings, model: UmonsForSequenceClassification, **options):
     """Compile a model for one batch size; in tiny sizes to the graphs only, because generating code takes minutes."""
     backend = "aot_eager" if settings.small else "inductor"
@@ -379,6 +396,9 @@ def check_training(settings: Settings) -> dict:
             with peak_memory(settings, measured):
                 measured |= rates(settings, num_rows, seconds_per_call(settings, partial(step, batch)), flops)
             result[name][f"batch {num_rows}"] = measured
+        with TrafficCounter() as traffic:
+            step(batch)
+        measured |= {"traffic_gb": round(traffic.num_bytes / 1e9, 1), "operations": traffic.num_operations}
     return result
 
 
