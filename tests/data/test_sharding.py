@@ -14,6 +14,9 @@ from modeling_umons.data import sharding
 from modeling_umons.data.sharding import Engine, plan_parts, write_shards
 
 
+TWO_ACTORS = Engine("ray", num_proc=2)
+
+
 class ActorError(Exception):
     pass
 
@@ -38,9 +41,11 @@ class FakeRay:
 
     def __init__(self, faults: dict):
         self.faults, self.num_actors, self.results = faults, 0, {}
+        self.cluster, self.reserved = {"CPU": 2.0}, {}
         self.blocked, self.killed = set(), []  # calls that never end, and actors
 
     def remote(self, **resources):
+        self.reserved = resources
         return lambda worker: SimpleNamespace(remote=lambda *arguments: self.start(worker, arguments))
 
     def start(self, worker, arguments) -> FakeActor:
@@ -78,7 +83,7 @@ class FakeRay:
         self.killed.append(actor.number)
 
     def cluster_resources(self) -> dict:
-        return {"CPU": 2.0}
+        return self.cluster
 
 
 def compute(rows, on_rows, bad_row: int | None = None):
@@ -91,12 +96,13 @@ def build(number: int, bad_row: int | None = None):
     return partial(compute, bad_row=bad_row)
 
 
-def run(monkeypatch, folder: Path, faults: dict, **options) -> FakeRay:
+def run(monkeypatch, folder: Path, faults: dict, engine: Engine = TWO_ACTORS, num_gpus: int = 0, **options) -> FakeRay:
     ray = FakeRay(faults)
+    ray.cluster["GPU"] = num_gpus
     monkeypatch.setattr(sharding, "_connect_to_ray", lambda: ray)
     monkeypatch.setattr(sharding, "limit_threads", lambda: None)
     shards = plan_parts(10, 3)
-    assert write_shards(partial(build, **options), shards, folder, Engine("ray", num_proc=2), label="test")
+    assert write_shards(partial(build, **options), shards, folder, engine, label="test", uses_gpu=num_gpus > 0)
     assert [row for shard in shards for row in pq.read_table(folder / shard.name)["row"].to_pylist()] == list(
         range(10)
     )
@@ -120,3 +126,9 @@ def test_actors_that_die_with_the_same_shard_raise(monkeypatch, tmp_path):
 def test_error_of_a_shard_raises_its_cause(monkeypatch, tmp_path):
     with pytest.raises(ValueError, match="of all things"):
         run(monkeypatch, tmp_path, {}, bad_row=5)
+
+
+def test_fractions_of_gpus_are_reserved_by_as_many_actors(monkeypatch, tmp_path):
+    ray = run(monkeypatch, tmp_path, {}, Engine("ray", gpus_per_worker=0.5), num_gpus=1)
+    assert ray.num_actors == 2
+    assert ray.reserved == {"num_cpus": 1, "num_gpus": 0.5}
