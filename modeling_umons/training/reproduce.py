@@ -114,10 +114,18 @@ def _evaluate(
     evaluation = None
     if scored:
         evaluation = folder / "ensemble" / "report.json"
-        models = list(map(str, runs))
-        if not evaluation.exists() or json.loads(evaluation.read_text(encoding="utf-8"))["about"]["models"] != models:
-            evaluate_models(models, dataset, scored[0], evaluation, DataArguments())
+        if not _is_current(evaluation, runs):
+            evaluate_models(list(map(str, runs)), dataset, scored[0], evaluation, DataArguments())
     return read_cell(output, cell, runs, evaluation)
+
+
+def _is_current(evaluation: Path, runs: Sequence[Path]) -> bool:
+    """Return whether an evaluation is of these runs, and not of what they were before further training."""
+    if not evaluation.exists():
+        return False
+    trained = max((run / "report" / "report.json").stat().st_mtime for run in runs)
+    about = json.loads(evaluation.read_text(encoding="utf-8"))["about"]
+    return about["models"] == list(map(str, runs)) and evaluation.stat().st_mtime >= trained
 
 
 def prepare_source(source: str, output: Path, layout: str | None, num_proc: int) -> str:

@@ -64,6 +64,10 @@ def test_interrupted_reproduction_resumes_to_the_same_table(mosei, tmp_path, mon
     call(reproduce.main, *arguments)
     assert (output / "reproduction.md").read_text(encoding="utf-8") == table
     assert len(calls) == 5
+    # A run that was trained further is evaluated again.
+    (output / "emotion" / "L" / "seed-1" / "report" / "report.json").touch()
+    call(reproduce.main, *arguments)
+    assert len(calls) == 6
 
     content = json.loads((output / "reproduction.json").read_text())
     cells = {(cell["task"], cell["combination"]): cell for cell in content["cells"]}
