@@ -349,10 +349,11 @@ class UmonsTrainer(Trainer):
             self.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         except (OSError, RuntimeError) as error:
             if _is_lost_connection(error):
+                reason = str(error).splitlines()[0].partition(". ")[0]
                 raise ConnectionError(
-                    f"The connection to another process of this run was lost ({str(error).splitlines()[0]}). The "
-                    "output of the process that ended first names the cause. Earlier checkpoints are complete: resume "
-                    "with --resume_from_checkpoint last."
+                    f"The connection to another process of this run was lost ({reason}). The output of the process "
+                    "that ended first names the cause. Earlier checkpoints are complete: resume with "
+                    "--resume_from_checkpoint last."
                 ) from error
             if not _is_write_error(error):
                 raise
