@@ -14,7 +14,16 @@ from typing import Any
 
 import torch
 
-from .safe_pickle import PLAIN_BUILDERS, Builders, SafeUnpickler, call_class, expect, load_pickle, read_file
+from .safe_pickle import (
+    PLAIN_BUILDERS,
+    Builders,
+    SafeUnpickler,
+    call_class,
+    check_instructions,
+    expect,
+    load_pickle,
+    read_file,
+)
 
 
 OBJECTS = (
@@ -96,19 +105,27 @@ def _read_torch(stream: io.BufferedReader) -> dict[str, Any]:
 
 def _read_zip(stream: io.BufferedReader, size: int) -> Any:
     with zipfile.ZipFile(stream) as archive:
-
-        def read(name: str) -> bytes:
-            expect(archive.getinfo(name).compress_type == zipfile.ZIP_STORED, f"a compressed record {name}")
-            return archive.read(name)
-
-        folders = [name.rpartition("/")[0] for name in archive.namelist() if name.endswith("/data.pkl")]
-        expect(len(folders) == 1, f"{len(folders)} records data.pkl in place of one")
-        order = f"{folders[0]}/byteorder"  # archives of torch < 2.1 have none
-        expect(order not in archive.namelist() or read(order) == b"little", "numbers that are not little-endian")
-        value, unpickler = load_pickle(io.BytesIO(read(f"{folders[0]}/data.pkl")), _CheckpointUnpickler, size)
+        folder = _find_folder(archive)
+        order = f"{folder}/byteorder"  # archives of torch < 2.1 have none
+        little = order not in archive.namelist() or _read_record(archive, order) == b"little"
+        expect(little, "numbers that are not little-endian")
+        program = io.BytesIO(_read_record(archive, f"{folder}/data.pkl"))
+        value, unpickler = load_pickle(program, _CheckpointUnpickler, size)
         for key, storage in unpickler.storages.items():
-            _fill(storage, read(f"{folders[0]}/data/{key}"))
+            _fill(storage, _read_record(archive, f"{folder}/data/{key}"))
         return value
+
+
+def _find_folder(archive: zipfile.ZipFile) -> str:
+    """Return the folder of the records of an archive of torch."""
+    folders = [name.rpartition("/")[0] for name in archive.namelist() if name.endswith("/data.pkl")]
+    expect(len(folders) == 1, f"{len(folders)} records data.pkl in place of one")
+    return folders[0]
+
+
+def _read_record(archive: zipfile.ZipFile, name: str) -> bytes:
+    expect(archive.getinfo(name).compress_type == zipfile.ZIP_STORED, f"a compressed record {name}")
+    return archive.read(name)
 
 
 def _read_legacy(stream: io.BufferedReader, size: int) -> Any:
@@ -144,3 +161,19 @@ def read_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
         OSError: the file cannot be opened; ValueError: it is damaged, or not such a checkpoint.
     """
     return read_file(path, _read_torch, CHECKPOINT_BUILDERS)
+
+
+def check_archive(path: str | os.PathLike) -> None:
+    """
+    Check the instructions of the pickle in a file of `torch.save`. `torch.load(weights_only=True)` executes nothing of
+    a hostile file, but some instructions end the process.
+
+    Raises:
+        OSError: the file cannot be opened; ValueError: it is damaged, or an instruction is refused.
+    """
+
+    def check(stream: io.BufferedReader) -> None:
+        with zipfile.ZipFile(stream) as archive:
+            check_instructions(io.BytesIO(_read_record(archive, f"{_find_folder(archive)}/data.pkl")))
+
+    read_file(path, check, {})

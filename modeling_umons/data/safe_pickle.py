@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: MIT
 """Reader of pickles of data that executes nothing in them.
 
-A pickle is a program, and three steps keep a hostile one harmless. `_check` reads its instructions with `pickletools`
-and refuses all that do more than build data, or that take memory or time out of proportion to the file.
+A pickle is a program, and three steps keep a hostile one harmless. `check_instructions` reads its instructions with
+`pickletools` and refuses all that do more than build data, or that take memory or time out of proportion to the file.
 `SafeUnpickler` imports nothing: an allowed global becomes a subclass of `_Call`, which only stores its arguments.
 `_Builder` then makes arrays of these, out of bytes that are in the file, and limits nesting and size.
 """
@@ -48,7 +48,7 @@ def expect(condition: Any, fact: str) -> None:
         raise RefusedError(fact)
 
 
-def _check(stream: BinaryIO) -> int:
+def check_instructions(stream: BinaryIO) -> int:
     """Check the instructions of one pickle, and return their number."""
     start, size = stream.tell(), stream.seek(0, 2)
     stream.seek(start)
@@ -147,7 +147,7 @@ def load_pickle(stream: BinaryIO, unpickler_class: type[SafeUnpickler], *argumen
     """Read one pickle with an unpickler made of the stream and `arguments`. Damaged bytes may raise any exception."""
     start = stream.tell()
     with warnings.catch_warnings(action="ignore", category=DeprecationWarning):  # of names with stray backslashes
-        left = MAX_EXPANSION * _check(stream) + stream.tell() - start
+        left = MAX_EXPANSION * check_instructions(stream) + stream.tell() - start
     stream.seek(start)
     unpickler = unpickler_class(stream, *arguments)
     value = _Builder(unpickler.allowed, left)(unpickler.load())

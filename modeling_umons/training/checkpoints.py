@@ -21,6 +21,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import TrainerState
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from ..data.safe_checkpoint import check_archive
 from ..utils.files import flush_to_disk, use_default_mode, write_atomically
 from .fingerprint import list_differences
 
@@ -141,6 +142,12 @@ def load_state(checkpoint: Path) -> TrainerState:
     if not all(isinstance(one, dict) and {"args", "attributes"} <= {*one} and _has_objects(one) for one in saved):
         raise ValueError(f"{TRAINER_STATE_NAME}: `stateful_callbacks` has a value without `args` and `attributes`")
     return state
+
+
+def check_archives(checkpoint: Path) -> None:
+    """Check the pickles of a checkpoint before `torch.load` reads them. Raises OSError or ValueError."""
+    for path in sorted([*checkpoint.glob("*.pt"), *checkpoint.glob("*.pth")]):
+        check_archive(path)
 
 
 def _has_numbers(entry: dict) -> bool:

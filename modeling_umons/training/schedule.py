@@ -11,6 +11,8 @@ from transformers.trainer_callback import ExportableState, TrainerCallback, Trai
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import SAFE_WEIGHTS_NAME
 
+from ..data.safe_checkpoint import check_archive
+
 
 logger = logging.getLogger(__name__)
 
@@ -89,6 +91,7 @@ class ReloadBestAndHalve(TrainerCallback, ExportableState):
 
     @staticmethod
     def _reload(checkpoint: Path, model, optimizer) -> None:
+        check_archive(checkpoint / "optimizer.pt")
         device = next(model.parameters()).device
         model.load_state_dict(load_file(checkpoint / SAFE_WEIGHTS_NAME, device=str(device)))
         optimizer.load_state_dict(torch.load(checkpoint / "optimizer.pt", map_location=device, weights_only=True))

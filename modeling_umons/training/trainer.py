@@ -30,6 +30,7 @@ from .arguments import AugmentationArguments, RunArguments
 from .augmentation import Augmentation, DrawByEpoch
 from .checkpoints import (
     REPORT,
+    check_archives,
     check_complete,
     check_fingerprint,
     check_room,
@@ -340,6 +341,8 @@ class UmonsTrainer(Trainer):
                 self._remove_later_files(output, checkpoint)
         if checkpoint is not None:
             logger.info("Resuming from %s", checkpoint)
+            with name_damage(checkpoint):
+                check_archives(Path(checkpoint))
             if self._load_if_stopped(Path(checkpoint)):
                 merge_lora(self.model)
                 return

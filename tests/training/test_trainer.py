@@ -1,7 +1,9 @@
 """Tests of the Trainer: loss, augmentation and resumed runs."""
 
+import io
 import os
 import shutil
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -407,10 +409,22 @@ def test_checkpoints_have_the_default_mode(make):
     assert len({path.stat().st_mode for path in files}) == 1
 
 
+def zip_pickle(program: bytes) -> bytes:
+    """Return an archive of `torch.save` with this pickle."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("archive/data.pkl", program)
+    return file.getvalue()
+
+
+# A dictionary whose key is a tuple in 100,000 tuples: its hash overflows the stack.
+CRASH = zip_pickle(b"\x80\x02})" + 100_000 * b"\x85" + b"Ns.")
+
+
 @pytest.mark.parametrize(
     "name", ["optimizer.pt", "scheduler.pt", "rng_state.pth", "model.safetensors", "trainer_state.json"]
 )
-@pytest.mark.parametrize("content", [b"", b"\x80\x02cos\nsystem\n.", b"PK\x03\x04 damaged"])
+@pytest.mark.parametrize("content", [b"", b"\x80\x02cos\nsystem\n.", b"PK\x03\x04 damaged", CRASH])
 def test_damaged_checkpoint_is_named_with_the_one_before(run_of_two_epochs, make, name, content):
     output = run_of_two_epochs
     (output / "checkpoint-4" / name).write_bytes(content)
