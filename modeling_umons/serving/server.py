@@ -43,6 +43,7 @@ from .request_handling import (
     predict_segments,
     read_request,
 )
+from .slow_clients import TimedProtocol
 from .streaming import StreamLimits, Streams
 
 
@@ -501,6 +502,7 @@ def make_server(app: FastAPI, timeout_s: float = 30.0) -> uvicorn.Server:
     return uvicorn.Server(
         uvicorn.Config(
             app,
+            http=TimedProtocol,
             ws="websockets-sansio",
             ws_max_size=app.state.stream_limits.max_message_bytes,
             ws_per_message_deflate=False,  # audio hardly gets smaller

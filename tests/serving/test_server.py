@@ -27,6 +27,7 @@ from transformers import pipeline
 from modeling_umons import TfnConfig, TfnForSequenceClassification
 from modeling_umons.cli import serve
 from modeling_umons.models.umons.decoding_umons import DecodingPool
+from modeling_umons.serving import slow_clients
 from modeling_umons.serving.request_handling import Limits
 
 
@@ -413,6 +414,17 @@ def test_disconnected_clients_are_dropped_from_the_queue(recognize, gate):
         assert first.result().status_code == 200
         assert client.post("/predict", json=TEXT).status_code == 200
         assert {"text": "impatient"} not in gate.seen
+
+
+@pytest.mark.parametrize("before", [b"", b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"])
+def test_connection_without_complete_headers_is_closed(recognize, monkeypatch, before):
+    monkeypatch.setattr(slow_clients, "HEADER_TIMEOUT_S", 0.5)
+    with running(recognize) as client:
+        slow = socket.create_connection((client.base_url.host, client.base_url.port))
+        slow.sendall(before + b"GET /health HTTP/1.1\r\nX-Slow: ")
+        assert client.get("/health").status_code == 200
+        assert received(slow).count(b"HTTP/1.1 200") == bool(before)
+        slow.close()
 
 
 def test_slow_bodies_time_out(recognize):
