@@ -102,8 +102,9 @@ def __dir__() -> list[str]:
     return sorted([*globals(), *__all__])
 
 
-# The command registers later, when a subcommand needs it: `umons --help` must not wait for torch.
-if Path(sys.argv[0] if sys.argv else "").stem != "umons":
+# The command registers later, when a subcommand needs it: `umons --help` must not wait for torch. The name of the
+# program is -m while `python -m modeling_umons` imports this package.
+if Path(sys.argv[0] if sys.argv else "").stem not in ("umons", "-m"):
     from .registration import register_auto_classes
 
     register_auto_classes()

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from ..utils.redact import redact
 from ..utils.suggest import did_you_mean
+from .output import printable
 
 
 FAILURE, WRONG_USAGE, SOME_FAILED, INTERRUPTED = 1, 2, 3, 130
@@ -110,5 +111,5 @@ def run(prog: str, extra: str | None, work: Callable[[], int | None], interrupte
 
 
 def print_error(prog: str, error: Exception | str) -> None:
-    """Print an error without anything that looks like a Hub token."""
-    print(redact(f"{prog}: error: {error}"), file=sys.stderr)
+    """Print an error without control characters and without anything that looks like a Hub token."""
+    print(printable(redact(f"{prog}: error: {error}")), file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Output of commands: tables of failures, and pipes that may close early, as in `umons timeline talk.mp4 | head`."""
+"""Output of commands: tables of failures, text of untrusted files, and pipes that may close early, as in `| head`."""
 
 import os
 import sys
@@ -7,6 +7,13 @@ from collections.abc import Sequence
 
 SIGPIPE_EXIT_CODE = 128 + 13
 SHOWN_FAILURES = 20
+# Of C0, but for tab and line feed, and C1: a terminal would execute them.
+CONTROL_CHARACTERS = {code: f"\\x{code:02x}" for code in (*range(9), *range(11, 32), *range(127, 160))}
+
+
+def printable(text: str) -> str:
+    """Replace control characters by their codes."""
+    return text.translate(CONTROL_CHARACTERS)
 
 
 def print_or_stop(text: str, has_files: bool, end: str = "\n") -> None:
@@ -31,7 +38,7 @@ def print_failures(failures: Sequence[tuple[int, str, str]], table: str) -> None
     """Print the first failures (row, file, reason), and the name of the table that has all."""
     if not failures:
         return
-    shown = failures[:SHOWN_FAILURES]
+    shown = [(row, printable(file), printable(reason)) for row, file, reason in failures[:SHOWN_FAILURES]]
     width = max(4, *(len(file) for _, file, _ in shown))
     print(f"\n{'row':>6}  {'file':{width}}  reason")
     for row, file, reason in shown:

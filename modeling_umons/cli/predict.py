@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from .command import WRONG_USAGE, add_engine_arguments, add_model_arguments, make_parser, print_error, run
-from .output import print_failures, print_or_stop
+from .output import print_failures, print_or_stop, printable
 from .timeline import GRANULARITIES
 
 
@@ -168,9 +168,9 @@ def predict(inputs: list[dict[str, str]], arguments: argparse.Namespace) -> int:
         results.append({"input": name, **result})
         if "error" in result:
             failed = True
-            print(f"umons predict: {result['error']}", file=sys.stderr)
+            print(printable(f"umons predict: {result['error']}"), file=sys.stderr)
         elif not arguments.json:
-            print_or_stop(format_result(results[-1]), has_files=with_plot)
+            print_or_stop(printable(format_result(results[-1])), has_files=with_plot)
     if arguments.json:
         print_or_stop(json.dumps(results, indent=2), has_files=with_plot)
     if with_plot and not failed:

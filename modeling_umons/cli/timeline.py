@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from .command import add_model_arguments, make_parser, run
-from .output import print_or_stop
+from .output import print_or_stop, printable
 
 
 GRANULARITIES = ("window", "utterance", "sentence", "word", "turn")  # of `units_umons`, which imports torch
@@ -166,6 +166,7 @@ def print_table(segments, has_files: bool):
             scores = "(no speech)" if "no_speech" in warned else "(no input)"
         codes = ", ".join(code for code in warned if segment["modalities"])
         spoken = ": ".join(filter(None, (segment.get("speaker"), segment.get("text"))))
+        spoken = printable(" ".join(spoken.split()))
         line = f"{start}-{end} {sentiment:>9}  {scores:<32}{spoken}{f'  [{codes}]' if codes else ''}"
         print_or_stop(line.rstrip(), has_files)
         yield segment

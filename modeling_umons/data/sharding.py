@@ -25,6 +25,7 @@ import torch
 
 from ..utils.files import atomic_path, write_atomically
 from ..utils.progress import Progress
+from ..utils.tables import escape_formula
 from ..utils.workers import CONTEXT, limit_threads, worker_pool
 
 
@@ -218,9 +219,10 @@ def read_failures(folder: Path, shards: list[Shard]) -> list[Failure]:
 
 
 def write_failures(path: Path, failures: Iterable[Failure]) -> None:
-    """Write the failures to a CSV file, atomically."""
+    """Write the failures to a CSV file, atomically. Names of files are escaped as [`escape_formula`] does."""
     table = io.StringIO(newline="")
-    csv.writer(table).writerows([("row", "file", "reason"), *failures])
+    rows = [(row, escape_formula(file), escape_formula(reason)) for row, file, reason in failures]
+    csv.writer(table).writerows([("row", "file", "reason"), *rows])
     write_atomically(path, table.getvalue())
 
 

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
+from ..utils.tables import escape_formula
 from .plots import entries_of
 from .rttm import format_rttm
 
@@ -95,19 +96,14 @@ def _write_csv(file: TextIO, description: Description):
     names = _name_columns(description.labels)
     columns = [*COLUMNS[:-1], *names.values(), COLUMNS[-1]]
     table = csv.DictWriter(file, columns, lineterminator="\n")
-    table.writerow({name: _no_formula(name) for name in columns})
+    table.writerow({name: escape_formula(name) for name in columns})
     while (segment := (yield)) is not None:
         row = _describe_row(segment)
         row |= {name: "+".join(row[name]) for name in ("modalities", "warnings")}
-        row |= {name: _no_formula(row[name]) for name in ("speaker", "label", "text")}
+        row |= {name: escape_formula(row[name]) for name in ("speaker", "label", "text")}
         row |= {names[label]: score for label, score in scores_of(segment).items()}
         times = ("start", "end")
         table.writerow({n: f"{v:.6f}" if isinstance(v, float) and n not in times else v for n, v in row.items()})
-
-
-def _no_formula(text: str | None) -> str | None:
-    """Prefix a text that a spreadsheet would evaluate."""
-    return f"'{text}" if text and text[0] in "=+-@\t\r" else text
 
 
 def _write_json(file: TextIO, description: Description):

@@ -1,6 +1,6 @@
 # Copyright 2026 The modeling_umons authors.
 # SPDX-License-Identifier: MIT
-"""Writer of tables, in Markdown and on the screen: text to the left, numbers to the right."""
+"""Tables in Markdown and on the screen, with text to the left and numbers to the right, and cells of CSV."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,6 +12,11 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[Any]], align: 
     widths = _widths(cells, minimum=3) if align else [0] * len(header)
     rule = [f"{'-' * max(3, width)}{':' if i else ''}"[-max(width, 4 if i else 3) :] for i, width in enumerate(widths)]
     return "\n".join(f"| {' | '.join(_align(row, widths))} |" for row in [cells[0], rule, *cells[1:]])
+
+
+def escape_formula(text: str | None) -> str | None:
+    """Prefix a cell of CSV that a spreadsheet would evaluate by an apostrophe."""
+    return f"'{text}" if text and text[0] in "=+-@\t\r" else text
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: MIT
 """Scheduling of shards on Ray, with actors that die. `test_ray_cluster.py` has the same on a cluster."""
 
+import csv
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from modeling_umons.data import sharding
-from modeling_umons.data.sharding import Engine, plan_parts, write_shards
+from modeling_umons.data.sharding import Engine, plan_parts, write_failures, write_shards
 
 
 TWO_ACTORS = Engine("ray", num_proc=2)
@@ -132,3 +133,9 @@ def test_fractions_of_gpus_are_reserved_by_as_many_actors(monkeypatch, tmp_path)
     ray = run(monkeypatch, tmp_path, {}, Engine("ray", gpus_per_worker=0.5), num_gpus=1)
     assert ray.num_actors == 2
     assert ray.reserved == {"num_cpus": 1, "num_gpus": 0.5}
+
+
+def test_failures_are_written_without_formulas(tmp_path):
+    write_failures(tmp_path / "failures.csv", [(0, "=1+1.wav", "silent"), (1, "a.wav", "@b: missing")])
+    with open(tmp_path / "failures.csv", encoding="utf-8", newline="") as file:
+        assert list(csv.reader(file))[1:] == [["0", "'=1+1.wav", "silent"], ["1", "a.wav", "'@b: missing"]]
