@@ -60,15 +60,19 @@ def read_rows(
         with open(path, encoding="utf-8-sig", newline=None if path.suffix == ".jsonl" else "") as file:
             yield from _read_jsonl(path, file) if path.suffix == ".jsonl" else _read_csv(path, file, required)
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not a table: it is not UTF-8 text ({error}).") from None
+        raise ValueError(f"{path} is not a table: it is not UTF-8 text ({error}). Save it as UTF-8.") from None
     except csv.Error as error:
         raise ValueError(f"{path} is not a table ({error}).") from None
 
 
 def _read_csv(path: Path, file, required: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
-    reader = csv.DictReader(file, delimiter="\t" if path.suffix == ".tsv" else ",", strict=True)
+    delimiter = "\t" if path.suffix == ".tsv" else ","
+    reader = csv.DictReader(file, delimiter=delimiter, strict=True)
     if not reader.fieldnames:
         raise ValueError(f"{path} is not a table: its first line has no names of columns.")
+    other = next((one for one in ",;\t|" if one != delimiter and one in reader.fieldnames[0]), None)
+    if other is not None and len(reader.fieldnames) == 1:
+        raise ValueError(f"{path} separates columns by {other!r}: save a .csv with commas, or a .tsv with tabs.")
     if duplicates := [name for name, count in Counter(reader.fieldnames).items() if name and count > 1]:
         raise ValueError(f"{path} has the column(s) {duplicates} more than once: keep one of each.")
     if missing := [name for name in required if name not in reader.fieldnames]:

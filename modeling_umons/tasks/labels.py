@@ -2,6 +2,7 @@
 
 import math
 import re
+import unicodedata
 from typing import Any
 
 
@@ -32,8 +33,8 @@ WHOLE_NUMBER = re.compile(r"([+-]?\d+)\.0*")
 
 
 def class_name(value: Any) -> str:
-    """Return the name of a class: text without white space around it; 1.0 and "1.0" are "1"."""
-    name = str(value).strip()
+    """Return the name of a class: text in the form NFC without white space around it; 1.0 and "1.0" are "1"."""
+    name = unicodedata.normalize("NFC", str(value)).strip()
     match = WHOLE_NUMBER.fullmatch(name)
     return match[1] if match else name
 

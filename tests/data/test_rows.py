@@ -116,6 +116,12 @@ def test_words_of_a_jsonl_are_left_as_they_are(tmp_path):
             r"ragged\.csv, line 3: the row has another number of cells",
         ),
         ("image.csv", b"\x89PNG\xff\xfe\x00", ValueError, r"image\.csv is not a table"),
+        (
+            "excel.csv",
+            b"text;sentiment\ngood;1,5\n",
+            ValueError,
+            r"separates columns by ';': save a \.csv",
+        ),
         ("table.jsonl", b"{not json}\n", ValueError, r"table\.jsonl, line 1 is not valid JSON"),
         ("table.parquet", b"not parquet", ValueError, r"table\.parquet is not a table"),
         (

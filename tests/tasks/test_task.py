@@ -140,6 +140,7 @@ def test_label_out_of_range_raises(name, column, value, message):
 
 def test_classes_are_stripped_and_sorted_as_numbers():
     assert make_task("classification", "x", ["sad ", "sad", " glad", "  "]).labels == ("glad", "sad")
+    assert make_task("classification", "x", ["c\u0327a", "\u00e7a", "sad"]).labels == ("sad", "\u00e7a")  # NFC
     task = make_task("classification", "x", [str(i) for i in range(12)])
     assert task.labels == tuple(str(i) for i in range(12))
     assert [task.label({"label": value, "x": value}) for value in (10.0, "10.0", " 10 ", 10, "", None)] == [

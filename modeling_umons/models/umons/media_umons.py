@@ -524,8 +524,9 @@ class Resampler:
     """
 
     def __init__(self, from_rate: float, to_rate: int):
-        if from_rate < SAMPLING_RATES.start:
-            raise ValueError(f"sampling_rate={from_rate} is less than {SAMPLING_RATES.start}: pass the rate in Hz.")
+        low, high = SAMPLING_RATES.start, SAMPLING_RATES.stop - 1
+        if not low <= from_rate <= high:
+            raise ValueError(f"sampling_rate={from_rate} is not between {low} and {high}: pass the rate in Hz.")
         self.from_rate = round(from_rate)
         self._resampler = None if self.from_rate == to_rate else _create_resampler(to_rate)
 

@@ -159,6 +159,8 @@ def _unwrap_file(value: Any) -> Any:
         return bytes(value)
     if not callable(getattr(value, "read", None)):
         return value
+    if hasattr(value, "seekable") and value.seekable():
+        value.seek(0)  # as `read_clip`
     content = value.read()
     if not isinstance(content, bytes):
         raise ValueError(f"{value!r:.200} is open as text: open the file with mode 'rb'.")

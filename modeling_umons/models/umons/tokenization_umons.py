@@ -27,8 +27,8 @@ ACUTE_ACCENTS = "[\u00b4\u1fbd\u1fbf\u1ffd\u1ffe]"  # as apostrophes; NFKC would
 # Typography of new tokenizers: (pattern, replacement), in this order, before the published cleaning. Published
 # vocabularies contain these characters inside words ("that’s", "new…"), so converted tokenizers leave them.
 TYPOGRAPHY = (
-    # HTML entities, also escaped twice ("&amp;#39;").
-    (r"(?i)&(amp|#38|#x26);", "&"),
+    # HTML entities, also escaped several times ("&amp;amp;#39;").
+    (r"(?i)&((amp|#38|#x26);)+", "&"),
     (r"(?i)&(apos|[lr]squo|#0*39|#x27|#821[67]|#x201[89]);", "'"),
     (r"(?i)&(quot|[lr]dquo|#34|#x22|#822[01]|#x201[cd]);", '"'),
     (r"(?i)&(lt|#60|#x3c);", "<"),
@@ -38,6 +38,11 @@ TYPOGRAPHY = (
     (r"(?i)&(shy|#173|#xad);", ""),
     # Invisible characters: soft hyphen, zero width, direction marks, variation selectors.
     ("[\u00ad\u034f\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufe00-\ufe0f\ufeff]", ""),
+    (r"\\(?=['\"])", ""),  # quotes that are escaped for a program
+    ("[\x93\x94]", '"'),  # quotes and dashes of Windows-1252, decoded as Latin-1
+    ("[\x91\x92]", "'"),
+    ("[\x96\x97]", "-"),
+    ("\x85", " "),
     (r"``|''|[\u00ab\u00bb\u201c-\u201f\u2033\u2036\u301d-\u301f]", '"'),
     ("[`\u02b9-\u02bd\u02c8\u2018-\u201b\u2032\u2035\u2039\u203a\ua78b\ua78c]", "'"),
     ("[\u2010-\u2015\u2043\u207b\u208b\u2212\u2e3a\u2e3b]", "-"),

@@ -43,7 +43,10 @@ def test_forms_of_audio_agree(recognize, tmp_path, clip, wav, sound):
     expected = recognize({"audio": sound, "sampling_rate": RATE})
     assert expected["modalities"] == ["audio"]
     stereo = np.stack([sound, sound])
+    read_before = io.BytesIO(clip)
+    read_before.read()
     for given in (
+        read_before,
         str(path),
         path,
         clip,
