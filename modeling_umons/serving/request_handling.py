@@ -93,7 +93,7 @@ def parse_json(body: bytes | bytearray) -> Any:
         raise RequestError(f"{constant} is not valid JSON.")
 
     try:
-        return json.loads(body.decode("utf-8"), parse_constant=refuse)
+        return json.loads(body.decode("utf-8-sig"), parse_constant=refuse)
     except RequestError:
         raise
     except RecursionError:
@@ -132,7 +132,12 @@ def read_request(data: Any, limits: Limits = Limits()) -> Request:
     if not 1 <= len(entries) <= limits.max_inputs:
         status = 413 if entries else 400
         raise RequestError(f"The request has {len(entries)} inputs. Send 1 to {limits.max_inputs}.", status)
-    inputs = [_read_input(entry, limits) for entry in entries]
+    inputs = []
+    for index, entry in enumerate(entries):
+        try:
+            inputs.append(_read_input(entry, limits))
+        except RequestError as error:
+            raise RequestError(f"Input {index} of the list: {error}", error.status) if is_list else error from None
     if sum(len(entry.get(name, b"")) for entry in inputs for name in ("audio", "video")) > limits.max_media_bytes:
         raise RequestError(f"The media are larger than {limits.max_media_bytes} bytes. Send less.", 413)
     return Request(inputs, _read_parameters(data.get("parameters")), is_list)

@@ -63,6 +63,10 @@ def test_parse_json_refuses_invalid_json(body, message):
     assert len(str(caught.value)) < 300
 
 
+def test_parse_json_accepts_byte_order_mark():
+    assert parse_json(bytearray(b'\xef\xbb\xbf{"inputs": "a"}')) == {"inputs": "a"}
+
+
 def test_parse_json_counts_parts_before_parsing(monkeypatch):
     monkeypatch.setattr(json, "loads", lambda *args, **options: pytest.fail("the body was parsed"))
     for part in (b"{},", b"[],", b'"",', b"["):
@@ -79,7 +83,7 @@ def test_parse_json_counts_parts_before_parsing(monkeypatch):
         ({"inputs": {"text": "so"}, "options": {}}, "A request has no 'options'"),
         ({"inputs": None}, "not null"),
         ({"inputs": 3}, "not a number"),
-        ({"inputs": [["a"]]}, "not a list"),
+        ({"inputs": ["a", ["a"]]}, "Input 1 of the list: An input is a text or an object"),
         ({"inputs": {}}, "An input is empty"),
         ({"inputs": {"text": None}}, "An input is empty"),
         ({"inputs": []}, "0 inputs"),
