@@ -9,7 +9,7 @@ LAUNCH := $(BIN)/accelerate launch --quiet --config_file modeling_umons/recipes/
 .PHONY: demo test test-oldest test-newest space benchmark base mini docs lint clean
 
 demo: $(DEMO_INSTALLED)
-	$(LAUNCH) scripts/train.py sample
+	$(LAUNCH) scripts/train.py sample --resume_from_checkpoint last
 	$(BIN)/umons predict hub/sample/clips/075.mp4 --text "I am angry that the flight was cancelled without a word." --plot runs/sample/prediction.png
 	@echo
 	@echo "The trained model is runs/sample, its report runs/sample/report/report.md. The sample is synthetic, with keywords in"
