@@ -24,11 +24,20 @@ def read_audio(value: str | bytes | dict[str, Any], sampling_rate: int) -> np.nd
         (num_samples,) float32, mono.
 
     Raises:
-        OSError, ValueError: the file cannot be decoded within the limits of [`DecodingWorker`].
+        OSError, ValueError: the file cannot be decoded within the limits of [`DecodingWorker`], or is an address.
     """
     source = value if isinstance(value, (str, bytes)) else value["bytes"] or value["path"]
+    if isinstance(source, str):
+        refuse_address(source)
     worker = _worker_of(os.getpid())
     return worker.read_clip(source, video=False, sampling_rate=sampling_rate, max_duration=WHOLE_S).audio
+
+
+def refuse_address(value: Any) -> None:
+    """Raise ValueError for a value of a column of files that is an address."""
+    name = str(value.get("path") if isinstance(value, dict) else value)
+    if "://" in name:
+        raise ValueError(f"{name} is an address: download the file, and give its path. Tables download nothing.")
 
 
 def end_worker() -> None:

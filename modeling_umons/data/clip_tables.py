@@ -124,7 +124,7 @@ def list_clips(folder: Path) -> list[str]:
     """Return the names of clips below a folder, and log what else is in it if there are any."""
     files = _media_files(folder)
     if files:
-        _warn_of_other_files(folder, {os.path.normpath((folder / file).absolute()) for file in files})
+        warn_of_other_files(folder, {os.path.normpath((folder / file).absolute()) for file in files})
     return files
 
 
@@ -138,12 +138,15 @@ def _row_of_file(row: dict[str, Any], folder: Path, file: str | None) -> dict[st
 def _of_folder(folder: Path, rows: list[dict[str, Any]]) -> ClipTable:
     listed = {os.path.normpath(row["path"]) for row in rows if row["path"]}
     unlisted = [file for file in _media_files(folder) if os.path.normpath((folder / file).absolute()) not in listed]
-    _warn_of_other_files(folder, listed)
+    warn_of_other_files(folder, listed)
     return ClipTable(rows, unlisted=unlisted)
 
 
-def _warn_of_other_files(folder: Path, listed: set[str]) -> None:
-    """Log the number of broken links, and of files that are neither clips nor tables, by ending."""
+def warn_of_other_files(folder: Path, listed: set[str], is_complete: bool = False) -> None:
+    """
+    Log the number of broken links, and of the files that are neither `listed` nor tables, by ending. Clips that are
+    not listed count only if `is_complete`.
+    """
     broken, endings = [], Counter()
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder)
@@ -152,13 +155,14 @@ def _warn_of_other_files(folder: Path, listed: set[str]) -> None:
             continue
         if path.is_symlink() and not path.exists():
             broken.append(name.as_posix())
-        elif path.suffix.lower() not in (*MEDIA_SUFFIXES, *TABLE_SUFFIXES, ".md"):
+        elif path.suffix.lower() not in (*(() if is_complete else MEDIA_SUFFIXES), *TABLE_SUFFIXES, ".md"):
             endings[path.suffix.lower() or "without ending"] += 1
     if broken:
         logger.warning("%s: %d broken link(s) are left out, such as %s.", folder, len(broken), broken[0])
     if endings:
         counts = ", ".join(f"{count} {ending}" for ending, count in endings.most_common())
-        logger.warning("%s: files that are not clips are left out: %s.", folder, counts)
+        kind = "other files" if is_complete else "files that are not clips"
+        logger.warning("%s: %s are left out: %s.", folder, kind, counts)
 
 
 def _rows_of_splits(folder: Path) -> list[dict[str, Any]]:

@@ -19,6 +19,7 @@ from datasets import Audio, Dataset, Value, Video, concatenate_datasets
 
 from ..utils.suggest import did_you_mean, nearest
 from .arguments import DataArguments
+from .audio_files import refuse_address
 from .clip_tables import MEDIA_SUFFIXES, TABLE_NAMES, list_clips
 from .row_hash import ContentHash
 from .rows import USUAL_COLUMNS, load_dataset_splits
@@ -95,7 +96,7 @@ class InputTable:
         files = {name: self._locate(row[column]) for name, column in columns.items()}
         for name, file in files.items():
             if isinstance(file, str) and not Path(file).exists():
-                _refuse_address(row[columns[name]])
+                refuse_address(row[columns[name]])
                 raise FileNotFoundError(f"{file}: there is no such file.")
         return {**files, **seconds}
 
@@ -273,13 +274,6 @@ def _check_identifiers(source: str, table: InputTable) -> None:
                 f"{source}: rows {first} and {second} have the same {column}, {value.as_py()!r}: give each row its "
                 f"own, or leave out {column} with --keep_columns."
             )
-
-
-def _refuse_address(value: Any) -> None:
-    """Raise ValueError for a value of a column of files that is an address."""
-    name = str(value.get("path") if isinstance(value, dict) else value)
-    if "://" in name:
-        raise ValueError(f"{name} is an address: download the file, and give its path. Tables download nothing.")
 
 
 def _to_seconds(name: str, value: Any) -> float | None:

@@ -1,6 +1,7 @@
 """Loading of tables and data sets of utterances, and selection of the rows that a model can use."""
 
 import logging
+import os
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -30,6 +31,7 @@ from ..tasks.task import OWN_LABELS, Task, scale_advice
 from ..utils.suggest import nearest
 from .arguments import DataArguments
 from .audio_files import end_worker, read_audio
+from .clip_tables import warn_of_other_files
 from .collator import HISTORY, SOUND, UtteranceCollator
 from .conversations import ConversationCollator, add_history
 from .schema import SPLIT_NAMES, SPLITS, TIME_COLUMNS, make_features
@@ -110,6 +112,10 @@ def load_dataset_splits(source: str | Path, data: DataArguments) -> Mapping[str,
         reason = "" if cause is error else f" ({type(cause).__name__}: {cause})"
         raise ValueError(f"{source} cannot be loaded: {error}{reason}") from error
     _check_class_names(builder, class_column(data))
+    if getattr(builder, "BASE_FEATURE", None) is FileAudio and Path(source).is_dir():
+        column = builder.BASE_COLUMN_NAME
+        paths = (row["path"] for rows in loaded.values() for row in undecoded(rows, column)[column])
+        warn_of_other_files(Path(source), {os.path.normpath(path) for path in paths}, is_complete=True)
     return loaded
 
 
@@ -205,7 +211,11 @@ def load_table(path: str | Path, audio_column: str, place_column: str | None = N
     """
     table = read_table(path, place_column)
     if audio_column in table.column_names:
-        files = [None if file is None else str(Path(path).parent / str(file)) for file in table[audio_column]]
+        # An address remains one, and is refused when the file is read.
+        files = [
+            file if file is None or "://" in str(file) else str(Path(path).parent / str(file))
+            for file in table[audio_column]
+        ]
         table = table.remove_columns(audio_column).add_column(audio_column, files).select_columns(table.column_names)
     return table
 

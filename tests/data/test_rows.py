@@ -423,15 +423,19 @@ def test_validation_split_by_another_name(tmp_path, name):
     assert {split: rows["text"][0] for split, rows in splits.items()} == {"train": "train", "validation": name}
 
 
-def test_folders_of_classes_are_read_without_torchcodec(sample, processor, tmp_path):
+def test_folders_of_classes_are_read_without_torchcodec(sample, processor, tmp_path, caplog):
     wav = (sample / "clips" / "000.mp4").read_bytes()
     for split in ("train", "validation"):
         for label in ("angry", "happy"):
             (tmp_path / split / label).mkdir(parents=True)
             (tmp_path / split / label / "1.wav").write_bytes(wav)  # decoded by its content
+    (tmp_path / "train" / "angry" / "2.wav").symlink_to("missing.wav")
+    (tmp_path / "train" / "angry" / "3.ac3").write_bytes(wav)
     data = DataArguments(dataset_name=str(tmp_path), task="classification", audio_column="audio")
     splits = load_training_splits(data, 0)
     assert splits["validation"]["label"][:] == ["angry", "happy"]
+    assert "1 broken link(s) are left out, such as train/angry/2.wav" in caplog.text
+    assert "other files are left out: 1 .ac3" in caplog.text
     task = make_task("classification", "label", ["angry", "happy"])
     rows, problems = run(splits["train"], processor, task, ["audio"], "audio")
     assert (len(rows), problems) == (2, [])
@@ -451,6 +455,15 @@ def test_file_that_exceeds_limits_of_decoding_is_reported(sample, processor, tmp
     assert len(rows) == 2
     assert [problem.split(":")[0] for problem in problems] == ["row 1"]
     assert "long.wav" in problems[0]
+
+
+def test_addresses_in_tables_are_refused(processor, tmp_path):
+    (tmp_path / "table.csv").write_text("file_name,sentiment\nhttp://127.0.0.1:9/a.wav,1\n", encoding="utf-8")
+    table = load_table(tmp_path / "table.csv", "file_name")
+    _, problems = run(table, processor, modalities=["audio"])
+    assert problems == [
+        "row 0: http://127.0.0.1:9/a.wav is an address: download the file, and give its path. Tables download nothing."
+    ]
 
 
 def test_cause_of_loading_error_is_shown(tmp_path):
