@@ -82,6 +82,7 @@ def test_normalized_level_removes_shift_over_level(table, tmp_path, capsys):
     scores = [report["clean"], *report["conditions"]]
     assert all(record["interval"][0] <= record["score"] <= record["interval"][1] for record in scores)
     assert np.mean(shifts[True]) < 0.2 * np.mean(shifts[False])
+    assert 0.01 < np.mean(shifts[False]) < 1  # of probabilities
     assert "| speaker | rows | emotion_auroc |" in capsys.readouterr().out
     assert (output / "robustness.png").stat().st_size > 1000
     assert "| cut, s: 0.5 |" in (output / "robustness.md").read_text(encoding="utf-8")

@@ -715,6 +715,7 @@ def test_edges_of_a_range_are_those_samples(start, end):
         (0, 3, [1, 2, 3]),
         (1, 5, [2, 3]),  # the end is not padded
         (1, 6, [2, 3, 0, 0, 4]),
+        (2, 5, [3]),
         (3, 5, None),
         (0, 4, [1, 2, 3]),
         (4, 6, [0, 4]),
@@ -723,7 +724,17 @@ def test_edges_of_a_range_are_those_samples(start, end):
     ],
 )
 def test_cut_returns_the_samples_of_the_range(start, end, expected):
+    audio = make_track().cut(start, end)
+    assert (None if audio is None else audio.tolist()) == expected
+
+
+def test_cut_keeps_the_samples_after_the_range():
+    track = make_track()
+    assert track.cut(0, 6).tolist() == [1, 2, 3, 0, 0, 4]
+    assert track.cut(6, 9).tolist() == [5]
+
+
+def make_track() -> media_umons._AudioTrack:
     track = media_umons._AudioTrack(None, "a", None, sampling_rate=1)
     track.chunks = [(0, np.float32([1, 2, 3])), (5, np.float32([4, 5]))]
-    audio = track.cut(start, end)
-    assert (None if audio is None else audio.tolist()) == expected
+    return track

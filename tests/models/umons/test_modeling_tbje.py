@@ -12,6 +12,7 @@ from reference_umons import Weights, classify_row, encode_row
 from transformers.utils.logging import warning_once
 
 from modeling_umons import EMOTIONS, MODALITIES, UmonsConfig, UmonsForSequenceClassification, UmonsModel
+from modeling_umons.models.umons.modeling_tbje import UmonsLSTM
 
 
 VALUES = {"text": "input_ids", "audio": "input_features", "video": "video_features"}
@@ -602,7 +603,7 @@ def test_initial_weights_are_those_of_pytorch():
     for module in model.modules():
         if isinstance(module, torch.nn.Linear):
             bound, parameters = factor * module.in_features**-0.5, [module.weight]
-        elif isinstance(module, torch.nn.LSTM):
+        elif isinstance(module, UmonsLSTM):
             bound, parameters = factor * module.hidden_size**-0.5, [module.weight_ih_l0, module.weight_hh_l0]
         else:
             continue

@@ -166,6 +166,15 @@ def test_turns_have_the_words_of_their_time():
     assert find_speaker((5, 6), speakers) is None
 
 
+def test_word_whose_middle_is_a_boundary_belongs_to_the_later_unit(recognize):
+    turns = [{"speaker": "A", "timestamp": (0, 2.25)}, {"speaker": "B", "timestamp": (2.25, 4)}]
+    found = list(attach_words(turns_of(turns), iter([utterance(0, 4, *"abcdefgh")])))
+    assert texts(found) == ["a b c d", "e f g h"]
+    words = [{"word": "so", "timestamp": (0.75, 1.25)}]
+    segments = recognize({"audio": LONG, "sampling_rate": RATE, "words": words, "segments": [(0, 1), (1, 2)]})
+    assert [result["text"] for result in segments] == ["", "so"]
+
+
 def test_words_between_turns_are_logged(caplog, monkeypatch):
     monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
     monkeypatch.setattr(logging.getLogger("modeling_umons"), "propagate", True)
