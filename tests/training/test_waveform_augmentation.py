@@ -80,7 +80,14 @@ def test_augmentation_of_extracted_features_raises(table):
             make_collator(processor, config, None, columns, WaveformAugmentation(0.5))
 
 
-def test_resumed_run_draws_the_same_augmentation(table, tmp_path):
+def test_resumed_run_draws_the_same_augmentation(table, tmp_path, monkeypatch):
+    augment, draws = WaveformAugmentation.__call__, []
+
+    def record(self, waveform, draw, *arguments):
+        draws.append(draw)
+        return augment(self, waveform, draw, *arguments)
+
+    monkeypatch.setattr(WaveformAugmentation, "__call__", record)
     options = [
         "--train_file", table, "--task", "sentiment", "--label_range", -3, 3,
         "--word_embedding_size", 4, "--hidden_size", 8,
@@ -90,6 +97,7 @@ def test_resumed_run_draws_the_same_augmentation(table, tmp_path):
         "--load_best_model_at_end", "false", "--disable_tqdm", "true", "--report_to", "none", "--use_cpu", "true",
     ]  # fmt: skip
     call(train.main, *options, "--output_dir", tmp_path / "whole")
+    assert len(set(draws)) == 3 * 8  # epochs, rows with audio
     checkpoint = tmp_path / "part" / "checkpoint-8"  # within the second epoch of five steps
     shutil.copytree(tmp_path / "whole" / "checkpoint-8", checkpoint)
     part = ["--output_dir", tmp_path / "part", "--resume_from_checkpoint", checkpoint]

@@ -143,6 +143,16 @@ def test_chords_are_no_speech():
     assert codes(check_audio(music.astype(np.float32), RATE)) == ["no_speech"]
 
 
+def test_low_rumble_over_speech_is_noise():
+    sound = speech()
+    spectrum = np.fft.rfft(np.random.default_rng(0).standard_normal(len(sound)))
+    rumble = np.fft.irfft(spectrum / np.maximum(np.fft.rfftfreq(len(sound), 1 / RATE), 50))
+    rumble *= np.sqrt((sound**2).mean() / (rumble**2).mean())
+    for level_db, expected in ((-30, []), (-5, ["noisy"])):
+        mixed = sound + rumble * 10 ** (level_db / 20)
+        assert codes(check_audio(0.5 * mixed / np.abs(mixed).max(), RATE)) == expected
+
+
 def test_clipping_is_named_after_resampling():
     sound = speech()
     for rate in (16_000, 44_100):
