@@ -269,6 +269,8 @@ def test_whisper_frames_equal_those_of_padded_window(folders):
     assert inputs["input_features_mask"].sum(axis=1).tolist() == [101, 31]
     for row, count in enumerate((101, 31)):
         np.testing.assert_allclose(inputs["input_features"][row, :, :count], window[row, :, :count], atol=1e-5)
+    for name, values in prepare_waveforms(processor, sound, "pt").items():
+        torch.testing.assert_close(values, torch.from_numpy(inputs[name]), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("name", ["wav2vec2", "whisper"])
