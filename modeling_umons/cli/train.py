@@ -31,8 +31,8 @@ report/ has the metrics next to those of baselines. --resume_from_checkpoint las
 RESUME = "Interrupted. --resume_from_checkpoint last resumes the run."
 
 
-def train(argv: list[str]) -> None:
-    """Parse the options, train, and push if asked to."""
+def train(argv: list[str], prog: str, description: str) -> None:
+    """Parse the options of the command `prog`, train, and push if asked to."""
     check_option_names(argv)  # before the imports
     from transformers.utils.logging import disable_progress_bar
 
@@ -42,7 +42,7 @@ def train(argv: list[str]) -> None:
     from ..training.run import train_all
 
     register_auto_classes()
-    *others, run_arguments = parse_arguments(argv, DESCRIPTION.format(recipes=format_recipes()))
+    *others, run_arguments = parse_arguments(argv, description.format(recipes=format_recipes()), prog)
     level = logging.INFO if run_arguments.should_log else logging.WARNING
     logging.basicConfig(level=level, format="%(message)s")
     disable_progress_bar()  # of loading and saving; that of training stays
@@ -54,14 +54,14 @@ def train(argv: list[str]) -> None:
         logging.getLogger(__name__).info("Pushed to %s", push(run_arguments.output_dir).url)
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: list[str] | None = None, prog: str = "umons train", description: str = DESCRIPTION) -> int:
     argv = sys.argv[1:] if argv is None else argv
     if argv == ["--list_recipes"]:
         from ..recipes import format_launch_files, format_recipes
 
         print(f"{format_recipes()}\n\nfiles for accelerate launch --config_file:\n{format_launch_files()}")
         return 0
-    return run("umons train", "train", partial(train, argv), RESUME)
+    return run(prog, "train", partial(train, argv, prog, description), RESUME)
 
 
 if __name__ == "__main__":

@@ -379,14 +379,16 @@ class _ManualFormatter(ArgumentDefaultsHelpFormatter, RawDescriptionHelpFormatte
     """Keep paragraphs and examples, and show the default of each option."""
 
 
-def parse_arguments(words: list[str], description: str, parts: tuple[type, ...] = PARTS) -> tuple[Any, ...]:
+def parse_arguments(
+    words: list[str], description: str, prog: str = "umons train", parts: tuple[type, ...] = PARTS
+) -> tuple[Any, ...]:
     """
     Parse options: the command line overrides the recipe, which overrides the defaults.
 
     `words[0]` is the name or path of a recipe unless it begins with a hyphen. Options of rows on the command line
     replace all those of the recipe. Raises ValueError for unknown options and invalid values.
     """
-    usage = "umons train [RECIPE] [OPTIONS]"
+    usage = f"{prog} [RECIPE] [OPTIONS]"
     parser = HfArgumentParser(parts, description=description, usage=usage, formatter_class=_ManualFormatter)
     parser.error = _refuse
     optional: frozenset[str] = frozenset()
