@@ -83,33 +83,6 @@ def emotion_metrics(
     return _value(_emotions(np.ones((1, len(truth))), truth, logits, labels, thresholds))
 
 
-def label_metrics(
-    truth: np.ndarray,
-    logits: np.ndarray,
-    labels: Sequence[str],
-    thresholds: np.ndarray | Sequence[float] | None = None,
-) -> dict[str, float]:
-    """
-    Compute metrics of labels (N, L) that are present or absent. A label is predicted if its logit is above its
-    threshold (L,), default 0.
-
-    `_auroc` and `_ap` are undefined if a label is in all segments or in none, and so are their means.
-
-    Raises ValueError for arrays of different shapes and logits that are not finite.
-    """
-    return _value(_labels(np.ones((1, len(truth))), truth, logits, labels, thresholds))
-
-
-def regression_metrics(truth: np.ndarray, prediction: np.ndarray, labels: Sequence[str]) -> dict[str, float]:
-    """
-    Compute metrics of numbers (N, L).
-
-    A single label has only the first three. Raises ValueError for arrays of different shapes and predictions that are
-    not finite.
-    """
-    return _value(_numbers(np.ones((1, len(truth))), truth, prediction, labels))
-
-
 def classification_metrics(truth: np.ndarray, logits: np.ndarray) -> dict[str, float]:
     """
     Compute metrics of classes (N,) from logits (N, C).
@@ -123,9 +96,17 @@ def task_metrics(
     task: Task, truth: np.ndarray, logits: np.ndarray, thresholds: np.ndarray | Sequence[float] | None = None
 ) -> dict[str, float]:
     """
-    Compute all metrics of a task from labels and logits in the form of the model. `sentiment-7` also has its accuracy
-    as `acc7`, and `sentiment-2` its accuracy and weighted F1 as `acc2_has0` and `f1_has0`. `thresholds` are those of
-    the emotions, for `emotion` and `joint`.
+    Compute all metrics of a task; those that are undefined are left out.
+
+    Args:
+        task: the task. `sentiment-7` also has its accuracy as `acc7`, `sentiment-2` its accuracy and weighted F1 as
+            `acc2_has0` and `f1_has0`.
+        truth: labels in the form of the model, (N,) or (N, L); NaN where unknown.
+        logits: logits of the model, (N, L).
+        thresholds: logits (E,) above which an emotion or a label of `multi_label` is predicted; 0 by default.
+
+    Raises:
+        ValueError: the shapes differ, logits are not finite, or a task without emotions has thresholds.
     """
     return _value(weighted_metrics(task, np.ones((1, len(truth))), truth, logits, thresholds))
 

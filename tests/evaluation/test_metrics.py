@@ -11,8 +11,6 @@ from modeling_umons.evaluation.metrics import (
     classification_metrics,
     constant_metrics,
     emotion_metrics,
-    label_metrics,
-    regression_metrics,
     rounded_sentiment_bins,
     sentiment_bins,
     sentiment_metrics,
@@ -444,9 +442,9 @@ def test_constant_baseline_on_mosei_test_split(shared):
 
 
 def test_label_metrics_match_scikit_learn():
-    random = np.random.default_rng(0)
+    task, random = make_task("multi_label", ["a", "b", "c"]), np.random.default_rng(0)
     truth, logits = random.integers(0, 2, (60, 3)), random.normal(size=(60, 3))
-    metrics = label_metrics(truth, logits, ["a", "b", "c"], [0.0, 0.5, -0.5])
+    metrics = task_metrics(task, truth, logits, [0.0, 0.5, -0.5])
     predicted = logits > [0.0, 0.5, -0.5]
     for average in ("macro", "micro"):
         assert metrics[f"f1_{average}"] == pytest.approx(sklearn_metrics.f1_score(truth, predicted, average=average))
@@ -458,22 +456,23 @@ def test_label_metrics_match_scikit_learn():
     assert metrics["b_f1"] == pytest.approx(sklearn_metrics.f1_score(truth[:, 1], predicted[:, 1]))
     partly = np.where(random.random((60, 3)) < 0.3, np.nan, truth)
     known = ~np.isnan(partly[:, 2])
-    assert label_metrics(partly, logits, ["a", "b", "c"])["c_f1"] == pytest.approx(
+    assert task_metrics(task, partly, logits)["c_f1"] == pytest.approx(
         sklearn_metrics.f1_score(truth[known, 2], logits[known, 2] > 0)
     )
 
 
 def test_label_metrics_of_label_in_no_row():
-    metrics = label_metrics(np.zeros((3, 2)), np.array([[1.0, -1.0]] * 3), ["a", "b"])
+    task = make_task("multi_label", ["a", "b"])
+    metrics = task_metrics(task, np.zeros((3, 2)), np.array([[1.0, -1.0]] * 3))
     assert metrics == {"label_accuracy": 0.5, "f1_micro": 0.0, "f1_macro": 0.0, "a_f1": 0.0, "b_f1": 0.0}
-    assert label_metrics(np.full((3, 2), np.nan), np.zeros((3, 2)), ["a", "b"]) == {}
+    assert task_metrics(task, np.full((3, 2), np.nan), np.zeros((3, 2))) == {}
 
 
 def test_regression_metrics_match_definitions():
     random = np.random.default_rng(0)
     truth = random.normal(5, 2, (50, 2))
     prediction = truth * 0.5 + random.normal(1, 1, (50, 2))
-    metrics = regression_metrics(truth, prediction, ["valence", "arousal"])
+    metrics = task_metrics(make_task("regression", ["valence", "arousal"]), truth, prediction)
     for name, t, p in zip(("valence", "arousal"), truth.T, prediction.T, strict=True):
         covariance = ((t - t.mean()) * (p - p.mean())).mean()
         concordance = 2 * covariance / (t.var() + p.var() + (t.mean() - p.mean()) ** 2)
@@ -482,10 +481,11 @@ def test_regression_metrics_match_definitions():
         assert metrics[f"{name}_mae"] == pytest.approx(np.abs(t - p).mean())
     for name in ("ccc", "corr", "mae"):
         assert metrics[name] == pytest.approx((metrics[f"valence_{name}"] + metrics[f"arousal_{name}"]) / 2)
-    assert regression_metrics(truth[:, :1], prediction[:, :1], ["valence"]) == {
+    single = make_task("regression", ["valence"])
+    assert task_metrics(single, truth[:, :1], prediction[:, :1]) == {
         name: pytest.approx(metrics[f"valence_{name}"]) for name in ("ccc", "corr", "mae")
     }
-    constant = regression_metrics(np.ones((3, 1)), np.ones((3, 1)), ["valence"])
+    constant = task_metrics(single, np.ones((3, 1)), np.ones((3, 1)))
     assert constant == {"ccc": 0.0, "corr": 0.0, "mae": 0.0}
 
 
