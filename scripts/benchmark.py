@@ -1,6 +1,4 @@
 #!/usr/bin/env python
-# Copyright 2026 The modeling_umons authors.
-# SPDX-License-Identifier: MIT
 """Measure the speed of the package as ratios to a baseline, measured in turns within one process.
 
     python scripts/benchmark.py

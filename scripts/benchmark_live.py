@@ -1,6 +1,4 @@
 #!/usr/bin/env python
-# Copyright 2026 The modeling_umons authors.
-# SPDX-License-Identifier: MIT
 """Measure live predictions: latency, simultaneous streams of a server, and memory over hours.
 
     python scripts/benchmark_live.py latency load memory --output docs/benchmarks/live.json

@@ -1,6 +1,4 @@
 #!/usr/bin/env python
-# Copyright 2026 The modeling_umons authors.
-# SPDX-License-Identifier: MIT
 """Check the models on a GPU and measure their speed. Requires no network; the result is one JSON.
 
     python scripts/check_gpu.py --output docs/benchmarks/gpu.json

@@ -1,6 +1,4 @@
 #!/usr/bin/env python
-# Copyright 2026 The modeling_umons authors.
-# SPDX-License-Identifier: MIT
 """Generate a synthetic CMU-MOSEI in the layout of the published implementation, to test loading, memory and resuming.
 
     python scripts/make_mosei.py labels.csv MOSEI

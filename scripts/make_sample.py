@@ -1,6 +1,4 @@
 #!/usr/bin/env python
-# Copyright 2026 The modeling_umons authors.
-# SPDX-License-Identifier: MIT
 """Generate the synthetic sample in hub/sample: short clips of a drawn face with emotional speech.
 
 Each row of the utterance table (columns text, sentiment, happy, sad, anger, surprise, disgust, fear) becomes a clip:

@@ -1,6 +1,4 @@
 #!/usr/bin/env python
-# Copyright 2026 The modeling_umons authors.
-# SPDX-License-Identifier: MIT
 """Measure training from a stream and with two processes, on CPUs. The result is one JSON.
 
     python scripts/measure_scale.py --output docs/benchmarks/scale.json

@@ -1,5 +1,3 @@
-# Copyright 2026 The modeling_umons authors.
-# SPDX-License-Identifier: MIT
 """Small Hugging Face Hub on 127.0.0.1, for tests that push and load over HTTP.
 
     with LocalHub(folder) as hub:

@@ -1,5 +1,3 @@
-# Copyright 2026 The modeling_umons authors.
-# SPDX-License-Identifier: MIT
 """Plain PyTorch implementation of the paper's equations, the baseline of scripts/benchmark.py.
 
 It processes batches (`reference_umons.py` processes single rows) with a linear layer for each projection, softmax of

@@ -1,5 +1,3 @@
-# Copyright 2026 The modeling_umons authors.
-# SPDX-License-Identifier: MIT
 """Reference implementation of TFN, MFN, Graph-MFN and MulT from the equations of their papers, and helpers of tests.
 
 The reference computes one row at a time, without torch modules. A row is {modality: word ids (T,) or frames (T, size)}

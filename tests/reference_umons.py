@@ -1,5 +1,3 @@
-# Copyright 2026 The modeling_umons authors.
-# SPDX-License-Identifier: MIT
 """Reference implementation of UMONS from the equations of the paper (Delbrouck et al., Challenge-HML 2020).
 
 One row at a time, without torch modules. A row has no padding and no mask; missing modalities are left out.

@@ -1,5 +1,3 @@
-# Copyright 2026 The modeling_umons authors.
-# SPDX-License-Identifier: MIT
 """Effects of importing the package on a fresh interpreter and on transformers."""
 
 import os

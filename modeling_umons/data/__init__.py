@@ -1,5 +1,3 @@
-# Copyright 2026 The modeling_umons authors.
-# SPDX-License-Identifier: MIT
 """Data sets of utterances: layouts, builders of `datasets` for them, and conversion to Parquet.
 
 Names are imported on first use.

@@ -1,5 +1,3 @@
-# Copyright 2026 The modeling_umons authors.
-# SPDX-License-Identifier: MIT
 """Decoding of the audio files of tables in a worker process with a deadline and a memory limit."""
 
 import os

@@ -1,5 +1,3 @@
-# Copyright 2026 The modeling_umons authors.
-# SPDX-License-Identifier: MIT
 """Builders of `datasets` for the layouts of utterances, streamed or prepared in its cache.
 
 builder = MoseiBuilder(config_name="emotion", layout="umons", data_dir="MOSEI")
@@ -305,10 +303,10 @@ class PromptsBuilder(UtteranceBuilder):
 
 
 class MiniBuilder(UtteranceBuilder):
-    """Training data of umons-mini: MOSI, the validation split of MOSEI, MELD and RAVDESS; see `layouts/mini.py`."""
+    """Training data of umons-base and umons-mini, from several corpora; see `layouts/mini.py`."""
 
     DATASET_NAME = "mini"
-    PRETTY_NAME = "The training data of umons-mini"
+    PRETTY_NAME = "The training data of umons-base and umons-mini"
     LICENSE = "cc-by-nc-sa-4.0"
     LAYOUTS = ("mini",)
     BUILDER_CONFIGS = _configs("all", "emotion", "sentiment", layout="mini")

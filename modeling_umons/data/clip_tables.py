@@ -1,5 +1,3 @@
-# Copyright 2026 The modeling_umons authors.
-# SPDX-License-Identifier: MIT
 """Tables of clips, read from a folder of files, a table with file names, or a data set of `datasets`."""
 
 import hashlib

@@ -1,5 +1,3 @@
-# Copyright 2026 The modeling_umons authors.
-# SPDX-License-Identifier: MIT
 """Padding of Arrow rows to batches of model inputs, through views of the Arrow buffers and without Python lists."""
 
 from __future__ import annotations

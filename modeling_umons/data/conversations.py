@@ -1,5 +1,3 @@
-# Copyright 2026 The modeling_umons authors.
-# SPDX-License-Identifier: MIT
 """Grouping of rows into conversations, batches of conversations, and the previous utterances of rows."""
 
 from __future__ import annotations

@@ -1,5 +1,3 @@
-# Copyright 2026 The modeling_umons authors.
-# SPDX-License-Identifier: MIT
 """Extraction of audio and video features of clips into Parquet shards, resumable."""
 
 import hashlib

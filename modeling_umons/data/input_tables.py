@@ -1,5 +1,3 @@
-# Copyright 2026 The modeling_umons authors.
-# SPDX-License-Identifier: MIT
 """Inputs of batch prediction: tables, folders of clips, and data sets of `datasets`, of any number of rows.
 
 Tables are copied to an Arrow file, which worker processes map into memory: a row takes none there before it is read.

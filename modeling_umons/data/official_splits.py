@@ -1,5 +1,3 @@
-# Copyright 2026 The modeling_umons authors.
-# SPDX-License-Identifier: MIT
 """
 Official folds of CMU-MOSEI (Zadeh et al., ACL 2018; those of the CMU Multimodal SDK), by video.
 

@@ -1,5 +1,3 @@
-# Copyright 2026 The modeling_umons authors.
-# SPDX-License-Identifier: MIT
 """Conversion of any layout to a folder of Parquet files that `datasets.load_dataset` reads and that the Hub takes."""
 
 import csv

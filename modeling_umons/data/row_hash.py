@@ -1,5 +1,3 @@
-# Copyright 2026 The modeling_umons authors.
-# SPDX-License-Identifier: MIT
 """Hash of the rows of a data set, independent of files, row groups, batches and compression."""
 
 import hashlib

@@ -1,5 +1,3 @@
-# Copyright 2026 The modeling_umons authors.
-# SPDX-License-Identifier: MIT
 """Reader of the published implementation's checkpoints that executes nothing in them.
 
 `torch.load(weights_only=True)` refuses files of torch < 1.6 that contain a loss module, and allocates what a file

@@ -1,5 +1,3 @@
-# Copyright 2026 The modeling_umons authors.
-# SPDX-License-Identifier: MIT
 """Reader of pickles of data that executes nothing in them.
 
 A pickle is a program, and three steps keep a hostile one harmless. `check_instructions` reads its instructions with

@@ -1,5 +1,3 @@
-# Copyright 2026 The modeling_umons authors.
-# SPDX-License-Identifier: MIT
 """Columns and configurations of all data sets of utterances."""
 
 from collections.abc import Sequence

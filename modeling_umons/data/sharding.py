@@ -1,5 +1,3 @@
-# Copyright 2026 The modeling_umons authors.
-# SPDX-License-Identifier: MIT
 """Runs over the rows of an input, shard by shard: resumable; in this process, in several, or in actors of Ray.
 
 A shard is a Parquet file that is written atomically, with the failures of its rows in its metadata. A run that is

@@ -1,5 +1,3 @@
-# Copyright 2026 The modeling_umons authors.
-# SPDX-License-Identifier: MIT
 """Reader of tables (CSV, TSV, JSON lines, Parquet), shared by clips, layouts and training data."""
 
 import csv

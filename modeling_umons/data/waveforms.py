@@ -1,5 +1,3 @@
-# Copyright 2026 The modeling_umons authors.
-# SPDX-License-Identifier: MIT
 """Distortions of waveforms: for augmentation in training, and to measure the robustness of a model.
 
 Waveforms are (num_samples,) float32 in [-1, 1]. A distortion with random numbers takes a generator, and depends on

@@ -1,5 +1,3 @@
-# Copyright 2026 The modeling_umons authors.
-# SPDX-License-Identifier: MIT
 """Pretrained word vectors: GloVe, word2vec and fastText files, numpy matrices, and the package of `"glove"`."""
 
 import errno

@@ -1,5 +1,3 @@
-# Copyright 2026 The modeling_umons authors.
-# SPDX-License-Identifier: MIT
 """Calibration of a model on validation rows, and metrics of calibrated predictions."""
 
 import json

@@ -1,5 +1,3 @@
-# Copyright 2026 The modeling_umons authors.
-# SPDX-License-Identifier: MIT
 """Tests of explanations: effects of the words with the largest contributions, one by one and together.
 
 Source of the curves: Petsiuk et al., RISE, BMVC 2018 (deletion and insertion).

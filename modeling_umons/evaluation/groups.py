@@ -1,5 +1,3 @@
-# Copyright 2026 The modeling_umons authors.
-# SPDX-License-Identifier: MIT
 """Metrics of a model by group of rows: by speaker, gender, length, level or any column of a data set."""
 
 from collections.abc import Collection, Mapping, Sequence

@@ -1,5 +1,3 @@
-# Copyright 2026 The modeling_umons authors.
-# SPDX-License-Identifier: MIT
 """Definitions of all metrics in reports, printed by `umons explain-metrics` and listed in docs/metrics.md."""
 
 import re

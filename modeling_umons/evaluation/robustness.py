@@ -1,5 +1,3 @@
-# Copyright 2026 The modeling_umons authors.
-# SPDX-License-Identifier: MIT
 """Robustness of a model to the recording: scores on distorted voices, and by group of speakers."""
 
 from collections.abc import Callable, Mapping, Sequence

@@ -1,5 +1,3 @@
-# Copyright 2026 The modeling_umons authors.
-# SPDX-License-Identifier: MIT
 """ONNX graphs of UMONS models: export, comparison with PyTorch, int8 weights, and inputs.
 
 The inputs of a graph are values and mask of every modality of the model, named as by its processor; the output is

@@ -1,5 +1,3 @@
-# Copyright 2026 The modeling_umons authors.
-# SPDX-License-Identifier: MIT
 """Predictions of a model for the rows of a data set."""
 
 from __future__ import annotations

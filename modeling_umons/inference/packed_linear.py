@@ -1,5 +1,3 @@
-# Copyright 2026 The modeling_umons authors.
-# SPDX-License-Identifier: MIT
 """Linear layers with weights in the layout of oneDNN, for faster inference on a CPU."""
 
 import copy

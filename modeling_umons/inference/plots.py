@@ -1,5 +1,3 @@
-# Copyright 2026 The modeling_umons authors.
-# SPDX-License-Identifier: MIT
 """Plots of predictions and attention weights. They need matplotlib (the extra `plot`)."""
 
 from pathlib import Path

@@ -1,5 +1,3 @@
-# Copyright 2026 The modeling_umons authors.
-# SPDX-License-Identifier: MIT
 """Turns of speakers as RTTM (Rich Transcription Time Marked), which diarization tools such as pyannote exchange.
 
 A turn is `{"speaker": "A", "timestamp": (start, end)}`, with times in seconds, as the pipeline takes them.

@@ -1,5 +1,3 @@
-# Copyright 2026 The modeling_umons authors.
-# SPDX-License-Identifier: MIT
 """Tables of speakers: how long each speaks, with the means of the predictions."""
 
 from collections.abc import Iterable

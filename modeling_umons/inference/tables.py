@@ -1,5 +1,3 @@
-# Copyright 2026 The modeling_umons authors.
-# SPDX-License-Identifier: MIT
 """Batch prediction of tables, folders and data sets into a table: resumable; in several processes, or on Ray."""
 
 import csv

@@ -1,5 +1,3 @@
-# Copyright 2026 The modeling_umons authors.
-# SPDX-License-Identifier: MIT
 """Timelines: predictions of the segments of a clip as tables, captions, annotations and plots."""
 
 from collections.abc import Iterable, Iterator

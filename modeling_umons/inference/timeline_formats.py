@@ -1,5 +1,3 @@
-# Copyright 2026 The modeling_umons authors.
-# SPDX-License-Identifier: MIT
 """Formats of timelines. A writer is a generator that receives the segments, and `None` after the last one."""
 
 import csv

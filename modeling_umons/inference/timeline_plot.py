@@ -1,5 +1,3 @@
-# Copyright 2026 The modeling_umons authors.
-# SPDX-License-Identifier: MIT
 """Plots of timelines: sentiment, scores, speakers and words over time. They need matplotlib (the extra `plot`)."""
 
 from dataclasses import dataclass

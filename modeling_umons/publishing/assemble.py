@@ -1,5 +1,3 @@
-# Copyright 2026 The modeling_umons authors.
-# SPDX-License-Identifier: MIT
 """Assembly of a repository of the Hub: the files of a folder, its code, and a handler for endpoints."""
 
 import importlib

@@ -1,5 +1,3 @@
-# Copyright 2026 The modeling_umons authors.
-# SPDX-License-Identifier: MIT
 """Checks of an assembled folder before a push: its kind, code, weights, data, card, and tokens in its files."""
 
 import mmap

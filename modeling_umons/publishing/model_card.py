@@ -1,5 +1,3 @@
-# Copyright 2026 The modeling_umons authors.
-# SPDX-License-Identifier: MIT
 """Model card of a trained model, filled from the template `model_card.md`."""
 
 import re

@@ -1,5 +1,3 @@
-# Copyright 2026 The modeling_umons authors.
-# SPDX-License-Identifier: MIT
 """Plan of a push: the assembled and checked folder. Uses no network."""
 
 import re

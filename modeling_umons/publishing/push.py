@@ -1,5 +1,3 @@
-# Copyright 2026 The modeling_umons authors.
-# SPDX-License-Identifier: MIT
 """Push of a folder to the Hugging Face Hub in one commit: a model, a data set, a metric of `evaluate` or a Space."""
 
 import os

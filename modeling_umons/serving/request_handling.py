@@ -1,5 +1,3 @@
-# Copyright 2026 The modeling_umons authors.
-# SPDX-License-Identifier: MIT
 """Requests of untrusted clients: validation of their JSON, and prediction in batches that several requests share.
 
 `umons serve` and the handler of an Inference Endpoint share this module. It imports nothing of the package, so that it

@@ -1,5 +1,3 @@
-# Copyright 2026 The modeling_umons authors.
-# SPDX-License-Identifier: MIT
 """HTTP server of `umons serve`. Requests that arrive together are predicted in batches."""
 
 import asyncio

@@ -1,5 +1,3 @@
-# Copyright 2026 The modeling_umons authors.
-# SPDX-License-Identifier: MIT
 """WebSocket sessions of `umons serve`: audio in, predictions as JSON events out, while the audio arrives."""
 
 import asyncio

@@ -1,5 +1,3 @@
-# Copyright 2026 The modeling_umons authors.
-# SPDX-License-Identifier: MIT
 """Distillation through labels (Hinton et al., 2015): a table whose labels are partly those of a teacher."""
 
 from pathlib import Path

@@ -1,5 +1,3 @@
-# Copyright 2026 The modeling_umons authors.
-# SPDX-License-Identifier: MIT
 """Dropout that is faster than PyTorch's on a CPU.
 
 PyTorch draws a 53-bit number for each element, one by one, and keeps the noise in full precision for the backward

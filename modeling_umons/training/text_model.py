@@ -1,5 +1,3 @@
-# Copyright 2026 The modeling_umons authors.
-# SPDX-License-Identifier: MIT
 """Models of text to which training adds other modalities."""
 
 from transformers import AutoModelForSequenceClassification, PreTrainedModel

@@ -1,5 +1,3 @@
-# Copyright 2026 The modeling_umons authors.
-# SPDX-License-Identifier: MIT
 """Progress of long runs with the time left: a bar on a terminal, and a line now and then in a log file."""
 
 import sys

@@ -1,5 +1,3 @@
-# Copyright 2026 The modeling_umons authors.
-# SPDX-License-Identifier: MIT
 """Tables in Markdown and on the screen, with text to the left and numbers to the right, and cells of CSV."""
 
 from collections.abc import Sequence

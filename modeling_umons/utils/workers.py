@@ -1,5 +1,3 @@
-# Copyright 2026 The modeling_umons authors.
-# SPDX-License-Identifier: MIT
 """Pools of worker processes that end with their parent and compute on one thread each."""
 
 import os

@@ -1,5 +1,3 @@
-# Copyright 2026 The modeling_umons authors.
-# SPDX-License-Identifier: MIT
 """Behaviour of the models that people get on plain sentences and recordings. None of them is training data."""
 
 import csv

@@ -1,5 +1,3 @@
-# Copyright 2026 The modeling_umons authors.
-# SPDX-License-Identifier: MIT
 """Converted checkpoints give what the published implementation gave, from Python and by the command."""
 
 import argparse

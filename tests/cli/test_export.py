@@ -1,5 +1,3 @@
-# Copyright 2026 The modeling_umons authors.
-# SPDX-License-Identifier: MIT
 """Exported graphs answer as PyTorch does, whatever is missing, and the command writes them whole or not at all."""
 
 import contextlib

@@ -1,5 +1,3 @@
-# Copyright 2026 The modeling_umons authors.
-# SPDX-License-Identifier: MIT
 """Graphs of models with pretrained encoders take what their processors give, and answer as PyTorch does."""
 
 import importlib.util

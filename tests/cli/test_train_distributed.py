@@ -1,5 +1,3 @@
-# Copyright 2026 The modeling_umons authors.
-# SPDX-License-Identifier: MIT
 """scripts/train.py on two machines, with sharded models, and with another number of processes, on the CPU."""
 
 import csv

@@ -1,5 +1,3 @@
-# Copyright 2026 The modeling_umons authors.
-# SPDX-License-Identifier: MIT
 """transformers' common tests for video processors, on ours; fetched for the installed release as package `tests`."""
 
 import unittest

@@ -1,5 +1,3 @@
-# Copyright 2026 The modeling_umons authors.
-# SPDX-License-Identifier: MIT
 """A source in memory, with features, with what is missing, and with segments that cannot be read."""
 
 from functools import cached_property

@@ -1,5 +1,3 @@
-# Copyright 2026 The modeling_umons authors.
-# SPDX-License-Identifier: MIT
 """Builders over a source: streamed, prepared, in other processes, and what a bad row does."""
 
 import logging

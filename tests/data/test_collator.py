@@ -1,5 +1,3 @@
-# Copyright 2026 The modeling_umons authors.
-# SPDX-License-Identifier: MIT
 """Batches from Arrow tables, against padding row by row in plain numpy."""
 
 import numpy as np

@@ -1,5 +1,3 @@
-# Copyright 2026 The modeling_umons authors.
-# SPDX-License-Identifier: MIT
 """From a source to Parquet: the same rows, whole or not at all, and a report that is right."""
 
 import csv

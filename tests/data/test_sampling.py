@@ -1,5 +1,3 @@
-# Copyright 2026 The modeling_umons authors.
-# SPDX-License-Identifier: MIT
 """The order of rows in batches of about one length."""
 
 import numpy as np

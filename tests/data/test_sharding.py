@@ -1,5 +1,3 @@
-# Copyright 2026 The modeling_umons authors.
-# SPDX-License-Identifier: MIT
 """Scheduling of shards on Ray, with actors that die. `test_ray_cluster.py` has the same on a cluster."""
 
 import csv

@@ -1,5 +1,3 @@
-# Copyright 2026 The modeling_umons authors.
-# SPDX-License-Identifier: MIT
 """Streams of training rows from a folder of Parquet files."""
 
 import json

@@ -1,5 +1,3 @@
-# Copyright 2026 The modeling_umons authors.
-# SPDX-License-Identifier: MIT
 """Distortions of waveforms and their random draws."""
 
 import numpy as np

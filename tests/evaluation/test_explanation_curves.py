@@ -1,5 +1,3 @@
-# Copyright 2026 The modeling_umons authors.
-# SPDX-License-Identifier: MIT
 """Tests of explanations on texts: top words, and deletion and insertion curves, in reports."""
 
 import json

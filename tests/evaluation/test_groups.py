@@ -1,5 +1,3 @@
-# Copyright 2026 The modeling_umons authors.
-# SPDX-License-Identifier: MIT
 """Metrics by group of rows: of columns, of numbers in quarters, and of what is measured in texts and files."""
 
 import math

@@ -1,5 +1,3 @@
-# Copyright 2026 The modeling_umons authors.
-# SPDX-License-Identifier: MIT
 """Definitions of metrics: complete, equal in the documentation, and printed by `umons explain-metrics`."""
 
 import numpy as np

@@ -1,5 +1,3 @@
-# Copyright 2026 The modeling_umons authors.
-# SPDX-License-Identifier: MIT
 """hub/endpoint, copied into a model's repository and called as the Inference Toolkit does."""
 
 import base64

@@ -1,5 +1,3 @@
-# Copyright 2026 The modeling_umons authors.
-# SPDX-License-Identifier: MIT
 """hub/mosei: the card, and a prepared data set that is pushed to a Hub and loaded from it."""
 
 import json

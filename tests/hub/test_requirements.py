@@ -1,5 +1,3 @@
-# Copyright 2026 The modeling_umons authors.
-# SPDX-License-Identifier: MIT
 """Packages that umons-mini requires: torch and transformers for text, av for audio, torchvision for video."""
 
 import shutil

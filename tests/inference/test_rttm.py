@@ -1,5 +1,3 @@
-# Copyright 2026 The modeling_umons authors.
-# SPDX-License-Identifier: MIT
 """RTTM files: turns of speakers in and out."""
 
 import pytest

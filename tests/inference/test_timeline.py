@@ -1,5 +1,3 @@
-# Copyright 2026 The modeling_umons authors.
-# SPDX-License-Identifier: MIT
 """Timelines: tables, captions that FFmpeg reads, plots, and atomic writing."""
 
 import csv

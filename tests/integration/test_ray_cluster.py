@@ -1,5 +1,3 @@
-# Copyright 2026 The modeling_umons authors.
-# SPDX-License-Identifier: MIT
 """Extraction, prediction and evaluation on a Ray cluster of three nodes on loopback, one of which is killed."""
 
 import csv

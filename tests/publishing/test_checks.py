@@ -1,5 +1,3 @@
-# Copyright 2026 The modeling_umons authors.
-# SPDX-License-Identifier: MIT
 """Checks before a push: folders that are incomplete, damaged or not for the public."""
 
 import shutil

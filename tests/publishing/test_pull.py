@@ -1,5 +1,3 @@
-# Copyright 2026 The modeling_umons authors.
-# SPDX-License-Identifier: MIT
 """Pushed repositories, loaded over HTTP in new processes with an empty cache, with the package and without it.
 
 Each process takes seconds, so that one process loads all that it can.

@@ -1,5 +1,3 @@
-# Copyright 2026 The modeling_umons authors.
-# SPDX-License-Identifier: MIT
 """`umons push` and `--push_to_hub` against a Hub on 127.0.0.1."""
 
 import json

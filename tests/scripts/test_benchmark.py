@@ -1,5 +1,3 @@
-# Copyright 2026 The modeling_umons authors.
-# SPDX-License-Identifier: MIT
 """Tests of scripts/benchmark.py in tiny sizes; speed itself is not tested."""
 
 import json

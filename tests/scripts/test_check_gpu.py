@@ -1,5 +1,3 @@
-# Copyright 2026 The modeling_umons authors.
-# SPDX-License-Identifier: MIT
 """Tests of scripts/check_gpu.py in tiny sizes on the CPU."""
 
 import json

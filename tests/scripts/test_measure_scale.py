@@ -1,5 +1,3 @@
-# Copyright 2026 The modeling_umons authors.
-# SPDX-License-Identifier: MIT
 """Tests of scripts/measure_scale.py with few rows."""
 
 import json

@@ -1,5 +1,3 @@
-# Copyright 2026 The modeling_umons authors.
-# SPDX-License-Identifier: MIT
 """Requests of untrusted clients: validation, limits and predictions."""
 
 import base64

@@ -1,5 +1,3 @@
-# Copyright 2026 The modeling_umons authors.
-# SPDX-License-Identifier: MIT
 """Fast dropout on a CPU: its noise, gradient and reproducibility, and models that are swapped to it."""
 
 import pytest

@@ -1,5 +1,3 @@
-# Copyright 2026 The modeling_umons authors.
-# SPDX-License-Identifier: MIT
 """Layouts of data sets of utterances with sentiment and emotions: one file and one `Source` for each.
 
 A source lists its segments at once, and reads each on request. A fault of the whole is an error of the source; a fault

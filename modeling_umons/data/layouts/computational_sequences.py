@@ -1,5 +1,3 @@
-# Copyright 2026 The modeling_umons authors.
-# SPDX-License-Identifier: MIT
 """Computational sequences, the files of the CMU Multimodal SDK (Zadeh et al., 2018), read without trusting them.
 
 A `.csd` file is HDF5: `<root>/data/<id>/features` (N, D) and `<root>/data/<id>/intervals` (N, 2), seconds. HDF5 can

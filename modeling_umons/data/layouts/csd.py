@@ -1,5 +1,3 @@
-# Copyright 2026 The modeling_umons authors.
-# SPDX-License-Identifier: MIT
 """CMU-MOSEI as the computational sequences of the CMU Multimodal SDK (Zadeh et al., 2018)."""
 
 import logging

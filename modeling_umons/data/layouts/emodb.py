@@ -1,5 +1,3 @@
-# Copyright 2026 The modeling_umons authors.
-# SPDX-License-Identifier: MIT
 """EMO-DB (Burkhardt et al., Interspeech 2005): ten German sentences spoken by actors in seven emotions."""
 
 import re

@@ -1,5 +1,3 @@
-# Copyright 2026 The modeling_umons authors.
-# SPDX-License-Identifier: MIT
 """Folder of clips, with or without a table, whose features are extracted as they are read."""
 
 import logging

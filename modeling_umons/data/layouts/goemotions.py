@@ -1,5 +1,3 @@
-# Copyright 2026 The modeling_umons authors.
-# SPDX-License-Identifier: MIT
 """GoEmotions (Demszky et al., ACL 2020): Reddit comments with 27 emotions or neutral."""
 
 from functools import cached_property

@@ -1,5 +1,3 @@
-# Copyright 2026 The modeling_umons authors.
-# SPDX-License-Identifier: MIT
 """CMU-MOSEI as tables of labels and transcripts."""
 
 import logging

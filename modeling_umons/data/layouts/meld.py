@@ -1,5 +1,3 @@
-# Copyright 2026 The modeling_umons authors.
-# SPDX-License-Identifier: MIT
 """MELD (Poria et al., ACL 2019), dialogues from the series Friends, as its tables of text and labels."""
 
 import logging

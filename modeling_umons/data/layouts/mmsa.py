@@ -1,5 +1,3 @@
-# Copyright 2026 The modeling_umons authors.
-# SPDX-License-Identifier: MIT
 """Pickles of MMSA (Mao et al., ACL 2022 demonstrations): CMU-MOSEI, CMU-MOSI and CH-SIMS."""
 
 from collections.abc import Sequence

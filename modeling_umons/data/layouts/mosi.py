@@ -1,5 +1,3 @@
-# Copyright 2026 The modeling_umons authors.
-# SPDX-License-Identifier: MIT
 """CMU-MOSI (Zadeh et al., 2016) as a table of texts and sentiments."""
 
 from functools import cached_property

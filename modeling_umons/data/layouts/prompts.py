@@ -1,5 +1,3 @@
-# Copyright 2026 The modeling_umons authors.
-# SPDX-License-Identifier: MIT
 """Neutral voices: the prompts of Asterisk, a telephone exchange, spoken by four professionals in five languages.
 
 Debian distributes them (`asterisk-core-sounds-en-g722`, -es-, -fr-, -it-, -ru-). The recordings are by Allison Smith,

@@ -1,5 +1,3 @@
-# Copyright 2026 The modeling_umons authors.
-# SPDX-License-Identifier: MIT
 """RAVDESS (Livingstone and Russo, PLOS ONE 2018): two statements spoken by actors in eight emotions."""
 
 import csv

@@ -1,5 +1,3 @@
-# Copyright 2026 The modeling_umons authors.
-# SPDX-License-Identifier: MIT
 """Pickles of the published implementation of UMONS (Delbrouck et al., 2020)."""
 
 import logging

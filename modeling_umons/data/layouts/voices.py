@@ -1,5 +1,3 @@
-# Copyright 2026 The modeling_umons authors.
-# SPDX-License-Identifier: MIT
 """Recordings of voices, each with one emotion: what the layouts ravdess, emodb and prompts share."""
 
 from abc import abstractmethod

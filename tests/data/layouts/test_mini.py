@@ -1,5 +1,3 @@
-# Copyright 2026 The modeling_umons authors.
-# SPDX-License-Identifier: MIT
 """Training data of umons-base and umons-mini: splits, and what each corpus says about the emotions."""
 
 import pickle

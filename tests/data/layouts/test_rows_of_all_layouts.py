@@ -1,5 +1,3 @@
-# Copyright 2026 The modeling_umons authors.
-# SPDX-License-Identifier: MIT
 """The same rows, from each layout: streamed by the builder, prepared by it, and from Parquet in both ways."""
 
 import shutil

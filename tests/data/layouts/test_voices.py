@@ -1,5 +1,3 @@
-# Copyright 2026 The modeling_umons authors.
-# SPDX-License-Identifier: MIT
 """Layouts of voices: EMO-DB, prompts of Asterisk, stored audio, and the faces of RAVDESS."""
 
 import io

@@ -1,5 +1,3 @@
-# Copyright 2026 The modeling_umons authors.
-# SPDX-License-Identifier: MIT
 """Truncated files, and files with names of clips that are not clips. `tests/fuzz` has damaged ones."""
 
 import io

@@ -1,5 +1,3 @@
-# Copyright 2026 The modeling_umons authors.
-# SPDX-License-Identifier: MIT
 """UMONS model: equality with the equations of the paper, masking, outputs, losses and errors."""
 
 import itertools

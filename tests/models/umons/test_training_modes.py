@@ -1,5 +1,3 @@
-# Copyright 2026 The modeling_umons authors.
-# SPDX-License-Identifier: MIT
 """Training with the Trainer of transformers: accumulation, half precision, checkpointing, torch.compile."""
 
 import logging

@@ -1,5 +1,3 @@
-# Copyright 2026 The modeling_umons authors.
-# SPDX-License-Identifier: MIT
 """Video tower, alone and in a model. It is fully convolutional: clips of 4 frames of 16 x 16 are enough."""
 
 import os
