@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -53,7 +53,7 @@ class DecodingWorker:
         with self.lock:
             return self._request(source, source, task="read_clip", options=options)
 
-    def iter_windows(self, source: str | Path | bytes, window_s: float, **options: Any) -> Iterator[Clip]:
+    def iter_windows(self, source: str | Path | bytes, window_s: float, **options: Any) -> Generator[Clip]:
         """Decode windows of a file. Arguments and errors are those of [`~media_umons.iter_windows`]."""
         key, process = next(self.keys), None
         try:
@@ -146,7 +146,7 @@ class DecodingPool:
         self.num_files = dict.fromkeys(self.workers, 0)
         self.lock = threading.Lock()
 
-    def iter_windows(self, source: str | Path | bytes, window_s: float, **options: Any) -> Iterator[Clip]:
+    def iter_windows(self, source: str | Path | bytes, window_s: float, **options: Any) -> Generator[Clip]:
         """Decode windows of a file in the worker with the fewest files in progress."""
         with self.lock:
             worker = min(self.workers, key=self.num_files.__getitem__)

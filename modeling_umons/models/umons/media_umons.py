@@ -130,7 +130,7 @@ def iter_windows(
     size: tuple[int, int] = (112, 112),
     audio: bool = True,
     video: bool = True,
-) -> Iterator[Clip]:
+) -> Generator[Clip]:
     """Decode consecutive windows of `window_s` seconds of a file of any length, in one pass and bounded memory.
 
     The last window may be shorter. A window in a gap of the file has neither audio nor frames. The source is opened at

@@ -10,7 +10,7 @@ from functools import partial
 from itertools import groupby
 from numbers import Integral, Real
 from operator import itemgetter
-from typing import Any
+from typing import Any, cast
 
 import torch
 from transformers.pipelines.base import ChunkPipeline
@@ -541,7 +541,7 @@ class MultimodalEmotionPipeline(ChunkPipeline):
         return warnings
 
     def _check_text(self, segment: Segment, overflow: str) -> list[dict[str, str]]:
-        tokenizer, text, warnings = self.processor.tokenizer, segment.text, []
+        tokenizer, text = self.processor.tokenizer, segment.text or ""
         if not any(character.isalnum() for character in text):
             words = read_emoji(text)
             if not words:
@@ -550,7 +550,7 @@ class MultimodalEmotionPipeline(ChunkPipeline):
             return [make_warning("emoji", f"The text has emoji only; they were read as {words!r:.100}.")]
         if not has_words(tokenizer, tokenizer(text, truncation=True)["input_ids"]):
             return [make_warning("no_words", f"The text has no word that the model can know: {text!r:.50}.")]
-        warnings += check_text(text, tokenizer, find_language(self.model.config))
+        warnings = check_text(text, tokenizer, find_language(self.model.config))
         count = sum(self._count_tokens(text.split()))
         if count > self._max_tokens:
             fact = f"The text has {count} tokens, and the model processes {self._max_tokens} at once"
@@ -644,7 +644,7 @@ class MultimodalEmotionPipeline(ChunkPipeline):
         ids = encode_history(self.processor.tokenizer, history, speaker, *limits)
         return {"history_ids": torch.tensor([ids or [0]]), "history_mask": torch.tensor([[1] * len(ids) or [0]])}
 
-    def _process_audio(self, audio, sampling_rate: int | None) -> dict[str, Any]:
+    def _process_audio(self, audio, sampling_rate: int) -> dict[str, Any]:
         """Extract log-mel frames, or run the audio encoder: segments that wait for a batch then take little memory."""
         config = self.model.config
         has_encoder = getattr(config, "audio_encoder", None) is not None
@@ -877,7 +877,8 @@ class MultimodalEmotionPipeline(ChunkPipeline):
         self, sentiment: float | None, scores: dict[str, float], modalities: list[str], top_k: int | None
     ) -> dict[str, Any]:
         """Return sentiment, interval, label and scores, by the model's task."""
-        calibration, result = find_calibration(self.model.config, modalities), {}
+        calibration = find_calibration(self.model.config, modalities)
+        result: dict[str, Any] = {}
         if sentiment is not None:
             result["sentiment"] = sentiment
             if (interval := sentiment_interval(sentiment, calibration)) is not None:
@@ -957,7 +958,7 @@ class MultimodalEmotionPipeline(ChunkPipeline):
 
     def _join_attention(self, parts: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
         """Return the attention of a segment by modality; weights of a part are scaled by its length."""
-        attention = {}
+        attention: dict[str, list[dict[str, Any]]] = {}
         for modality in self._list_modalities(parts):
             if modality in self._averaged:
                 continue
@@ -985,7 +986,8 @@ class MultimodalEmotionPipeline(ChunkPipeline):
 def _sum_by_word(text: str, spans: list[tuple[int, int]], weights: list[float]) -> list[dict[str, Any]]:
     """Return the whitespace-separated words of a text with the summed weights of their tokens."""
     words = list(re.finditer(r"\S+", text))
-    ends, sums = [word.end() for word in words], {}
+    ends = [word.end() for word in words]
+    sums: dict[int, float] = {}
     for (start, end), weight in zip(spans, weights, strict=True):
         if text[start:end].strip():
             index = bisect_left(ends, end)
@@ -999,7 +1001,7 @@ def _round_times(timestamp: tuple[float, float]) -> tuple[float, float]:
 
 
 def _check_seconds(name: str, seconds: Any) -> float:
-    if isinstance(seconds, bool) or not isinstance(seconds, Real) or not 0 < seconds < math.inf:
+    if isinstance(seconds, bool) or not isinstance(seconds, Real) or not 0 < cast(float, seconds) < math.inf:
         raise ValueError(f"`{name}` is {seconds!r}: pass a positive, finite number of seconds.")
     return float(seconds)
 

@@ -5,13 +5,13 @@
 import math
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from numbers import Real
 from operator import itemgetter
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -54,7 +54,7 @@ class Segment:
     start: float | None = None
     end: float | None = None
     audio: np.ndarray | None = None
-    sampling_rate: int | None = None
+    sampling_rate: int = 0
     frames: np.ndarray | None = None
     is_silent: bool = False
     warnings: list[dict[str, str]] = field(default_factory=list)
@@ -296,7 +296,7 @@ def iter_segments(
     frame_rate: float,
     size: tuple[int, int],
     min_length_s: float,
-    read_windows: Callable[..., Iterator[Clip]] = iter_windows,
+    read_windows: Callable[..., Generator[Clip]] = iter_windows,
     read_all: bool = False,
 ) -> Iterator[Segment]:
     """
@@ -340,7 +340,7 @@ def iter_segments(
             raise ValueError("There is no audio to cut into segments: omit `chunk_length_s` and `return_timestamps`.")
         tracks = [_iter_word_windows([time for time, _ in queue], chunk_length_s)]
 
-    index = segment = None
+    segment = None
     for index, clips in enumerate(zip_longest(*tracks)):
         following = _as_segment(_merge_clips([clip for clip in clips if clip is not None]))
         if index > 0 and following.duration < min(chunk_length_s or WHOLE_S, min_length_s) - 1e-3:
@@ -358,9 +358,9 @@ def iter_segments(
         yield segment
     for track in tracks:
         track.close()
-    if index is None:  # text only, or video frames that the model does not use
+    if segment is None:  # text only, or video frames that the model does not use
         yield Segment(text, words)
-    elif queue and chunk_length_s is not None:
+    elif queue and words and chunk_length_s is not None:
         logger.warning(
             f"{len(queue)} of the {len(words)} words are dropped: their `timestamp` is after the end of the file at "
             f"{segment.end:.1f} s. Is it in seconds?"
@@ -406,9 +406,9 @@ def cut_segments(
             raise ValueError(f"Segment {index} begins at {start:g} s, before the previous one: order them by start.")
         before = start
         if not unit.get("has_speech", True):
-            known = {name: unit.get(name) for name in ("text", "words")}
-            result = {name: unit[name] for name in ("timestamp", "speaker") if name in unit}
-            yield Segment(**known, start=start, end=end, warnings=unit["warnings"], result=result)
+            segment = Segment(unit.get("text"), unit.get("words"), start, end, warnings=unit["warnings"])
+            segment.result = {name: unit[name] for name in ("timestamp", "speaker") if name in unit}
+            yield segment
             continue
         while file_end < end and (window := next(windows, None)) is not None:
             buffer.append(window)
@@ -453,14 +453,17 @@ def _cut_segment(clips: Iterable[Clip], unit: dict[str, Any], end: float, words,
 
 def _join_clips(clips: Iterable[Clip], start: float, end: float) -> Clip:
     """Return the audio and frames of [start, end) of consecutive clips; gaps of the audio are silent."""
-    audio, frames, times, rate = None, [], [], 0
+    audio: np.ndarray | None = None
+    frames: list[np.ndarray] = []
+    times: list[np.ndarray] = []
+    rate = num_samples = 0
     for clip in clips:
         if clip.audio is not None:
             rate = clip.sampling_rate
             first, last, offset = round(start * rate), round(end * rate), round(clip.start * rate)
             samples = clip.audio[max(0, first - offset) : max(0, last - offset)]
             if audio is None:
-                audio, num_samples = np.zeros(last - first, np.float32), 0
+                audio = np.zeros(last - first, np.float32)
             position = max(0, offset - first)
             audio[position : position + len(samples)] = samples[: len(audio) - position]
             num_samples = max(num_samples, position + len(samples)) if len(samples) else num_samples
@@ -489,10 +492,10 @@ def _open_tracks(
     sampling_rate: int,
     frame_rate: float,
     size: tuple[int, int],
-    read_windows: Callable[..., Iterator[Clip]] = iter_windows,
+    read_windows: Callable[..., Generator[Clip]] = iter_windows,
     read_all: bool = False,
     has_text: bool = False,
-) -> list[Iterator[Clip]]:
+) -> list[Generator[Clip]]:
     """Return the windows of the audio and of the video of an input; see [`iter_segments`]."""
     tracks = []
     if audio:
@@ -503,7 +506,7 @@ def _open_tracks(
 
 
 def iter_audio(
-    inputs: dict[str, Any], sampling_rate: int, read_windows: Callable[..., Iterator[Clip]]
+    inputs: dict[str, Any], sampling_rate: int, read_windows: Callable[..., Generator[Clip]]
 ) -> Iterator[np.ndarray]:
     """
     Yield the audio of an input as consecutive blocks of float32 (num_samples,), with silence in its gaps.
@@ -529,7 +532,7 @@ def iter_audio(
         yield np.pad(samples, (0, max(0, size - len(samples))))
 
 
-def _audio_tracks(inputs, has_text, chunk_length_s, sampling_rate, read_windows, read_all) -> list[Iterator[Clip]]:
+def _audio_tracks(inputs, has_text, chunk_length_s, sampling_rate, read_windows, read_all) -> list[Generator[Clip]]:
     """Return the windows of `audio`, if it is given."""
     source = inputs.get("audio")
     if source is None:
@@ -542,7 +545,7 @@ def _audio_tracks(inputs, has_text, chunk_length_s, sampling_rate, read_windows,
 
 def _video_tracks(
     inputs, has_text, chunk_length_s, audio, video, sampling_rate, frame_rate, size, read_windows
-) -> list[Iterator[Clip]]:
+) -> list[Generator[Clip]]:
     """Return the windows of `video`, if it is given and needed. Its audio is used unless `audio` is given."""
     source = inputs.get("video")
     audio = audio and inputs.get("audio") is None
@@ -557,15 +560,15 @@ def _video_tracks(
     return [_allow_missing_audio(windows, source, read_windows) if has_text else windows]
 
 
-def _iter_waveform_windows(waveform, rate, chunk_length_s, sampling_rate, read_all) -> Iterator[Clip]:
+def _iter_waveform_windows(waveform, rate, chunk_length_s, sampling_rate, read_all) -> Generator[Clip]:
     """Cut a waveform into the windows that a file of the same samples is cut into."""
     if isinstance(rate, (np.ndarray, torch.Tensor)) and rate.ndim == 0:
         rate = rate.item()
-    if isinstance(rate, bool) or not isinstance(rate, Real) or not 1 <= rate < math.inf:
+    if isinstance(rate, bool) or not isinstance(rate, Real) or not 1 <= cast(float, rate) < math.inf:
         raise ValueError(
             f"`audio` is a waveform and its `sampling_rate` is {rate!r:.50}: pass its rate in Hz, a number."
         )
-    waveform = to_mono(waveform, "The waveform")
+    rate, waveform = cast(float, rate), to_mono(waveform, "The waveform")
     if chunk_length_s is None and not read_all:
         # One second more than is used, so that the resampler does not end there.
         waveform = waveform[: math.ceil((WHOLE_S + 1) * rate)]
@@ -577,7 +580,7 @@ def _iter_waveform_windows(waveform, rate, chunk_length_s, sampling_rate, read_a
         yield Clip(part, None, np.zeros(0), end - start, sampling_rate, start)
 
 
-def _iter_frame_windows(frames, frame_rate: float, window_s: float) -> Iterator[Clip]:
+def _iter_frame_windows(frames, frame_rate: float, window_s: float) -> Generator[Clip]:
     frames = frames if isinstance(frames, (np.ndarray, torch.Tensor)) else np.stack([np.asarray(f) for f in frames])
     if frames.ndim != 4 or len(frames) == 0:
         raise ValueError(f"`video` has shape {tuple(frames.shape)}: frames must be (num_frames, height, width, 3).")
@@ -587,7 +590,7 @@ def _iter_frame_windows(frames, frame_rate: float, window_s: float) -> Iterator[
         yield Clip(None, part, np.arange(len(part)) / frame_rate, len(part) / frame_rate, 0, first / frame_rate)
 
 
-def _iter_word_windows(times: list[float], window_s: float) -> Iterator[Clip]:
+def _iter_word_windows(times: list[float], window_s: float) -> Generator[Clip]:
     """Yield the windows without media that have words at these increasing times."""
     end = 0.0
     for time in times:
@@ -597,7 +600,7 @@ def _iter_word_windows(times: list[float], window_s: float) -> Iterator[Clip]:
             yield Clip(None, None, np.zeros(0), window_s, 0, start)
 
 
-def _allow_missing_audio(clips: Iterator[Clip], source, read_windows) -> Iterator[Clip]:
+def _allow_missing_audio(clips: Generator[Clip], source, read_windows) -> Generator[Clip]:
     """Yield the clips; none for a readable video without audio, as there is text to predict from."""
     try:
         yield from clips
@@ -672,17 +675,17 @@ def split_segment(
         queue = order_words(words)
         for part in parts:
             assign_words(queue, part, until=math.inf if part is parts[-1] else part.end)
-        texts = [split_text(part.text) for part in parts]
+        texts = [split_text(part.text or "") for part in parts]
         pieces = [replace(part, text=text) for part, own in zip(parts, texts, strict=True) for text in own]
         weights = [p.duration / len(own) for p, own in zip(parts, texts, strict=True) for _ in own]
     else:
-        texts = [segment.text] if segment.text is None else split_text(segment.text)
-        if len(texts) == 1:
-            texts = texts * len(parts)
+        cut: Sequence[str | None] = [None] if segment.text is None else split_text(segment.text)
+        if len(cut) == 1:
+            cut = [*cut] * len(parts)
         # A part after the last one has the audio of the last, and takes no further time.
         pieces = [
-            replace(parts[min(i, len(parts) - 1)], text=texts[i] if i < len(texts) else None)
-            for i in range(max(len(parts), len(texts)))
+            replace(parts[min(i, len(parts) - 1)], text=cut[i] if i < len(cut) else None)
+            for i in range(max(len(parts), len(cut)))
         ]
         if len(parts) == 1:
             weights = [float(max(1, len((piece.text or "").split()))) for piece in pieces]
@@ -708,10 +711,10 @@ def _split_time(segment: Segment, max_duration: float, frame_rate: float) -> lis
     count = max(1, math.ceil((max(durations) - MAX_EXCESS_S) / max_duration))
     if count == 1:
         return [replace(segment)]
-    step, parts = max(durations) / count, []
+    step, start, parts = max(durations) / count, segment.start or 0.0, []
     for index in range(count):
         first, last = index * step, (index + 1) * step
-        part = replace(segment, start=segment.start + first, end=segment.start + last)
+        part = replace(segment, start=start + first, end=start + last)
         if segment.audio is not None:
             rate = segment.sampling_rate
             part.audio = segment.audio[round(first * rate) : round(last * rate)]

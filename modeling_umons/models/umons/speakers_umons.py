@@ -4,7 +4,7 @@
 
 import itertools
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from importlib import import_module
 from typing import Any
 
@@ -40,7 +40,7 @@ def diarize(
     speech: Iterable[tuple[float, float]] | None = None,
     speaker_encoder: str | SpeakerEncoder = CAMPPLUS,
     max_speakers: int = MAX_SPEAKERS,
-    read_windows: Callable[..., Iterator[Clip]] = iter_windows,
+    read_windows: Callable[..., Generator[Clip]] = iter_windows,
 ) -> list[Turn]:
     """
     Find who speaks when. Two people who speak at once are not told apart: such speech has one of them.

@@ -6,7 +6,7 @@ import itertools
 import math
 import re
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -38,7 +38,7 @@ def iter_units(
     transcriber: Callable | None = None,
     chunk_length_s: float | None = None,
     hop_length_s: float | None = None,
-    read_windows: Callable[..., Iterator[Clip]],
+    read_windows: Callable[..., Generator[Clip]],
 ) -> Iterator[Unit]:
     """
     Yield the units of an input in order of time, in one pass and bounded memory.
@@ -108,7 +108,7 @@ def find_speaker(timestamp: tuple[float, float], speakers: Iterable[dict[str, An
 
 
 def iter_utterances(
-    inputs: dict[str, Any], transcriber: Callable | None, read_windows: Callable[..., Iterator[Clip]]
+    inputs: dict[str, Any], transcriber: Callable | None, read_windows: Callable[..., Generator[Clip]]
 ) -> Iterator[Unit]:
     """Yield speech between pauses, with its words if they are known or can be transcribed."""
     words, text = inputs.get("words"), inputs.get("text")
