@@ -1,5 +1,3 @@
-# Copyright 2026 The modeling_umons authors.
-# SPDX-License-Identifier: MIT
 """
 Commands that start without importing torch and transformers again, which takes 5 s of CPU time.
 
