@@ -1,5 +1,3 @@
-# Copyright 2026 The modeling_umons authors.
-# SPDX-License-Identifier: MIT
 """HTTP connections that end if their client does not send the headers of a request in time."""
 
 from typing import Any

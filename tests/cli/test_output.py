@@ -1,5 +1,3 @@
-# Copyright 2026 The modeling_umons authors.
-# SPDX-License-Identifier: MIT
 """Output of commands."""
 
 from modeling_umons.cli.command import print_error
