@@ -5,7 +5,7 @@
 import math
 import re
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from functools import partial
 from itertools import groupby
 from numbers import Integral, Real
@@ -44,7 +44,7 @@ from .input_checks_umons import (
     read_emoji,
 )
 from .live_umons import LiveStream
-from .media_umons import WHOLE_S, iter_windows
+from .media_umons import WHOLE_S, Clip, iter_windows
 from .processing_umons import check_processor, has_words
 from .segmentation_umons import (
     History,
@@ -170,7 +170,7 @@ class MultimodalEmotionPipeline(ChunkPipeline):
     _load_image_processor = False
     _load_video_processor = False
 
-    read_windows = staticmethod(iter_windows)  # decoder of files
+    read_windows: Callable[..., Generator[Clip]] = staticmethod(iter_windows)  # decoder of files
 
     def __init__(self, *args, **kwargs):
         self._transcribers: dict[str, Any] = {}
@@ -693,6 +693,7 @@ class MultimodalEmotionPipeline(ChunkPipeline):
         units = {}
         for mask, modality in MODALITY_OF_MASK.items():
             length = int(item[mask].sum()) if mask in item else 0
+            names: list[str] | list[float] = []
             if length == 0:
                 continue
             if modality == "text":
@@ -704,7 +705,7 @@ class MultimodalEmotionPipeline(ChunkPipeline):
                 numbers = [bisect_left(ends, spans[group[0]][1]) // size for group in steps]
                 names = [" ".join(word.group() for word in words[n * size : (n + 1) * size]) for n in numbers]
             elif modality in self._averaged:
-                steps, names = [], []
+                steps = []
             else:
                 times = self._step_times(modality, item, length)
                 steps = group_steps(length, times[1] - times[0] if length > 1 else MOMENT_S)
@@ -883,7 +884,7 @@ class MultimodalEmotionPipeline(ChunkPipeline):
             result["sentiment"] = sentiment
             if (interval := sentiment_interval(sentiment, calibration)) is not None:
                 result["sentiment_interval"] = interval
-        if not scores:
+        if sentiment is not None and not scores:
             label, confidence = choose_polarity(sentiment, calibration)
             return {**result, "label": label, **({} if confidence is None else {"confidence": confidence})}
         if self._is_regression:
