@@ -102,9 +102,16 @@ def __dir__() -> list[str]:
     return sorted([*globals(), *__all__])
 
 
-# The command registers later, when a subcommand needs it: `umons --help` must not wait for torch. The name of the
-# program is -m while `python -m modeling_umons` imports this package.
-if Path(sys.argv[0] if sys.argv else "").stem not in ("umons", "-m"):
+def _is_command() -> bool:
+    """Return whether the program is `umons`, or `python -m modeling_umons`, whose name is -m during this import."""
+    name = sys.argv[0] if sys.argv else ""
+    options = sys.orig_argv[1:]
+    module = options[options.index("-m") + 1] if name == "-m" and "-m" in options[:-1] else ""
+    return Path(name).stem == "umons" or module.partition(".")[0] == __name__
+
+
+# The command registers later, when a subcommand needs it: `umons --help` must not wait for torch.
+if not _is_command():
     from .registration import register_auto_classes
 
     register_auto_classes()

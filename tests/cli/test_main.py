@@ -112,8 +112,10 @@ def test_version_is_printed(capsys):
 
 
 def test_module_runs_as_command():
-    command = [sys.executable, "-m", "modeling_umons", "--version"]
-    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.startswith("modeling-umons ")
+    command = [sys.executable, "-X", "importtime", "-m", "modeling_umons", "--version"]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert run.stdout.startswith("modeling-umons ")
+    assert "torch" not in run.stderr
 
 
 def test_help_imports_nothing_heavy():
