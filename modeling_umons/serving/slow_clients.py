@@ -22,8 +22,8 @@ class TimedProtocol(H11Protocol):
         """Close the connection if no request has followed `last`, the request that was answered at the last check."""
         if self not in self.connections:  # closed, or now a WebSocket
             return
-        answered = self.cycle if self.cycle is None or self.cycle.response_complete else self
-        if answered is last:
+        is_idle = self.cycle is None or self.cycle.response_complete
+        if is_idle and self.cycle is last:
             self.transport.abort()  # also if the client does not read the response
         else:
-            self.loop.call_later(HEADER_TIMEOUT_S, self._close_if_idle, answered)
+            self.loop.call_later(HEADER_TIMEOUT_S, self._close_if_idle, self.cycle if is_idle else self)

@@ -425,6 +425,23 @@ def test_connection_without_complete_headers_is_closed(recognize, monkeypatch, b
         slow.close()
 
 
+def test_connection_of_a_long_request_stays_open(recognize, gate, monkeypatch):
+    monkeypatch.setattr(slow_clients, "HEADER_TIMEOUT_S", 0.5)
+    checks, real = [], slow_clients.TimedProtocol._close_if_idle
+
+    def check(self, last):
+        checks.append(last)
+        real(self, last)
+
+    monkeypatch.setattr(slow_clients.TimedProtocol, "_close_if_idle", check)
+    with running(recognize) as client, ThreadPoolExecutor(1) as pool:
+        long = pool.submit(client.post, "/predict", json=TEXT)
+        assert gate.begun.wait(20)
+        until(lambda: len(checks) >= 3)
+        gate.set()
+        assert long.result().status_code == 200
+
+
 def test_slow_bodies_time_out(recognize):
     with running(recognize, timeout_s=0.5) as client:
         head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{"
