@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,16 @@ def combine_modalities(rows: Dataset, collator: UtteranceCollator) -> tuple[str,
     """Return the combination of modalities of each row, such as "text+audio"."""
     has = {modality: is_present(rows, name) for modality, name in collator.modality_columns.items()}
     return tuple(name_combination([m for m in has if has[m][row]]) for row in range(len(rows)))
+
+
+def list_combinations(rows: Dataset, collator: UtteranceCollator, with_parts: bool = False) -> list[str]:
+    """Return the combinations of modalities of rows; `with_parts` adds those that modality dropout makes of them."""
+    found = {frozenset(name.split("+")) for name in combine_modalities(rows, collator) if name}
+    if with_parts:
+        found |= {frozenset(part) for whole in found for size in range(1, len(whole)) for part in
+                  combinations(sorted(whole), size)}  # fmt: skip
+    order = list(collator.modality_columns)
+    return sorted(name_combination([m for m in order if m in combination]) for combination in found)
 
 
 def fit_calibration(task: Task, split: Split) -> tuple[dict[str, dict[str, Any]], list[str]]:

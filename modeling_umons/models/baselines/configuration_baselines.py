@@ -70,6 +70,8 @@ class BaselineConfig(PreTrainedConfig):
         Temperatures, thresholds and errors by combination of modalities, as in `UmonsConfig`.
     label_ranges (`list[list[float]]`):
         Lowest and highest training label of each output of a regression.
+    trained_modalities (`list[str]`):
+        Combinations of modalities of the training rows, such as `"text+audio"`. The pipeline warns of others.
     pad_token_id (`int`):
         Word id of padding.
     """
@@ -92,6 +94,7 @@ class BaselineConfig(PreTrainedConfig):
     joint_sentiment: bool = False
     calibration: dict | None = None
     label_ranges: list | tuple | None = None
+    trained_modalities: list[str] | tuple[str, ...] | None = None
     pad_token_id: int | None = 0
 
     def __post_init__(self, **kwargs):

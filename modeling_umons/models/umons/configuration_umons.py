@@ -176,6 +176,8 @@ class UmonsConfig(PreTrainedConfig):
         `umons evaluate --calibrate` write it; `calibration_umons.py` documents its form.
     label_ranges (`list[list[float]]`, *optional*):
         Lowest and highest training label of each output of a regression, for displays.
+    trained_modalities (`list[str]`, *optional*):
+        Combinations of modalities of the training rows, such as `"text+audio"`. The pipeline warns of others.
     pad_token_id (`int`, *optional*, defaults to 0):
         Word id of padding.
 
@@ -232,6 +234,7 @@ class UmonsConfig(PreTrainedConfig):
     joint_sentiment: bool = False
     calibration: dict | None = None
     label_ranges: list | tuple | None = None
+    trained_modalities: list[str] | tuple[str, ...] | None = None
     pad_token_id: int | None = 0
 
     def __post_init__(self, **kwargs):

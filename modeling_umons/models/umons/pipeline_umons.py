@@ -558,14 +558,16 @@ class MultimodalEmotionPipeline(ChunkPipeline):
         return warnings
 
     def _check_modalities(self, modalities: set[str]) -> list[dict[str, str]]:
-        """Return a warning for a combination of modalities that the validation rows of a calibrated model lack."""
-        calibration = getattr(self.model.config, "calibration", None)
-        combination = name_combination([m for m in self.model.config.modalities if m in modalities])
-        if not combination or not calibration or combination in calibration:
+        """Return a warning for a combination of modalities that the training rows or the calibration lack."""
+        config = self.model.config
+        fields = {"trained": "trained_modalities", "validated": "calibration"}
+        tested = {verb: getattr(config, name, None) for verb, name in fields.items()}
+        combination = name_combination([m for m in config.modalities if m in modalities])
+        lacking = [(verb, known) for verb, known in tested.items() if known and combination not in known]
+        if not combination or not lacking:
             return []
-        message = (
-            f"The model was validated on {' and '.join(calibration)}, not on {combination}: scores are less certain."
-        )
+        verb, known = lacking[0]
+        message = f"The model was {verb} on {' and '.join(known)}, not on {combination}: scores are less certain."
         return [make_warning("untested_modalities", message)]
 
     def _check_duration(self, duration: float, overflow: str) -> list[dict[str, str]]:

@@ -51,6 +51,12 @@ def test_calibration_changes_scores_of_its_modalities_only(calibrated):
     assert results[0] == results[1]
 
 
+def test_untested_modalities_need_no_calibration():
+    model = make_pipeline(joint_sentiment=True, trained_modalities=["audio"])
+    (warning,) = [w for w in model({"text": "so glad"})["warnings"] if w["code"] == "untested_modalities"]
+    assert warning["message"].startswith("The model was trained on audio, not on text")
+
+
 def test_label_is_unsure_below_the_wanted_confidence(calibrated):
     result = calibrated({"text": "so glad"})
     confidence = result["confidence"]
