@@ -7,10 +7,13 @@ from importlib.resources import files
 from pathlib import Path, PurePath
 from typing import Any
 
+import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from transformers.utils import cached_file
 
 from ..evaluation.report_tables import calibration_markdown, explanations_markdown, groups_markdown, table_rows
 from ..models.umons.configuration_umons import UmonsConfig
+from ..utils.hub_files import find_model
 from ..utils.tables import markdown_table
 
 
@@ -130,10 +133,13 @@ def write_model_card(
         rows: number of rows of each split.
         recipe: options of the run.
         results: from `measure`.
-        license: name of the licence on the Hub; left out by default.
+        license: name of the licence on the Hub; by default that in the card of the base model, if there is one.
         about_data, limits: paragraphs in Markdown about the data, and about uses that the model is not for.
     """
     output = Path(output)
+    base = recipe.get("model_name_or_path")
+    base_license = None if base is None or license else read_license(base)
+    license = license or base_license
     is_on_hub, source = _is_repository(source), _public_name(source)
     name, tag, modalities = output.resolve().name, choose_pipeline_tag(config), config.modalities
     split = "test" if "test" in results else next(iter(results), None)
@@ -148,7 +154,7 @@ def write_model_card(
         datasets=[source]
         if is_on_hub
         else sorted(_slug(DATASETS[part]) for part in parts if part in DATASETS) or None,
-        base_model=_base_model(recipe),
+        base_model=None if base is None else _public_name(base),
         widget=[{"text": "what a wonderful day"}] if "text" in modalities else None,
     )
     if "test" in results:
@@ -167,12 +173,28 @@ def write_model_card(
         data=_paragraphs(f"`{source}`: {count}.", about_data),
         results="\n\n".join([_results_markdown(split, parts), *_describe_trust(results.get(split) or {})]),
         limits=_paragraphs(limits),
-        licence=license or "The licence has not been set.",
+        licence=_describe_licence(license, base_license and _public_name(base)),
         data_licences=_paragraphs(_describe_data_licences(parts)),
         citation=f"```bibtex\n{PAPERS.get(config.model_type, PAPERS['umons'])}\n```",
     )
     card.text = re.sub(r"\n{3,}", "\n\n", card.text)
     card.save(output / "README.md")
+
+
+def read_license(model: str) -> str | None:
+    """Return the licence in the card of a folder or Hub repository; `None` without one."""
+    try:
+        path = cached_file(find_model(model), "README.md")
+        return ModelCard.load(path).data.license if path is not None else None
+    except (OSError, ValueError, yaml.YAMLError):  # no card, or one without valid metadata
+        return None
+
+
+def _describe_licence(license: str | None, base: str | None) -> str:
+    """Return a sentence with the licence, and the base model that it is taken from."""
+    if license is None:
+        return "The licence has not been set."
+    return f"{license}, the licence of the base model {base}." if base else license
 
 
 def _describe_data_licences(sources: Iterable[str]) -> str:
@@ -290,9 +312,3 @@ def _public_name(source: str) -> str:
     """Return the full name of a repository, and the last part of a path."""
     is_repository = not Path(source).exists() and not PurePath(source).is_absolute()
     return source if is_repository else Path(source).resolve().name
-
-
-def _base_model(recipe: Mapping[str, Any]) -> str | None:
-    """Return the repository of the model that was fine-tuned."""
-    model = recipe.get("model_name_or_path")
-    return model if model and _is_repository(str(model)) else None

@@ -35,6 +35,7 @@ class Plan:
         stale: patterns of files that are deleted in the repository unless they are pushed.
         sdk: the SDK of a Space.
         tag: a name for the commit, which the examples of the card load.
+        licence: the licence and the base model of the card, as a line.
     """
 
     kind: str
@@ -45,6 +46,7 @@ class Plan:
     stale: list[str]
     sdk: str | None = None
     tag: str | None = None
+    licence: str = ""
 
     @property
     def repo_type(self) -> str:
@@ -63,6 +65,7 @@ class Plan:
         lines = [f"{self.kind} -> {self.repo_type} repository {self.repo_id}"]
         lines += [f"{size:>14,}  {name}" for name, size in sizes.items()]
         lines.append(f"{sum(sizes.values()):>14,}  bytes in {len(sizes)} files")
+        lines += [self.licence] if self.licence else []
         lines += [f"not pushed: {', '.join(self.ignored)}"] if self.ignored else []
         if stale := [pattern for pattern in self.stale if pattern not in sizes]:
             lines.append(f"deleted in the repository, unless listed above: {', '.join(stale)}")
@@ -110,7 +113,10 @@ def plan_push(
         card = (assembled / README).read_text(encoding="utf-8")
         (assembled / README).write_text(fill_in_card(card, kind, names, repo_id, tag), encoding="utf-8")
         stale = stale_patterns(kind, metadata)
-        yield Plan(kind, repo_id, assembled, ignored, warnings, stale, metadata.get("sdk"), tag)
+        licence = f"licence: {metadata['license']}" if metadata.get("license") else ""
+        if metadata.get("base_model"):
+            licence = f"{licence or 'licence: none'} (base model: {metadata['base_model']})"
+        yield Plan(kind, repo_id, assembled, ignored, warnings, stale, metadata.get("sdk"), tag, licence)
 
 
 def check_repo_id(repo_id: str) -> None:

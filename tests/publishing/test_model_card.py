@@ -163,11 +163,23 @@ def test_tasks_of_the_hub_are_tags(write, modalities, tag, others):
     assert set(others) <= set(SUPPORTED_TASKS)
 
 
-def test_base_model_is_a_repository(write, tmp_path):
+def test_base_model_is_named_without_its_path(write, tmp_path):
     data = write(recipe={"model_name_or_path": "someone/mini"}).data
     assert data.base_model == "someone/mini"
     assert data.datasets == ["cmu-mosi"]
-    assert write(recipe={"model_name_or_path": str(tmp_path)}).data.base_model is None
+    assert write(recipe={"model_name_or_path": str(tmp_path)}).data.base_model == tmp_path.name
+
+
+def test_license_is_that_of_the_base_model(write, tmp_path):
+    base = tmp_path / "base"
+    base.mkdir()
+    recipe = {"model_name_or_path": str(base)}
+    assert write(recipe=recipe).data.license is None
+    (base / "README.md").write_text("---\nlicense: apache-2.0\n---\n\n# A model\n", encoding="utf-8")
+    card = write(recipe=recipe)
+    assert card.data.license == "apache-2.0"
+    assert "apache-2.0, the licence of the base model base." in card.text
+    assert write(recipe=recipe, license="mit").data.license == "mit"
 
 
 DOIS = {
