@@ -32,7 +32,12 @@ class DataArguments:
             "vocabulary, class weights and baselines."
         },
     )
-    task: str = field(default="joint", metadata={"help": f"Task: {', '.join(TASKS)}."})
+    task: str | None = field(
+        default=None,
+        metadata={
+            "help": f"Task: {', '.join(TASKS)}. By default that of --model_name_or_path, or joint for a new model."
+        },
+    )
     text_column: str = field(default="text", metadata={"help": "Column of texts."})
     audio_column: str = field(
         default="file_name",

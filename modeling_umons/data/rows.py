@@ -1,6 +1,7 @@
 """Loading of tables and data sets of utterances, and selection of the rows that a model can use."""
 
 import logging
+import math
 import os
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -53,9 +54,13 @@ ENOUGH_WORDS = 4  # equal texts of fewer words, such as "thank you", are no sign
 # Usual names of columns, by the option that names them.
 USUAL_COLUMNS = {
     "audio_column": ("file_name", "file", "filename", "path", "audio", "video", "clip", "wav", "audio_path"),
-    "text_column": ("text", "sentence", "transcript", "transcription", "utterance", "content"),
-    "label_columns": ("label", "emotion", "class", "category", "target", "sentiment"),
-}
+    "text_column": ("text", "sentence", "transcript", "transcription", "utterance", "content", "review", "comment",
+                    "message", "tweet", "post", "body"),
+    "label_columns": ("label", "emotion", "class", "category", "target"),
+    "sentiment": ("sentiment", "stars", "rating", "score", "polarity", "valence"),
+}  # fmt: skip
+FEW_VALIDATION_ROWS = 20
+SHOWN_CLASSES = 10
 
 
 def load_splits(source: str | Path, data: DataArguments, split: str = "train") -> DatasetDict:
@@ -166,10 +171,21 @@ def load_training_splits(data: DataArguments, seed: int) -> DatasetDict:
     if "validation" not in splits:
         if data.streaming:
             raise ValueError(f"--streaming requires a validation split, which {data.dataset_name} has not.")
+        if not 0 < data.validation_share < 1:
+            raise ValueError(
+                f"--validation_share is {data.validation_share:g}; it must be above 0 and below 1. The best epoch is "
+                "chosen on validation rows: pass --validation_file, or a column `split`, to choose them yourself."
+            )
         column = class_column(data) if data.task == "classification" else None
         splits.update(hold_out(splits["train"], data.validation_share, seed, column))
     if not len(splits["validation"]):
         raise ValueError(f"There are no rows of the split 'validation': { {k: len(v) for k, v in splits.items()} }.")
+    if len(splits["validation"]) < FEW_VALIDATION_ROWS:
+        logger.warning(
+            "Only %d validation row(s): the best epoch and the scores are uncertain. Add rows to the validation "
+            "split; without one, --validation_share (%g) of the rows is held out.",
+            len(splits["validation"]), data.validation_share,
+        )  # fmt: skip
     for column in (data.text_column, "video_id", data.audio_column):
         for problem in find_leaks(splits, column, ENOUGH_WORDS if column == data.text_column else 0):
             # Rows of one video are alike. Speakers may say the same sentence, and one file may have several labels.
@@ -248,12 +264,14 @@ def hold_out(dataset: Dataset, share: float, seed: int, label_column: str | None
         groups = [("row", i) if group is None else group for i, group in enumerate(dataset[column])]
         names = list(dict.fromkeys(groups))
         if 1 < len(names) < len(groups):
-            drawn = {names[i] for i in rng.permutation(len(names))[: max(1, round(share * len(names)))]}
+            count = min(len(names) - 1, max(1, round(share * len(names))))
+            drawn = {names[i] for i in rng.permutation(len(names))[:count]}
             how, is_held_out = f"grouped by {column}", np.array([group in drawn for group in groups])
             break
     else:
         if label_column is None or label_column not in dataset.column_names:
-            how, splits = "at random", dataset.train_test_split(share, seed=seed)
+            count = min(len(dataset) - 1, math.ceil(share * len(dataset)))
+            how, splits = "at random", dataset.train_test_split(count, seed=seed)
             splits = DatasetDict(train=splits["train"], validation=splits["test"])
             _log_hold_out(splits, how, seed)
             return splits
@@ -306,11 +324,13 @@ def usable_rows(
     Raises:
         ValueError: a column is missing, or a label is not valid.
     """
+    if is_trained:
+        dataset = with_missing_labels(dataset, collator.task)
     check_columns(dataset, collator.task, collator.modality_columns, data, is_trained)
     dataset, problems, places = _rename_text(dataset, data.text_column), {}, _places(dataset)
     names = {**collator.modality_columns, "text": data.text_column}
     if is_trained:
-        dataset = with_missing_labels(with_missing_inputs(dataset, collator, data), collator.task)
+        dataset = with_missing_inputs(dataset, collator, data)
     dataset = add_history(dataset, collator.context_size)
     has_label = read_labels(dataset, collator.task)  # before files are decoded
     if (audio := collator.modality_columns.get("audio")) and audio not in dataset.column_names:
@@ -432,6 +452,53 @@ def report_labels(splits: Mapping[str, Dataset], task: Task) -> None:
         by_lower.setdefault(label.casefold(), []).append(label)
     for variants in (labels for labels in by_lower.values() if len(labels) > 1):
         logger.warning("The classes %s differ only in upper and lower case.", ", ".join(variants))
+    _report_rare_classes(splits, task)
+
+
+def _report_rare_classes(splits: Mapping[str, Dataset], task: Task) -> None:
+    """Warn of classes with one row or without validation rows, with the class that is spelt most like them."""
+    counts, problems = {}, []
+    for name in ("train", "validation"):
+        labels = splits[name][task.columns[0]] if name in splits else ()
+        counts[name] = Counter(class_name(label) for label in labels if label is not None)
+    for label in task.labels:
+        if counts["train"][label] + counts["validation"][label] == 1:
+            problem = "1 row"
+        elif counts["train"][label] and not counts["validation"][label]:
+            problem = "no validation row"
+        else:
+            continue
+        similar = nearest(label, [other for other in task.labels if other != label and not other.isdigit()])
+        problems.append(f"{label}: {problem}" + (f"; similar: {similar}" if similar else ""))
+    for problem in problems[:SHOWN_CLASSES]:
+        logger.warning("Class %s", problem)
+    if len(problems) > SHOWN_CLASSES:
+        logger.warning("%d more classes have 1 row or no validation row.", len(problems) - SHOWN_CLASSES)
+
+
+def check_learnable(dataset: Dataset, task: Task) -> None:
+    """Check that training rows have a value of each label that is present or absent. Raises ValueError."""
+    if task.name not in ("joint", "multi_label"):
+        return
+    values = task.label_array(dataset.select_columns(list(task.columns)).with_format("arrow")[:])[0]
+    unknown = [label for label, is_empty in zip(task.labels, np.isnan(values).all(axis=0), strict=True) if is_empty]
+    if unknown:
+        remedy = "--task sentiment" if task.name == "joint" and "sentiment" not in unknown else "--label_columns"
+        raise ValueError(
+            f"No training row has a value of {', '.join(unknown)}, which the model could not learn ({remedy})."
+        )
+
+
+def log_missing_inputs(dataset: Dataset, collator: UtteranceCollator, data: DataArguments) -> None:
+    """Log the columns of modalities that a table lacks."""
+    names = {"text": data.text_column, "audio": data.audio_column}
+    missing = [
+        f"{modality} ({names.get(modality, column)})"
+        for modality, column in collator.modality_columns.items()
+        if not {names.get(modality), column} & set(dataset.column_names)
+    ]
+    if missing:
+        logger.info("No column for %s: treated as missing in all rows.", ", ".join(missing))
 
 
 def with_missing_inputs(dataset: Dataset, collator: UtteranceCollator, data: DataArguments) -> Dataset:
@@ -451,7 +518,6 @@ def with_missing_labels(dataset: Dataset, task: Task) -> Dataset:
 def _with_empty(dataset: Dataset, names: set[str], sizes: dict[str, int]) -> Dataset:
     if not names:
         return dataset
-    logger.info("Missing column(s) %s: treated as empty in all rows.", ", ".join(sorted(names)))
     types = {**make_features(*sizes.values(), neutral=Value("float32")), SOUND: List(Value("float32"))}
     empty = {name: [None] * len(dataset) for name in sorted(names)}
     empty = Dataset.from_dict(empty, features=Features({name: types.get(name, Value("float32")) for name in empty}))
@@ -539,8 +605,7 @@ def check_columns(
     name: str = "table",
 ) -> None:
     """
-    Check that a table has the columns of the labels and of the inputs. A model that `is_trained` requires one input,
-    and one label of the task `joint`.
+    Check that a table has the columns of the labels and of the inputs. A model that `is_trained` requires one input.
 
     Raises:
         ValueError: columns are missing; the message lists all of them, with the nearest columns and the options.
@@ -556,29 +621,40 @@ def check_columns(
         options = {modality: _advise(columns, *pair) for modality, pair in wanted.items()}
         advice += options.values()
         usable = [modality for modality in inputs if modality in found or options[modality]]
-        if 0 < len(usable) < len(inputs):
+        if 0 < len(usable) < len(inputs) and not is_trained:
             advice.append(f"--modalities {' '.join(usable)}")
     labels = [column for column in (task.columns if task else ()) if column not in columns]
-    if labels and not (is_trained and task.name == "joint" and len(labels) < len(task.columns)):
+    if labels:
         missing += labels
         advice += _advise_labels(columns, task)
     if missing:
         advice = [text for text in advice if text]
         remedy = f" Possible options: {'; '.join(advice)}." if advice else ""
-        columns = [column for column in columns if column != PLACE_COLUMN]
-        raise ValueError(f"The {name} has no column {missing}; its columns are {columns}.{remedy}")
+        names = ", ".join(column for column in columns if column != PLACE_COLUMN)
+        plural = "s" * (len(missing) > 1)
+        raise ValueError(f"The {name} lacks the column{plural} {', '.join(missing)}; it has {names}.{remedy}")
 
 
 def _advise(columns: Sequence[str], option: str | None, column: str) -> str:
     """Return the option with the column that probably replaces a missing one; empty if there is none."""
     usual = USUAL_COLUMNS.get(option, ())
-    by_lower = {name.lower(): name for name in columns}
-    found = nearest(column, columns) or next((by_lower[name] for name in usual if name in by_lower), None)
+    found = nearest(column, columns) or _first_known(columns, usual)
     return f"--{option} {found}" if option is not None and found is not None else ""
+
+
+def _first_known(columns: Sequence[str], usual: Sequence[str]) -> str | None:
+    """Return the first of the usual names that is a column, in any case; `None` if none is."""
+    by_lower = {name.lower(): name for name in columns}
+    return next((by_lower[name] for name in usual if name in by_lower), None)
 
 
 def _advise_labels(columns: Sequence[str], task: Task) -> Iterator[str]:
     """Yield the options that probably make up for missing columns of labels."""
+    sentiment = _first_known(columns, USUAL_COLUMNS["sentiment"])
+    is_usual = sentiment == "sentiment"
+    if task.name.startswith("sentiment") and sentiment is not None:
+        yield f"--label_columns {sentiment}"
+        return
     if task.name == "classification":
         yield _advise(columns, "label_columns", *task.columns)
         return
@@ -586,9 +662,11 @@ def _advise_labels(columns: Sequence[str], task: Task) -> Iterator[str]:
     if None not in similar:
         yield f"--label_columns {' '.join(map(str, similar))}"
     if task.name not in OWN_LABELS:
-        label = next((column for column in USUAL_COLUMNS["label_columns"] if column in columns), None)
+        label = _first_known(columns, USUAL_COLUMNS["label_columns"])
         if label is not None:
-            yield "--task sentiment" if label == "sentiment" else f"--task classification --label_columns {label}"
+            yield f"--task classification --label_columns {label}"
+        elif sentiment is not None:
+            yield "--task sentiment" if is_usual else f"--task sentiment --label_columns {sentiment}"
         yield f"--label_columns with the columns of {', '.join(task.columns)}"
 
 

@@ -14,7 +14,15 @@ from datasets import Dataset
 from ..data.arguments import DataArguments
 from ..data.collator import UtteranceCollator
 from ..data.conversations import add_history
-from ..data.rows import check_columns, load_splits, make_collator, read_labels, usable_rows, with_missing_labels
+from ..data.rows import (
+    check_columns,
+    load_splits,
+    log_missing_inputs,
+    make_collator,
+    read_labels,
+    usable_rows,
+    with_missing_labels,
+)
 from ..data.schema import SPLIT_NAMES
 from ..data.sharding import Engine
 from ..inference.loading import load_model
@@ -105,6 +113,7 @@ def score(
         if key not in prepared:
             options = DataArguments(audio_column=data.audio_column, label_columns=data.label_columns)
             prepared[key] = usable_rows(numbered, collator, processor, options, is_trained=True)
+            log_missing_inputs(numbered, collator, options)
             report_problems(name, *prepared[key])
         rows = prepared[key][0]
         if not len(rows):
@@ -236,6 +245,9 @@ def evaluate_models(
     for member in members:
         member.engine, member.folder = engine, output.parent if output.suffix == ".json" else output
     task = common_task(members, data)
+    missing = [column for column in task.columns if column not in splits[split].column_names]
+    if task.name == "joint" and missing:
+        logger.info("No column %s: not evaluated.", ", ".join(missing))
     for option, is_given in (("robustness", robustness), ("explanations", explanations)):
         if is_given and len(members) > 1:
             raise ValueError(f"--{option} measures a single model: pass one --model.")

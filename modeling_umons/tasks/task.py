@@ -75,6 +75,11 @@ class Task:
         return self.labels[self.name == "joint" :] if self.name in ("joint", "emotion", "multi_label") else ()
 
     @property
+    def option(self) -> str:
+        """Name of the task in `TASKS`."""
+        return "joint-neutral" if self.has_probabilities else self.name
+
+    @property
     def sentiment_column(self) -> str | None:
         """Column of sentiments, if the task reads one."""
         return self.columns[0] if self.name == "joint" or self.name.startswith("sentiment") else None

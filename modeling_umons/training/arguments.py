@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import HfArgumentParser, TrainingArguments
+from transformers import AutoConfig, HfArgumentParser, PreTrainedConfig, TrainingArguments
 from transformers.trainer_utils import HubStrategy
 
 from ..data.arguments import DataArguments
@@ -16,6 +16,7 @@ from ..models.umons.configuration_umons import MODALITIES
 from ..publishing.push import FinalPush
 from ..recipes import read_recipe
 from ..tasks.task import BEST_METRICS, LOWER_IS_BETTER, Task
+from ..utils.hub_files import find_model
 from ..utils.suggest import did_you_mean, nearest
 
 
@@ -135,6 +136,12 @@ class ModelArguments:
     # Options of a recipe whose models --model replaces: they may have no effect. Not an option itself.
     optional = frozenset[str]()
 
+    def pretrained_config(self) -> PreTrainedConfig | None:
+        """Load the configuration of the model to fine-tune; `None` for new models."""
+        if self.model_name_or_path is None:
+            return None
+        return AutoConfig.from_pretrained(find_model(self.model_name_or_path))
+
     def __post_init__(self):
         _check_range("lora_rank", self.lora_rank, 0)
         _check_range("context_size", self.context_size, 0)
@@ -192,7 +199,10 @@ class AugmentationArguments:
 class CardArguments:
     """Facts for the model card that the run does not know."""
 
-    license: str | None = field(default=None, metadata={"help": "License of the model, as a Hub identifier."})
+    license: str | None = field(
+        default=None,
+        metadata={"help": "License of the model, as a Hub identifier; by default that of --model_name_or_path."},
+    )
     about_data: str = field(default="", metadata={"help": "Paragraph on the training data."})
     limits: str = field(default="", metadata={"help": "Paragraph on limitations and out-of-scope use."})
 

@@ -22,7 +22,7 @@ from ..models.umons.tokenization_umons import build_embedding_matrix, build_toke
 from ..models.umons.video_processing_umons import UmonsVideoProcessor
 from ..registration import MODELS
 from ..tasks.losses import SENTIMENT_WIDTH
-from ..tasks.task import Task
+from ..tasks.task import Task, task_of
 from ..utils.hub_files import find_model
 from .arguments import ModelArguments
 from .encoders import encoders_of, find_encoder, prepare_encoders
@@ -146,20 +146,29 @@ def union(systems: Sequence[System]) -> System:
     return dataclasses.replace(first, modalities=tuple(modality for modality in MODALITIES if modality in read))
 
 
+def has_labels(pretrained: PreTrainedConfig, task: Task) -> bool:
+    """Return whether a pretrained model has all labels of a task, so that its outputs are kept."""
+    try:
+        own = task_of(pretrained)
+    except ValueError:  # labels of no task
+        return False
+    if task.name == "classification" or task.reads_lists:
+        return own.name == task.name and set(task.labels) <= set(own.labels)
+    return own.labels == task.labels and own.problem_type == task.problem_type
+
+
 def make_config(system: System, arguments: ModelArguments, parts: Parts, task: Task) -> PreTrainedConfig:
     """Create the configuration of a new model, or load that of a pretrained one with the labels of the task."""
     if arguments.model_name_or_path is not None:
         read = set(FINE_TUNING_OPTIONS)
         if unread := [name for name in chosen_options(arguments) if name not in read]:
-            raise ValueError(
-                f"With --model_name_or_path, {', '.join('--' + name for name in unread)} has no effect: the model is "
-                "already built."
-            )
+            names = ", ".join("--" + name for name in unread)
+            raise ValueError(f"With --model_name_or_path, {names} has no effect: leave it out, the model has its own.")
         folder, options = find_model(arguments.model_name_or_path), task.config_options()
         if arguments.context_size:
             options["context_size"] = arguments.context_size
-        # Votes are of a sentiment and emotions. The calibration is that of the old labels.
-        if task.name != "joint" and hasattr(AutoConfig.from_pretrained(folder), "modality_fusion"):
+        # Votes are of a sentiment and emotions. The calibration is that of the old weights.
+        if task.name != "joint" and hasattr(arguments.pretrained_config(), "modality_fusion"):
             options["modality_fusion"] = "attention"
         return AutoConfig.from_pretrained(folder, **options, calibration=None)
     extractor = parts.processor.feature_extractor
@@ -193,9 +202,11 @@ def make_model(
         model = AutoModelForSequenceClassification.from_pretrained(
             find_model(arguments.model_name_or_path), config=config, ignore_mismatched_sizes=True, use_safetensors=True
         )
-        if AutoConfig.from_pretrained(find_model(arguments.model_name_or_path)).id2label != config.id2label:
+        is_new_head = not has_labels(arguments.pretrained_config(), task_of(config))
+        if is_new_head:
             model.classifier.reset_parameters()  # other labels, even if the size is equal
     else:
+        is_new_head = True
         model = AutoModelForSequenceClassification.from_config(config)
         for modality, encoder in encoders_of(model).items():
             encoder.load_state_dict(encoders_of(parts.pretrained)[modality].state_dict())
@@ -206,7 +217,7 @@ def make_model(
             logger.info(
                 "%.1f %% of the %d words have a vector in %s", 100 * coverage, len(tokenizer), arguments.word_vectors
             )
-    if config.label_ranges:
+    if config.label_ranges and is_new_head:
         scale_outputs(model.classifier, config.label_ranges)
     prepare_encoders(model, arguments, running)
     if arguments.text_model is not None:

@@ -11,7 +11,7 @@ import os
 import platform
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
@@ -245,6 +245,20 @@ def lock_folder(output_dir: str | Path) -> Iterator[None]:
             yield
         finally:
             path.unlink(missing_ok=True)
+
+
+@contextmanager
+def remove_if_empty(output_dir: str | Path) -> Iterator[None]:
+    """Remove `output_dir` and its parents, if they are new, when a run fails before it writes a file."""
+    path = Path(output_dir)
+    created = [folder for folder in (path, *path.parents) if not folder.exists()]
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):  # not empty, or already removed by another process
+            for folder in created:
+                folder.rmdir()
+        raise
 
 
 def check_writable(output_dir: str | Path) -> None:

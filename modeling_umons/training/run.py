@@ -3,21 +3,23 @@
 import dataclasses
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import nullcontext
 from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
 from datasets import Dataset
-from transformers import AutoConfig, PreTrainedModel, pipeline, set_seed
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel, pipeline, set_seed
 
 from ..data.arguments import DataArguments
 from ..data.collator import MODALITY_COLUMNS, UtteranceCollator
 from ..data.rows import (
     check_columns,
+    check_learnable,
     class_column,
     load_training_splits,
+    log_missing_inputs,
     make_collator,
     read_labels,
     read_ranges,
@@ -28,7 +30,7 @@ from ..data.rows import (
 )
 from ..data.streams import RowStream, open_stream
 from ..data.waveforms import WaveformAugmentation
-from ..evaluation.calibration import calibrate_splits, combine_modalities
+from ..evaluation.calibration import calibrate_splits, combine_modalities, list_combinations
 from ..evaluation.comparison import epoch_seconds, headline, print_comparison, write_comparison
 from ..evaluation.missing_modalities import missing_curves
 from ..evaluation.report import print_results, write_report
@@ -36,11 +38,10 @@ from ..evaluation.results import measure
 from ..evaluation.seeds import summarize_seeds
 from ..evaluation.splits import Split
 from ..publishing.model_card import write_model_card
-from ..tasks.task import Task, make_task, task_of, with_listed_labels
+from ..tasks.task import OWN_LABELS, Task, make_task, task_of, with_listed_labels
 from ..utils.files import use_default_mode
-from ..utils.hub_files import find_model
 from .arguments import AugmentationArguments, CardArguments, ModelArguments, RunArguments
-from .build_models import Parts, System, check_options, chosen_options, make_config, make_model, union
+from .build_models import Parts, System, check_options, chosen_options, has_labels, make_config, make_model, union
 from .checkpoints import (
     REPORT,
     asks_for_more,
@@ -48,6 +49,7 @@ from .checkpoints import (
     check_processes,
     check_writable,
     lock_folder,
+    remove_if_empty,
 )
 from .encoders import check_encoder_options, running_encoders
 from .feature_standardization import standardize_front_ends
@@ -71,27 +73,65 @@ class Prepared(NamedTuple):
     trained_rows: Split
 
 
-def make_task_of(data: DataArguments, splits: Mapping[str, Dataset], systems: list[System], is_trained: bool) -> Task:
+def choose_task(data: DataArguments, pretrained: PreTrainedConfig | None) -> DataArguments:
+    """Return the options with the task of the pretrained model, and the columns of its labels, unless one is given."""
+    if data.task is not None or pretrained is None:
+        return data
+    try:
+        task = task_of(pretrained, data.label_columns, data.label_range)
+    except ValueError as error:
+        raise ValueError(f"{error} Pass --task to build a new head.") from error
+    columns = list(task.columns) if task.name in OWN_LABELS else data.label_columns
+    return dataclasses.replace(data, task=task.option, label_columns=columns)
+
+
+def make_task_of(
+    data: DataArguments, splits: dict[str, Dataset], systems: list[System], pretrained: PreTrainedConfig | None
+) -> Task:
     """
     Create the task, with the classes of the training rows. Columns and labels of all splits are checked, before
-    encoders are loaded and files are decoded.
+    encoders are loaded and files are decoded. If the pretrained model has the labels of the task, `splits` get empty
+    columns of missing labels.
     """
-    kind = make_task(data.task, data.label_columns, "01", data.label_range)  # two classes, for its columns
+    name = data.task or "joint"
+    kind = make_task(name, data.label_columns, "01", data.label_range)  # two classes, for its columns
+    if pretrained is not None and kind.name == "joint" and has_labels(pretrained, kind):
+        if missing := [column for column in kind.columns if column not in splits["train"].column_names]:
+            logger.info("No column %s: these outputs of the model are kept, without training.", ", ".join(missing))
+        splits.update({split: with_missing_labels(rows, kind) for split, rows in splits.items()})
     inputs = {modality: MODALITY_COLUMNS[modality] for modality in union(systems).modalities}
-    for name, rows in splits.items():
-        check_columns(rows, kind, inputs, data, is_trained, f"split {name}")
+    for split, rows in splits.items():
+        check_columns(rows, kind, inputs, data, pretrained is not None, f"split {split}")
     classes = splits["train"][class_column(data)] if data.task == "classification" else ()
     classes = [label for label in classes if label is not None]
-    task = make_task(data.task, data.label_columns, classes, data.label_range)
+    task = make_task(name, data.label_columns, classes, data.label_range)
     if task.name == "multi_label" and len(task.columns) == 1:
         task = with_listed_labels(task, splits["train"][task.columns[0]])
-    for name, rows in splits.items():
-        read_labels(with_missing_labels(rows, task) if is_trained else rows, task, f"split {name}")
+    if pretrained is not None:
+        task = with_labels_of(pretrained, task)
+    for split, rows in splits.items():
+        read_labels(rows, task, f"split {split}")
     report_labels(splits, task)
-    if task.name == "regression":
+    if pretrained is None or not has_labels(pretrained, task):
+        check_learnable(splits["train"], task)
+    if task.name == "regression" and not task.ranges:
         ranges = read_ranges(splits["train"], task)
         task = dataclasses.replace(task, ranges=ranges)
     return task
+
+
+def with_labels_of(pretrained: PreTrainedConfig, task: Task) -> Task:
+    """Return the task with the labels and ranges of the pretrained model if it has all labels of the task."""
+    if not has_labels(pretrained, task):
+        logger.warning(
+            "--task %s builds a new head for the labels %s: those of the model are %s.",
+            task.option,
+            ", ".join(task.labels),
+            ", ".join(pretrained.id2label.values()),
+        )
+        return task
+    own = task_of(pretrained)
+    return dataclasses.replace(task, labels=own.labels, ranges=own.ranges)
 
 
 def prepare(
@@ -103,8 +143,9 @@ def prepare(
 ) -> Prepared:
     """Load the rows that all models can use, and log the problems of the others."""
     splits = load_training_splits(data, run.seed)
-    is_trained = arguments.model_name_or_path is not None
-    task = make_task_of(data, splits, systems, is_trained)
+    pretrained = arguments.pretrained_config()
+    is_trained = pretrained is not None
+    task = make_task_of(data, splits, systems, pretrained)
     texts = []
     if "text" in arguments.modalities and data.text_column in splits["train"].column_names:
         texts = [str(text) for text in splits["train"][data.text_column] if text is not None]
@@ -123,6 +164,7 @@ def prepare(
     collators = [make_collator(*of, task, columns, distort) for of in zip(processors, configs, strict=True)]
     running = set().union(*map(running_encoders, collators)) & encoders_to_train(systems, arguments)
     check_encoder_options(arguments, run, running)  # the columns of the data decide which encoders are run
+    log_missing_inputs(splits["train"], collators[0], data)
     rows = {}
     with run.main_process_first(desc="features"):
         for name, split in splits.items():
@@ -170,11 +212,12 @@ def train(
         task = task_of(AutoConfig.from_pretrained(run.output_dir), data.label_columns, data.label_range)
         return Trained(json.loads(finished.read_text(encoding="utf-8")), task)
     check_processes(run.world_size)
-    check_writable(run.output_dir)
-    with lock_folder(run.output_dir) if run.process_index == 0 else nullcontext():
-        if run.resume_from_checkpoint is None:
-            check_for_other_run(run.output_dir)
-        return _train(system, prepared, data, arguments, augmentation, card, run)
+    with remove_if_empty(run.output_dir):
+        check_writable(run.output_dir)
+        with lock_folder(run.output_dir) if run.process_index == 0 else nullcontext():
+            if run.resume_from_checkpoint is None:
+                check_for_other_run(run.output_dir)
+            return _train(system, prepared, data, arguments, augmentation, card, run)
 
 
 def _train(
@@ -195,6 +238,11 @@ def _train(
         processor.max_audio_length = config.max_audio_length
     distort = waveform_augmentation(augmentation, run)
     collator = make_collator(processor, config, task, splits["train"].column_names, distort)
+    config.trained_modalities = list_combinations(splits["train"], collator, augmentation.modality_dropout > 0)
+    base = arguments.pretrained_config()
+    if base is not None and has_labels(base, task):  # its outputs are kept
+        known = getattr(base, "trained_modalities", None) or getattr(base, "calibration", None) or ()
+        config.trained_modalities = sorted({*config.trained_modalities, *known})
     model = make_model(config, arguments, parts, running_encoders(collator))
     rows = splits | {"train": repeat_sources(splits["train"], data.repeat)}
     if arguments.standardize_features:
@@ -287,6 +335,7 @@ def describe(*parts) -> dict:
 
 def train_all(data: DataArguments, arguments: ModelArguments, *others) -> None:
     """Train each model with each seed, in folders of their own if there are several, and write summaries."""
+    data = choose_task(data, arguments.pretrained_config())
     *others, run = others
     systems = [System.parse(name, arguments.modalities) for name in dict.fromkeys(arguments.model)]
     check_options(systems, arguments, [*run.learning_rates, *run.epochs])
@@ -329,9 +378,9 @@ def train_all(data: DataArguments, arguments: ModelArguments, *others) -> None:
 
 def encoders_to_train(systems: list[System], arguments: ModelArguments) -> set[str]:
     """Return the modalities for which one of the models has a pretrained encoder."""
-    if arguments.model_name_or_path is None:
+    config = arguments.pretrained_config()
+    if config is None:
         return {modality for system in systems for modality in system.encoders(arguments)}
-    config = AutoConfig.from_pretrained(find_model(arguments.model_name_or_path))
     return {m for m in config.modalities if getattr(config, f"{m}_encoder", None) is not None}
 
 

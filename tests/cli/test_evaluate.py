@@ -226,8 +226,8 @@ def test_models_share_usable_rows(run, models, root, tmp_path, caplog):
             {"split": "dev-2"},
             "no rows of the split 'dev-2'; its splits are train (20 rows), validation (10 rows), test",
         ),
-        (["classes"], {"label_columns": ["tone"]}, "no column ['tone']; its columns are"),
-        (["low"], {"text_column": "words"}, "The split test has no column ['words']"),
+        (["classes"], {"label_columns": ["tone"]}, "lacks the column tone; it has"),
+        (["low"], {"text_column": "words"}, "The split test lacks the column words"),
     ],
 )
 def test_wrong_arguments_print_one_line(run, models, table, monkeypatch, names, options, message):

@@ -341,6 +341,35 @@ def test_fine_tune_for_another_task(run, trained, table, tmp_path):
     assert {entry["label"] for entry in result["labels"]} == {"-3", "-2", "-1", "0", "1", "2", "3"}
 
 
+def test_fine_tune_keeps_labels_without_columns(run, trained, table, tmp_path, caplog):
+    caplog.set_level("INFO")
+    base = Path(trained[0])
+    with open(table, encoding="utf-8", newline="") as file:
+        rows = [{name: row[name] for name in ("text", "sentiment", "split")} for row in csv.DictReader(file)]
+    path = tmp_path / "sentiments.csv"
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    arguments = {"model_name_or_path": base, "train_file": path, "num_train_epochs": 1, "learning_rate": 0.001}
+    report = run(**arguments, output_dir=tmp_path / "kept")
+    assert report["labels"] == ["sentiment", *EMOTIONS]
+    message = "No column happy, sad, anger, surprise, disgust, fear: these outputs of the model are kept"
+    assert caplog.text.count(message) == 1
+    assert caplog.text.count("No column for audio (file_name)") == 1
+    before, after = (load_file(folder / "model.safetensors") for folder in (base, tmp_path / "kept"))
+    assert torch.equal(before["classifier.weight"][1:], after["classifier.weight"][1:])
+    assert not torch.equal(before["classifier.weight"][0], after["classifier.weight"][0])
+    assert ModelCard.load(tmp_path / "kept" / "README.md").data.base_model == base.name
+
+    run(**arguments, task="sentiment", output_dir=tmp_path / "new-head")
+    assert "--task sentiment builds a new head for the labels sentiment: " in caplog.text
+    with pytest.raises(SystemExit) as stop:
+        run(**arguments, task="joint-neutral", output_dir=tmp_path / "runs" / "refused")
+    assert "lacks the columns happy, sad" in stop.value.code
+    assert not (tmp_path / "runs").exists()
+
+
 def test_unreadable_rows_are_logged(run, table, tmp_path, caplog):
     """Training continues with the other rows."""
     caplog.set_level("INFO", logger="modeling_umons.training.run")
@@ -363,18 +392,18 @@ def test_unreadable_rows_are_logged(run, table, tmp_path, caplog):
         ({"train_file": "TABLE", "task": "mood"}, "Unknown task 'mood'; available: joint"),
         (
             {"train_file": "TABLE", "task": "classification"},
-            "no column ['label']; its columns are ['file_name', 'text'",
+            "lacks the column label; it has file_name, text",
         ),
         (
             {"train_file": "TABLE", "task": "classification", "label_columns": "text"},
             "text is ",  # the class of a validation row is not in the training rows
         ),
-        ({"train_file": "TABLE", "text_column": "words"}, "no column ['words']"),
+        ({"train_file": "TABLE", "text_column": "words"}, "lacks the column words;"),
         (
             {"train_file": "TABLE", "audio_column": "text", "modalities": "audio"},
             "No row of the split 'train' can be used",
         ),
-        ({"train_file": "TABLE", "modalities": "text video"}, "no column ['video_features']; its columns are"),
+        ({"train_file": "TABLE", "modalities": "text video"}, "lacks the column video_features; it has"),
         ({"train_file": "TABLE", "modalities": "words"}, "--modalities words is unknown"),
         ({"train_file": "TABLE", "hidden_size": 15}, "`hidden_size` (15) must be a multiple of"),
         ({"train_file": "TABLE", "word_vectors": "nowhere.txt"}, "nowhere.txt"),

@@ -25,6 +25,7 @@ from modeling_umons.data.arguments import DataArguments
 from modeling_umons.data.collator import ArrowRows
 from modeling_umons.data.rows import (
     check_columns,
+    check_learnable,
     find_leaks,
     hold_out,
     load_splits,
@@ -325,7 +326,7 @@ def test_trained_model_accepts_table_without_some_columns(processor):
     """MOSI's table has texts and sentiments alone."""
     table = Dataset.from_dict({"text": ["so glad", None], "sentiment": [1.0, 2.0]})
     collator = make_collator(processor, UmonsConfig(), make_task("joint"))
-    with pytest.raises(ValueError, match="no column"):
+    with pytest.raises(ValueError, match="lacks the column"):
         usable_rows(table, collator, processor, DataArguments())
     rows, problems = usable_rows(table, collator, processor, DataArguments(), is_trained=True)
     assert problems == ["row 1: no input in text, audio_features"]
@@ -334,7 +335,7 @@ def test_trained_model_accepts_table_without_some_columns(processor):
     assert batch["labels"][0, 1:].isnan().all()
     assert not batch["input_features_mask"].any()
     for lacks_all in (table.remove_columns("text"), table.remove_columns("sentiment")):
-        with pytest.raises(ValueError, match="no column"):
+        with pytest.raises(ValueError, match="lacks the column"):
             usable_rows(lacks_all, collator, processor, DataArguments(), is_trained=True)
 
 
@@ -495,6 +496,43 @@ def test_counts_and_variants_of_classes_are_logged(caplog):
     assert "The classes Sad, sad differ only in upper and lower case." in caplog.text
 
 
+def test_rare_classes_are_reported_with_the_nearest_class(caplog):
+    train = Dataset.from_dict({"label": ["happy", "happy", "hapy", "sad", "sad"]})
+    splits = {"train": train, "validation": Dataset.from_dict({"label": ["happy"]})}
+    report_labels(splits, make_task("classification", "label", ["happy", "hapy", "sad"]))
+    assert "Class hapy: 1 row; similar: happy" in caplog.text
+    assert "Class sad: no validation row" in caplog.text
+    assert "Class happy" not in caplog.text
+
+
+@pytest.mark.parametrize("share", [0, 1, -0.5])
+def test_validation_share_out_of_range_raises(tmp_path, share):
+    (tmp_path / "table.csv").write_text("text,sentiment\nso,1\nglad,2\n", encoding="utf-8")
+    data = DataArguments(train_file=str(tmp_path / "table.csv"), validation_share=share)
+    with pytest.raises(ValueError, match=r"--validation_share is .* above 0 and below 1"):
+        load_training_splits(data, 0)
+
+
+def test_large_validation_share_keeps_a_training_row():
+    rows = {"text": ["a", "b", "c", "d"], "video_id": ["v", "v", "w", "w"]}
+    for columns in (["text"], ["text", "video_id"]):
+        splits = hold_out(Dataset.from_dict(rows).select_columns(columns), 0.99, seed=0)
+        assert len(splits["train"]) > 0
+
+
+def test_few_validation_rows_are_reported(tmp_path, caplog):
+    (tmp_path / "table.csv").write_text("text,sentiment\nso,1\nglad,2\n", encoding="utf-8")
+    load_training_splits(DataArguments(train_file=str(tmp_path / "table.csv")), 0)
+    assert "Only 1 validation row(s)" in caplog.text
+    assert "--validation_share (0.1)" in caplog.text
+
+
+def test_label_without_a_value_cannot_be_learnt():
+    rows = Dataset.from_dict({"sentiment": [1.0], **{name: [None if name == "fear" else 0.0] for name in EMOTIONS}})
+    with pytest.raises(ValueError, match=r"No training row has a value of fear.*--task sentiment"):
+        check_learnable(rows, make_task("joint"))
+
+
 def test_narrow_scale_of_sentiments_is_refused():
     splits = {"train": Dataset.from_dict({"sentiment": [-0.5, 1.0, 0.2]})}
     with pytest.raises(ValueError, match=r"All values of sentiment are in \[-1, 1\].* pass --label_range -1 1.* -3 3"):
@@ -513,6 +551,12 @@ def test_all_missing_columns_are_reported_at_once_with_options():
     with pytest.raises(ValueError, match="Possible options: --label_columns emotion file"):
         check_columns(table, make_task("regression", ["emotions", "fil"]), {}, DataArguments())
     check_columns(table, None, inputs, DataArguments(audio_column="file"), is_trained=True)
+    table = Dataset.from_dict({"review": ["so"], "stars": [5]})
+    expected = (
+        r"lacks the columns text, sentiment, .*; it has review, stars\. Possible options: --text_column review; "
+    )
+    with pytest.raises(ValueError, match=expected + "--task sentiment --label_columns stars"):
+        check_columns(table, make_task("joint"), {"text": "text"}, DataArguments())
 
 
 def test_held_out_rows_are_named_as_before():
