@@ -1,10 +1,34 @@
 """Hash of the rows of a data set, independent of files, row groups, batches and compression."""
 
 import hashlib
+from collections.abc import Iterable
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from datasets import Dataset
+
+
+def hash_rows(rows: Dataset, columns: Iterable[str]) -> list[str]:
+    """Return a hash of each row: of its values in `columns`, of which missing ones and nulls do not count."""
+    names = [name for name in columns if name in rows.column_names]
+    table = rows.select_columns(names).with_format("arrow")[:]
+    hashes = [hashlib.sha256() for _ in range(len(rows))]
+    for name in sorted(names):
+        for row, value in enumerate(table[name]):
+            if value.is_valid:
+                hashes[row].update(name.encode() + b"\0" + _value_bytes(value))
+    return [content.hexdigest()[:16] for content in hashes]
+
+
+def _value_bytes(value: pa.Scalar) -> bytes:
+    """Return the bytes of a text, a number, or a list of any depth."""
+    if not isinstance(value, pa.ListScalar):
+        return str(value.as_py()).encode()
+    values = value.values
+    while not pa.types.is_primitive(values.type):
+        values = values.flatten()
+    return values.to_numpy(zero_copy_only=False).tobytes()
 
 
 class ContentHash:

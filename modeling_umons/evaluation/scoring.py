@@ -39,6 +39,7 @@ from .results import measure
 from .robustness import measure_robustness, print_robustness, write_robustness
 from .seeds import combine
 from .splits import Split
+from .training_rows import find_training_rows
 
 
 logger = logging.getLogger(__name__)
@@ -48,12 +49,16 @@ SHOWN_PROBLEMS = 5
 
 @dataclass
 class Member:
-    """Model on its device, with its processor, and calibration metrics by split; `engine` predicts in its place."""
+    """
+    Model on its device, with its processor, and by split its calibration metrics and a note on training rows;
+    `engine` predicts in its place.
+    """
 
     name: str
     model: torch.nn.Module
     processor: UmonsProcessor
     calibration: dict[str, dict] = field(default_factory=dict)
+    training_rows: dict[str, str] = field(default_factory=dict)
     engine: Engine | None = None
     folder: Path = Path()  # of temporary files of the engine
 
@@ -120,6 +125,9 @@ def score(
             raise ValueError(
                 f"{member.name} cannot use any row of the split {name!r}. First problem: {prepared[key][1][0]}"
             )
+        if note := find_training_rows(member.name, rows, collator):
+            member.training_rows[name] = f"{member.name}: {note}"
+            logger.warning("%s, %s", name, member.training_rows[name])
         usable[member.name] = np.array(rows["segment_id"], dtype=int)
         logits[member.name] = member.logits(rows, collator, batch_size)
         modalities[member.name] = np.array(combine_modalities(rows, collator))
@@ -277,6 +285,7 @@ def evaluate_models(
         known |= {"validation": Split.of(task, rows)} if len(rows) else {}
     results = measure(task, train, known, tune=tune_thresholds, num_bootstrap=num_bootstrap)
     for name, result in results.items():
+        result["notes"] += [member.training_rows[name] for member in members if name in member.training_rows]
         if len(members) == 1:
             result["calibration"] = members[0].calibration[name]
             result["notes"].append(describe_calibration(members[0], refit=calibrate))

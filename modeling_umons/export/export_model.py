@@ -13,6 +13,7 @@ from ..data.collator import ArrowRows
 from ..data.rows import load_splits, make_collator, usable_rows
 from ..data.schema import SPLIT_NAMES
 from ..evaluation.metrics import is_label_metric, task_metrics
+from ..evaluation.training_rows import find_training_rows
 from ..inference.loading import load_model
 from ..models.umons.processing_umons import check_processor
 from ..tasks.task import task_of
@@ -58,7 +59,7 @@ def print_speeds(engines: dict[str, Callable], model) -> None:
         print(f"{batch_size:2d} row(s), {torch.get_num_threads()} thread(s): {shown}")
 
 
-def print_metrics(engines: dict[str, Callable], model, processor, dataset) -> None:
+def print_metrics(model_name: str, engines: dict[str, Callable], model, processor, dataset) -> None:
     """Print the metrics of each engine on a data set."""
     task = task_of(model.config)
     collator = make_collator(processor, model.config, task, dataset.column_names)
@@ -75,6 +76,8 @@ def print_metrics(engines: dict[str, Callable], model, processor, dataset) -> No
     metrics = {name: task_metrics(task, truth, of_engine) for name, of_engine in logits.items()}
 
     print(f"\n{len(rows)} rows, {len(problems)} left out")
+    if note := find_training_rows(model_name, rows, collator):
+        print(f"warning: {note}")
     print(f"{'':24}" + "".join(f"{name:>12}" for name in engines))
     for metric in (name for name in metrics["PyTorch"] if not is_label_metric(name)):
         print(f"{metric:24}" + "".join(f"{metrics[name].get(metric, np.nan):12.4f}" for name in engines))
@@ -140,5 +143,5 @@ def export_model(
         if int8:
             print_speeds(engines, model)
         if dataset is not None:
-            print_metrics(engines, model, processor, dataset)
+            print_metrics(name, engines, model, processor, dataset)
     print(f"\n{output} contains the ONNX model, its configuration and its processor.")

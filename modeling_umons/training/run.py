@@ -37,6 +37,7 @@ from ..evaluation.report import print_results, write_report
 from ..evaluation.results import measure
 from ..evaluation.seeds import summarize_seeds
 from ..evaluation.splits import Split
+from ..evaluation.training_rows import write_training_rows
 from ..publishing.model_card import write_model_card
 from ..tasks.task import OWN_LABELS, Task, make_task, task_of, with_listed_labels
 from ..utils.files import use_default_mode
@@ -279,6 +280,7 @@ def _train(
         results[shown]["missing_modalities"] = curves
     output = Path(run.output_dir)
     save(model, processor, output)
+    write_training_rows(output, splits["train"], collator)
     source = Path(data.train_file).as_posix() if data.train_file else data.dataset_name
     sizes = {name: len(split) for name, split in splits.items() if not (data.streaming and name == "train")}
     write_model_card(output, config, source, sizes, recipe, results, **vars(card))
