@@ -1,5 +1,3 @@
-# Copyright 2026 The modeling_umons authors.
-# SPDX-License-Identifier: MIT
 """Hashes of the training rows of a model, to find them in evaluation data. They stay in the folder of the run."""
 
 import json
