@@ -57,6 +57,31 @@ def test_chunks_give_the_same_regions(talk, size):
     assert sum(found + detector.flush(), ()) == pytest.approx(sum(find_speech(audio), ()))
 
 
+def measure_recall(audio: np.ndarray) -> float:
+    """Return the share of the time within 30 dB of the loudest frame that is in a region."""
+    frames = audio[: len(audio) // 512 * 512].reshape(-1, 512)
+    energy = (frames**2).mean(axis=1)
+    is_loud, is_found = np.repeat(energy > energy.max() / 1000, 512), np.zeros(frames.size, bool)
+    for start, end in find_speech(audio):
+        is_found[max(0, round(start * SAMPLING_RATE)) : round(end * SAMPLING_RATE)] = True
+    return is_found[is_loud].mean()
+
+
+def test_high_voices_are_found(root):
+    """Two voices whose pitch is 2.5 times as high."""
+    for name in ("003.mp4", "005.mp4"):
+        voice = read_clip(root / "hub" / "sample" / "clips" / name, video=False, sampling_rate=SAMPLING_RATE).audio
+        high = np.interp(np.arange(0, len(voice) - 1, 2.5), np.arange(len(voice)), voice).astype(np.float32)
+        assert measure_recall(high) > 0.9
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("name", ["14/03-01-05-02-02-01-14", "18/03-01-05-02-02-01-18", "06/03-01-05-02-02-02-06"])
+def test_shouted_speech_is_found(shared, name):
+    path = shared / "data" / "ravdess" / f"actor_{name}.flac"
+    assert measure_recall(read_clip(path, video=False, sampling_rate=SAMPLING_RATE).audio) > 0.9
+
+
 def test_sounds_without_speech_have_no_region():
     time = np.arange(5 * SAMPLING_RATE) / SAMPLING_RATE
     noise = np.random.default_rng(0).normal(0, 0.05, len(time)).astype(np.float32)
@@ -74,7 +99,7 @@ def test_speech_at_the_end_is_flushed(talk):
 
 def test_long_speech_is_divided_at_its_weakest_frame(monkeypatch):
     """A probability in place of the model: speech for 70 s, with weak frames at 20 s and 45 s."""
-    probabilities = iter(0.6 if index in (625, 1406) else 0.9 for index in itertools.count())
+    probabilities = iter(0.6 if index in (833, 1875) else 0.9 for index in itertools.count())
     monkeypatch.setattr(SpeechDetector, "_run", lambda self, frames: np.array([next(probabilities) for _ in frames]))
     found = find_speech(np.zeros(70 * SAMPLING_RATE, np.float32))
     assert found[0] == (0, pytest.approx(20, abs=0.05))
