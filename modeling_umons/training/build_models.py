@@ -160,10 +160,6 @@ def has_labels(pretrained: PreTrainedConfig, task: Task) -> bool:
 def make_config(system: System, arguments: ModelArguments, parts: Parts, task: Task) -> PreTrainedConfig:
     """Create the configuration of a new model, or load that of a pretrained one with the labels of the task."""
     if arguments.model_name_or_path is not None:
-        read = set(FINE_TUNING_OPTIONS)
-        if unread := [name for name in chosen_options(arguments) if name not in read]:
-            names = ", ".join("--" + name for name in unread)
-            raise ValueError(f"With --model_name_or_path, {names} has no effect: leave it out, the model has its own.")
         folder, options = find_model(arguments.model_name_or_path), task.config_options()
         if arguments.context_size:
             options["context_size"] = arguments.context_size
@@ -265,6 +261,11 @@ def check_options(systems: Sequence[System], arguments: ModelArguments, of_model
             System.parse(item.partition("=")[0], MODALITIES)
         except ValueError as error:
             raise ValueError(f"{item}: {error}") from error
+    if arguments.model_name_or_path is not None:
+        unread = [f"--{name}" for name in chosen_options(arguments) if name not in FINE_TUNING_OPTIONS]
+        if unread:
+            names = ", ".join(unread)
+            raise ValueError(f"With --model_name_or_path, {names} has no effect: leave it out, the model has its own.")
     chosen = [name for name in chosen_options(arguments) if name not in arguments.optional]
     has_umons = arguments.model_name_or_path is not None or any(system.model_type == "umons" for system in systems)
     if not has_umons and (unread := [name for name in chosen if name in UMONS_OPTIONS]):

@@ -54,6 +54,12 @@ def test_parse_requires_modality_of_run():
         System.parse("tfn_video", ["text", "audio"])
 
 
+def test_pretrained_model_has_its_own_modalities():
+    arguments = ModelArguments(model_name_or_path="umons-mini", modalities=["audio"])
+    with pytest.raises(ValueError, match="--modalities has no effect: leave it out, the model has its own"):
+        check_options([System.parse("umons", ["audio"])], arguments)
+
+
 def test_union_has_modalities_of_all_systems():
     systems = [System.parse(name, ALL) for name in ("umons_video", "tfn_text")]
     assert union(systems).modalities == ("text", "video")
