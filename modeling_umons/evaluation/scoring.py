@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -195,6 +195,28 @@ def describe_calibration(member: Member, refit: bool) -> str:
     return "Scores are calibrated as in the configuration of the model."
 
 
+def unscored_split(task: Task, splits: Mapping[str, Dataset], name: str, data: DataArguments) -> Split | None:
+    """Return the rows of a split that have a label, without logits; `None` without such rows."""
+    rows = labelled(task, splits[name], data, name) if len(splits.get(name, ())) else ()
+    return Split.of(task, rows) if len(rows) else None
+
+
+def describe_members(
+    results: dict[str, Any], task: Task, members: list[Member], by_member: dict[str, dict[str, Split]], refit: bool
+) -> None:
+    """Add notes, and the calibration of a single model or the metrics of each of several, to the results of splits."""
+    for name, result in results.items():
+        result["notes"] += [member.training_rows[name] for member in members if name in member.training_rows]
+        if len(members) == 1:
+            result["calibration"] = members[0].calibration[name]
+            result["notes"].append(describe_calibration(members[0], refit))
+        else:
+            result["members"] = {
+                member: task_metrics(task, alone[name].truth, alone[name].logits)
+                for member, alone in by_member.items()
+            }
+
+
 def explain_texts(member: Member, split: Split) -> dict:
     """Test the explanations of a model on the texts of a split. Raises ValueError without texts."""
     register_auto_classes()
@@ -275,25 +297,13 @@ def evaluate_models(
     if len(members) > 1:
         scored, about["ensemble"] = combine(task, by_member, average, "validation" if chosen_on else None)
 
-    train = None
-    if split != "train" and "train" in splits:
-        rows = labelled(task, splits["train"], data, "train")
-        train = Split.of(task, rows) if len(rows) else None
+    train = None if split == "train" else unscored_split(task, splits, "train", data)
     known = dict(scored)
-    if has_validation and "validation" not in known:  # for the regularisation of the TF-IDF baseline, without logits
-        rows = labelled(task, splits["validation"], data, "validation")
-        known |= {"validation": Split.of(task, rows)} if len(rows) else {}
+    if "validation" not in known:  # for the regularisation of the TF-IDF baseline
+        validation = unscored_split(task, splits, "validation", data)
+        known |= {} if validation is None else {"validation": validation}
     results = measure(task, train, known, tune=tune_thresholds, num_bootstrap=num_bootstrap)
-    for name, result in results.items():
-        result["notes"] += [member.training_rows[name] for member in members if name in member.training_rows]
-        if len(members) == 1:
-            result["calibration"] = members[0].calibration[name]
-            result["notes"].append(describe_calibration(members[0], refit=calibrate))
-        else:
-            result["members"] = {
-                member: task_metrics(task, alone[name].truth, alone[name].logits)
-                for member, alone in by_member.items()
-            }
+    describe_members(results, task, members, by_member, refit=calibrate)
     if explanations:
         results[split]["explanations"] = explain_texts(members[0], scored[split])
     output = output if output.suffix == ".json" else output / "report.json"
