@@ -286,7 +286,7 @@ def test_real_recording_equals_its_array(shared):
         assert_file_equals_array(str(clip), RATE)
 
 
-@pytest.mark.parametrize("rate", [8000, 16000, 48000, 22050000])
+@pytest.mark.parametrize("rate", [8000, 16000, 48000, 1_000_000])
 def test_waveform_shorter_than_the_resampling_filter_has_one_frame(extractor, rate):
     for num_samples in (1, 10, 30):
         features = extractor(np.full(num_samples, 0.5), sampling_rate=rate)["input_features"]
