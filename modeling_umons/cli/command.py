@@ -4,6 +4,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 
 from ..utils.redact import redact
 from ..utils.suggest import did_you_mean
@@ -73,9 +74,34 @@ def positive_int(text: str) -> int:
     return int(text)
 
 
+class StoreOnce(argparse.Action):
+    """Action of an option that must not be given twice."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        if getattr(namespace, self.dest) is not None:
+            parser.error(f"{option_string} is given twice: run the command for each.")
+        setattr(namespace, self.dest, values)
+
+
+def require_package(option: str, package: str, extra: str) -> None:
+    """Raise ImportError if the package that an option needs is not installed."""
+    if find_spec(package) is None:
+        raise ImportError(f'{option} needs {package}: pip install "modeling-umons[{extra}]"')
+
+
+def check_segment_packages(granularity: str | None, transcriber: str | None) -> None:
+    """Raise ImportError if a package that finds or transcribes speech is not installed."""
+    if granularity in ("utterance", "sentence", "word"):
+        require_package(f"--granularity {granularity}", "faster_whisper", "transcribe")
+    # A folder of that name is loaded by transformers.
+    if transcriber is not None and transcriber.startswith("whisper") and not os.path.isdir(transcriber):
+        require_package(f"--transcriber {transcriber}", "faster_whisper", "transcribe")
+
+
 def run(prog: str, extra: str | None, work: Callable[[], int | None], interrupted: str = "Interrupted.") -> int:
     """
-    Call `work`, print the errors that a user can cause as one line, and return the exit status.
+    Call `work`, print the errors that a user can cause as one line, and return the exit status: 2 for wrong options or
+    values, 1 for a file, folder, model or package that is missing or cannot be used.
 
     Args:
         prog: Name of the program in messages.

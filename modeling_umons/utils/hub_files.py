@@ -22,10 +22,16 @@ def find_model(name: str) -> str:
     Return the folder in `hub/` for the names `umons-base` and `umons-mini`, any other name as it is.
 
     Raises:
-        FileNotFoundError: the name is a path, and there is no such folder. The Hub would otherwise be asked for it.
+        FileNotFoundError: the name is a path or of a model of the package, and there is no such folder. The Hub would
+            otherwise be asked for it.
     """
     path = Path(name)
-    if name in (SMALL_MODEL, LARGE_MODEL) and not path.exists() and hub_path(name).is_dir():
+    if name in (SMALL_MODEL, LARGE_MODEL) and not path.exists():
+        if not hub_path(name).is_dir():
+            raise FileNotFoundError(
+                f"{name}: the installed package does not contain this model. A clone of the repository has it: pass "
+                f"the path of its folder hub/{name}. {SMALL_MODEL} is part of the package."
+            )
         return str(hub_path(name))
     if not path.exists() and _is_path(name):
         siblings = [sibling.name for sibling in path.parent.glob("*") if sibling.is_dir()]

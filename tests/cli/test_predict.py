@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from modeling_umons import EMOTIONS
-from modeling_umons.cli import predict
+from modeling_umons.cli import command, predict
 from modeling_umons.utils.hub_files import hub_path
 
 
@@ -14,7 +14,7 @@ def test_predict_text_prints_all_scores(model, capsys):
     assert predict.main(["--text", "so very glad", "--model", model]) == 0
     out, err = capsys.readouterr()
     lines = out.splitlines()
-    assert err == ""
+    assert err.startswith("The model has no 90 % intervals for these modalities")
     assert lines[0] == "so very glad  (text)"
     assert lines[1].startswith("  sentiment ")
     assert lines[1].split()[1][0] in "+-"
@@ -33,7 +33,9 @@ def test_predict_continues_after_unreadable_file(model, clips, tmp_path, capsys)
     out, err = capsys.readouterr()
     heads = [line for line in out.splitlines() if not line.startswith(" ")]
     assert heads == [f"{clip}  (audio)" for clip in clips]
-    assert err == f"umons predict: {missing}: there is no such file. Pass an existing file or an http(s) URL.\n"
+    first, note = err.splitlines()
+    assert first == f"umons predict: {missing}: there is no such file. Pass an existing file or an http(s) URL."
+    assert note.startswith("The model has no 90 % intervals for these modalities")  # once
 
 
 def test_predict_joins_file_and_text(model, clips, capsys):
@@ -43,11 +45,19 @@ def test_predict_joins_file_and_text(model, clips, capsys):
     assert entry["modalities"] == ["text", "audio"]
 
 
-def test_predict_json_contains_errors(model, tmp_path, capsys):
-    (tmp_path / "folder").mkdir()
-    assert predict.main([str(tmp_path / "folder"), "--model", model, "--json"]) == 1
-    (entry,) = json.loads(capsys.readouterr().out)
-    assert "is a folder: pass a video or audio file in it" in entry["error"]
+def test_folder_without_output_is_refused(tmp_path, capsys):
+    assert predict.main([str(tmp_path)]) == 2
+    assert f"{tmp_path} is a folder: pass --output predictions.csv" in capsys.readouterr().err
+
+
+def test_second_text_is_refused(capsys):
+    with pytest.raises(SystemExit) as exit:
+        predict.main(["--text", "so glad", "--text", "so sad"])
+    assert exit.value.code == 2
+    assert "--text is given twice: run the command for each." in capsys.readouterr().err
+
+
+def test_predict_json_contains_errors(model, capsys):
     assert predict.main(["--text", "...", "--model", model, "--json"]) == 1
     (entry,) = json.loads(capsys.readouterr().out)
     assert entry["input"] == "..."
@@ -95,7 +105,7 @@ def test_unwritable_plot_keeps_printed_result(model, tmp_path, capsys):
 
 
 def test_folder_without_model_raises(tmp_path, capsys):
-    assert predict.main(["--text", "so", "--model", str(tmp_path)]) == 2
+    assert predict.main(["--text", "so", "--model", str(tmp_path)]) == 1
     err = capsys.readouterr().err
     assert err.startswith(f"umons predict: error: --model {tmp_path}: ")
     assert "not a local folder" not in err
@@ -111,8 +121,8 @@ def test_predict_uses_umons_base_by_default_in_a_checkout(capsys):
 
 
 def test_plot_without_matplotlib_names_extra(monkeypatch, model, capsys):
-    monkeypatch.setattr(predict, "find_spec", lambda name: None)
-    assert predict.main(["--text", "so glad", "--model", model, "--plot", "plot.png"]) == 2
+    monkeypatch.setattr(command, "find_spec", lambda name: None)
+    assert predict.main(["--text", "so glad", "--model", model, "--plot", "plot.png"]) == 1
     assert 'pip install "modeling-umons[plot]"' in capsys.readouterr().err
 
 

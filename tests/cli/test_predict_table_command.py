@@ -42,7 +42,7 @@ def test_predict_table_prints_numbers_and_failures(model, clips, tmp_path, capsy
     assert predict.main([str(tmp_path / "rows.csv"), "--output", str(output), "--model", model]) == 1
     out, err = capsys.readouterr()
     lines = out.splitlines()
-    assert lines[0] == f"3 inputs in {output} (text from `sentence`, video from `clip`), 1 failed."
+    assert lines[0] == f"3 inputs in {output} (text from `sentence`, files from `clip`), 1 failed."
     assert lines[3].split()[:2] == ["2", "nowhere.mp4"]
     assert err == ""  # no progress of short runs without a terminal
     assert (tmp_path / "out.failures.csv").exists()

@@ -7,7 +7,7 @@ import av
 import numpy as np
 import pytest
 
-from modeling_umons.cli import timeline
+from modeling_umons.cli import command, timeline
 from modeling_umons.cli.output import SIGPIPE_EXIT_CODE
 from modeling_umons.models.umons.media_umons import read_clip
 
@@ -99,7 +99,22 @@ def test_timeline_of_utterances(model, talk, tmp_path, capsys):
     assert len(capsys.readouterr().out.splitlines()) == 3
     assert all(path.stat().st_size > 500 for path in paths)
     assert timeline.main([talk, "--model", model, "--granularity", "word"]) == 2
-    assert "requires words: pass `transcriber`" in capsys.readouterr().err
+    assert "--granularity word requires words: pass --transcriber whisper" in capsys.readouterr().err
+
+
+def test_timeline_refuses_a_folder_and_missing_packages(tmp_path, monkeypatch, capsys):
+    """The command does not load the model first, which is missing."""
+    missing = ["--model", str(tmp_path / "none")]
+    assert timeline.main([str(tmp_path), *missing]) == 2
+    assert f"{tmp_path} is a folder: name a file in it" in capsys.readouterr().err
+    monkeypatch.setattr(command, "find_spec", lambda name: None)
+    for options, extra in (
+        (["--granularity", "utterance"], "transcribe"),
+        (["--transcriber", "whisper"], "transcribe"),
+        (["--speakers"], "speakers"),
+    ):
+        assert timeline.main(["a.mp4", *options, *missing]) == 1
+        assert f'needs faster_whisper: pip install "modeling-umons[{extra}]"' in capsys.readouterr().err
 
 
 def test_timeline_of_unreadable_input_fails(model, tmp_path, capsys):
@@ -111,7 +126,7 @@ def test_timeline_of_unreadable_input_fails(model, tmp_path, capsys):
         (tmp_path / "words.json").write_text(content)
         assert timeline.main(["a.mp4", "--words", str(tmp_path / "words.json")]) == 2
         assert message in capsys.readouterr().err
-    assert timeline.main(["a.mp4", "--model", model, "--transcriber", str(tmp_path)]) == 2
+    assert timeline.main(["a.mp4", "--model", model, "--transcriber", str(tmp_path)]) == 1
     assert f"umons timeline: error: --transcriber {tmp_path}: " in capsys.readouterr().err
 
 

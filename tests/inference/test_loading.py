@@ -8,6 +8,7 @@ from small_pipelines import WORDS, close, make_processor
 from modeling_umons import UmonsConfig, UmonsForSequenceClassification
 from modeling_umons.inference.loading import load_model, load_pipeline
 from modeling_umons.inference.packed_linear import PackedLinear
+from modeling_umons.utils import hub_files
 from modeling_umons.utils.hub_files import find_model
 
 
@@ -41,12 +42,19 @@ def test_missing_folder_is_not_looked_up_on_the_hub(tmp_path, monkeypatch):
         load_model("runs/mood")
 
 
+def test_model_outside_the_package_is_not_looked_up_on_the_hub(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(hub_files, "hub_path", lambda *parts: tmp_path.joinpath("hub", *parts))
+    with pytest.raises(FileNotFoundError, match="umons-base: the installed package does not contain this model"):
+        load_pipeline("umons-base")
+
+
 def test_hub_names_stay():
     assert [find_model(name) for name in ("mood", "user/mood")] == ["mood", "user/mood"]
 
 
-@pytest.mark.parametrize(("load", "error"), [(load_model, OSError), (load_pipeline, ValueError)])
-def test_missing_weights_are_named(tmp_path, load, error):
+@pytest.mark.parametrize("load", [load_model, load_pipeline])
+def test_missing_weights_are_named(tmp_path, load):
     config = UmonsConfig(
         vocab_size=2 + len(WORDS), word_embedding_size=4, hidden_size=8, intermediate_size=8, num_hidden_layers=1
     )
@@ -56,5 +64,5 @@ def test_missing_weights_are_named(tmp_path, load, error):
     weights = load_file(tmp_path / "model.safetensors")
     del weights["classifier.weight"], weights["classifier.bias"]
     save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(error, match=r"model\.safetensors lacks weights of the model: classifier\.weight, "):
+    with pytest.raises(OSError, match=r"model\.safetensors lacks weights of the model: classifier\.weight, "):
         load(str(tmp_path))

@@ -306,7 +306,7 @@ def test_invalid_paths_raise(tmp_path, monkeypatch):
             check_paths([tmp_path / name for name in names])
     monkeypatch.setattr("modeling_umons.inference.timeline.find_spec", lambda name: None)
     for name, message in (("clip.SVG", r"umons\[plot\]"), ("clip.eaf", r"pympi: pip install .*\[transcribe\]")):
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises(ImportError, match=message):
             check_paths([tmp_path / name])
 
 

@@ -437,7 +437,9 @@ class MultimodalEmotionPipeline(ChunkPipeline):
             if overflow == "segment":
                 parts = split_segment(segment, self._max_duration, self._frame_rate, self._split_text)
             if strict and (len(parts) > 1 or (not is_list and following is not None)):
-                raise ValueError(self._describe_parts(len(parts))["message"])
+                has_sound = segment.audio is not None or segment.frames is not None
+                known = ["text"] * bool(segment.text) + ["audio"] * has_sound
+                raise ValueError(self._describe_parts(len(parts), known)["message"])
             transcript = None
             if segment.words is not None:
                 transcript = segment.result.pop("text", segment.text), segment.result.pop("words", segment.words)
@@ -577,9 +579,9 @@ class MultimodalEmotionPipeline(ChunkPipeline):
         fact = f"The audio has {limit}{duration:.1f} s, and the model processes {self._max_duration:.1f} s at once"
         return _check_overflow("audio_cut", fact, overflow)
 
-    def _describe_parts(self, number: int) -> dict[str, str]:
-        limits = [f"{self._max_tokens} tokens of text"] * ("text" in self.model.config.modalities)
-        limits += [f"{self._max_duration:.1f} s"] * math.isfinite(self._max_duration)
+    def _describe_parts(self, number: int, modalities: Sequence[str]) -> dict[str, str]:
+        limits = [f"{self._max_tokens} tokens of text"] * ("text" in modalities)
+        limits += [f"{self._max_duration:.1f} s"] * (math.isfinite(self._max_duration) and set(modalities) != {"text"})
         fact = f"The input is longer than the model processes at once ({', '.join(limits)})"
         return make_warning("pooled", f"{fact}: the scores are means over {number} parts.")
 
@@ -679,7 +681,7 @@ class MultimodalEmotionPipeline(ChunkPipeline):
 
     def _describe_missing_input(self, inputs: dict[str, Any], segment: Segment) -> str:
         modalities = self.model.config.modalities
-        remedies = {"text": "{'text': ...} with words", "audio": "a file with audio"}
+        remedies = {"text": "a `text` with words", "audio": "a file with audio"}
         if self._uses_frames:
             remedies["video"] = "a clip with video"
         files = [inputs[name] for name in ("audio", "video") if isinstance(inputs.get(name), str)]
@@ -816,7 +818,7 @@ class MultimodalEmotionPipeline(ChunkPipeline):
             result["modalities"] = self._list_modalities(parts)
             if is_list:
                 result.update(self._describe_segment(parts))
-            warnings = [self._describe_parts(len(parts))] if len(parts) > 1 else []
+            warnings = [self._describe_parts(len(parts), result["modalities"])] if len(parts) > 1 else []
             warnings += [warning for part in parts for warning in part["warnings"]]
             result["warnings"] = list({warning["code"]: warning for warning in reversed(warnings)}.values())[::-1]
             spoken = [part["transcript"] for part in parts if part["transcript"] is not None]

@@ -61,7 +61,10 @@ def iter_units(
     """
     has_words = any(inputs.get(name) is not None for name in ("text", "words")) or transcriber is not None
     if granularity in ("sentence", "word") and not has_words:
-        raise ValueError(f"granularity={granularity!r} requires words: pass `transcriber`, or `words` in the input.")
+        raise ValueError(
+            f"granularity={granularity!r} requires words: pass `transcriber` (`--transcriber`), or `words` in the "
+            "input."
+        )
     speakers = inputs.get("speakers")
     if granularity == "turn" and speakers is None:
         raise ValueError("granularity='turn' requires `speakers`, in the input or as an option (`--speakers`).")

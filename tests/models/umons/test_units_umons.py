@@ -103,7 +103,7 @@ def test_invalid_granularity_raises(recognize, clip):
     for options, message in (
         ({"granularity": "phrase"}, "`granularity` is 'phrase': pass one of 'window', 'utterance'"),
         ({"hop_length_s": 0}, "`hop_length_s` is 0: pass a positive"),
-        ({"granularity": "word"}, "requires words: pass `transcriber`, or `words`"),
+        ({"granularity": "word"}, r"requires words: pass `transcriber` \(`--transcriber`\), or `words`"),
         ({"granularity": "turn"}, "requires `speakers`"),
     ):
         with pytest.raises(ValueError, match=message):
