@@ -1,13 +1,13 @@
 """Predict a dialogue utterance by utterance, and write a table, captions and a plot.
 
-    python examples/11_timeline.py [TALK.mp4]
+    python examples/11_timeline.py [TALK.mp4] [FOLDER]
 
-Without a file, the dialogue is made of sample clips. Speech is found by faster-whisper (the extra `transcribe`), which
-also transcribes: add `transcriber="whisper"` for the words of your own recording.
+The files are in FOLDER, `runs` by default. Without TALK.mp4, the dialogue is made of sample clips. Speech is found by
+faster-whisper (the extra `transcribe`), which also transcribes: add `transcriber="whisper"` for the words of your own
+recording.
 """
 
 import sys
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -40,10 +40,11 @@ def main():
     for result in results:
         start, end = result["timestamp"]
         print(f"{start:5.1f} to {end:5.1f} s  {result.get('speaker', '')}  {result.get('label', 'no speech')}")
-    with tempfile.TemporaryDirectory() as folder:
-        paths = [Path(folder) / f"dialogue{suffix}" for suffix in (".csv", ".vtt", ".png")]
-        write_timeline(results, *paths, labels=recognize.labels, title="dialogue")
-        print("Wrote", ", ".join(path.name for path in paths))
+    folder = Path(sys.argv[2] if len(sys.argv) > 2 else "runs")
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"dialogue{suffix}" for suffix in (".csv", ".vtt", ".png")]
+    write_timeline(results, *paths, labels=recognize.labels, title="dialogue")
+    print("Wrote", ", ".join(map(str, paths)))
 
 
 if __name__ == "__main__":

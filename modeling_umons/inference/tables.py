@@ -360,7 +360,7 @@ def predict_table(
     if "text" in table.inputs:
         table.rows = add_history(table.rows, getattr(recognize.model.config, "context_size", 0), table.inputs["text"])
     build = partial(RowPredictor, table, settings)
-    write_shards(build, shards, work, engine or Engine(), label="umons predict")
+    write_shards(build, shards, work, engine or Engine(), label="Prediction")
     failures, failures_path = read_failures(work, shards), name_failures(output)
     if failures:
         write_failures(failures_path, failures)
