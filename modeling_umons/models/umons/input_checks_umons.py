@@ -3,6 +3,7 @@
 """Checks of text and audio that a model cannot be expected to understand: the `warnings` of a result."""
 
 import re
+import unicodedata
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
@@ -111,7 +112,7 @@ def check_text(text: str, tokenizer: PreTrainedTokenizerBase, language: str | No
     Returns:
         At most one warning: `other_script`, `other_language` or `unknown_words`.
     """
-    words = split_words(text)
+    words = split_words(unicodedata.normalize("NFKC", text))  # full-width letters are Latin
     if language != "en":
         ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
         unknown = [words[i] for i, index in enumerate(ids[: len(words)]) if index == tokenizer.unk_token_id]

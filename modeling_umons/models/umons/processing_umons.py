@@ -30,7 +30,7 @@ from .configuration_umons import count_positions
 from .encoders_umons import build_without_weights, default_length, describe_sound, fetch
 from .feature_extraction_umons import UmonsFeatureExtractor, as_batch, is_silent, normalize_level, to_mono
 from .media_umons import read_clip, resample
-from .tokenization_umons import build_tokenizer
+from .tokenization_umons import build_tokenizer, normalize_typography
 from .video_processing_umons import UmonsVideoProcessor
 
 
@@ -89,7 +89,8 @@ class UmonsProcessor(ProcessorMixin):
     ):
         """
         Create the processor for a model of [`UmonsModel.from_encoders`], with the encoders' own tokenizer and feature
-        extractor, and clips of the video encoder's length, size and normalisation.
+        extractor, and clips of the video encoder's length, size and normalisation. The tokenizer normalises typography
+        first (`normalize_typography`); pass `tokenizer` to use it as it is.
 
         Args:
             text, audio, video: folder or Hub id of each encoder of the model.
@@ -106,7 +107,9 @@ class UmonsProcessor(ProcessorMixin):
         """
         if text is not None:
             config = fetch(AutoConfig, text, "text")
-            tokenizer = tokenizer if tokenizer is not None else fetch(AutoTokenizer, text, "text")
+            if tokenizer is None:
+                tokenizer = fetch(AutoTokenizer, text, "text")
+                tokenizer = normalize_typography(tokenizer) if tokenizer.is_fast else tokenizer
             _check_vocabulary(tokenizer, config)
             # Encoders get a single text: token types are not needed.
             tokenizer.model_input_names = tokenizer.init_kwargs["model_input_names"] = ["input_ids", "attention_mask"]

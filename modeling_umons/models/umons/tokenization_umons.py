@@ -65,10 +65,12 @@ def _normalizer(separator: str = " ", is_published: bool = False) -> normalizers
     by what a keyboard writes, in the form NFKC.
     """
     published = [normalizers.Lowercase(), *_replacements([(DELETED, ""), (SEPARATORS, separator)])]
-    if is_published:
-        return normalizers.Sequence(published)
+    return normalizers.Sequence(published if is_published else [*_keyboard_forms(), *published])
+
+
+def _keyboard_forms() -> list[normalizers.Normalizer]:
     forms = [*_replacements([(ACUTE_ACCENTS, "'")]), normalizers.NFKC()]
-    return normalizers.Sequence([*forms, *_replacements([*TYPOGRAPHY, *TREEBANK]), *published])
+    return [*forms, *_replacements([*TYPOGRAPHY, *TREEBANK])]
 
 
 def _replacements(pairs: Iterable[tuple[str, str]]) -> list[normalizers.Normalizer]:
@@ -159,6 +161,27 @@ def build_tokenizer(words: Iterable[str] | Mapping[str, int], max_length: int = 
     backend.normalizer = _normalizer()
     backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     return _wrap(backend, max_length)
+
+
+def normalize_typography(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
+    """Return the tokenizer of a pretrained encoder that first normalises typography, as [`build_tokenizer`] does.
+
+    The same words have the same ids, however they are typed. The tokenizer is a plain `PreTrainedTokenizerFast`,
+    because classes such as `BertTokenizer` build their own normalizer when they are loaded.
+
+    Args:
+        tokenizer: a fast tokenizer.
+    """
+    backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    own = [] if backend.normalizer is None else [backend.normalizer]
+    backend.normalizer = normalizers.Sequence([*_keyboard_forms(), *own])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        model_max_length=tokenizer.model_max_length,
+        padding_side=tokenizer.padding_side,
+        truncation_side=tokenizer.truncation_side,
+        **tokenizer.special_tokens_map,
+    )
 
 
 def build_original_tokenizer(token_to_ix: Mapping[str, int], max_length: int = 60) -> PreTrainedTokenizerFast:

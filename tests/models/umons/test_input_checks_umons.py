@@ -86,6 +86,11 @@ def test_other_script_is_named(tokenizer, text):
     assert codes(check_text(text, tokenizer, "en")) == ["other_script"]
 
 
+def test_full_width_letters_are_latin(tokenizer):
+    wide = "The carpet was filthy".translate({code: code + 0xFEE0 for code in range(0x21, 0x7F)})
+    assert codes(check_text(wide, tokenizer, "en")) == codes(check_text("The carpet was filthy", tokenizer, "en"))
+
+
 @pytest.mark.parametrize("language", ["en", None])
 def test_unknown_words_are_listed(tokenizer, language):
     (warning,) = check_text("asdf qwer", tokenizer, language)

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, BertTokenizer
 
 from modeling_umons.data.safe_pickle import read_pickle
 from modeling_umons.models.umons.tokenization_umons import (
     build_embedding_matrix,
     build_original_tokenizer,
     build_tokenizer,
+    normalize_typography,
     train_vocabulary,
 )
 
@@ -24,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[3]
 FRESH = """
 import json, sys
 sys.modules["modeling_umons"] = None
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, BertTokenizer
 folder, texts = sys.argv[1], json.loads(sys.argv[2])
 tokenizer = AutoTokenizer.from_pretrained(folder)
 print(json.dumps([tokenizer(texts, truncation=True)["input_ids"], tokenizer.padding_side, tokenizer.model_max_length,
@@ -99,6 +100,43 @@ def test_typography_gives_ids_of_plain_text(text, plain):
 def test_umons_mini_has_normalizer_of_new_tokenizers():
     saved = json.loads((ROOT / "hub" / "umons-mini" / "tokenizer.json").read_text(encoding="utf-8"))
     assert saved["normalizer"] == json.loads(build_tokenizer([]).backend_tokenizer.to_str())["normalizer"]
+
+
+def test_umons_base_has_normalizer_of_new_encoder_models():
+    saved = AutoTokenizer.from_pretrained(ROOT / "hub" / "umons-base")
+    backend = normalize_typography(bert_tokenizer()).backend_tokenizer
+    assert saved.backend_tokenizer.normalizer.__getstate__() == backend.normalizer.__getstate__()
+
+
+def bert_tokenizer() -> BertTokenizer:
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "it", "isn", "'", "t", "so", "bad", "don", ".", "!"]
+    return BertTokenizer(vocab={word: index for index, word in enumerate(words)}, model_max_length=12)
+
+
+@pytest.mark.parametrize(
+    ("text", "plain"),
+    [
+        ("It isn\u2019t", "it isn't"),
+        ("\uff33\uff4f \uff42\uff41\uff44\uff01", "so bad!"),
+        ("It do n't", "it don't"),
+        ("isn&amp;#39;t so b\u00adad", "isn't so bad"),
+    ],
+)
+def test_typography_of_encoder_tokenizers(text, plain, tmp_path):
+    normalize_typography(bert_tokenizer()).save_pretrained(tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    assert tokenizer(text)["input_ids"] == bert_tokenizer()(plain)["input_ids"]
+    assert tokenizer.unk_token_id not in tokenizer(text)["input_ids"]
+
+
+def test_encoder_tokenizers_keep_their_settings():
+    original = bert_tokenizer()
+    original.padding_side = original.truncation_side = "left"
+    tokenizer = normalize_typography(original)
+    texts = ["it isn't so bad . " * 4, "so [MASK]"]
+    assert (tokenizer.special_tokens_map, tokenizer.model_max_length) == (original.special_tokens_map, 12)
+    expected = original(texts, padding=True, truncation=True)["input_ids"]
+    assert tokenizer(texts, padding=True, truncation=True)["input_ids"] == expected
 
 
 def test_vocabulary_of_typographic_texts():
