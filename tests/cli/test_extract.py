@@ -63,7 +63,7 @@ def video_ids(output: Path) -> list[str]:
 
 
 def test_extract_writes_all_rows(root, clips, tmp_path):
-    done = run(command(root, "--input", clips, "--output", tmp_path / "out"))
+    done = run([sys.executable, *command(root, "--input", clips, "--output", tmp_path / "out")])
     assert done.returncode == 0, done.stderr
     assert f"3 rows in {tmp_path / 'out'}, 0 left out." in done.stdout
     assert done.stderr == ""  # no progress bar without a terminal

@@ -270,13 +270,13 @@ def test_sources_that_an_epoch_goes_through_several_times():
 
 def test_wrong_tables_raise(processor):
     table = Dataset.from_dict({"text": ["so"], "sentiment": ["good"]})
-    with pytest.raises(ValueError, match=r"no column \['file_name'\]; its columns are \['text', 'sentiment'\]"):
+    with pytest.raises(ValueError, match="lacks the column file_name; it has text, sentiment"):
         run(table, processor)
-    with pytest.raises(ValueError, match=r"no column \['happy', 'sad', .*'fear'\]"):
+    with pytest.raises(ValueError, match=r"lacks the columns happy, sad, .*fear"):
         run(table, processor, "joint", modalities=["text"])
     with pytest.raises(ValueError, match="Row 0 of the table: sentiment is 'good', which is not a number"):
         run(table, processor, modalities=["text"])
-    with pytest.raises(ValueError, match=r"no column \['video_features'\]"):
+    with pytest.raises(ValueError, match="lacks the column video_features"):
         run(table, processor, modalities=["text", "video"])
     task = make_task("classification", "sentiment", ["a", "b"])
     with pytest.raises(

@@ -70,7 +70,7 @@ def test_defaults_match_paper():
     assert (run.max_grad_norm, run.weight_decay, run.adam_beta1, run.adam_beta2) == (0, 0, 0.9, 0.999)
     assert (model.hidden_size, model.intermediate_size, model.num_hidden_layers) == (512, 1024, 4)
     assert (model.num_attention_heads, model.word_embedding_size, model.hidden_dropout_prob) == (4, 300, 0.1)
-    assert (model.modalities, data.task) == (["text", "audio"], "joint")
+    assert (model.modalities, data.task) == (["text", "audio"], None)  # joint, or that of a pretrained model
     assert augmentation == AugmentationArguments()
     assert not any(
         value for name, value in vars(augmentation).items() if name not in ("class_weights", "emotion_weight")

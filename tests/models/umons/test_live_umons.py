@@ -113,7 +113,7 @@ def test_bad_chunk_raises_and_is_left_out(recognize, sound):
         ({"chunk_length_s": 1e6}, "`chunk_length_s` is 1000000.0"),
         ({"sampling_rate": "16k"}, "`sampling_rate` is '16k'"),
         ({"sampling_rate": float("inf")}, "`sampling_rate` is inf"),
-        ({"sampling_rate": 10}, "less than 1000"),
+        ({"sampling_rate": 10}, "sampling_rate=10 is not between 1000"),
         ({"top_k": 0}, "`top_k` is 0"),
         ({"colour": 1}, "colour"),
     ],
