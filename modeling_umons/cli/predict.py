@@ -109,7 +109,7 @@ def make_inputs(arguments: argparse.Namespace) -> list[dict[str, str]]:
     """Return the inputs of the pipeline. Raises ValueError for wrong options, ImportError for a missing package."""
     files = arguments.files
     for file in files:
-        if Path(file).suffix in TABLE_SUFFIXES:
+        if Path(file).suffix.lower() in TABLE_SUFFIXES:
             raise ValueError(f"{file} is a table: pass --output predictions.csv to predict its rows.")
         if Path(file).is_dir():
             raise ValueError(f"{file} is a folder: pass --output predictions.csv to predict its files.")
@@ -137,7 +137,7 @@ def check_table_options(arguments: argparse.Namespace) -> None:
     if not arguments.files:
         raise ValueError("There is nothing to predict: name a table, a folder, files or a data set.")
     for file in arguments.files:
-        if len(arguments.files) > 1 and (Path(file).is_dir() or Path(file).suffix in TABLE_SUFFIXES):
+        if len(arguments.files) > 1 and (Path(file).is_dir() or Path(file).suffix.lower() in TABLE_SUFFIXES):
             raise ValueError(f"{file} is a table or folder, but several inputs are given: run the command for each.")
     check_segment_packages(arguments.granularity, arguments.transcriber)
 

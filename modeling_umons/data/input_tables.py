@@ -154,7 +154,7 @@ def read_input_table(sources: Sequence[str], options: InputOptions, work: Path) 
     metadata = next((path / name for name in TABLE_NAMES if (path / name).is_file()), None)
     if len(sources) > 1 or path.suffix.lower() in MEDIA_SUFFIXES:
         rows, folder = Dataset.from_dict({"file": list(sources)}), Path.cwd()
-    elif metadata is not None or (path.suffix in TABLE_SUFFIXES and not path.is_dir()):
+    elif metadata is not None or (path.suffix.lower() in TABLE_SUFFIXES and not path.is_dir()):
         table = metadata or path
         rows, folder = _copy_table(table, options, work), table.parent.absolute()
     elif path.is_dir() and (clips := list_clips(path)):
@@ -288,7 +288,7 @@ def _to_seconds(name: str, value: Any) -> float | None:
 
 def _copy_table(path: Path, options: InputOptions, work: Path) -> Dataset:
     """Copy the columns of single values and of encoded media to an Arrow file, which is mapped into memory."""
-    is_parquet = path.suffix == ".parquet" and path.is_file()
+    is_parquet = path.suffix.lower() == ".parquet" and path.is_file()
     schema, batches = _open_parquet(path) if is_parquet else _open_text_table(path)
     work.mkdir(parents=True, exist_ok=True)
     with open_output(work / COPY_NAME) as temporary, pa.ipc.new_stream(temporary, schema) as writer:
@@ -333,7 +333,7 @@ def _open_parquet(path: Path) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
 def _open_text_table(path: Path) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
     """Return the schema of CSV, TSV or JSON lines, found by reading it once, and its rows."""
     found: dict[str, set[type]] = {}
-    find_type = _type_of_value if path.suffix == ".jsonl" else _type_of_cell
+    find_type = _type_of_value if path.suffix.lower() == ".jsonl" else _type_of_cell
     for _, row in read_rows(path):
         for name, value in row.items():
             types = found.setdefault(name, set())

@@ -48,15 +48,15 @@ def read_rows(
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: there is no such table.")
-    if path.suffix not in TABLE_SUFFIXES:
+    if path.suffix.lower() not in TABLE_SUFFIXES:
         raise ValueError(f"{path}: a table ends in {', '.join(TABLE_SUFFIXES)}.")
     try:
-        if path.suffix == ".parquet":
+        if path.suffix.lower() == ".parquet":
             rows = read_parquet(path, columns, max_bytes).to_pylist()
             yield from ((f"row {number}", row) for number, row in enumerate(rows))
             return
-        with open(path, encoding="utf-8-sig", newline=None if path.suffix == ".jsonl" else "") as file:
-            yield from _read_jsonl(path, file) if path.suffix == ".jsonl" else _read_csv(path, file, required)
+        with open(path, encoding="utf-8-sig", newline=None if path.suffix.lower() == ".jsonl" else "") as file:
+            yield from _read_jsonl(path, file) if path.suffix.lower() == ".jsonl" else _read_csv(path, file, required)
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not a table: it is not UTF-8 text ({error}). Save it as UTF-8.") from None
     except csv.Error as error:
@@ -64,7 +64,7 @@ def read_rows(
 
 
 def _read_csv(path: Path, file, required: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
-    delimiter = "\t" if path.suffix == ".tsv" else ","
+    delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
     reader = csv.DictReader(file, delimiter=delimiter, strict=True)
     if not reader.fieldnames:
         raise ValueError(f"{path} is not a table: its first line has no names of columns.")
@@ -129,7 +129,7 @@ def read_table(path: str | Path, place_column: str | None = None) -> Dataset:
     Raises:
         FileNotFoundError, ValueError: as [`read_rows`]; ValueError also if a column has values of several types.
     """
-    if Path(path).suffix == ".parquet" and Path(path).is_file():
+    if Path(path).suffix.lower() == ".parquet" and Path(path).is_file():
         table = Dataset(InMemoryTable(read_parquet(path)))
         places = [f"row {row}" for row in range(len(table))]
         return _add_places(table, path, places, place_column)
@@ -139,7 +139,7 @@ def read_table(path: str | Path, place_column: str | None = None) -> Dataset:
     for name in dict.fromkeys(name for row in rows for name in row):
         values = [row.get(name) for row in rows]
         try:
-            columns[name] = pa.array(values if Path(path).suffix == ".jsonl" else _parse_numbers(values))
+            columns[name] = pa.array(values if Path(path).suffix.lower() == ".jsonl" else _parse_numbers(values))
         except (pa.ArrowException, OverflowError) as error:
             raise ValueError(
                 f"{path} is not a table: the column {name} has values of several types ({error})."

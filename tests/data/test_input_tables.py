@@ -41,6 +41,8 @@ def test_tables_of_all_formats_are_equal(tmp_path, suffix):
     assert table.inputs == {"text": "text"}
     assert table.kept == ["id"]
     assert not table.has_files
+    capital = (tmp_path / f"rows{suffix}").rename(tmp_path / f"OTHER{suffix.upper()}")
+    assert read(capital, tmp_path / "other").rows.to_list() == ROWS
 
 
 def test_copy_is_pickled_as_a_path(tmp_path):
