@@ -2,7 +2,7 @@
 
 import json
 import runpy
-import subprocess
+from functools import partial
 
 import pytest
 import torch
@@ -14,12 +14,8 @@ from modeling_umons.tasks.task import make_task
 
 
 @pytest.fixture
-def run(root, commands):
-    def run(*arguments) -> subprocess.CompletedProcess:
-        command = ["python", "scripts/benchmark.py", *map(str, arguments)]
-        return subprocess.run(command, cwd=root, env=commands.environment, capture_output=True, text=True, check=False)
-
-    return run
+def run(run_script):
+    return partial(run_script, "benchmark.py")
 
 
 @pytest.fixture(scope="module")

@@ -2,19 +2,15 @@
 
 import json
 import runpy
-import subprocess
+from functools import partial
 
 import pytest
 import torch
 
 
 @pytest.fixture
-def run(root, commands):
-    def run(*arguments) -> subprocess.CompletedProcess:
-        command = ["python", "scripts/check_gpu.py", *map(str, arguments)]
-        return subprocess.run(command, cwd=root, env=commands.environment, capture_output=True, text=True, check=False)
-
-    return run
+def run(run_script):
+    return partial(run_script, "check_gpu.py")
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,6 @@
 """Two runs are compared on the same rows, by the mean of their seeds."""
 
-import importlib.util
+import runpy
 from pathlib import Path
 
 import pytest
@@ -14,11 +14,8 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 @pytest.fixture
-def compare():
-    spec = importlib.util.spec_from_file_location("compare_runs", ROOT / "scripts" / "compare_runs.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.compare
+def compare(root):
+    return runpy.run_path(str(root / "scripts" / "compare_runs.py"))["compare"]
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """Folds of EmoBox are evaluated with its metrics; what a model cannot predict is counted."""
 
-import importlib.util
 import json
+import runpy
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +14,8 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 @pytest.fixture
-def evaluate():
-    spec = importlib.util.spec_from_file_location("evaluate_emobox", ROOT / "scripts" / "evaluate_emobox.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.evaluate
+def evaluate(root):
+    return runpy.run_path(str(root / "scripts" / "evaluate_emobox.py"))["evaluate"]
 
 
 @pytest.fixture
